@@ -42,7 +42,7 @@ def can_punch(a: NatProfile, b: NatProfile) -> bool:
 
 
 def _reaches(hard: NatProfile, easy: NatProfile) -> bool:
-    """Whether packets from behind `hard` get through `easy`, once `easy` has sent to the published endpoint of `hard`."""
+    """Whether packets from behind `hard` get through `easy`, which has sent to the published endpoint of `hard`."""
     if easy.mapping is not MappingBehavior.ENDPOINT_INDEPENDENT:
         return False
     if easy.filtering is not FilteringBehavior.ADDRESS_AND_PORT_DEPENDENT:

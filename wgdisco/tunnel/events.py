@@ -4,9 +4,36 @@ All times are on the clock the device is driven with (`now`), in seconds.
 """
 
 from dataclasses import dataclass
+from enum import Enum
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import PublicKey
+
+
+class Drop(Enum):
+    """Why something was refused without a word. Each is counted; none is an error."""
+
+    NOT_WIREGUARD = "not wireguard"
+    NO_PRIVATE_KEY = "no private key"
+    BAD_MAC1 = "bad mac1"
+    COOKIE_SENT = "under load, cookie sent"
+    RATE_LIMITED = "under load, rate limited"
+    QUEUE_FULL = "handshake queue full"
+    BAD_INITIATION = "bad initiation"
+    UNKNOWN_PEER = "unknown peer"
+    REPLAYED_INITIATION = "replayed initiation"
+    INITIATION_FLOOD = "initiations too close"
+    UNKNOWN_INDEX = "unknown receiver index"
+    BAD_RESPONSE = "bad response"
+    BAD_COOKIE = "bad cookie reply"
+    SESSION_EXPIRED = "session expired"
+    FORGED = "forged transport data"
+    REPLAYED = "replayed transport data"
+    BAD_INNER_PACKET = "bad inner packet"
+    SOURCE_NOT_ALLOWED = "inner source not allowed"
+    NO_ROUTE = "no peer for destination"
+    NO_ENDPOINT = "peer without endpoint"
+    STAGED_OVERFLOW = "staged packet given up"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +47,11 @@ class PeerHandshake:
 
 @dataclass(frozen=True, slots=True)
 class PathSeen:
-    """An authenticated packet came from `endpoint`, which is not where the one before came from."""
+    """An authenticated packet came from `endpoint`, which is not where the one before came from.
+
+    A response or transport data; an initiation alone does not count until its session is confirmed, because whoever
+    delivers a captured one first can choose the source.
+    """
 
     key: PublicKey
     endpoint: Endpoint
@@ -83,4 +114,4 @@ class DeviceStatus:
     listen_port: int
     fwmark: int
     peers: tuple[PeerStatus, ...]
-    drops: dict[str, int]
+    drops: dict[Drop, int]

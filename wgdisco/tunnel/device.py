@@ -1,0 +1,366 @@
+"""A WireGuard device without input or output: bytes, values and `now` go in; datagrams, packets and events come out.
+
+How to drive it: after any call, drain `datagrams_to_send()`, `packets_to_deliver()` and `events()`, and call
+`handle_timer(now)` when `get_timer()` says so. Initiations wait in a queue (its length is "under load") until
+`handle_handshakes(now, budget)` has time for them. Nothing here raises on any bytes from the network.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
+from wgdisco.keys import PublicKey
+from wgdisco.tunnel import messages, noise
+from wgdisco.tunnel.allowed_ips import AllowedIPs
+from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.cookie import CookieChecker, RateLimiter
+from wgdisco.tunnel.events import DeviceStatus, Drop, Event, PeerStatus, RawReceived
+from wgdisco.tunnel.messages import (
+    HANDSHAKE_QUEUE,
+    RESPONSE,
+    TRANSPORT,
+    UNDER_LOAD_QUEUE,
+    CookieReply,
+    Initiation,
+    Response,
+    message_type,
+)
+from wgdisco.tunnel.peer import Local, Peer
+from wgdisco.tunnel.session import Session
+
+UNDER_LOAD_LINGER = 1.0
+STUN_COOKIE = b"\x21\x12\xa4\x42"
+CHECK_MAGIC = b"wgd\x01"
+
+
+def inner_packet(plain: bytes) -> tuple[bytes, bytes] | None:
+    """An IP packet without its padding, and its source address (4 or 16 bytes); None when it is no packet (rule D6)."""
+    size = len(plain)
+    version = plain[0] >> 4 if plain else 0
+    if version == 4 and size >= 20:
+        total = int.from_bytes(plain[2:4], "big")
+        return (plain[:total], plain[12:16]) if 20 <= total <= size else None
+    if version == 6 and size >= 40:
+        total = 40 + int.from_bytes(plain[4:6], "big")
+        return (plain[:total], plain[8:24]) if total <= size else None
+    return None
+
+
+def destination(packet: bytes | memoryview) -> bytes | None:
+    """Where an IP packet goes, 4 or 16 bytes; None when it is no packet."""
+    version = packet[0] >> 4 if len(packet) >= 20 else 0
+    if version == 4:
+        return bytes(packet[16:20])
+    if version == 6 and len(packet) >= 40:
+        return bytes(packet[24:40])
+    return None
+
+
+class Device:
+    """See the module's docstring. `random_bytes(n)` and `unix_time()` are the only other things it asks the world."""
+
+    def __init__(self, random_bytes: Callable[[int], bytes], unix_time: Callable[[], float]) -> None:
+        self._local = Local(random_bytes, unix_time)
+        self._config = DeviceConfig()
+        self._public_key: PublicKey | None = None
+        self._cookies: CookieChecker | None = None
+        self._limiter = RateLimiter()
+        self._peers: dict[PublicKey, Peer] = {}
+        self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
+        self._queue: deque[tuple[bytes, Endpoint]] = deque()
+        self._under_load_until = float("-inf")
+        self._dirty: dict[Peer, None] = {}
+        self._heap: list[tuple[float, int, Peer]] = []
+        self._armed: dict[Peer, float] = {}
+        self._sequence = count()
+        self._cookie_replies: list[tuple[Burst, Endpoint]] = []
+        self._delivered: list[Burst] = []
+        self._events: list[Event] = []
+
+    # Configuration
+
+    def apply(self, config: DeviceConfig, now: float) -> None:
+        """Become what `config` says; sessions of peers that stay are kept."""
+        if config.private_key != self._config.private_key or self._cookies is None:
+            self._change_private_key(config)
+        wanted = {peer.public_key: peer for peer in config.peers if peer.public_key != self._public_key}
+        for key in [key for key in self._peers if key not in wanted]:
+            self._remove_peer(key)
+        for peer_config in wanted.values():
+            self._apply_peer(peer_config, now)
+        self._config = config
+
+    def config(self) -> DeviceConfig:
+        """What the device is told to be, with the endpoints peers have roamed to."""
+        peers = tuple(
+            PeerConfig(
+                key,
+                peer.preshared_key,
+                peer.endpoint,
+                self._allowed_ips.networks(peer),
+                peer.timers.persistent_keepalive,
+                peer.managed,
+            )
+            for key, peer in self._peers.items()
+        )
+        return DeviceConfig(self._config.private_key, self._config.listen_port, self._config.fwmark, peers)
+
+    def set_mtu(self, mtu: int) -> None:
+        """The interface's MTU, in bytes: padding never passes it (rule D4)."""
+        self._local.mtu = mtu
+
+    def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
+        """Set a peer's endpoint and persistent keepalive (seconds) in one step."""
+        peer = self._peer(key)
+        peer.set_endpoint(endpoint, keepalive, now)
+        self._touch(peer)
+
+    def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """Send an initiation to up to 8 endpoints at once (managed peers)."""
+        peer = self._peer(key)
+        if not peer.managed:
+            raise LocalError(f"peer {key} is not managed: its handshakes follow the protocol's own timers")
+        peer.initiate(endpoints, now)
+        self._touch(peer)
+
+    def probe(self, key: PublicKey, endpoint: Endpoint, now: float) -> None:
+        """Send an authenticated keepalive to `endpoint`, which the peer does not move to."""
+        peer = self._peer(key)
+        peer.probe(endpoint, now)
+        self._touch(peer)
+
+    def status(self) -> DeviceStatus:
+        """The device now."""
+        peers = tuple(self._peer_status(peer) for peer in self._peers.values())
+        return DeviceStatus(
+            self._public_key, self._config.listen_port, self._config.fwmark, peers, dict(self._local.drops)
+        )
+
+    # Input
+
+    def receive(self, datagrams: Burst, source: Endpoint, now: float) -> None:
+        """Take what one receive brought from `source`: messages of any kind, rubbish included."""
+        view = memoryview(datagrams.data)
+        start = offset = 0
+        receiver: int | None = None
+        for row in datagrams.rows():
+            kind = message_type(row)
+            index = int.from_bytes(row[4:8], "little") if kind == TRANSPORT else None
+            if index != receiver or index is None:
+                if receiver is not None:
+                    self._receive_transport(receiver, Burst(view[start:offset], datagrams.row), source, now)
+                receiver, start = index, offset
+            if index is None:
+                self._receive_message(kind, bytes(row), source, now)
+            offset += len(row)
+        if receiver is not None:
+            self._receive_transport(receiver, Burst(view[start:offset], datagrams.row), source, now)
+
+    def send(self, packets: Burst, now: float) -> None:
+        """Send IP packets from the interface; all rows go to the first one's destination."""
+        address = destination(next(packets.rows()))
+        peer = None if address is None else self._allowed_ips.lookup(address)
+        if peer is None:
+            self._local.drops[Drop.NO_ROUTE] += packets.count
+            return
+        peer.send(packets, now)
+        self._touch(peer)
+
+    def handle_handshakes(self, now: float, budget: int = 64) -> bool:
+        """Consume up to `budget` queued initiations; whether more are waiting."""
+        while self._queue and budget > 0:
+            message, source = self._queue.popleft()
+            self._consume_initiation(message, source, now)
+            budget -= 1
+        return bool(self._queue)
+
+    def handle_timer(self, now: float) -> None:
+        """Fire what is due; early or repeated calls are harmless."""
+        while self._heap and self._heap[0][0] <= now:
+            deadline, _, peer = heapq.heappop(self._heap)
+            if self._armed.get(peer) != deadline:
+                continue
+            del self._armed[peer]
+            peer.handle_timer(now)
+            self._touch(peer)
+
+    # Output
+
+    def get_timer(self) -> float | None:
+        """When `handle_timer` next has something to do, on the clock of `now`."""
+        return self._heap[0][0] if self._heap else None
+
+    def datagrams_to_send(self) -> list[tuple[Burst, Endpoint]]:
+        """Bursts for the UDP socket, each with where it goes; each is returned once."""
+        outgoing, self._cookie_replies = self._cookie_replies, []
+        for peer in self._dirty:
+            outgoing.extend(peer.outbox)
+            peer.outbox.clear()
+        self._dirty.clear()
+        return outgoing
+
+    def packets_to_deliver(self) -> list[Burst]:
+        """IP packets for the interface; each is returned once."""
+        delivered, self._delivered = self._delivered, []
+        return delivered
+
+    def events(self) -> list[Event]:
+        """What happened since the last call; each is returned once."""
+        events, self._events = self._events, []
+        return events
+
+    # Inside
+
+    def _peer(self, key: PublicKey) -> Peer:
+        peer = self._peers.get(key)
+        if peer is None:
+            raise LocalError(f"no peer {key} on this device")
+        return peer
+
+    def _change_private_key(self, config: DeviceConfig) -> None:
+        private = self._local.private_key = config.private_key
+        # Without a key every message is dropped, but it is checked all the same: against a key nobody has.
+        self._public_key = None if private is None else private.public_key()
+        checked = self._public_key or PublicKey(self._local.random_bytes(32))
+        self._cookies = CookieChecker(checked, self._local.random_bytes)
+        for peer in self._peers.values():
+            peer.expire_sending()
+            peer.refresh_static()
+
+    def _apply_peer(self, config: PeerConfig, now: float) -> None:
+        peer = self._peers.get(config.public_key)
+        if peer is None:
+            peer = self._peers[config.public_key] = Peer(self._local, config.public_key)
+        if self._allowed_ips.networks(peer) != config.allowed_ips:
+            self._allowed_ips.remove_peer(peer)
+            for network in config.allowed_ips:
+                self._allowed_ips.insert(network, peer)
+        peer.update(config, now)
+        self._touch(peer)
+
+    def _remove_peer(self, key: PublicKey) -> None:
+        peer = self._peers.pop(key)
+        peer.stop()
+        self._allowed_ips.remove_peer(peer)
+        self._dirty.pop(peer, None)
+        self._armed.pop(peer, None)
+
+    def _touch(self, peer: Peer) -> None:
+        """Drain a peer after it changed: note its output, take its events, re-arm its deadline."""
+        if peer.outbox:
+            self._dirty[peer] = None
+        if peer.events:
+            self._events.extend(peer.events)
+            peer.events.clear()
+        deadline = peer.timers.next_deadline()
+        armed = self._armed.get(peer)
+        # A deadline that moved later keeps its earlier entry: it fires with nothing due and is armed anew.
+        if deadline is not None and (armed is None or deadline < armed):
+            self._armed[peer] = deadline
+            heapq.heappush(self._heap, (deadline, next(self._sequence), peer))
+
+    def _receive_message(self, kind: int | None, message: bytes, source: Endpoint, now: float) -> None:
+        match kind:
+            case messages.INITIATION | messages.RESPONSE:
+                self._receive_handshake(kind, message, source, now)
+            case messages.COOKIE_REPLY:
+                self._receive_cookie_reply(CookieReply.parse(message), now)
+            case _:
+                if message[4:8] == STUN_COOKIE or message[:4] == CHECK_MAGIC:
+                    self._events.append(RawReceived(message, source))
+                else:
+                    self._local.drops[Drop.NOT_WIREGUARD] += 1
+
+    def _receive_handshake(self, kind: int, message: bytes, source: Endpoint, now: float) -> None:
+        cookies = self._cookies
+        if cookies is None or self._public_key is None:
+            self._local.drops[Drop.NO_PRIVATE_KEY] += 1
+            return
+        if not cookies.check_mac1(message):
+            self._local.drops[Drop.BAD_MAC1] += 1
+            return
+        if len(self._queue) >= UNDER_LOAD_QUEUE:
+            self._under_load_until = now + UNDER_LOAD_LINGER
+        if now < self._under_load_until:
+            if not cookies.check_mac2(message, source, now):
+                self._local.drops[Drop.COOKIE_SENT] += 1
+                self._cookie_replies.append((Burst.of(cookies.create_reply(message, source, now)), source))
+                return
+            if not self._limiter.allow(source, now):
+                self._local.drops[Drop.RATE_LIMITED] += 1
+                return
+        if kind == RESPONSE:
+            self._consume_response(Response.parse(message), source, now)
+        elif len(self._queue) >= HANDSHAKE_QUEUE:
+            self._local.drops[Drop.QUEUE_FULL] += 1
+        else:
+            self._queue.append((message, source))
+
+    def _consume_initiation(self, message: bytes, source: Endpoint, now: float) -> None:
+        private, public = self._local.private_key, self._public_key
+        if private is None or public is None:
+            self._local.drops[Drop.NO_PRIVATE_KEY] += 1
+            return
+        opened = noise.open_initiation(private, public, Initiation.parse(message))
+        if opened is None:
+            self._local.drops[Drop.BAD_INITIATION] += 1
+            return
+        peer = self._peers.get(opened.remote)
+        if peer is None:
+            self._local.drops[Drop.UNKNOWN_PEER] += 1
+            return
+        state = peer.verify_initiation(opened)
+        if state is None:
+            self._local.drops[Drop.BAD_INITIATION] += 1
+            return
+        peer.consume_initiation(state, message, source, now)
+        self._touch(peer)
+
+    def _consume_response(self, response: Response, source: Endpoint, now: float) -> None:
+        peer, state = self._local.indices.get(response.receiver, (None, None))
+        if peer is None or not isinstance(state, noise.InitiatorState):
+            self._local.drops[Drop.UNKNOWN_INDEX] += 1
+            return
+        peer.consume_response(state, response, source, now)
+        self._touch(peer)
+
+    def _receive_cookie_reply(self, reply: CookieReply, now: float) -> None:
+        peer, _ = self._local.indices.get(reply.receiver, (None, None))
+        if peer is None:
+            self._local.drops[Drop.UNKNOWN_INDEX] += 1
+            return
+        peer.consume_cookie(reply, now)
+
+    def _receive_transport(self, receiver: int, datagrams: Burst, source: Endpoint, now: float) -> None:
+        peer, session = self._local.indices.get(receiver, (None, None))
+        if peer is None or not isinstance(session, Session):
+            self._local.drops[Drop.UNKNOWN_INDEX] += datagrams.count
+            return
+        for plain in peer.receive(session, datagrams, source, now):
+            parsed = inner_packet(plain)
+            if parsed is None:
+                self._local.drops[Drop.BAD_INNER_PACKET] += 1
+            elif self._allowed_ips.lookup(parsed[1]) is not peer:
+                self._local.drops[Drop.SOURCE_NOT_ALLOWED] += 1
+            else:
+                self._delivered.append(Burst.of(parsed[0]))
+        self._touch(peer)
+
+    def _peer_status(self, peer: Peer) -> PeerStatus:
+        return PeerStatus(
+            key=peer.key,
+            endpoint=peer.endpoint,
+            allowed_ips=self._allowed_ips.networks(peer),
+            has_preshared_key=peer.preshared_key is not None,
+            persistent_keepalive=peer.timers.persistent_keepalive,
+            handshake_at=peer.handshake_at,
+            handshake_unix=peer.handshake_unix,
+            received_at=peer.received_at,
+            unanswered_since=peer.unanswered_since,
+            rx_bytes=peer.rx_bytes,
+            tx_bytes=peer.tx_bytes,
+        )

@@ -1,0 +1,451 @@
+"""One remote peer: its handshake, sessions, timers, staged packets and endpoint.
+
+A peer is told things and leaves what follows in `outbox` and `events`, which its device drains. What all peers of a
+device share is a `Local`.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.tunnel import noise
+from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.config import PeerConfig
+from wgdisco.tunnel.cookie import CookieJar
+from wgdisco.tunnel.events import Drop, Event, PathSeen, PeerHandshake, PeerWanted
+from wgdisco.tunnel.messages import (
+    DEFAULT_MTU,
+    INITIATION_SIZE,
+    MAX_HANDSHAKE_ATTEMPTS,
+    MINIMUM_INITIATION_GAP,
+    REKEY_ATTEMPT_TIME,
+    REKEY_TIMEOUT,
+    RESPONSE,
+    RESPONSE_SIZE,
+    STAGED_PACKETS,
+    CookieReply,
+    Response,
+)
+from wgdisco.tunnel.session import Session, SessionSlots
+from wgdisco.tunnel.timers import Timer, Timers
+
+# What managed peers may do beyond the letter (formats.md, Backend)
+MAX_FAN_OUT = 8
+MANAGED_GAP = 0.025
+RESPONSE_CACHE_TIME = 10.0
+RESPONSE_CACHE_USES = 8
+
+_KEEPALIVE = Burst(b"", 0)
+_TIMESTAMP_STEP = 1 << 24  # nanoseconds: the whitening of TAI64N (rule H8)
+_TAI_BASE = 0x400000000000000A
+_NANO = 1_000_000_000
+
+
+@dataclass(slots=True)
+class Local:
+    """Our side of every handshake, shared by all peers. `indices`: receiver index to who holds it, and for what."""
+
+    random_bytes: Callable[[int], bytes]
+    unix_time: Callable[[], float]
+    private_key: PrivateKey | None = None
+    mtu: int = DEFAULT_MTU
+    indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
+    drops: Counter[Drop] = field(default_factory=Counter)
+
+    def new_index(self, peer: "Peer") -> int:
+        """A random receiver index that nobody holds (rule H7)."""
+        while True:
+            index = int.from_bytes(self.random_bytes(4), "little")
+            if index not in self.indices:
+                self.indices[index] = (peer, None)
+                return index
+
+    def jitter(self) -> float:
+        """A random fraction in [0, 1)."""
+        return int.from_bytes(self.random_bytes(2), "little") / 65536
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """The initiation that waits for its response."""
+
+    state: noise.InitiatorState
+    message: bytes
+    created_at: float
+
+
+@dataclass(slots=True)
+class _Answered:
+    """The last initiation we answered, for those who say it again (managed peers only)."""
+
+    initiation: bytes
+    response: bytes
+    source: Endpoint
+    at: float
+    uses: int = 0
+
+
+class Peer:
+    """The state machine of one peer. All times are the device's clock."""
+
+    def __init__(self, local: Local, key: PublicKey) -> None:
+        self.key = key
+        self.endpoint: Endpoint | None = None
+        self.preshared_key: PresharedKey | None = None
+        self.managed = False
+        self.timers = Timers()
+        self.outbox: list[tuple[Burst, Endpoint]] = []
+        self.events: list[Event] = []
+        self.rx_bytes = self.tx_bytes = 0
+        self.handshake_at: float | None = None
+        self.handshake_unix: float | None = None
+        self.received_at: float | None = None
+        self.unanswered_since: float | None = None
+        self._local = local
+        self._cookies = CookieJar(key)
+        self._sessions = SessionSlots()
+        self._staged: deque[tuple[bytes, float]] = deque()
+        self._pending: _Pending | None = None
+        self._answered: _Answered | None = None
+        self._fan_out: tuple[Endpoint, ...] = ()
+        self._seen_from: Endpoint | None = None
+        self._handshake_sent_at: float | None = None
+        self._initiation_sent_at: float | None = None
+        self._initiation_consumed_at: float | None = None
+        self._greatest_timestamp = b""
+        self._sent_timestamp_ns = 0
+        self._rekey_tried: Session | None = None
+        self._shared: bytes | None = None
+        self.refresh_static()
+
+    # What we are told
+
+    def refresh_static(self) -> None:
+        """Our private key changed: the static-static secret with it (rule H4)."""
+        private = self._local.private_key
+        self._shared = None if private is None else noise.static_static(private, self.key)
+
+    def update(self, config: PeerConfig, now: float) -> None:
+        """Take over what is configurable; sessions stay (rule H15)."""
+        self.preshared_key = config.preshared_key
+        self.managed = config.managed
+        self.set_endpoint(config.endpoint or self.endpoint, config.persistent_keepalive, now)
+
+    def set_endpoint(self, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
+        """Set endpoint and keepalive; a keepalive goes out at once when it was off or had nowhere to go (rule T9)."""
+        starts = keepalive > 0 and (not self.timers.persistent_keepalive or self.endpoint is None)
+        self.endpoint = endpoint
+        self.timers.set_persistent_keepalive(keepalive)
+        if starts and endpoint is not None:
+            self._send_keepalive(now)
+
+    def send(self, packets: Burst, now: float) -> None:
+        """Send packets in the current session, or stage them and begin a handshake."""
+        session = self._sessions.current
+        if session is not None and session.is_usable(now):
+            self._transmit(session, packets, now)
+        elif self.endpoint is None and not self.managed:
+            self._local.drops[Drop.NO_ENDPOINT] += packets.count
+        else:
+            self._stage(packets, now)
+            self._begin_handshake(now)
+
+    def initiate(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """Send an initiation to several endpoints; the same bytes again while it is young and unanswered."""
+        if self._initiation_sent_at is not None and now - self._initiation_sent_at < MANAGED_GAP:
+            return
+        self._fan_out = endpoints[:MAX_FAN_OUT]
+        pending = self._pending
+        if pending is None or now - pending.created_at >= REKEY_TIMEOUT:
+            pending = self._create_initiation(now)
+        if pending is not None:
+            self._output_initiation(pending, self._fan_out, now)
+
+    def probe(self, endpoint: Endpoint, now: float) -> None:
+        """An authenticated keepalive to `endpoint`; the peer's own endpoint stays as it is."""
+        session = self._sessions.current
+        if session is not None and session.is_usable(now):
+            self._output(session.seal(_KEEPALIVE, self._local.mtu), endpoint)
+            self.timers.authenticated_packet_sent(now)
+
+    def expire_sending(self) -> None:
+        """Our private key changed: nothing more goes out in the old sessions (rule H16)."""
+        for session in (self._sessions.current, self._sessions.next):
+            if session is not None:
+                self._free(session)
+        self._sessions.current = self._sessions.next = None
+        self._forget_pending()
+        self._handshake_sent_at = None
+
+    def stop(self) -> None:
+        """The peer is removed: keys, indices and staged packets go."""
+        self._staged.clear()
+        self._clear_keys()
+        self.timers.stop()
+
+    # What the network brings
+
+    def verify_initiation(self, opened: noise.OpenedInitiation) -> noise.ResponderState | None:
+        """Check that an initiation in this peer's name is its own."""
+        return None if self._shared is None else noise.verify_initiation(opened, self._shared)
+
+    def consume_initiation(self, state: noise.ResponderState, message: bytes, source: Endpoint, now: float) -> None:
+        """Answer a verified initiation (rules H9 and H10)."""
+        if state.timestamp <= self._greatest_timestamp:
+            if not self._repeat_response(message, source, now):
+                self._local.drops[Drop.REPLAYED_INITIATION] += 1
+            return
+        consumed_at = self._initiation_consumed_at
+        if consumed_at is not None and now - consumed_at < MINIMUM_INITIATION_GAP:
+            self._local.drops[Drop.INITIATION_FLOOD] += 1
+            return
+        index = self._local.new_index(self)
+        made = noise.create_response(state, self.preshared_key, self._local.random_bytes(32), index)
+        if made is None:
+            del self._local.indices[index]
+            self._local.drops[Drop.BAD_INITIATION] += 1
+            return
+        keys, response = made
+        self._greatest_timestamp = state.timestamp
+        self._initiation_consumed_at = now
+        session = Session(keys, index, initiator=False, now=now)
+        self._local.indices[index] = (self, session)
+        for dropped in self._sessions.add_as_responder(session):
+            self._free(dropped)
+        self._authenticated(INITIATION_SIZE, source, now)
+        self.timers.session_derived(now)
+        response = self._cookies.add_macs(response, now)
+        self._answered = _Answered(message, response, source, now)
+        self._output_handshake(response, source, now)
+
+    def consume_response(self, state: noise.InitiatorState, response: Response, source: Endpoint, now: float) -> None:
+        """Finish our own handshake: the session is ours to use, and a packet in it confirms it to the other side."""
+        private = self._local.private_key
+        keys = None if private is None else noise.consume_response(private, state, self.preshared_key, response)
+        if keys is None:
+            self._local.drops[Drop.BAD_RESPONSE] += 1
+            return
+        session = Session(keys, state.index, initiator=True, now=now)
+        self._pending = None
+        self._local.indices[state.index] = (self, session)
+        for dropped in self._sessions.add_as_initiator(session):
+            self._free(dropped)
+        self._authenticated(RESPONSE_SIZE, source, now)
+        self._note_path(source, now)
+        self.timers.session_derived(now)
+        self._handshake_complete(source, now)
+        if not self._flush_staged(now):
+            self._send_keepalive(now)
+
+    def consume_cookie(self, reply: CookieReply, now: float) -> None:
+        """Keep a cookie for the next retry; it moves no endpoint and is no sign of life (rules C6 and C7)."""
+        if not self._cookies.consume_reply(reply, now):
+            self._local.drops[Drop.BAD_COOKIE] += 1
+
+    def receive(self, session: Session, datagrams: Burst, source: Endpoint, now: float) -> list[bytes]:
+        """Open transport data; the packets in it, keepalives left out. Order of checks: rule D5."""
+        if not session.accepts(now):
+            self._local.drops[Drop.SESSION_EXPIRED] += datagrams.count
+            return []
+        packets, forged, replayed = session.open(datagrams)
+        if forged:
+            self._local.drops[Drop.FORGED] += forged
+        if replayed:
+            self._local.drops[Drop.REPLAYED] += replayed
+        if not packets:
+            return []
+        confirmed = self._sessions.confirm(session)
+        if confirmed is not None:
+            for dropped in confirmed:
+                self._free(dropped)
+        self._authenticated(len(datagrams.data), source, now)
+        self._note_path(source, now)
+        if confirmed is not None:
+            self._handshake_complete(source, now)
+            self._flush_staged(now)
+        self._renew_in_time(session, now)
+        packets = [packet for packet in packets if packet]
+        if packets:
+            self.timers.data_received(now)
+        return packets
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due; early or repeated calls are harmless."""
+        for timer in self.timers.expire(now):
+            match timer:
+                case Timer.RETRANSMIT_HANDSHAKE:
+                    self._retransmit(now)
+                case Timer.SEND_KEEPALIVE:
+                    self._send_keepalive(now)
+                    self.timers.keepalive_due(now)
+                case Timer.NEW_HANDSHAKE:
+                    self._begin_handshake(now)
+                case Timer.ZERO_KEY:
+                    self._clear_keys()
+                case Timer.PERSISTENT_KEEPALIVE:
+                    self._send_keepalive(now)
+
+    # What follows from it
+
+    def _authenticated(self, size: int, source: Endpoint, now: float) -> None:
+        """Something authenticated came: the endpoint follows it (rule E1)."""
+        self.rx_bytes += size
+        self.endpoint = source
+        self.received_at = now
+        self.timers.authenticated_packet_received(now)
+
+    def _note_path(self, source: Endpoint, now: float) -> None:
+        if source != self._seen_from:
+            self._seen_from = source
+            self.events.append(PathSeen(self.key, source, now))
+
+    def _handshake_complete(self, source: Endpoint, now: float) -> None:
+        self.timers.handshake_complete()
+        self.unanswered_since = None
+        self.handshake_at = now
+        self.handshake_unix = self._local.unix_time()
+        self.events.append(PeerHandshake(self.key, source, now))
+
+    def _renew_in_time(self, session: Session, now: float) -> None:
+        """Rule T10 on receiving: once a session."""
+        if session is not self._sessions.current or session is self._rekey_tried:
+            return
+        if session.wants_rekey_after_receive(now):
+            self._rekey_tried = session
+            self._begin_handshake(now)
+
+    def _stage(self, packets: Burst, now: float) -> None:
+        if not self._staged:
+            self.events.append(PeerWanted(self.key, now))
+        for packet in packets.rows():
+            if len(self._staged) == STAGED_PACKETS:
+                self._staged.popleft()
+                self._local.drops[Drop.STAGED_OVERFLOW] += 1
+            self._staged.append((bytes(packet), now))
+
+    def _flush_staged(self, now: float) -> bool:
+        """Send what is staged and not too old to matter; whether anything was sent."""
+        session = self._sessions.current
+        if session is None:
+            return False
+        sent = False
+        while self._staged:
+            packet, at = self._staged.popleft()
+            if now - at <= REKEY_ATTEMPT_TIME:
+                self._transmit(session, Burst.of(packet), now)
+                sent = True
+        return sent
+
+    def _transmit(self, session: Session, packets: Burst, now: float) -> None:
+        self._output(session.seal(packets, self._local.mtu), self.endpoint)
+        if packets.row:
+            self.timers.data_sent(now, self._local.jitter())
+        self.timers.authenticated_packet_sent(now)
+        if session.wants_rekey_after_send(now):
+            self._begin_handshake(now)
+
+    def _send_keepalive(self, now: float) -> None:
+        session = self._sessions.current
+        if session is not None and session.is_usable(now):
+            self._transmit(session, _KEEPALIVE, now)
+        else:
+            self._begin_handshake(now)
+
+    def _retransmit(self, now: float) -> None:
+        if self.timers.attempts > MAX_HANDSHAKE_ATTEMPTS:
+            self._staged.clear()
+            self.unanswered_since = None
+            self.timers.handshake_given_up(now)
+            return
+        self.timers.attempts += 1
+        self._begin_handshake(now, retry=True)
+        if not self.timers.is_armed(Timer.RETRANSMIT_HANDSHAKE) and self.endpoint is not None:
+            # Our own response to a crossed initiation held this attempt back: try again.
+            self.timers.handshake_initiated(now, self._local.jitter())
+
+    def _begin_handshake(self, now: float, retry: bool = False) -> None:
+        """Send an initiation to the endpoint, at most one in 5 s (rule H17)."""
+        if not retry:
+            self.timers.attempts = 0
+        if self.endpoint is None:
+            return
+        if self._handshake_sent_at is not None and now - self._handshake_sent_at < REKEY_TIMEOUT:
+            return
+        pending = self._create_initiation(now)
+        if pending is not None:
+            self._output_initiation(pending, (self.endpoint,), now)
+
+    def _create_initiation(self, now: float) -> _Pending | None:
+        private, shared = self._local.private_key, self._shared
+        if private is None or shared is None:
+            return None
+        self._forget_pending()
+        index = self._local.new_index(self)
+        ephemeral = self._local.random_bytes(32)
+        made = noise.create_initiation(private, self.key, shared, ephemeral, index, self._next_timestamp())
+        if made is None:
+            del self._local.indices[index]
+            return None
+        state, message = made
+        self._local.indices[index] = (self, state)
+        self._pending = _Pending(state, self._cookies.add_macs(message, now), now)
+        if self.unanswered_since is None:
+            self.unanswered_since = now
+        self._handshake_sent_at = now
+        self.timers.handshake_initiated(now, self._local.jitter())
+        return self._pending
+
+    def _next_timestamp(self) -> bytes:
+        """12 bytes TAI64N: whitened unix time, and always later than the last (rule H8)."""
+        stamp = max(self._sent_timestamp_ns + _TIMESTAMP_STEP, int(self._local.unix_time() * _NANO))
+        seconds, nanoseconds = divmod(stamp, _NANO)
+        nanoseconds &= ~(_TIMESTAMP_STEP - 1)
+        self._sent_timestamp_ns = seconds * _NANO + nanoseconds
+        return (_TAI_BASE + seconds).to_bytes(8, "big") + nanoseconds.to_bytes(4, "big")
+
+    def _output_initiation(self, pending: _Pending, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        self._initiation_sent_at = now
+        for endpoint in endpoints:
+            self._output_handshake(pending.message, endpoint, now)
+
+    def _repeat_response(self, message: bytes, source: Endpoint, now: float) -> bool:
+        """Say our last response again to a managed peer that says its last initiation again."""
+        answered = self._answered
+        if not self.managed or answered is None or answered.initiation != message:
+            return False
+        known = source == answered.source or source in self._fan_out
+        if not known or now - answered.at > RESPONSE_CACHE_TIME or answered.uses >= RESPONSE_CACHE_USES:
+            return False
+        answered.uses += 1
+        self._output_handshake(answered.response, source, now)
+        return True
+
+    def _output_handshake(self, message: bytes, endpoint: Endpoint, now: float) -> None:
+        self._output(Burst.of(message), endpoint)
+        self.timers.authenticated_packet_sent(now)
+        if message[0] == RESPONSE:
+            self._handshake_sent_at = now
+
+    def _output(self, datagrams: Burst, endpoint: Endpoint | None) -> None:
+        if endpoint is None:
+            self._local.drops[Drop.NO_ENDPOINT] += datagrams.count
+            return
+        self.tx_bytes += len(datagrams.data)
+        self.outbox.append((datagrams, endpoint))
+
+    def _forget_pending(self) -> None:
+        if self._pending is not None:
+            self._local.indices.pop(self._pending.state.index, None)
+            self._pending = None
+
+    def _free(self, session: Session) -> None:
+        self._local.indices.pop(session.index, None)
+
+    def _clear_keys(self) -> None:
+        self._forget_pending()
+        self._answered = None
+        self._rekey_tried = None
+        for session in self._sessions.clear():
+            self._free(session)

@@ -1,0 +1,32 @@
+"""The replay window: each counter is accepted once, and only within 8128 of the greatest (RFC 6479, 8192 bits)."""
+
+from wgdisco.tunnel.messages import REJECT_AFTER_MESSAGES, REPLAY_BITS, REPLAY_WINDOW
+
+_WORDS = REPLAY_BITS // 64
+
+
+class ReplayWindow:
+    """One session's window. Ask only after the packet has authenticated (rule D5)."""
+
+    __slots__ = ("_next", "_words")
+
+    def __init__(self) -> None:
+        self._next = 0  # one more than the greatest counter accepted
+        self._words = [0] * _WORDS
+
+    def accept(self, counter: int) -> bool:
+        """Whether `counter` is new and in the window; it then counts as seen."""
+        if counter >= REJECT_AFTER_MESSAGES or counter + 1 + REPLAY_WINDOW < self._next:
+            return False
+        word = counter >> 6
+        if counter >= self._next:
+            newest = (self._next - 1) >> 6
+            for step in range(1, min(word - newest, _WORDS) + 1):
+                self._words[(newest + step) % _WORDS] = 0
+            self._next = counter + 1
+        bit = 1 << (counter & 63)
+        slot = word % _WORDS
+        if self._words[slot] & bit:
+            return False
+        self._words[slot] |= bit
+        return True

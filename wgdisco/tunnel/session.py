@@ -1,0 +1,109 @@
+"""One session: the keys a handshake ended in, and the three a peer may have at once (white paper, section 6.3)."""
+
+from dataclasses import dataclass, field
+
+from wgdisco.tunnel.burst import Burst, BurstCipher
+from wgdisco.tunnel.messages import (
+    KEEPALIVE_TIMEOUT,
+    REJECT_AFTER_MESSAGES,
+    REJECT_AFTER_TIME,
+    REKEY_AFTER_MESSAGES,
+    REKEY_AFTER_TIME,
+    REKEY_TIMEOUT,
+)
+from wgdisco.tunnel.noise import TransportKeys
+from wgdisco.tunnel.replay import ReplayWindow
+
+
+class Session:
+    """A pair of keys, its counters and its age. `index` is ours, `remote_index` what the other side wants to see."""
+
+    __slots__ = ("_opener", "_replay", "_sealer", "created_at", "index", "initiator", "next_counter", "remote_index")
+
+    def __init__(self, keys: TransportKeys, index: int, initiator: bool, now: float) -> None:
+        self._sealer = BurstCipher(keys.send)
+        self._opener = BurstCipher(keys.receive)
+        self._replay = ReplayWindow()
+        self.index = index
+        self.remote_index = keys.remote_index
+        self.initiator = initiator
+        self.created_at = now
+        self.next_counter = 0
+
+    def is_usable(self, now: float) -> bool:
+        """Young enough, and with counters left, to send (rules L1 and L3)."""
+        return now - self.created_at < REJECT_AFTER_TIME and self.next_counter < REJECT_AFTER_MESSAGES
+
+    def accepts(self, now: float) -> bool:
+        """Young enough to receive (rule D5)."""
+        return now - self.created_at < REJECT_AFTER_TIME
+
+    def wants_rekey_after_send(self, now: float) -> bool:
+        """Rule T10: by count on either side, by time at the initiator only."""
+        return self.next_counter > REKEY_AFTER_MESSAGES or (
+            self.initiator and now - self.created_at >= REKEY_AFTER_TIME
+        )
+
+    def wants_rekey_after_receive(self, now: float) -> bool:
+        """Rule T10: the initiator renews in time for one more attempt before the session is refused."""
+        last_moment = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
+        return self.initiator and now - self.created_at >= last_moment
+
+    def seal(self, packets: Burst, mtu: int) -> Burst:
+        """Seal a burst; takes one counter a row."""
+        counter = self.next_counter
+        self.next_counter += packets.count
+        return self._sealer.seal(packets, self.remote_index, counter, mtu)
+
+    def open(self, datagrams: Burst) -> tuple[list[bytes], int, int]:
+        """The packets that authenticate and are new; how many did not authenticate, how many were replays."""
+        packets: list[bytes] = []
+        forged = replayed = 0
+        for counter, packet in self._opener.open(datagrams):
+            if packet is None:
+                forged += 1
+            elif not self._replay.accept(counter):
+                replayed += 1
+            else:
+                packets.append(packet)
+        return packets, forged, replayed
+
+
+@dataclass(slots=True)
+class SessionSlots:
+    """Previous, current, next (rule H13). Every change returns the sessions that fell out."""
+
+    previous: Session | None = field(default=None)
+    current: Session | None = field(default=None)
+    next: Session | None = field(default=None)
+
+    def add_as_initiator(self, session: Session) -> list[Session]:
+        """A response came: the new session is current; the unconfirmed next, or else the old current, is previous."""
+        if self.next is not None:
+            dropped = [self.previous, self.current]
+            self.previous, self.next = self.next, None
+        else:
+            dropped = [self.previous]
+            self.previous = self.current
+        self.current = session
+        return [s for s in dropped if s is not None]
+
+    def add_as_responder(self, session: Session) -> list[Session]:
+        """We answered: the new session is next, and not used for sending until a packet in it confirms it."""
+        dropped = [self.previous, self.next]
+        self.previous, self.next = None, session
+        return [s for s in dropped if s is not None]
+
+    def confirm(self, session: Session) -> list[Session] | None:
+        """A packet authenticated in `session`: if it was next it becomes current. None when nothing moved."""
+        if session is not self.next:
+            return None
+        dropped = [] if self.previous is None else [self.previous]
+        self.previous, self.current, self.next = self.current, session, None
+        return dropped
+
+    def clear(self) -> list[Session]:
+        """Forget all three."""
+        dropped = [s for s in (self.previous, self.current, self.next) if s is not None]
+        self.previous = self.current = self.next = None
+        return dropped
