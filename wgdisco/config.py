@@ -4,19 +4,19 @@ This module alone reads files and environment. A wg-quick `.conf` holds keys and
 and may name the `.conf`. Every mistake is a ConfigError that names the file, line, flag or variable.
 """
 
-import os
 import re
 import socket
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from wgdisco.dnssd.names import ZoneName
+from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
+from wgdisco.keys import PublicKey
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 
 ETC = Path("/etc/wgdisco")
@@ -31,7 +31,7 @@ class Settings:
 
     interface: str
     conf: TunnelConf
-    zone: ZoneName
+    zone: ZoneNames
     dns: Endpoint
 
 
@@ -66,13 +66,13 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
 
 
 def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    told = {name: value for name, value in flags.items() if value is not None}
+    told: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     for name in _KEYS - {"self", "wgsd_exact"}:
         variable = environment.get(f"WGDISCO_{name.upper()}")
         if variable:
             told.setdefault(name, variable)
-    name = told.get("interface") or (Path(str(told["conf"])).stem if "conf" in told else None)
-    if name is None:
+    name = told.get("interface") or (Path(str(told["conf"])).stem if "conf" in told else "")
+    if not name:
         raise ConfigError("which network? give --conf FILE, or --interface NAME with a /etc/wgdisco/NAME.toml")
     for key, value in _read_toml(ETC / f"{name}.toml").items():
         told.setdefault(key, value)
@@ -105,7 +105,7 @@ def _load(told: Mapping[str, Any]) -> Settings:
             f"{interface!r} cannot name an interface (1 to 15 letters, digits or _=+.-): give --interface NAME"
         )
     try:
-        zone = ZoneName.from_text(told["zone"])
+        zone = ZoneNames.from_text(told["zone"])
     except ValueError as error:
         raise ConfigError(f"--zone: {error}") from error
     return Settings(interface, read_conf(told["conf"]), zone, _endpoint("--dns", told["dns"], DNS_PORT))
@@ -124,15 +124,14 @@ def read_conf(path: str) -> TunnelConf:
 
 def resolve_endpoints(conf: TunnelConf) -> TunnelConf:
     """Fill in the endpoints that the `.conf` gives by host name."""
-    found: dict[Any, Endpoint] = {}
+    found: dict[PublicKey, Endpoint] = {}
     for key, (host, port) in conf.endpoint_names.items():
         try:
             answers = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         except OSError as error:
             raise ConfigError(f"endpoint {host}:{port} of peer {key}: {error.strerror or error}") from error
         found[key] = Endpoint(parse_address(str(answers[0][4][0])), port)
-    peers = tuple(replace(peer, endpoint=found.get(peer.public_key, peer.endpoint)) for peer in conf.device.peers)
-    return replace(conf, device=replace(conf.device, peers=peers))
+    return conf.with_endpoints(found)
 
 
 def _endpoint(flag: str, text: str, default_port: int | None) -> Endpoint:
@@ -145,8 +144,3 @@ def _endpoint(flag: str, text: str, default_port: int | None) -> Endpoint:
         return Endpoint.from_text(text)
     except ValueError as error:
         raise ConfigError(f"{flag}: {text!r} is not ADDRESS:PORT") from error
-
-
-def from_process(flags: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, str]]:
-    """The flags with the environment of this process beside them."""
-    return flags, os.environ

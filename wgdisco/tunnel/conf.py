@@ -46,6 +46,12 @@ class TunnelConf:
     mtu: int | None = None
     endpoint_names: Mapping[PublicKey, tuple[str, int]] = field(default_factory=dict)
 
+    def tunnel_prefixes(self) -> tuple[IPNetwork, ...]:
+        """What is inside the tunnel: the interface's own subnets and all peers' allowed IPs. No endpoint lies there."""
+        own = (address.network for address in self.addresses)
+        theirs = (network for peer in self.device.peers for network in peer.allowed_ips)
+        return tuple(dict.fromkeys((*own, *theirs)))
+
     def with_endpoints(self, found: Mapping[PublicKey, Endpoint]) -> "TunnelConf":
         """The same with the endpoints `found` for named hosts; names not found stay as they are."""
         peers = tuple(
