@@ -5,6 +5,7 @@ Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 not running, 4 degraded, 
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -45,7 +46,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(run=_registry_run)
 
-    join = verbs.add_parser("join", help="keep direct tunnels to the peers of a .conf, endpoints from the registry's zone")
+    join = verbs.add_parser(
+        "join", help="keep direct tunnels to the peers of a .conf, endpoints from the registry's zone"
+    )
     _add_daemon_flags(join)
     join.set_defaults(run=_join)
 
@@ -69,7 +72,9 @@ def _add_daemon_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--zone", metavar="ZONE", help="DNS zone of the network, for example example.com.")
     parser.add_argument("--dns", metavar="ADDRESS:PORT", help="address of the zone's DNS server")
     parser.add_argument("--interface", metavar="NAME", help="interface name (default: the stem of the .conf)")
-    parser.add_argument("--log", choices=("text", "json"), default="text", help="one line an event, for people or machines")
+    parser.add_argument(
+        "--log", choices=("text", "json"), default="text", help="one line an event, for people or machines"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is usually not worth a line")
 
 
@@ -102,10 +107,8 @@ def _run_daemon(daemon: Coroutine[Any, Any, None]) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, task.cancel)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await task
-        except asyncio.CancelledError:
-            pass
 
     asyncio.run(supervise())
     return 0

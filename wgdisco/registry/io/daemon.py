@@ -133,5 +133,7 @@ class _Registry:
 
     def _snapshot(self) -> Zone:
         self._serial = max(self._serial + 1, int(time.time()))
-        instances = {key: ServiceInstance(key, endpoint, allowed) for key, endpoint, allowed in self._directory.published()}
+        instances = {
+            key: ServiceInstance(key, endpoint, allowed) for key, endpoint, allowed in self._directory.published()
+        }
         return Zone(self._names, self._serial, instances, self._own)

@@ -93,6 +93,8 @@ async def fetch_status(interface: str) -> StatusReport:
     except (OSError, TimeoutError, aiohttp.ClientError) as error:
         if isinstance(getattr(error, "os_error", error), PermissionError):
             raise LocalError(f"no access to {path}: use sudo, or join the group {GROUP}") from error
-        raise NotRunningError(f"no wgdisco daemon answers for {interface}: start `wgdisco join` or `registry run`") from error
+        raise NotRunningError(
+            f"no wgdisco daemon answers for {interface}: start `wgdisco join` or `registry run`"
+        ) from error
     except ValueError as error:
         raise LocalError(str(error)) from error

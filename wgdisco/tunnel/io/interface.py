@@ -1,7 +1,7 @@
 """A whole tunnel interface as a `.conf` describes it: engine, addresses, MTU and routes, up together and down together."""
 
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from wgdisco.errors import ConfigError
