@@ -151,8 +151,8 @@ class UdpSockets:
     def rebind(self, port: int) -> None:
         """Move to `port` (0: any free one), with the same mark; `fds` are new afterwards.
 
-        The present port is closed and bound anew. Raises LocalError when `port` is taken; then the old sockets are still
-        there, unless they had that port.
+        The present port is closed and bound anew. Raises LocalError when `port` is taken; the old sockets are then
+        still there, unless they had that port.
         """
         if port == self.port:
             self.close()
@@ -242,7 +242,7 @@ class UdpSockets:
     # Addresses
 
     def _route(self, endpoint: Endpoint) -> tuple[_Family, _Address] | None:
-        """The socket for `endpoint` and its address in the socket module's form; None, and counted, without IPv6."""
+        """The socket for `endpoint` and its address in the socket module's form; None, and counted, if there is none."""
         family = self._families.get(socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6)
         if family is None:
             self.dropped["no IPv6" if self._families else "closed"] += 1
@@ -251,7 +251,11 @@ class UdpSockets:
         if address is None:
             if len(self._addresses) >= _CACHE_SIZE:
                 self._addresses.clear()
-            address = self._addresses[endpoint] = _socket_address(endpoint)
+            try:
+                address = self._addresses[endpoint] = _socket_address(endpoint)
+            except OSError:
+                self.dropped["no such zone"] += 1
+                return None
         return family, address
 
     def _endpoint(self, address: _Address) -> Endpoint | None:
@@ -296,13 +300,13 @@ def _bind_failure(error: OSError, port: int) -> LocalError:
 
 
 def _socket_address(endpoint: Endpoint) -> _Address:
+    """The address tuple the socket module takes; OSError when the zone names no interface here."""
     address = endpoint.address
     if not isinstance(address, IPv6Address):
         return str(address), endpoint.port
     scope = 0
     if address.scope_id is not None:
-        with suppress(OSError):  # no such interface: the kernel will refuse the address
-            scope = int(address.scope_id) if address.scope_id.isdecimal() else socket.if_nametoindex(address.scope_id)
+        scope = int(address.scope_id) if address.scope_id.isdecimal() else socket.if_nametoindex(address.scope_id)
     return str(address).partition("%")[0], endpoint.port, 0, scope
 
 
