@@ -83,6 +83,11 @@ class Packet:
             f"{self.destination_port} {self.length} {self.segments} {first_byte}"
         )
 
+    @property
+    def is_udp(self) -> bool:
+        """Whether it is a UDP datagram, or part of one."""
+        return self.protocol == UDP
+
     def touches(self, address: IPAddress) -> bool:
         """Whether it comes from or goes to `address`."""
         return address in (self.source, self.destination)
@@ -126,7 +131,7 @@ class Capture:
         return [
             packet
             for packet in tuple(self.packets)
-            if packet.at >= since and (packet.source, packet.destination, packet.protocol) == (source, destination, UDP)
+            if packet.at >= since and packet.is_udp and (packet.source, packet.destination) == (source, destination)
         ]
 
     def touching(self, address: IPAddress, since: float = 0.0) -> list[Packet]:

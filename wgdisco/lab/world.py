@@ -52,6 +52,7 @@ if [ ! -d /var/lib/wgdisco ]; then
     mount --rbind /run/lib /var/lib
     cd /
 fi
+if [ -d /etc/wgdisco ]; then mount -t tmpfs tmpfs /etc/wgdisco; fi  # nobody's real settings
 standing=$(for host; do
     WGDISCO_LAB_HOST=$host unshare --net --mount sh -ec '
         mount -t tmpfs -o mode=755 tmpfs /run
@@ -113,11 +114,15 @@ def enter_command(pid: int) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The environment of everything run in a lab: this one, with /sbin in the path and this very package importable."""
+    """The environment of everything run in a lab: this one, with /sbin in the path and this very package importable.
+
+    Without `WGDISCO_*`, which would configure the lab's daemons.
+    """
     package_parent = str(Path(__file__).parents[2])
     python_path = [package_parent, *filter(None, [os.environ.get("PYTHONPATH")])]
     path = os.pathsep.join([os.environ.get("PATH", "/usr/bin:/bin"), "/usr/sbin", "/sbin"])
-    return {**os.environ, "PATH": path, "PYTHONPATH": os.pathsep.join(python_path)}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WGDISCO_")}
+    return {**kept, "PATH": path, "PYTHONPATH": os.pathsep.join(python_path)}
 
 
 class HostProcess(subprocess.Popen[str]):
