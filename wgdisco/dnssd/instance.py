@@ -8,20 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
-import dns.rdata
-from dns.rdataclass import IN
-from dns.rdatatype import AAAA as AAAA_TYPE
-from dns.rdatatype import PTR as PTR_TYPE
-from dns.rdatatype import SRV as SRV_TYPE
-from dns.rdatatype import TXT as TXT_TYPE
-from dns.rdatatype import A as A_TYPE
-from dns.rdtypes.ANY.PTR import PTR
-from dns.rdtypes.ANY.TXT import TXT
-from dns.rdtypes.IN.A import A
-from dns.rdtypes.IN.AAAA import AAAA
-from dns.rdtypes.IN.SRV import SRV
-
 from wgdisco.dnssd.names import ZoneNames
+from wgdisco.dnssd.records import HostData, PtrData, SrvData, TxtData
 from wgdisco.dnssd.txt import STRING_MAX_SIZE, Pair, pack_pairs, parse_strings
 from wgdisco.endpoint import LINK_LOCAL, LOOPBACK, Endpoint, IPAddress, IPNetwork, in_any, parse_address
 from wgdisco.keys import PublicKey
@@ -76,35 +64,31 @@ class OwnInstance:
         )
 
 
-def ptr_data(key: PublicKey, names: ZoneNames) -> PTR:
+def ptr_data(key: PublicKey, names: ZoneNames) -> PtrData:
     """What browsing the service says of this instance."""
-    return PTR(IN, PTR_TYPE, names.instance(key))
+    return PtrData(names.instance(key))
 
 
-def srv_data(instance: ServiceInstance, names: ZoneNames) -> SRV:
+def srv_data(instance: ServiceInstance, names: ZoneNames) -> SrvData:
     """The one SRV of an instance; its target is the instance's own name, as in wgsd."""
-    return SRV(IN, SRV_TYPE, 0, 0, instance.endpoint.port, names.instance(instance.key))
+    return SrvData(instance.endpoint.port, names.instance(instance.key))
 
 
-def host_data(address: IPAddress) -> A | AAAA:
-    """The address record of an address: A for IPv4 and for IPv4-mapped IPv6, else AAAA (without the IPv6 zone)."""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is None:
-            return AAAA(IN, AAAA_TYPE, IPv6Address(address.packed).compressed)
-        address = address.ipv4_mapped
-    return A(IN, A_TYPE, str(address))
+def host_data(address: IPAddress) -> HostData:
+    """The address record: A for IPv4 and for IPv4-mapped IPv6, else AAAA."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return HostData(address if mapped is None else mapped)
 
 
-def txt_data(instance: ServiceInstance) -> TXT:
+def txt_data(instance: ServiceInstance) -> TxtData:
     """The TXT record of an instance."""
-    pairs = _identity_pairs(instance) + _allowed_pairs(instance.allowed_ips)
-    return TXT(IN, TXT_TYPE, pack_pairs(pairs))
+    return TxtData(pack_pairs(_identity_pairs(instance) + _allowed_pairs(instance.allowed_ips)))
 
 
-def wgsd_txt_strings(instance: ServiceInstance) -> tuple[bytes, ...]:
+def wgsd_txt_data(instance: ServiceInstance) -> TxtData:
     """wgsd's three strings; the third may pass 255 bytes, and then cannot be packed."""
-    identity = pack_pairs(_identity_pairs(instance))
-    return (*identity, b"allowed=" + ",".join(map(str, instance.allowed_ips)).encode())
+    allowed = b"allowed=" + ",".join(map(str, instance.allowed_ips)).encode()
+    return TxtData((*pack_pairs(_identity_pairs(instance)), allowed))
 
 
 def from_records(key: PublicKey, port: int, address: str, strings: Sequence[bytes] | None) -> ServiceInstance:

@@ -25,8 +25,8 @@ SERVICE_TYPE = "_wireguard._udp"
 
 _SERVICE_LABELS = tuple(label.encode() for label in SERVICE_TYPE.split("."))
 _KEY_LABEL_SIZE = 56
-# a name is at most 255 bytes on the wire (RFC 1035 section 3.1) and an instance puts these before the origin
-_ORIGIN_MAX_SIZE = 255 - (1 + _KEY_LABEL_SIZE) - sum(1 + len(label) for label in _SERVICE_LABELS)
+# an SRV answer holds the instance name twice and must have room for its host record in 512 bytes, whoever asks
+_ORIGIN_MAX_SIZE = 120
 _ZONE_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
 
 Labels = tuple[bytes, ...]
@@ -58,7 +58,7 @@ class ZoneNames:
         except dns.exception.DNSException as error:
             raise ValueError(f"{text!r} is not a zone: a label has at most 63 characters") from error
         if sum(1 + len(label) for label in origin.labels) > _ORIGIN_MAX_SIZE:
-            raise ValueError(f"{text!r} is too long for a zone: instance names would pass 255 bytes")
+            raise ValueError(f"{text!r} is too long for a zone: {_ORIGIN_MAX_SIZE} bytes at most")
         discovery = _below(origin, b"_dns-sd", b"_udp")
         return cls(
             origin=origin,

@@ -1,19 +1,18 @@
 """Packing a reply: header, question and the records that fit (RFC 1035 section 4.1).
 
 dnspython compresses names without regard to case and truncates by whole record sets. wgsd does neither, and its bytes
-are the contract here; records and their data are still dnspython's.
+are the contract here.
 """
 
 import struct
 from dataclasses import dataclass, field
 
 import dns.name
-import dns.rdata
 from dns.rdataclass import IN
-from dns.rdatatype import OPT, TXT, RdataType
-from dns.rdtypes.ANY.NS import NS
-from dns.rdtypes.ANY.PTR import PTR
-from dns.rdtypes.ANY.SOA import SOA
+from dns.rdatatype import OPT
+
+from wgdisco.dnssd.records import Data, HinfoData, HostData, NsData, PtrData, Record, SoaData, SrvData, TxtData
+from wgdisco.dnssd.txt import STRING_MAX_SIZE
 
 HEADER_SIZE = 12
 OPT_SIZE = 11
@@ -25,24 +24,7 @@ TC = 0x0200
 RD = 0x0100
 
 _POINTER = 0xC000
-_STRING_MAX_SIZE = 255
-
-
-@dataclass(frozen=True, slots=True)
-class Unpackable:
-    """TXT strings of which one passes 255 bytes: wgsd counts their length, and then fails to pack them."""
-
-    strings: tuple[bytes, ...]
-    rdtype: RdataType = TXT
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One resource record of class IN; `ttl` in seconds."""
-
-    name: dns.name.Name
-    ttl: int
-    data: dns.rdata.Rdata | Unpackable
+_POINTER_RANGE = 0x4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +67,8 @@ def pack_reply(reply: Reply, max_size: int, compress: bool = True) -> bytes:
     """The bytes of a reply, at most `max_size` of them.
 
     Records go in by section and in order. The first that does not fit is left out with all that follow, and TC is set.
-    OPT, when there is one, always fits and is last. Raises CannotPackError for an Unpackable that had room.
+    OPT, when there is one, always fits and is last. Raises CannotPackError for a TXT string above 255 bytes that
+    had room.
     """
     limit = max_size - (OPT_SIZE if reply.opt else 0)
     message = _Message(compress)
@@ -102,23 +85,16 @@ def pack_reply(reply: Reply, max_size: int, compress: bool = True) -> bytes:
             counts[index] += 1
     if reply.opt is not None:
         opt = reply.opt
-        message.data += struct.pack(
-            "!BHHBBHH", 0, OPT, opt.payload_size, opt.extended_rcode, 0, opt.flags, 0
-        )
+        message.data += struct.pack("!BHHBBHH", 0, OPT, opt.payload_size, opt.extended_rcode, 0, opt.flags, 0)
         counts[2] += 1
     flags = reply.flags | (TC if truncated else 0) | reply.rcode
     message.data[:HEADER_SIZE] = struct.pack("!6H", reply.id, flags, int(reply.question is not None), *counts)
     return bytes(message.data)
 
 
-def uncompressed_size(reply: Reply) -> int:
-    """How many bytes the whole reply takes without compression, Unpackable ones counted as wgsd counts them."""
-    size = HEADER_SIZE + (OPT_SIZE if reply.opt else 0)
-    if reply.question is not None:
-        size += _name_size(reply.question.name) + 4
-    for record in (*reply.answer, *reply.authority, *reply.additional):
-        size += _name_size(record.name) + 10 + _data_size(record.data)
-    return size
+def is_truncated(message: bytes) -> bool:
+    """Whether TC is set in a message of at least a header."""
+    return bool(message[2] & TC >> 8)
 
 
 @dataclass(slots=True)
@@ -145,7 +121,7 @@ class _Message:
         self._add_data(record.data)
         data_size = len(self.data) - data_start
         if len(self.data) <= limit:
-            if isinstance(record.data, Unpackable):
+            if isinstance(record.data, TxtData) and max(map(len, record.data.strings)) > STRING_MAX_SIZE:
                 raise CannotPackError("a TXT string passes 255 bytes")
             self.data[data_start - 2 : data_start] = struct.pack("!H", data_size)
             return True
@@ -159,7 +135,7 @@ class _Message:
         for index, label in enumerate(labels[:-1]):
             known = self.offsets.get(labels[index:])
             if known is None:
-                if len(self.data) < _POINTER ^ 0xFFFF:
+                if len(self.data) < _POINTER_RANGE:
                     self.offsets[labels[index:]] = len(self.data)
             elif compress:
                 self.data += struct.pack("!H", _POINTER | known)
@@ -168,26 +144,28 @@ class _Message:
             self.data += label
         self.data.append(0)
 
-    def _add_data(self, data: dns.rdata.Rdata | Unpackable) -> None:
-        # only the types of RFC 1035 may have their names compressed (RFC 3597 section 4); SRV is not one
+    def _add_data(self, data: Data) -> None:
         match data:
-            case PTR() | NS():
-                self.add_name(data.target, self.compress)
-            case SOA():
-                self.add_name(data.mname, self.compress)
-                self.add_name(data.rname, self.compress)
-                self.data += struct.pack("!5I", data.serial, data.refresh, data.retry, data.expire, data.minimum)
-            case Unpackable():
-                self.data += bytes(_data_size(data))
-            case _:
-                self.data += data.to_wire() or b""
+            # only the types of RFC 1035 may have their names compressed (RFC 3597 section 4); SRV is not one
+            case PtrData(target) | NsData(target):
+                self.add_name(target, self.compress)
+            case SoaData(primary=primary, mailbox=mailbox):
+                self.add_name(primary, self.compress)
+                self.add_name(mailbox, self.compress)
+                numbers = (data.serial, data.refresh, data.retry, data.expire, data.minimum)
+                self.data += struct.pack("!5I", *numbers)
+            case SrvData(port, target):
+                self.data += struct.pack("!HHH", 0, 0, port)
+                self.add_name(target, compress=False)
+            case HostData(address):
+                self.data += address.packed
+            case TxtData(strings):
+                self._add_strings(strings)
+            case HinfoData(cpu, system):
+                self._add_strings((cpu, system))
 
-
-def _name_size(name: dns.name.Name) -> int:
-    return sum(1 + len(label) for label in name.labels)
-
-
-def _data_size(data: dns.rdata.Rdata | Unpackable) -> int:
-    if isinstance(data, Unpackable):
-        return sum(1 + len(string) for string in data.strings)
-    return len(data.to_wire() or b"")
+    def _add_strings(self, strings: tuple[bytes, ...]) -> None:
+        for string in strings:
+            # one that is too long is caught when there is room for it
+            self.data.append(min(len(string), STRING_MAX_SIZE))
+            self.data += string
