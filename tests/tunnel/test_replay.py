@@ -1,0 +1,86 @@
+"""The truth table and the sweeps of the kernel's counter self-test."""
+
+import random
+
+import pytest
+
+from wgdisco.tunnel.messages import REJECT_AFTER_MESSAGES, REPLAY_WINDOW
+from wgdisco.tunnel.replay import ReplayWindow
+
+LIMIT = REPLAY_WINDOW + 1
+
+TRUTH_TABLE = [
+    (0, True),
+    (1, True),
+    (1, False),
+    (9, True),
+    (8, True),
+    (7, True),
+    (7, False),
+    (LIMIT, True),
+    (LIMIT - 1, True),
+    (LIMIT - 1, False),
+    (LIMIT - 2, True),
+    (2, True),
+    (2, False),
+    (LIMIT + 16, True),
+    (3, False),
+    (LIMIT + 16, False),
+    (LIMIT * 4, True),
+    (LIMIT * 4 - (LIMIT - 1), True),
+    (10, False),
+    (LIMIT * 4 - LIMIT, False),
+    (LIMIT * 4 - (LIMIT + 1), False),
+    (LIMIT * 4 - (LIMIT - 2), True),
+    (LIMIT * 4 + 1 - LIMIT, False),
+    (0, False),
+    (REJECT_AFTER_MESSAGES, False),
+    (REJECT_AFTER_MESSAGES - 1, True),
+    (REJECT_AFTER_MESSAGES, False),
+    (REJECT_AFTER_MESSAGES - 1, False),
+    (REJECT_AFTER_MESSAGES - 2, True),
+    (REJECT_AFTER_MESSAGES + 1, False),
+    (REJECT_AFTER_MESSAGES + 2, False),
+    (REJECT_AFTER_MESSAGES - 2, False),
+    (REJECT_AFTER_MESSAGES - 3, True),
+    (0, False),
+]
+
+
+def test_truth_table():
+    assert len(TRUTH_TABLE) == 34
+    window = ReplayWindow()
+    assert [(counter, window.accept(counter)) for counter, _ in TRUTH_TABLE] == TRUTH_TABLE
+
+
+@pytest.mark.parametrize(
+    ("counters", "then"),
+    [
+        (range(1, REPLAY_WINDOW + 1), [(0, True), (0, False)]),
+        (range(2, REPLAY_WINDOW + 2), [(1, True), (0, False)]),
+        (range(REPLAY_WINDOW, -1, -1), []),
+        (range(REPLAY_WINDOW + 1, 0, -1), [(0, False)]),
+        (range(REPLAY_WINDOW, 0, -1), [(REPLAY_WINDOW + 1, True), (0, False)]),
+        (range(REPLAY_WINDOW, 0, -1), [(0, True), (REPLAY_WINDOW + 1, True)]),
+    ],
+    ids=["forward", "forward off by one", "backward", "backward off by one", "then forward", "then filled"],
+)
+def test_sweep(counters, then):
+    window = ReplayWindow()
+    assert all(window.accept(counter) for counter in counters)
+    assert [(counter, window.accept(counter)) for counter, _ in then] == then
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("stride", [1, 63, 64, 65, REPLAY_WINDOW - 1, 8192, 3 * 8192])
+def test_against_a_set(seed, stride):
+    chance = random.Random(seed)
+    window, seen, greatest = ReplayWindow(), set(), -1
+    for _ in range(3000):
+        counter = max(0, greatest + chance.randint(-2 * REPLAY_WINDOW, stride) if chance.random() < 0.5 else greatest)
+        counter += chance.randint(0, stride)
+        expected = counter not in seen and counter + REPLAY_WINDOW >= greatest
+        assert window.accept(counter) is expected
+        if expected:
+            seen.add(counter)
+            greatest = max(greatest, counter)

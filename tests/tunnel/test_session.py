@@ -1,0 +1,127 @@
+"""A session's age and counters, and the three slots (rules D5, H13, L1, T10)."""
+
+import pytest
+
+from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.messages import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
+from wgdisco.tunnel.noise import TransportKeys
+from wgdisco.tunnel.session import Session, SessionSlots
+
+ONE, OTHER = bytes([1]) * 32, bytes([2]) * 32
+
+
+def _session(index: int = 1, initiator: bool = True, now: float = 1000.0) -> Session:
+    return Session(TransportKeys(ONE, OTHER, 90 + index), index, initiator, now)
+
+
+def _pair(now: float = 1000.0) -> tuple[Session, Session]:
+    ours, theirs = TransportKeys(ONE, OTHER, 2), TransportKeys(OTHER, ONE, 1)
+    return Session(ours, 1, True, now), Session(theirs, 2, False, now)
+
+
+def test_a_session_sends_and_receives_for_180_seconds():
+    session = _session()
+    assert session.is_usable(1179.9)
+    assert session.accepts(1179.9)
+    assert not session.is_usable(1180.0)
+    assert not session.accepts(1180.0)
+
+
+def test_a_session_sends_until_its_counters_are_used_up():
+    session = _session()
+    session.next_counter = REJECT_AFTER_MESSAGES - 1
+    assert session.is_usable(1000.0)
+    session.seal(Burst.of(b""), 1420)
+    assert not session.is_usable(1000.0)
+    assert session.accepts(1000.0)
+
+
+@pytest.mark.parametrize(
+    ("initiator", "at", "wanted"), [(True, 1119.9, False), (True, 1120.0, True), (False, 1179, False)]
+)
+def test_the_initiator_renews_after_120_seconds_of_age_on_sending(initiator, at, wanted):
+    assert _session(initiator=initiator).wants_rekey_after_send(at) is wanted
+
+
+@pytest.mark.parametrize(
+    ("initiator", "at", "wanted"), [(True, 1164.9, False), (True, 1165.0, True), (False, 1179, False)]
+)
+def test_the_initiator_renews_after_165_seconds_of_age_on_receiving(initiator, at, wanted):
+    assert _session(initiator=initiator).wants_rekey_after_receive(at) is wanted
+
+
+@pytest.mark.parametrize("initiator", [True, False])
+def test_either_side_renews_after_2_to_the_60_messages(initiator):
+    session = _session(initiator=initiator)
+    session.next_counter = REKEY_AFTER_MESSAGES
+    assert not session.wants_rekey_after_send(1000.0)
+    session.seal(Burst.of(b""), 1420)
+    assert session.wants_rekey_after_send(1000.0)
+
+
+def test_a_burst_takes_one_counter_a_row():
+    ours, theirs = _pair()
+    assert theirs.open(ours.seal(Burst(bytes(50), 20), 1420)) == ([bytes(32), bytes(32), bytes(16)], 0, 0)
+    assert ours.next_counter == 3
+    assert theirs.open(ours.seal(Burst.of(b""), 1420)) == ([b""], 0, 0)
+    assert ours.next_counter == 4
+    assert theirs.next_counter == 0
+
+
+def test_a_burst_received_twice_is_replays_and_a_forgery_is_not():
+    ours, theirs = _pair()
+    sealed = ours.seal(Burst(bytes(60), 20), 1420)
+    forged = bytearray(sealed.data)
+    forged[-1] ^= 1
+    assert theirs.open(Burst(bytes(forged), sealed.row)) == ([bytes(32), bytes(32)], 1, 0)
+    assert theirs.open(sealed) == ([bytes(32)], 0, 2), "a forged row must leave its counter free"
+    assert theirs.open(sealed) == ([], 0, 3)
+
+
+def test_slots_of_an_initiator():
+    slots = SessionSlots()
+    first, second, third = _session(1), _session(2), _session(3)
+    assert slots.add_as_initiator(first) == []
+    assert (slots.previous, slots.current, slots.next) == (None, first, None)
+    assert slots.add_as_initiator(second) == []
+    assert (slots.previous, slots.current, slots.next) == (first, second, None)
+    assert slots.add_as_initiator(third) == [first]
+    assert (slots.previous, slots.current, slots.next) == (second, third, None)
+
+
+def test_slots_of_a_responder():
+    slots = SessionSlots()
+    first, second, third = _session(1), _session(2), _session(3)
+    assert slots.add_as_responder(first) == []
+    assert (slots.previous, slots.current, slots.next) == (None, None, first)
+    assert slots.confirm(first) == []
+    assert (slots.previous, slots.current, slots.next) == (None, first, None)
+    assert slots.add_as_responder(second) == []
+    assert slots.confirm(first) is None
+    assert slots.confirm(second) == []
+    assert (slots.previous, slots.current, slots.next) == (first, second, None)
+    assert slots.add_as_responder(third) == [first]
+    assert (slots.previous, slots.current, slots.next) == (None, second, third)
+
+
+def test_an_unconfirmed_session_is_replaced_by_a_newer_one():
+    slots = SessionSlots()
+    first, second = _session(1), _session(2)
+    slots.add_as_responder(first)
+    assert slots.add_as_responder(second) == [first]
+    assert slots.next is second
+
+
+def test_a_crossed_handshake_keeps_the_unconfirmed_session_as_previous():
+    slots = SessionSlots()
+    old, older, theirs, ours = _session(1), _session(2), _session(3), _session(4)
+    slots.previous, slots.current, slots.next = older, old, theirs
+    assert slots.add_as_initiator(ours) == [older, old]
+    assert (slots.previous, slots.current, slots.next) == (theirs, ours, None)
+
+
+def test_clearing_returns_all_three():
+    slots = SessionSlots()
+    slots.previous, slots.current, slots.next = sessions = _session(1), _session(2), _session(3)
+    assert slots.clear() == list(sessions)
+    assert slots.clear() == []
