@@ -83,7 +83,18 @@ def _registry_run(args: argparse.Namespace) -> int:
     settings = config.load_registry(_settings_flags(args), os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
-    return _run_daemon(daemon.run(settings, program_version()))
+    return _run_daemon(
+        daemon.run(
+            interface=settings.interface,
+            conf=settings.conf,
+            zone=settings.zone,
+            dns=settings.dns,
+            exact=settings.exact,
+            publish_self=settings.publish_self,
+            self_endpoint=settings.self_endpoint,
+            version=program_version(),
+        )
+    )
 
 
 def _join(args: argparse.Namespace) -> int:
@@ -91,7 +102,15 @@ def _join(args: argparse.Namespace) -> int:
     settings = config.load_join(_settings_flags(args), os.environ)
     from wgdisco.peer.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
-    return _run_daemon(daemon.run(settings, program_version()))
+    return _run_daemon(
+        daemon.run(
+            interface=settings.interface,
+            conf=settings.conf,
+            zone=settings.zone,
+            dns=settings.dns,
+            version=program_version(),
+        )
+    )
 
 
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:

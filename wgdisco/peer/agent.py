@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from wgdisco.api import PathWord, PeerReport, Reason
 from wgdisco.endpoint import LINK_LOCAL, LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
-from wgdisco.peer.path import Action, Live, Path
+from wgdisco.peer.path import Action, Live, Path, Punching
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import DeviceStatus, Event, PathSeen, PeerHandshake, PeerStatus, PeerWanted
 
@@ -35,12 +35,12 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class PathChanged:
-    """A path has another word, or another endpoint."""
+    """A path has another word or other endpoints: the one in use, or those that are tried while punching."""
 
     key: PublicKey
     path: PathWord
     reason: Reason | None
-    endpoint: Endpoint | None
+    endpoints: tuple[Endpoint, ...]
     at: float
 
 
@@ -80,7 +80,7 @@ class Agent:
         self._paths = {
             peer.public_key: Path(peer.public_key, peer.persistent_keepalive, peer.endpoint, now) for peer in peers
         }
-        self._told: dict[PublicKey, tuple[PathWord, Endpoint | None]] = {}
+        self._told: dict[PublicKey, tuple[PathWord, tuple[Endpoint, ...]]] = {}
         self._actions: list[Action] = []
         self._news: list[News] = []
         self._registry_reachable = True
@@ -175,9 +175,16 @@ class Agent:
     def _settle(self, path: Path, now: float) -> None:
         """Take over what a path wants done, and tell when its word or endpoint is another than last told."""
         self._actions.extend(path.actions())
-        endpoint = path.state.endpoint if isinstance(path.state, Live) else None
-        told = (path.word(), endpoint)
+        endpoints: tuple[Endpoint, ...] = ()
+        match path.state:
+            case Live(endpoint, _):
+                endpoints = (endpoint,)
+            case Punching():
+                endpoints = path.candidates()
+            case _:
+                pass
+        told = (path.word(), endpoints)
         if self._told.get(path.key) != told:
             self._told[path.key] = told
             reason = path.reason(self._registry_reachable)
-            self._news.append(PathChanged(path.key, path.word(), reason, endpoint, now))
+            self._news.append(PathChanged(path.key, path.word(), reason, endpoints, now))

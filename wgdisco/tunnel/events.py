@@ -48,10 +48,9 @@ class PeerHandshake:
 
 @dataclass(frozen=True, slots=True)
 class PathSeen:
-    """An authenticated packet came from `endpoint`, which is not where the one before came from.
+    """Transport data came from `endpoint`, which is not where the data before came from.
 
-    A response or transport data; an initiation alone does not count until its session is confirmed, because whoever
-    delivers a captured one first can choose the source.
+    Handshake messages do not count: whoever delivers a captured initiation first can choose its source.
     """
 
     key: PublicKey

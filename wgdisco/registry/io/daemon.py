@@ -13,7 +13,7 @@ from wgdisco.api import StatusReport
 from wgdisco.dnssd.instance import OwnInstance, ServiceInstance
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.names import ZoneNames
-from wgdisco.dnssd.responder import Responder
+from wgdisco.dnssd.responder import Profile, Responder
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
@@ -83,7 +83,7 @@ class _Registry:
             addresses = tuple(ip_network(address.ip) for address in conf.addresses)
             own = OwnInstance(status.public_key, status.listen_port, self_endpoint, addresses, tunnel)
         self._own = own
-        self.responder = Responder(self._snapshot(), exact=exact)
+        self.responder = Responder(self._snapshot(), Profile.WGSD_EXACT if exact else Profile.STRICT)
 
     async def follow_device(self) -> None:
         """Fold every device event into the zone at once."""

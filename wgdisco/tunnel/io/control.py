@@ -39,8 +39,7 @@ class ControlServer:
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         try:
-            DIRECTORY.mkdir(mode=0o755, parents=True, exist_ok=True)
-            self.path.unlink(missing_ok=True)
+            _clear_the_way(self.path)
             previous = os.umask(0o117)
             try:
                 await web.UnixSite(self._runner, str(self.path)).start()
@@ -57,6 +56,11 @@ class ControlServer:
             await self._runner.cleanup()
             self._runner = None
             self.path.unlink(missing_ok=True)
+
+
+def _clear_the_way(path: Path) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
 
 
 async def _answers(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""A whole tunnel interface as a `.conf` describes it: engine, addresses, MTU and routes, up together and down together."""
+"""A whole tunnel interface as a `.conf` describes it: engine, addresses, MTU and routes, up and down together."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
