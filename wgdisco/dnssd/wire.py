@@ -52,7 +52,7 @@ class Reply:
     id: int
     flags: int
     rcode: int
-    question: Question | None = None
+    question: Question
     answer: tuple[Record, ...] = ()
     authority: tuple[Record, ...] = ()
     additional: tuple[Record, ...] = ()
@@ -72,8 +72,7 @@ def pack_reply(reply: Reply, max_size: int, compress: bool = True) -> bytes:
     """
     limit = max_size - (OPT_SIZE if reply.opt else 0)
     message = _Message(compress)
-    if reply.question is not None:
-        message.add_question(reply.question)
+    message.add_question(reply.question)
     sections = (reply.answer, reply.authority, reply.additional)
     counts = [0, 0, 0]
     truncated = False
@@ -88,7 +87,7 @@ def pack_reply(reply: Reply, max_size: int, compress: bool = True) -> bytes:
         message.data += struct.pack("!BHHBBHH", 0, OPT, opt.payload_size, opt.extended_rcode, 0, opt.flags, 0)
         counts[2] += 1
     flags = reply.flags | (TC if truncated else 0) | reply.rcode
-    message.data[:HEADER_SIZE] = struct.pack("!6H", reply.id, flags, int(reply.question is not None), *counts)
+    message.data[:HEADER_SIZE] = struct.pack("!6H", reply.id, flags, 1, *counts)
     return bytes(message.data)
 
 
