@@ -16,7 +16,7 @@ from math import inf
 
 import dns.message
 import dns.name
-from dns.rcode import FORMERR, NOTIMP
+from dns.rcode import FORMERR, NOTAUTH, NOTIMP, REFUSED
 from dns.rdatatype import AAAA, SOA, SRV, A, RdataType
 
 from wgdisco.dnssd.instance import ServiceInstance, from_records
@@ -85,7 +85,14 @@ class RegistryUnreachable:
     since: float
 
 
-BrowserEvent = InstanceFound | InstanceGone | RegistryReachable | RegistryUnreachable
+@dataclass(frozen=True, slots=True)
+class ZoneRefused:
+    """The server answers that it does not serve the zone."""
+
+    at: float
+
+
+BrowserEvent = ZoneRefused | InstanceFound | InstanceGone | RegistryReachable | RegistryUnreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +250,9 @@ class Browser:
     def _receive_soa(self, message: dns.message.Message, asked: _Asked, now: float) -> None:
         if is_truncated(message) and not asked.tcp:
             self._ask(asked.question, None, now, tcp=True)
+            return
+        if message.rcode() in (REFUSED, NOTAUTH):
+            self._events.append(ZoneRefused(now))
             return
         self._serial = serial_of(message, self.names.origin)
         in_flight = {asked.key for asked in self._asked.values()}

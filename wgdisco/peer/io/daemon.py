@@ -6,11 +6,9 @@ the log.
 
 import asyncio
 import logging
-import os
 
-from wgdisco.api import PathWord, StatusReport
+from wgdisco.api import StatusReport
 from wgdisco.dnssd.browser import (
-    Browser,
     InstanceFound,
     InstanceGone,
     Pace,
@@ -50,6 +48,7 @@ async def run(*, interface: str, conf: TunnelConf, zone: ZoneNames, dns: Endpoin
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(member.follow_device())
+                tasks.create_task(member.ask_zone())
                 tasks.create_task(member.follow_zone())
                 tasks.create_task(member.watch_status())
                 await control.start()
@@ -67,8 +66,7 @@ class _Member:
         self._version = version
         self._conf = conf
         self._agent = Agent(conf.device.peers, Ourselves(conf.tunnel_prefixes()), boot_time())
-        self._browser = Browser(zone.to_text(), self._wanted(), os.urandom)
-        self._follower = ZoneFollower(self._browser, dns)
+        self._follower = ZoneFollower(dns, zone.to_text(), self._wanted())
         self._timer: asyncio.TimerHandle | None = None
         self._settle()
 
@@ -82,6 +80,10 @@ class _Member:
             if isinstance(event, PathSeen):
                 fields = {"at": event.at, "peer": str(event.key), "endpoint": str(event.endpoint)}
                 LOG.info("data", extra={"fields": fields})
+
+    async def ask_zone(self) -> None:
+        """Keep asking the registry."""
+        await self._follower.run()
 
     async def follow_zone(self) -> None:
         """Let the agent know what the zone says."""
@@ -171,7 +173,7 @@ class _Member:
     def _zone_refused(self) -> None:
         """A server that never knew the zone is a mistake in the settings; one that forgot it may remember."""
         message = f"the DNS server {self._dns} does not serve {self._zone.to_text()}: check --zone and --dns"
-        if not self._browser.found:
+        if not self._follower.browser.found:
             raise LocalError(message)
         LOG.warning(message)
 

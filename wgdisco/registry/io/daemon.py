@@ -47,7 +47,7 @@ async def run(
         server = DnsServer(registry.responder)
         control = ControlServer(interface, registry.report)
         try:
-            await server.start(dns)
+            await server.start([(dns.address, dns.port)])
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(registry.follow_device())
                 tasks.create_task(registry.watch_silence())
