@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from wgdisco.lab.world import Host, World
 
 from tests.interop.transfer import digest
+from wgdisco.lab.world import Host, World
 
 pytestmark = [
     pytest.mark.usefixtures("lab_machine"),

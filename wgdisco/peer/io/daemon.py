@@ -7,7 +7,7 @@ the log.
 import asyncio
 import logging
 
-from wgdisco.api import StatusReport
+from wgdisco.api import PathWord, StatusReport
 from wgdisco.dnssd.browser import (
     InstanceFound,
     InstanceGone,
@@ -186,7 +186,11 @@ def _tell(news: News) -> None:
             refused = {"at": at, "peer": str(key), "endpoint": str(endpoint), "reason": why}
             LOG.warning("endpoint refused", extra={"fields": refused})
         case PathChanged(key, path, reason, endpoints, at):
-            told: dict[str, object] = {"at": at, "peer": str(key), "endpoints": [str(e) for e in endpoints]}
+            told: dict[str, object] = {"at": at, "peer": str(key)}
+            if path is PathWord.PUNCHING:
+                told["endpoints"] = [str(endpoint) for endpoint in endpoints]
+            elif endpoints:
+                told["endpoint"] = str(endpoints[0])
             if reason is not None:
                 told["reason"] = reason.value
             LOG.info(path.value, extra={"fields": told})
