@@ -20,7 +20,7 @@ from tests.interop.transfer import digest
 from wgdisco.lab.world import Host, World
 
 pytestmark = [
-    pytest.mark.usefixtures("lab_machine"),
+    pytest.mark.usefixtures("needs_lab"),
     pytest.mark.skipif(shutil.which("wireguard-go") is None, reason="wireguard-go is not installed"),
     pytest.mark.skipif(shutil.which("wg") is None, reason="wg is not installed"),
 ]
@@ -87,7 +87,8 @@ def tunnel(outer: str = "ipv4", initiator: str = "ours", preshared: bool = False
                 endpoint = f"Endpoint = {OUTER[outer][2 - number]}:51820\n" if name == initiator else ""
                 host.run(
                     ["wg", "setconf", "wgt0", "/dev/stdin"],
-                    text=f"[Interface]\nPrivateKey = {keys[name]}ListenPort = 51820\n[Peer]\nPublicKey = {public[other]}\n"
+                    text=f"[Interface]\nPrivateKey = {keys[name]}ListenPort = 51820\n"
+                    f"[Peer]\nPublicKey = {public[other]}\n"
                     f"AllowedIPs = 10.9.0.{3 - number}/32, fd09::{3 - number}/128\n{endpoint}"
                     + (f"PresharedKey = {psk}\n" if preshared else ""),
                 )

@@ -1,4 +1,4 @@
-"""Send a known stream over TCP, or receive it and print its SHA-256: `transfer.py send|receive ADDRESS PORT MEGABYTES`."""
+"""Send a known stream over TCP, or receive it and print its SHA-256: `send|receive ADDRESS PORT MEGABYTES`."""
 
 import hashlib
 import random

@@ -35,6 +35,7 @@ class Said:
 @dataclass(frozen=True, slots=True)
 class _Ended:
     host: str
+    process: HostProcess
 
 
 def now() -> float:
@@ -117,12 +118,16 @@ class Timeline:
         threading.Thread(target=self._listen, args=(host.name, process), daemon=True).start()
         return at
 
+    def stop(self, host: str) -> int:
+        """End the host's daemon with SIGTERM; its exit status. That it ended is then no surprise."""
+        return self._processes.pop(host).stop()
+
     def _listen(self, host: str, process: HostProcess) -> None:
         assert process.stderr is not None
         with process.stderr as lines:
             for line in lines:
                 self._queue.put(parse_line(host, line))
-        self._queue.put(_Ended(host))
+        self._queue.put(_Ended(host, process))
 
     def wait(self, is_met: Callable[[], bool], timeout: float | None) -> bool:
         """Listen until `is_met()` or for `timeout` seconds; whether it was met. LocalError when a daemon ends."""
@@ -133,7 +138,9 @@ class Timeline:
             except queue.Empty:
                 return False
             if isinstance(said, _Ended):
-                raise LocalError(self._obituary(said.host))
+                if said.process is self._processes.get(said.host):
+                    raise LocalError(self._obituary(said.host))
+                continue
             self.said.append(said)
             self._show(said)
         return True
