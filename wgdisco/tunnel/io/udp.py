@@ -242,7 +242,7 @@ class UdpSockets:
     # Addresses
 
     def _route(self, endpoint: Endpoint) -> tuple[_Family, _Address] | None:
-        """The socket for `endpoint` and its address as that socket takes it; None, and counted, without one."""
+        """The socket for `endpoint` and its address as the socket module has it; None, and counted, if none."""
         family = self._families.get(socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6)
         if family is None:
             self.dropped["no IPv6" if self._families else "closed"] += 1
