@@ -13,7 +13,6 @@ import dns.message
 import dns.rcode
 from dns.rcode import BADVERS, FORMERR, NOERROR, NOTAUTH, NOTIMP, NXDOMAIN, REFUSED, Rcode
 from dns.rdataclass import IN
-from dns.rdatatype import PTR
 
 from wgdisco.dnssd import wgsd
 from wgdisco.dnssd.wire import (
@@ -26,6 +25,7 @@ from wgdisco.dnssd.wire import (
     Opt,
     Question,
     Reply,
+    answer_count,
     is_truncated,
     pack_reply,
 )
@@ -152,10 +152,7 @@ class Responder:
             return wgsd.lookup(self.zone, question.name, question.rdtype, local_address)
         # one more than fits makes the reply say that it is cut short
         browse_max = min(BROWSE_MAX, size // _PTR_SIZE + 1)
-        answer = self.zone.lookup(question.name, question.rdtype, Vantage(local_address, browse_max, self._turn))
-        if question.rdtype == PTR and len(answer.answer) == browse_max:
-            self._turn += browse_max - 1
-        return answer
+        return self.zone.lookup(question.name, question.rdtype, Vantage(local_address, browse_max, self._turn))
 
     def _reply_size(self, message: dns.message.Message, transport: Transport) -> int:
         """How many bytes the reply may have (RFC 6891 section 6.2.3: less than 512 means 512)."""
@@ -180,7 +177,11 @@ class Responder:
             data = pack_reply(reply, min(size, whole), compress=False)
             if not is_truncated(data):
                 return data
-        return pack_reply(reply, size)
+        data = pack_reply(reply, size)
+        if len(reply.answer) > 1:
+            # a list: the next one goes on where this one ended
+            self._turn += answer_count(data)
+        return data
 
     def _fail(self, query: bytes, rcode: Rcode) -> bytes:
         """A bare header: of such a query not even the question can be trusted to be one."""

@@ -96,6 +96,11 @@ def is_truncated(message: bytes) -> bool:
     return bool(message[2] & TC >> 8)
 
 
+def answer_count(message: bytes) -> int:
+    """How many records are in the answer section."""
+    return int.from_bytes(message[6:8], "big")
+
+
 @dataclass(slots=True)
 class _Message:
     """A message under construction; `data` starts with room for the header.

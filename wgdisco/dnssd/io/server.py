@@ -42,12 +42,14 @@ class DnsServer:
         self._udp: list[socket.socket] = []
         self._tcp: list[asyncio.Server] = []
         self._connections: set[asyncio.Task[None]] = set()
+        self._is_closing = False
 
     async def start(self, addresses: Sequence[tuple[IPAddress, int]]) -> None:
         """Bind UDP and TCP on each address and port (0: any free one, the same for both); see `endpoints` then.
 
         LocalError says which address failed and why, and nothing stays bound.
         """
+        self._is_closing = False
         try:
             for address, port in addresses:
                 udp, tcp = _bind_pair(address, port)
@@ -61,6 +63,7 @@ class DnsServer:
 
     async def close(self) -> None:
         """Release every socket and end every connection. May be called twice."""
+        self._is_closing = True
         loop = asyncio.get_running_loop()
         for udp in self._udp:
             loop.remove_reader(udp)
@@ -119,7 +122,7 @@ class DnsServer:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._connections) >= CONNECTIONS_MAX:
+        if self._is_closing or len(self._connections) >= CONNECTIONS_MAX:
             writer.transport.abort()
             return
         self._connections.add(task)
@@ -128,7 +131,10 @@ class DnsServer:
                 await self._serve_connection(reader, writer)
         finally:
             self._connections.discard(task)
-            writer.transport.abort() if task.cancelling() else writer.close()
+            if task.cancelling():
+                writer.transport.abort()
+            else:
+                writer.close()
 
     async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer framed queries in order until the client closes, or is idle or does not read for IDLE_TIMEOUT."""
