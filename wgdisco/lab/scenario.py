@@ -198,7 +198,7 @@ class Demo:
 
     def _ping(self) -> dict[str, Pings]:
         """Both hosts ping each other at the same time."""
-        command = ["ping", "-q", f"-c{PING_COUNT}", "-i0.01", "-W2", f"-s{PING_SIZE}"]
+        command = ["ping", "-q", f"-c{PING_COUNT}", "-i0.004", "-W2", f"-s{PING_SIZE}"]
         running = {
             host: self._lab.hosts[host].popen([*command, TUNNEL_ADDRESSES[other]], stdout=subprocess.PIPE)
             for host, other in _OTHER.items()
