@@ -172,8 +172,8 @@ class Browser:
     def poll_now(self, now: float) -> None:
         """Begin a round at once, and ask everything where there is no serial to go by."""
         self._asks_all = True
-        asked_at = max((asked.sent_at for asked in self._asked.values() if asked.key is None), default=-inf)
-        if now - asked_at >= QUERY_TIMEOUT:
+        soas = [asked for asked in self._asked.values() if asked.key is None]
+        if not any(now - asked.sent_at < QUERY_TIMEOUT and not asked.is_counted for asked in soas):
             self._start_round(now)
 
     def handle_timer(self, now: float) -> None:
