@@ -91,11 +91,7 @@ def test_both_sides_tell_of_the_handshake_and_of_the_path():
     wire, alice, bob = joined()
     wire.run(5.0)
     alice.ping(bob)
-    assert alice.events == [
-        PeerWanted(bob.key, wire.now),
-        PathSeen(bob.key, bob.endpoint, wire.now),
-        PeerHandshake(bob.key, bob.endpoint, wire.now),
-    ]
+    assert alice.events == [PeerWanted(bob.key, wire.now), PeerHandshake(bob.key, bob.endpoint, wire.now)]
     assert bob.events == [
         PathSeen(alice.key, alice.endpoint, wire.now),
         PeerHandshake(alice.key, alice.endpoint, wire.now),
@@ -105,6 +101,10 @@ def test_both_sides_tell_of_the_handshake_and_of_the_path():
         assert (status.handshake_at, status.received_at) == (wire.now, wire.now)
         assert status.handshake_unix == wire.unix_time()
         assert status.unanswered_since is None
+    alice.events.clear()
+    bob.ping(alice)
+    bob.ping(alice)
+    assert alice.events == [PathSeen(bob.key, bob.endpoint, wire.now)], "handshake messages alone are no path"
 
 
 def test_an_initiation_alone_is_no_completed_handshake_and_no_path():
@@ -438,7 +438,6 @@ def test_data_that_goes_on_is_answered_every_10_seconds():
     keepalives = wire.since(0, by=bob)
     assert [sent.at - before for sent in keepalives] == [10.0, 20.0, 30.0, 40.0]
     assert wire.since(0, INITIATION) == []
-    assert alice.events == []
 
 
 def test_anything_sent_spares_the_keepalive():
@@ -1030,6 +1029,15 @@ def test_a_plain_peer_never_repeats_a_response():
     mark = len(wire.log)
     bob.receive(initiation.data, alice.endpoint)
     assert wire.since(mark) == []
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_a_managed_responder_shows_that_data_comes_through(managed):
+    wire, alice, bob = joined(managed=managed)
+    alice.ping(bob)
+    assert [sent.is_keepalive for sent in wire.since(0, TRANSPORT, by=bob)] == [True] * managed
+    assert len(alice.events_of(PathSeen)) == managed
+    assert [sent.at for sent in wire.run(9.0)] == [], "and then it is quiet"
 
 
 def test_a_probe_is_an_authenticated_keepalive_that_moves_nothing(managed):

@@ -6,6 +6,7 @@ All times are on the clock the device is driven with (`now`), in seconds.
 from dataclasses import dataclass
 from enum import Enum
 
+from wgdisco.api import Origin, PathWord, PeerReport, Reason
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import PublicKey
 
@@ -47,10 +48,9 @@ class PeerHandshake:
 
 @dataclass(frozen=True, slots=True)
 class PathSeen:
-    """An authenticated packet came from `endpoint`, which is not where the one before came from.
+    """Transport data came from `endpoint`, which is not where the data before came from.
 
-    A response or transport data; an initiation alone does not count until its session is confirmed, because whoever
-    delivers a captured one first can choose the source.
+    Handshake messages do not count: whoever delivers a captured initiation first can choose its source.
     """
 
     key: PublicKey
@@ -104,6 +104,22 @@ class PeerStatus:
     unanswered_since: float | None
     rx_bytes: int
     tx_bytes: int
+
+    def report(self, path: PathWord, reason: Reason | None, origin: Origin | None) -> PeerReport:
+        """This peer for the status output, with what its owner knows of its path."""
+        return PeerReport(
+            public_key=self.key.to_text(),
+            path=path.value,
+            reason=None if reason is None else reason.value,
+            endpoint=None if self.endpoint is None else self.endpoint.to_text(),
+            endpoint_from=None if origin is None else origin.value,
+            allowed_ips=[str(network) for network in self.allowed_ips],
+            latest_handshake=self.handshake_unix,
+            rx_bytes=self.rx_bytes,
+            tx_bytes=self.tx_bytes,
+            persistent_keepalive=self.persistent_keepalive,
+            preshared_key=self.has_preshared_key,
+        )
 
 
 @dataclass(frozen=True, slots=True)

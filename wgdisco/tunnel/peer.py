@@ -237,7 +237,6 @@ class Peer:
         for dropped in self._sessions.add_as_initiator(session):
             self._free(dropped)
         self._authenticated(RESPONSE_SIZE, source, now)
-        self._note_path(source, now)
         self.timers.session_derived(now)
         self._handshake_complete(source, now)
         if not self._flush_staged(now):
@@ -268,8 +267,9 @@ class Peer:
         self._note_path(source, now)
         if confirmed is not None:
             self._handshake_complete(source, now)
-            if not self._flush_staged(now) and self._staged:
-                self._begin_handshake(now)
+            if not self._flush_staged(now) and (self._staged or self.managed):
+                # The initiator has only our response so far: let it see that data comes through too.
+                self._send_keepalive(now)
         self._renew_in_time(session, now)
         packets = [packet for packet in packets if packet]
         if packets:

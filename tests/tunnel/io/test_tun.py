@@ -1,0 +1,135 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tunnel.io.namespace import in_namespace, ip
+from wgdisco.errors import ConfigError, LocalError
+from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun, check_name, gather
+
+
+def packet(last: int, size: int) -> bytes:
+    """An IPv4 header for 10.0.0.`last`, filled up to `size`."""
+    return bytes([0x45, *bytes(15), 10, 0, 0, last, *bytes(size - 20)])
+
+
+def gathered(*packets: bytes) -> list[tuple[int, int]]:
+    """(packets, row) of each burst; checks that nothing is lost or moved."""
+    bursts = gather(memoryview(b"".join(packets)), [len(packet) for packet in packets])
+    assert [bytes(row) for burst in bursts for row in burst.rows()] == [p for p in packets if p]
+    return [(len(list(burst.rows())), burst.row) for burst in bursts]
+
+
+def test_equal_packets_to_one_destination_share_a_burst():
+    assert gathered(*[packet(1, 100)] * 5) == [(5, 100)]
+    assert gathered(packet(1, 100)) == [(1, 100)]
+    assert gathered() == []
+
+
+def test_a_shorter_packet_ends_a_burst():
+    assert gathered(packet(1, 100), packet(1, 100), packet(1, 40), packet(1, 40)) == [(3, 100), (1, 40)]
+    assert gathered(packet(1, 40), packet(1, 100)) == [(1, 40), (1, 100)]
+
+
+def test_another_destination_ends_a_burst():
+    assert gathered(packet(1, 100), packet(2, 100), packet(1, 100)) == [(1, 100)] * 3
+    six = bytes([0x60, *bytes(99)])
+    assert gathered(six, six, packet(1, 100)) == [(2, 100), (1, 100)]
+
+
+def test_what_is_no_ip_packet_stays_alone():
+    assert gathered(bytes(30), bytes(30), b"\x45", b"\x60" * 39, b"") == [(1, 30), (1, 30), (1, 1), (1, 39)]
+
+
+@pytest.mark.parametrize("name", ["", "a" * 16, "a/b", "a b", "tun%d", ".", "..", "é"])
+def test_names_no_interface_can_have(name):
+    with pytest.raises(ConfigError, match="cannot name an interface"):
+        check_name(name)
+
+
+def echo(sender: socket.socket, *sizes: int) -> None:
+    for size in sizes:
+        sender.sendto(bytes(size), ("10.77.0.2", 9))
+
+
+@in_namespace
+def test_packets_out_and_in():
+    tun = Tun.open("tt0")
+    ip("addr", "add", "10.77.0.1/24", "dev", "tt0")
+    Path("/proc/sys/net/ipv6/conf/tt0/disable_ipv6").write_text("1")  # no router solicitations between the packets
+    ip("link", "set", "tt0", "up")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+        here.bind(("10.77.0.1", 0))
+        here.settimeout(5)
+        assert tun.read_burst() == []
+        echo(here, 100, 100, 100, 50, 100)
+        first, second = tun.read_burst()
+        assert (len(first.data), first.row) == (3 * 128 + 78, 128)
+        assert (len(second.data), second.row) == (128, 128)
+        echo(here, *[1392] * 100)
+        counts = []
+        while bursts := tun.read_burst(64):
+            counts.append(sum(burst.count for burst in bursts))
+        assert sum(counts) == 100
+        assert max(counts) == 47  # as many as start within 64 KiB
+        # Turned round, a packet comes back to its sender.
+        request = bytes(second.data)
+        port = here.getsockname()[1].to_bytes(2, "big")
+        reply = request[:12] + request[16:20] + request[12:16] + request[22:24] + port + request[24:26] + b"\0\0"
+        tun.write([reply + b"hello".ljust(100)])
+        data, source = here.recvfrom(200)
+        assert data.strip() == b"hello"
+        assert source == ("10.77.0.2", 9)
+        tun.write([b"\x15 no such version"])
+        ip("link", "set", "tt0", "down")
+        tun.write([reply])
+        assert tun.dropped == {"EINVAL": 1, "EIO": 1}
+    tun.close()
+    tun.close()
+    assert "tt0" not in ip("link")
+
+
+@in_namespace
+def test_deleting_the_interface_is_noticed():
+    tun = Tun.open("tt0")
+    ip("link", "del", "tt0")
+    with pytest.raises(InterfaceGoneError, match="interface tt0 was deleted"):
+        tun.read_burst()
+    with pytest.raises(InterfaceGoneError):
+        tun.write([packet(1, 100)])
+    tun.close()
+
+
+@in_namespace
+def test_names_that_are_taken():
+    tun = Tun.open("tt0")
+    with pytest.raises(LocalError, match="interface tt0 is in use by another program"):
+        Tun.open("tt0")
+    with pytest.raises(LocalError, match="interface lo exists and is no TUN interface"):
+        Tun.open("lo")
+    tun.close()
+
+
+AS_NOBODY = """
+import os
+from wgdisco.errors import LocalError
+from wgdisco.tunnel.io.tun import Tun
+os.setuid(65534)
+try:
+    Tun.open("tt1")
+except LocalError as error:
+    print(error)
+"""
+
+
+@in_namespace
+def test_without_privilege_or_device():
+    said = subprocess.run([sys.executable, "-c", AS_NOBODY], capture_output=True, text=True, check=True).stdout
+    assert said.startswith("no permission to ")
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/dev/net"], check=True)
+    with pytest.raises(LocalError, match="no TUN device: load it with 'modprobe tun'"):
+        Tun.open("tt1")
+    assert os.path.exists("/dev")

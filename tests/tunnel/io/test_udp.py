@@ -1,0 +1,259 @@
+import os
+import select
+import socket
+from ipaddress import ip_address
+
+import pytest
+
+from tests.tunnel.io.namespace import in_namespace, ip
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
+from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.io.port_owner import port_owner
+from wgdisco.tunnel.io.udp import UdpSockets
+
+
+def has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+LOOPBACKS = [
+    "127.0.0.1",
+    pytest.param("::1", marks=pytest.mark.skipif(not has_ipv6(), reason="needs IPv6 on the loopback interface")),
+]
+
+
+@pytest.fixture
+def pair():
+    one, two = UdpSockets.open(), UdpSockets.open()
+    yield one, two
+    one.close()
+    two.close()
+
+
+def at(sockets: UdpSockets, host: str = "127.0.0.1") -> Endpoint:
+    return Endpoint(ip_address(host), sockets.port)
+
+
+def arrivals(sockets: UdpSockets, rows: int) -> list[tuple[Burst, Endpoint]]:
+    """What arrives until there are `rows` datagrams."""
+    received: list[tuple[Burst, Endpoint]] = []
+    while sum(burst.count for burst, _ in received) < rows:
+        ready, _, _ = select.select(sockets.fds, [], [], 5)
+        assert ready, f"only {received} arrived"
+        for fd in ready:
+            received += sockets.receive(fd)
+    return received
+
+
+def flat(received: list[tuple[Burst, Endpoint]]) -> list[bytes]:
+    return [bytes(row) for burst, _ in received for row in burst.rows()]
+
+
+def burst_of(rows: int, row: int, last: int | None = None) -> Burst:
+    """Rows that differ, the last one of `last` bytes."""
+    data = b"".join(bytes([number % 251]) * row for number in range(rows))
+    return Burst(data if last is None else data[: len(data) - row + last], row)
+
+
+@pytest.mark.parametrize("host", LOOPBACKS)
+@pytest.mark.parametrize("gso", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "row", "last"), [(1, 1452, None), (45, 1452, 700), (200, 32, 1), (100, 1452, None), (3, 40000, 9)]
+)
+def test_a_burst_arrives_whole_and_in_order(host, gso, rows, row, last):
+    one, two = UdpSockets.open(udp_gso=gso), UdpSockets.open()
+    burst = burst_of(rows, row, last)
+    one.send(burst, at(two, host))
+    received = arrivals(two, rows)
+    assert flat(received) == [bytes(part) for part in burst.rows()]
+    assert {source for _, source in received} == {at(one, host)}
+    assert not one.dropped
+    one.close()
+    two.close()
+
+
+def test_offloads_make_few_calls_of_many_datagrams(pair):
+    one, two = pair
+    one.send(burst_of(45, 1400, 100), at(two))
+    ((received, _),) = arrivals(two, 45)
+    assert (received.count, received.row, len(received.data)) == (45, 1400, 44 * 1400 + 100)
+
+
+def test_without_gro_datagrams_come_alone():
+    one, two = UdpSockets.open(), UdpSockets.open(udp_gro=False)
+    one.send(burst_of(10, 100), at(two))
+    assert [burst.row for burst, _ in arrivals(two, 10)] == [100] * 10
+    one.close()
+    two.close()
+
+
+def test_a_call_takes_no_more_bursts_than_asked(pair):
+    one, two = pair
+    for size in (10, 20, 30):
+        one.send(Burst.of(bytes(size)), at(two))
+    fd = two.fds[0]
+    assert [len(burst.data) for burst, _ in two.receive(fd, 2)] == [10, 20]
+    assert [len(burst.data) for burst, _ in two.receive(fd, 2)] == [30]
+    assert two.receive(fd) == []
+
+
+def test_an_empty_datagram_is_dropped_and_counted(pair):
+    one, two = pair
+    one.send_raw(b"", at(two))
+    assert two.receive(two.fds[0]) == []
+    assert two.dropped == {"empty": 1}
+
+
+@pytest.mark.parametrize("host", LOOPBACKS)
+def test_a_ttl_of_its_own(host):
+    sockets = UdpSockets.open()
+    six = ":" in host
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as here:
+        here.bind((host, 0))
+        here.settimeout(5)
+        level, option = (socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT) if six else (socket.IPPROTO_IP, 12)
+        here.setsockopt(level, option, 1)
+        there = Endpoint(ip_address(host), here.getsockname()[1])
+        for ttl in (7, 255, None):
+            sockets.send_raw(b"x", there, ttl)
+            _, ancillary, _, _ = here.recvmsg(10, 100)
+            assert int.from_bytes(ancillary[0][2], "little") == (ttl or 64)
+    sockets.close()
+
+
+@in_namespace
+def test_unreachable_places_are_counted_not_raised():
+    one = UdpSockets.open()
+    # A port nobody has, a broadcast address, a link-local one without its link, class E, and no address at all.
+    for text in ("127.0.0.1:1", "255.255.255.255:5", "[fe80::1%none]:5", "240.0.0.1:5", "[::]:1"):
+        for _ in range(3):
+            one.send(burst_of(3, 100), Endpoint.from_text(text))
+    one.send(Burst.of(bytes(65536)), at(one))
+    assert one.dropped["EMSGSIZE"] == 1
+    assert one.dropped["no such zone"] == 3
+    assert one.dropped.total() >= 10
+    one.close()
+
+
+def test_closed_sockets_send_and_receive_nothing(pair):
+    one, two = pair
+    fds = one.fds
+    one.close()
+    one.close()
+    one.send(Burst.of(b"x"), at(two))
+    assert one.receive(fds[0]) == []
+    assert one.fds == ()
+    assert one.dropped == {"closed": 1}
+
+
+def test_a_taken_port_names_who_has_it():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+        owner = f"\\(pid {os.getpid()}\\)"
+        with pytest.raises(LocalError, match=f"^UDP port {port} is in use by .* {owner}: stop it, or choose another"):
+            UdpSockets.open(port)
+        sockets = UdpSockets.open()
+        kept = sockets.port
+        with pytest.raises(LocalError, match="is in use by"):
+            sockets.rebind(port)
+        assert sockets.port == kept
+        sockets.send(Burst.of(b"still here"), at(sockets))
+        assert flat(arrivals(sockets, 1)) == [b"still here"]
+        sockets.close()
+    assert port_owner(port) is None
+
+
+def test_rebind(pair):
+    one, two = pair
+    one.rebind(one.port)
+    one.send(Burst.of(b"same"), at(two))
+    assert [source for _, source in arrivals(two, 1)] == [at(one)]
+    before = one.port
+    one.rebind(0)
+    assert one.port != before
+    one.send(Burst.of(b"new"), at(two))
+    assert [source for _, source in arrivals(two, 1)] == [at(one)]
+
+
+def test_many_sources_stay_right_with_a_full_cache(pair):
+    one, two = pair
+    two._endpoints.update({("192.0.2.1", number, 0): at(two) for number in range(1024)})
+    one._addresses.update({Endpoint(ip_address("192.0.2.1"), number): () for number in range(1, 1025)})
+    one.send(Burst.of(b"x"), at(two))
+    assert arrivals(two, 1)[0][1] == at(one)
+    assert len(two._endpoints) == len(one._addresses) == 1
+
+
+@in_namespace
+def test_rows_above_the_path_mtu_are_sent_plain():
+    ip("link", "set", "lo", "mtu", "1280")
+    one, two = UdpSockets.open(), UdpSockets.open()
+    for host in ("127.0.0.1", "::1"):
+        burst = burst_of(45, 1452, 100)
+        for _ in range(2):
+            one.send(burst, at(two, host))
+            assert flat(arrivals(two, 45)) == [bytes(row) for row in burst.rows()]
+        assert at(two, host) in one._plain_only
+    assert not one.dropped
+    one.rebind(0)
+    assert not one._plain_only
+    one.close()
+    two.close()
+
+
+@in_namespace
+def test_ipv4_alone_where_ipv6_is_off():
+    for scope in ("all", "lo"):
+        with open(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6", "w") as setting:
+            setting.write("1")
+    one, two = UdpSockets.open(), UdpSockets.open(51820)
+    one.send(Burst.of(b"x"), at(two))
+    one.send(Burst.of(b"x"), at(two, "::1"))
+    assert flat(arrivals(two, 1)) == [b"x"]
+    assert one.dropped.total() == 1
+    one.close()
+    two.close()
+
+
+@in_namespace
+def test_link_local_endpoints_keep_their_zone():
+    ip("link", "add", "left", "type", "veth", "peer", "name", "right")
+    for name, address in (("left", "fe80::a"), ("right", "fe80::b")):
+        ip("addr", "add", f"{address}/64", "dev", name, "nodad")
+        ip("link", "set", name, "up")
+    one, two = UdpSockets.open(), UdpSockets.open()
+    one.send(Burst.of(b"x"), Endpoint(ip_address("fe80::a%left"), two.port))
+    ((_, source),) = arrivals(two, 1)
+    assert source == Endpoint(ip_address("fe80::a%left"), one.port)
+    two.send(Burst.of(b"back"), source)
+    assert flat(arrivals(one, 1)) == [b"back"]
+    one.close()
+    two.close()
+
+
+@in_namespace
+def test_marks():
+    ip("route", "add", "local", "198.51.100.0/24", "dev", "lo", "table", "7")
+    ip("rule", "add", "fwmark", "0xffffffff", "table", "7")
+    one, two = UdpSockets.open(), UdpSockets.open()
+    marked_only = at(two, "198.51.100.1")
+    one.send(Burst.of(b"lost"), marked_only)
+    assert one.dropped == {"ENETUNREACH": 1}
+    one.set_fwmark(0xFFFFFFFF)
+    one.rebind(0)
+    one.send(Burst.of(b"x"), marked_only)
+    assert flat(arrivals(two, 1)) == [b"x"]
+    assert one.fwmark == 0xFFFFFFFF
+    os.setuid(65534)
+    one.set_fwmark(0xFFFFFFFF)
+    with pytest.raises(LocalError, match="FwMark needs root"):
+        one.set_fwmark(1)
+    one.close()
+    two.close()

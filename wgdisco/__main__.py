@@ -1,0 +1,7 @@
+"""`python -m wgdisco`."""
+
+import sys
+
+from wgdisco.cli import main
+
+sys.exit(main())

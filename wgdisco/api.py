@@ -1,0 +1,94 @@
+"""The format of what daemons tell about themselves: dataclasses to JSON and back, `"schema": 1`.
+
+The control socket serves it as `GET /v1/status`; `wgdisco status -o json` prints the same object.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any, Self
+
+SCHEMA = 1
+
+
+class PathWord(Enum):
+    """The one word for how a peer is reached, the same everywhere."""
+
+    IDLE = "idle"
+    PUNCHING = "punching"
+    DIRECT = "direct"
+    LAN = "lan"
+    RELAY = "relay"
+    STALE = "stale"
+
+
+class Reason(Enum):
+    """Why a path is neither direct nor lan: a closed list."""
+
+    PEER_OFFLINE = "peer offline"
+    REGISTRY_UNREACHABLE = "registry unreachable"
+    NO_UDP_ANSWER = "no UDP answer"
+    BOTH_PORT_DEPENDENT = "both NATs port-dependent"
+    HOST_FIREWALL = "host firewall"
+    CLOCK = "clock"
+    REVOKED = "revoked"
+    VERSION = "version"
+    NOT_YET_TRIED = "not yet tried"
+
+
+class Origin(Enum):
+    """Where an endpoint in use came from."""
+
+    CONF = "conf"
+    ZONE = "zone"
+    PACKET = "packet"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerReport:
+    """One peer: what `wg show` says, its path and where its endpoint came from.
+
+    `latest_handshake` is unix time in seconds, or None; sizes are bytes; `persistent_keepalive` seconds, 0 is off.
+    """
+
+    public_key: str
+    path: str
+    reason: str | None
+    endpoint: str | None
+    endpoint_from: str | None
+    allowed_ips: list[str]
+    latest_handshake: float | None
+    rx_bytes: int
+    tx_bytes: int
+    persistent_keepalive: int
+    preshared_key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """One daemon's interface. `role` is "registry" or "member"; `zone` the DNS name it serves or follows."""
+
+    role: str
+    interface: str
+    public_key: str | None
+    listen_port: int
+    zone: str
+    engine: str
+    version: str
+    peers: list[PeerReport]
+    drops: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object as it goes over the wire."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read the object; ValueError when it is of another schema or lacks a field."""
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise ValueError("the daemon speaks another version of the status format: restart it")
+        fields = {name: value for name, value in data.items() if name in cls.__dataclass_fields__}
+        try:
+            fields["peers"] = [PeerReport(**peer) for peer in fields["peers"]]
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the daemon's status is incomplete: {error}") from error

@@ -1,0 +1,185 @@
+"""The command line: verbs to settings to run. Nothing is decided here.
+
+Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 not running, 4 degraded, 5 timed out.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from wgdisco import config, logs
+from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
+from wgdisco.keys import PrivateKey
+
+
+def program_version() -> str:
+    """The installed version, or "source" when run from a checkout that is not installed."""
+    try:
+        return version("wgdisco")
+    except PackageNotFoundError:
+        return "source"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="wgdisco", description="Connect WireGuard peers behind NATs.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    registry = verbs.add_parser("registry", help="the public side: learns endpoints, publishes them by DNS-SD")
+    registry_verbs = registry.add_subparsers(dest="registry_verb", required=True, metavar="VERB")
+    run = registry_verbs.add_parser("run", help="run the registry in the foreground")
+    _add_daemon_flags(run)
+    run.add_argument("--wgsd-exact", action="store_true", default=None, help="answer byte for byte as wgsd does")
+    run.add_argument(
+        "--self",
+        nargs="?",
+        const=True,
+        metavar="ADDRESS:PORT",
+        help="publish the registry's own key too, at this endpoint or at the address it is asked on",
+    )
+    run.set_defaults(run=_registry_run)
+
+    join = verbs.add_parser(
+        "join", help="keep direct tunnels to the peers of a .conf, endpoints from the registry's zone"
+    )
+    _add_daemon_flags(join)
+    join.set_defaults(run=_join)
+
+    status = verbs.add_parser("status", help="what the daemons on this host see: peers, paths, endpoints")
+    status.add_argument("interface", nargs="?", help="one interface; all that run when left out")
+    status.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    status.set_defaults(run=_status)
+
+    from wgdisco.lab import cli as lab_cli  # noqa: PLC0415  costs nothing to those who do not use it
+
+    lab_cli.add_parser(verbs)
+
+    verbs.add_parser("genkey", help="print a new private key").set_defaults(run=_genkey)
+    verbs.add_parser("pubkey", help="read a private key, print its public key").set_defaults(run=_pubkey)
+    verbs.add_parser("version", help="print the version and the engine in use").set_defaults(run=_version)
+    return parser
+
+
+def _add_daemon_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--conf", metavar="FILE", help="wg-quick file with keys and peers")
+    parser.add_argument("--zone", metavar="ZONE", help="DNS zone of the network, for example example.com.")
+    parser.add_argument("--dns", metavar="ADDRESS:PORT", help="address of the zone's DNS server")
+    parser.add_argument("--interface", metavar="NAME", help="interface name (default: the stem of the .conf)")
+    parser.add_argument(
+        "--log", choices=("text", "json"), default="text", help="one line an event, for people or machines"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is usually not worth a line")
+
+
+def _registry_run(args: argparse.Namespace) -> int:
+    logs.configure(args.log, args.verbose)
+    settings = config.load_registry(_settings_flags(args), os.environ)
+    from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
+
+    return _run_daemon(
+        daemon.run(
+            interface=settings.interface,
+            conf=settings.conf,
+            zone=settings.zone,
+            dns=settings.dns,
+            exact=settings.exact,
+            publish_self=settings.publish_self,
+            self_endpoint=settings.self_endpoint,
+            version=program_version(),
+        )
+    )
+
+
+def _join(args: argparse.Namespace) -> int:
+    logs.configure(args.log, args.verbose)
+    settings = config.load_join(_settings_flags(args), os.environ)
+    from wgdisco.peer.io import daemon  # noqa: PLC0415  each daemon loads only its own half
+
+    return _run_daemon(
+        daemon.run(
+            interface=settings.interface,
+            conf=settings.conf,
+            zone=settings.zone,
+            dns=settings.dns,
+            version=program_version(),
+        )
+    )
+
+
+def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("conf", "zone", "dns", "interface", "self", "wgsd_exact")
+    return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+
+
+def _run_daemon(daemon: Coroutine[Any, Any, None]) -> int:
+    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down."""
+
+    async def supervise() -> None:
+        task = asyncio.ensure_future(daemon)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(supervise())
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from wgdisco.status import render_status  # noqa: PLC0415  only for this verb
+    from wgdisco.tunnel.io import control  # noqa: PLC0415  only for this verb
+
+    interfaces = [args.interface] if args.interface else control.running_interfaces()
+    if not interfaces:
+        raise NotRunningError("no wgdisco daemon runs here: start `wgdisco join` or `wgdisco registry run`")
+
+    async def fetch() -> list[Any]:
+        return [await control.fetch_status(interface) for interface in interfaces]
+
+    reports = asyncio.run(fetch())
+    if args.output == "json":
+        print(json.dumps({"schema": 1, "interfaces": [report.to_json() for report in reports]}, indent=2))
+    else:
+        print("\n\n".join(render_status(report) for report in reports))
+    return 0
+
+
+def _genkey(_args: argparse.Namespace) -> int:
+    print(PrivateKey(os.urandom(32)).to_text())
+    return 0
+
+
+def _pubkey(_args: argparse.Namespace) -> int:
+    try:
+        print(PrivateKey.from_text(sys.stdin.readline().strip()).public_key().to_text())
+    except ValueError as error:
+        raise ConfigError(f"standard input: {error}") from error
+    return 0
+
+
+def _version(_args: argparse.Namespace) -> int:
+    print(f"wgdisco {program_version()} (engine: reference)")
+    return 0
+
+
+def main() -> int:
+    """Run the command line; every expected failure is one line on standard error."""
+    args = build_parser().parse_args()
+    try:
+        code: int = args.run(args)
+    except WgdiscoError as error:
+        print(f"wgdisco: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code

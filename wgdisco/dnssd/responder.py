@@ -1,0 +1,190 @@
+"""Query bytes in, reply bytes out, for the snapshot held at that moment.
+
+A query that is a response, or too short to be anything, gets no reply; every other one does, be it FORMERR. Nothing is
+raised whatever the bytes are, and each query is counted once by its outcome.
+"""
+
+import struct
+from collections import Counter
+from enum import Enum
+
+import dns.exception
+import dns.message
+import dns.rcode
+from dns.rcode import BADVERS, FORMERR, NOERROR, NOTAUTH, NOTIMP, NXDOMAIN, REFUSED, Rcode
+from dns.rdataclass import IN
+
+from wgdisco.dnssd import wgsd
+from wgdisco.dnssd.wire import (
+    AA,
+    HEADER_SIZE,
+    MESSAGE_MAX_SIZE,
+    QR,
+    RD,
+    CannotPackError,
+    Opt,
+    Question,
+    Reply,
+    answer_count,
+    is_truncated,
+    pack_reply,
+)
+from wgdisco.dnssd.zone import BROWSE_MAX, Answer, Vantage, Zone
+from wgdisco.endpoint import IPAddress
+
+EDNS_SIZE = 1232
+PLAIN_SIZE = 512
+_OPCODE = 0x7800
+_DO = 0x8000
+# IXFR has one record, OPT and TSIG are two; more would only make us parse
+_QUERY_RECORDS_MAX = 4
+# what one PTR of an instance takes at the least: pointer, fixed fields, label, pointer
+_PTR_SIZE = 2 + 10 + 57 + 2
+# CoreDNS compresses a UDP reply above these sizes even where it fits, to stay whole
+_COREDNS_WHOLE_SIZE = {4: 1480, 6: 1220}
+
+
+class Transport(Enum):
+    """What carried the query."""
+
+    UDP = "udp"
+    TCP = "tcp"
+
+
+class Profile(Enum):
+    """How to answer: by the book, or as wgsd v0.3.5 does."""
+
+    STRICT = "strict"
+    WGSD_EXACT = "wgsd-exact"
+
+
+class Outcome(Enum):
+    """What became of a query."""
+
+    ANSWERED = "answered"
+    NODATA = "nodata"
+    NXDOMAIN = "nxdomain"
+    REFUSED = "refused"
+    FORMERR = "formerr"
+    NOTIMP = "notimp"
+    NOTAUTH = "notauth"
+    BADVERS = "badvers"
+    DROPPED_SHORT = "dropped: short"
+    DROPPED_RESPONSE = "dropped: response"
+    DROPPED_UNPACKABLE = "dropped: unpackable"
+
+
+_RCODE_OUTCOMES = {
+    NXDOMAIN: Outcome.NXDOMAIN,
+    REFUSED: Outcome.REFUSED,
+    FORMERR: Outcome.FORMERR,
+    NOTIMP: Outcome.NOTIMP,
+    NOTAUTH: Outcome.NOTAUTH,
+    BADVERS: Outcome.BADVERS,
+}
+
+
+class Responder:
+    """Answers for `zone`, which may be replaced at any time; `counts` only grow."""
+
+    def __init__(self, zone: Zone, profile: Profile = Profile.STRICT) -> None:
+        self.zone = zone
+        self.profile = profile
+        self.counts: Counter[Outcome] = Counter()
+        self._turn = 0
+
+    def respond(
+        self, query: bytes, local_address: IPAddress | None = None, transport: Transport = Transport.UDP
+    ) -> bytes | None:
+        """The reply to a query that came to `local_address`, or None when it gets none."""
+        if len(query) < HEADER_SIZE:
+            self.counts[Outcome.DROPPED_SHORT] += 1
+            return None
+        _, flags, questions, *records = struct.unpack_from("!6H", query)
+        if flags & QR:
+            self.counts[Outcome.DROPPED_RESPONSE] += 1
+            return None
+        if flags & _OPCODE:
+            return self._fail(query, NOTIMP)
+        if questions != 1 or sum(records) > _QUERY_RECORDS_MAX:
+            return self._fail(query, FORMERR)
+        try:
+            message = dns.message.from_wire(query)
+        except dns.message.UnknownTSIGKey:
+            return self._fail(query, NOTAUTH)
+        except (dns.exception.DNSException, ValueError):
+            return self._fail(query, FORMERR)
+        return self._respond_parsed(message, local_address, transport)
+
+    def _respond_parsed(
+        self, message: dns.message.Message, local_address: IPAddress | None, transport: Transport
+    ) -> bytes | None:
+        asked = message.question[0]
+        question = Question(asked.name, asked.rdtype, asked.rdclass)
+        size = self._reply_size(message, transport)
+        if message.edns > 0:
+            answer = Answer(BADVERS, authoritative=False)
+        elif question.rdclass != IN:
+            answer = Answer(REFUSED, authoritative=False)
+        else:
+            answer = self._lookup(question, local_address, size)
+        reply = Reply(
+            id=message.id,
+            flags=QR | (AA if answer.authoritative else 0) | (message.flags & RD),
+            rcode=answer.rcode & 0xF,
+            question=question,
+            answer=answer.answer,
+            authority=answer.authority,
+            additional=answer.additional,
+            opt=self._opt(message, answer.rcode),
+        )
+        try:
+            data = self._pack(reply, size, local_address, transport)
+        except CannotPackError:
+            self.counts[Outcome.DROPPED_UNPACKABLE] += 1
+            return None
+        empty = answer.rcode == NOERROR and not answer.answer
+        self.counts[Outcome.NODATA if empty else _RCODE_OUTCOMES.get(answer.rcode, Outcome.ANSWERED)] += 1
+        return data
+
+    def _lookup(self, question: Question, local_address: IPAddress | None, size: int) -> Answer:
+        if self.profile is Profile.WGSD_EXACT:
+            return wgsd.lookup(self.zone, question.name, question.rdtype, local_address)
+        # one more than fits makes the reply say that it is cut short
+        browse_max = min(BROWSE_MAX, size // _PTR_SIZE + 1)
+        return self.zone.lookup(question.name, question.rdtype, Vantage(local_address, browse_max, self._turn))
+
+    def _reply_size(self, message: dns.message.Message, transport: Transport) -> int:
+        """How many bytes the reply may have (RFC 6891 section 6.2.3: less than 512 means 512)."""
+        if transport is Transport.TCP:
+            return MESSAGE_MAX_SIZE
+        if message.edns < 0:
+            return PLAIN_SIZE
+        most = MESSAGE_MAX_SIZE if self.profile is Profile.WGSD_EXACT else EDNS_SIZE
+        return min(most, max(PLAIN_SIZE, message.payload))
+
+    def _opt(self, message: dns.message.Message, rcode: Rcode) -> Opt | None:
+        if message.edns < 0:
+            return None
+        if self.profile is Profile.WGSD_EXACT:
+            return Opt(message.payload, rcode >> 4, message.ednsflags & _DO)
+        return Opt(EDNS_SIZE, rcode >> 4)
+
+    def _pack(self, reply: Reply, size: int, local_address: IPAddress | None, transport: Transport) -> bytes:
+        if self.profile is Profile.WGSD_EXACT:
+            version = 4 if local_address is None else local_address.version
+            whole = MESSAGE_MAX_SIZE if transport is Transport.TCP else _COREDNS_WHOLE_SIZE[version]
+            data = pack_reply(reply, min(size, whole), compress=False)
+            if not is_truncated(data):
+                return data
+        data = pack_reply(reply, size)
+        if len(reply.answer) > 1:
+            # a list: the next one goes on where this one ended
+            self._turn += answer_count(data)
+        return data
+
+    def _fail(self, query: bytes, rcode: Rcode) -> bytes:
+        """A bare header: of such a query not even the question can be trusted to be one."""
+        self.counts[_RCODE_OUTCOMES[rcode]] += 1
+        message_id, flags = struct.unpack_from("!HH", query)
+        return struct.pack("!6H", message_id, QR | (flags & (_OPCODE | RD)) | rcode, 0, 0, 0, 0)

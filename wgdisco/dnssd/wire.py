@@ -1,0 +1,175 @@
+"""Packing a reply: header, question and the records that fit (RFC 1035 section 4.1).
+
+dnspython compresses names without regard to case and truncates by whole record sets. wgsd does neither, and its bytes
+are the contract here.
+"""
+
+import struct
+from dataclasses import dataclass, field
+
+import dns.name
+from dns.rdataclass import IN
+from dns.rdatatype import OPT
+
+from wgdisco.dnssd.records import Data, HinfoData, HostData, NsData, PtrData, Record, SoaData, SrvData, TxtData
+from wgdisco.dnssd.txt import STRING_MAX_SIZE
+
+HEADER_SIZE = 12
+OPT_SIZE = 11
+MESSAGE_MAX_SIZE = 65535
+
+QR = 0x8000
+AA = 0x0400
+TC = 0x0200
+RD = 0x0100
+
+_POINTER = 0xC000
+_POINTER_RANGE = 0x4000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The one question of a query, its name in the case it was asked in."""
+
+    name: dns.name.Name
+    rdtype: int
+    rdclass: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opt:
+    """The OPT record of a reply (RFC 6891 section 6.1): the size we advertise, upper rcode bits, version 0, flags."""
+
+    payload_size: int
+    extended_rcode: int = 0
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply before it is packed. `flags` has everything but TC; `rcode` is the lower four bits."""
+
+    id: int
+    flags: int
+    rcode: int
+    question: Question
+    answer: tuple[Record, ...] = ()
+    authority: tuple[Record, ...] = ()
+    additional: tuple[Record, ...] = ()
+    opt: Opt | None = None
+
+
+class CannotPackError(ValueError):
+    """A record of the reply has no wire form."""
+
+
+def pack_reply(reply: Reply, max_size: int, compress: bool = True) -> bytes:
+    """The bytes of a reply, at most `max_size` of them.
+
+    Records go in by section and in order. The first that does not fit is left out with all that follow, and TC is set.
+    OPT, when there is one, always fits and is last. Raises CannotPackError for a TXT string above 255 bytes that
+    had room.
+    """
+    limit = max_size - (OPT_SIZE if reply.opt else 0)
+    message = _Message(compress)
+    message.add_question(reply.question)
+    sections = (reply.answer, reply.authority, reply.additional)
+    counts = [0, 0, 0]
+    truncated = False
+    for index, section in enumerate(sections):
+        for record in section:
+            truncated = truncated or not message.add_record(record, limit)
+            if truncated:
+                break
+            counts[index] += 1
+    if reply.opt is not None:
+        opt = reply.opt
+        message.data += struct.pack("!BHHBBHH", 0, OPT, opt.payload_size, opt.extended_rcode, 0, opt.flags, 0)
+        counts[2] += 1
+    flags = reply.flags | (TC if truncated else 0) | reply.rcode
+    message.data[:HEADER_SIZE] = struct.pack("!6H", reply.id, flags, 1, *counts)
+    return bytes(message.data)
+
+
+def is_truncated(message: bytes) -> bool:
+    """Whether TC is set in a message of at least a header."""
+    return bool(message[2] & TC >> 8)
+
+
+def answer_count(message: bytes) -> int:
+    """How many records are in the answer section."""
+    return int.from_bytes(message[6:8], "big")
+
+
+@dataclass(slots=True)
+class _Message:
+    """A message under construction; `data` starts with room for the header.
+
+    `offsets` maps the labels of each name written, and of its parents, to where they are.
+    """
+
+    compress: bool
+    data: bytearray = field(default_factory=lambda: bytearray(HEADER_SIZE))
+    offsets: dict[tuple[bytes, ...], int] = field(default_factory=dict)
+
+    def add_question(self, question: Question) -> None:
+        self.add_name(question.name, compress=False)
+        self.data += struct.pack("!HH", question.rdtype, question.rdclass)
+
+    def add_record(self, record: Record, limit: int) -> bool:
+        """Append a record unless the message then passes `limit` bytes; says whether it was appended."""
+        start = len(self.data)
+        self.add_name(record.name, self.compress)
+        self.data += struct.pack("!HHIH", record.data.rdtype, IN, record.ttl, 0)
+        data_start = len(self.data)
+        self._add_data(record.data)
+        data_size = len(self.data) - data_start
+        if len(self.data) <= limit:
+            if isinstance(record.data, TxtData) and max(map(len, record.data.strings)) > STRING_MAX_SIZE:
+                raise CannotPackError("a TXT string passes 255 bytes")
+            self.data[data_start - 2 : data_start] = struct.pack("!H", data_size)
+            return True
+        # nothing is added after this, so offsets into what is cut off are never used
+        del self.data[start:]
+        return False
+
+    def add_name(self, name: dns.name.Name, compress: bool) -> None:
+        """Append a name; `compress` lets it end in a pointer. Labels must agree in case to share one, as in wgsd."""
+        labels = name.labels
+        for index, label in enumerate(labels[:-1]):
+            known = self.offsets.get(labels[index:])
+            if known is None:
+                if len(self.data) < _POINTER_RANGE:
+                    self.offsets[labels[index:]] = len(self.data)
+            elif compress:
+                self.data += struct.pack("!H", _POINTER | known)
+                return
+            self.data.append(len(label))
+            self.data += label
+        self.data.append(0)
+
+    def _add_data(self, data: Data) -> None:
+        match data:
+            # only the types of RFC 1035 may have their names compressed (RFC 3597 section 4); SRV is not one
+            case PtrData(target) | NsData(target):
+                self.add_name(target, self.compress)
+            case SoaData(primary=primary, mailbox=mailbox):
+                self.add_name(primary, self.compress)
+                self.add_name(mailbox, self.compress)
+                numbers = (data.serial, data.refresh, data.retry, data.expire, data.minimum)
+                self.data += struct.pack("!5I", *numbers)
+            case SrvData(port, target):
+                self.data += struct.pack("!HHH", 0, 0, port)
+                self.add_name(target, compress=False)
+            case HostData(address):
+                self.data += address.packed
+            case TxtData(strings):
+                self._add_strings(strings)
+            case HinfoData(cpu, system):
+                self._add_strings((cpu, system))
+
+    def _add_strings(self, strings: tuple[bytes, ...]) -> None:
+        for string in strings:
+            # one that is too long is caught when there is room for it
+            self.data.append(min(len(string), STRING_MAX_SIZE))
+            self.data += string

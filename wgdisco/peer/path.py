@@ -1,0 +1,199 @@
+"""One remote peer's path: where it may be reached, whether it is, and what to do about it.
+
+::
+
+    Idle ──wanted──► Punching ──authenticated packet──► Live
+                        ▲                                 │
+                        └────── nothing authenticates ────┘
+
+A path that works is left alone: what the zone says meanwhile is kept for when it stops working.
+"""
+
+from dataclasses import dataclass
+
+from wgdisco.api import Origin, PathWord, Reason
+from wgdisco.endpoint import Endpoint
+from wgdisco.keys import PublicKey
+from wgdisco.tunnel.events import PeerStatus
+from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_TIMEOUT
+
+# When initiations go out after punching begins, in seconds; then one each PUNCH_INTERVAL. The engine sends the same
+# bytes each time while they are young, so that an answer to any of them is good.
+PUNCH_OFFSETS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+PUNCH_INTERVAL = 5.0
+# An unanswered handshake counts as a dead path once the engine's own retransmission has gone unanswered too.
+DEAD_AFTER = REKEY_TIMEOUT + 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SetPeer:
+    """Tell the device where the peer is, and how often to keep the path open (seconds)."""
+
+    key: PublicKey
+    endpoint: Endpoint
+    keepalive: int
+
+
+@dataclass(frozen=True, slots=True)
+class Initiate:
+    """Tell the device to send an initiation to each of these endpoints."""
+
+    key: PublicKey
+    endpoints: tuple[Endpoint, ...]
+
+
+Action = SetPeer | Initiate
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nobody wants the peer. `was_live`: there was a path once."""
+
+    was_live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Punching:
+    """Wanted, and nothing authenticated yet. `step` counts initiations since `since`."""
+
+    since: float
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """Authenticated packets come from `endpoint`."""
+
+    endpoint: Endpoint
+    since: float
+
+
+State = Idle | Punching | Live
+
+
+class Path:
+    """See the module's docstring. `eager` paths are wanted from the start and for ever."""
+
+    def __init__(self, key: PublicKey, keepalive: int, configured: Endpoint | None, now: float) -> None:
+        self.key = key
+        self.keepalive = keepalive
+        self.configured = configured
+        self.published: Endpoint | None = None
+        self.last_known: Endpoint | None = None
+        self.eager = keepalive > 0
+        self.state: State = Punching(now) if self.eager else Idle()
+        self._actions: list[Action] = []
+
+    # What happens
+
+    def zone_said(self, endpoint: Endpoint | None, now: float) -> None:
+        """The zone has this endpoint for the peer, or (None) has it no longer."""
+        if endpoint == self.published:
+            return
+        self.published = endpoint
+        if endpoint is not None and isinstance(self.state, Punching):
+            self._punch(now)
+
+    def wanted(self, now: float) -> None:
+        """Somebody sends to the peer."""
+        if isinstance(self.state, Idle):
+            self._punch(now)
+
+    def authenticated(self, endpoint: Endpoint, now: float) -> bool:
+        """An authenticated packet came from `endpoint`; True when that is news."""
+        self.last_known = endpoint
+        match self.state:
+            case Live(current, _) if current == endpoint:
+                return False
+            case Live(_, since):
+                self.state = Live(endpoint, since)
+            case _:
+                self.state = Live(endpoint, now)
+        return True
+
+    def observe(self, status: PeerStatus, now: float) -> bool:
+        """Judge a live path by what the device counts; True when it was found dead."""
+        if not isinstance(self.state, Live):
+            return False
+        unanswered = status.unanswered_since
+        heard = status.received_at if status.received_at is not None else self.state.since
+        silent = unanswered is not None and now - unanswered >= DEAD_AFTER and heard < unanswered
+        expired = status.handshake_at is not None and now - status.handshake_at >= REJECT_AFTER_TIME
+        if silent or (expired and self.eager):
+            self._punch(now)
+            return True
+        if expired:
+            self.state = Idle(was_live=True)
+            return True
+        return False
+
+    def handle_timer(self, now: float) -> None:
+        """Send the next initiation when it is due."""
+        due = self.get_timer()
+        if due is None or now < due or not isinstance(self.state, Punching):
+            return
+        self.state = Punching(self.state.since, self.state.step + 1)
+        self._initiate()
+
+    def get_timer(self) -> float | None:
+        """When the next initiation is due; None when there is none to send."""
+        if not isinstance(self.state, Punching) or not self.candidates():
+            return None
+        since, step = self.state.since, self.state.step
+        if step < len(PUNCH_OFFSETS):
+            return since + PUNCH_OFFSETS[step]
+        return since + PUNCH_OFFSETS[-1] + PUNCH_INTERVAL * (step - len(PUNCH_OFFSETS) + 1)
+
+    def actions(self) -> list[Action]:
+        """What the device is to do; each is returned once."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    # What there is to see
+
+    def candidates(self) -> tuple[Endpoint, ...]:
+        """Endpoints to try, the likeliest first."""
+        known = (self.published, self.configured, self.last_known)
+        return tuple(dict.fromkeys(endpoint for endpoint in known if endpoint is not None))
+
+    def origin(self, endpoint: Endpoint | None) -> Origin | None:
+        """Where this endpoint of the peer came from."""
+        if endpoint is None:
+            return None
+        if endpoint == self.published:
+            return Origin.ZONE
+        return Origin.CONF if endpoint == self.configured else Origin.PACKET
+
+    def word(self) -> PathWord:
+        """The path in one word."""
+        match self.state:
+            case Live(endpoint, _):
+                return PathWord.LAN if endpoint.is_private else PathWord.DIRECT
+            case Punching():
+                return PathWord.PUNCHING
+            case Idle(was_live):
+                return PathWord.STALE if was_live else PathWord.IDLE
+
+    def reason(self, registry_reachable: bool) -> Reason | None:
+        """Why it is neither direct nor lan; None when it is."""
+        match self.state:
+            case Live():
+                return None
+            case Idle():
+                return Reason.NOT_YET_TRIED
+            case Punching() if self.candidates():
+                return Reason.NO_UDP_ANSWER
+            case Punching():
+                return Reason.PEER_OFFLINE if registry_reachable else Reason.REGISTRY_UNREACHABLE
+
+    # What follows
+
+    def _punch(self, now: float) -> None:
+        self.state = Punching(now)
+        candidates = self.candidates()
+        if candidates:
+            self._actions.append(SetPeer(self.key, candidates[0], self.keepalive))
+            self.handle_timer(now)
+
+    def _initiate(self) -> None:
+        self._actions.append(Initiate(self.key, self.candidates()))

@@ -1,0 +1,359 @@
+"""The `.conf` files of wg(8) and wg-quick(8): text to values and back.
+
+The WireGuard part is read as `wg` reads it (engine rules F1 to F5): `#` starts a comment, all white space inside a line
+goes, section and key names are case-insensitive. Of wg-quick's own keys `Address` and `MTU` are understood; one that is
+not supported is an error that says so, never a line silently passed over.
+
+Nothing here looks a name up: peers whose Endpoint is a host name are listed in `TunnelConf.endpoint_names`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface, ip_network
+
+from wgdisco.endpoint import Endpoint, IPNetwork, parse_address
+from wgdisco.errors import ConfigError
+from wgdisco.keys import KEY_SIZE, PresharedKey, PrivateKey, PublicKey
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+
+IPInterface = IPv4Interface | IPv6Interface
+
+MIN_MTU = 68  # RFC 791: what every IPv4 link must carry
+MAX_MTU = 65535 - 32  # the largest packet that still fits a transport message in one datagram (rule M1)
+
+NOT_SUPPORTED = frozenset({"dns", "table", "preup", "postup", "predown", "postdown", "saveconfig"})
+
+_ZERO_KEY = "A" * 43 + "="
+_SPACE = str.maketrans("", "", " \t\n\r\v\f")
+_KEY_NAME = re.compile(r"[A-Za-z]{1,24}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+_DECIMAL = re.compile(r"[0-9]{1,20}")
+_ZONE = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
+_HEX = re.compile(r"0x[0-9a-fA-F]{1,20}")
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelConf:
+    """What a `.conf` file says: the device, the interface's own addresses, and its MTU in bytes (None: not given).
+
+    `endpoint_names` holds host and port of the peers whose Endpoint has yet to be looked up; their
+    `PeerConfig.endpoint` is None.
+    """
+
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    addresses: tuple[IPInterface, ...] = ()
+    mtu: int | None = None
+    endpoint_names: Mapping[PublicKey, tuple[str, int]] = field(default_factory=dict)
+
+    def tunnel_prefixes(self) -> tuple[IPNetwork, ...]:
+        """What is inside the tunnel: the interface's own subnets and all peers' allowed IPs. No endpoint lies there."""
+        own = (address.network for address in self.addresses)
+        theirs = (network for peer in self.device.peers for network in peer.allowed_ips)
+        return tuple(dict.fromkeys((*own, *theirs)))
+
+    def with_endpoints(self, found: Mapping[PublicKey, Endpoint]) -> "TunnelConf":
+        """The same with the endpoints `found` for named hosts; names not found stay as they are."""
+        peers = tuple(
+            replace(peer, endpoint=found[peer.public_key])
+            if peer.public_key in self.endpoint_names and peer.public_key in found
+            else peer
+            for peer in self.device.peers
+        )
+        names = {key: name for key, name in self.endpoint_names.items() if key not in found}
+        return replace(self, device=replace(self.device, peers=peers), endpoint_names=names)
+
+    def to_text(self) -> str:
+        """The file `parse_conf` reads back to this value, keys included: never for logs. Order as rule F7."""
+        device = self.device
+        lines = ["[Interface]"]
+        lines += [f"Address = {address}" for address in self.addresses]
+        if self.mtu is not None:
+            lines.append(f"MTU = {self.mtu}")
+        if device.listen_port:
+            lines.append(f"ListenPort = {device.listen_port}")
+        if device.fwmark:
+            lines.append(f"FwMark = {device.fwmark:#x}")
+        if device.private_key is not None:
+            lines.append(f"PrivateKey = {device.private_key.to_text()}")
+        for peer in device.peers:
+            lines += ["", "[Peer]", *self._peer_lines(peer)]
+        return "\n".join(lines) + "\n"
+
+    def _peer_lines(self, peer: PeerConfig) -> list[str]:
+        lines = [f"PublicKey = {peer.public_key.to_text()}"]
+        if peer.preshared_key is not None:
+            lines.append(f"PresharedKey = {peer.preshared_key.to_text()}")
+        if peer.allowed_ips:
+            lines.append(f"AllowedIPs = {', '.join(map(str, peer.allowed_ips))}")
+        if peer.endpoint is not None:
+            lines.append(f"Endpoint = {peer.endpoint}")
+        elif peer.public_key in self.endpoint_names:
+            host, port = self.endpoint_names[peer.public_key]
+            lines.append(f"Endpoint = {host}:{port}")
+        if peer.persistent_keepalive:
+            lines.append(f"PersistentKeepalive = {peer.persistent_keepalive}")
+        return lines
+
+
+def parse_conf(text: str, path: str) -> TunnelConf:
+    """Read a `.conf` file's text; `path` is for messages only.
+
+    Raises ConfigError with path and line for anything `wg` would refuse and for what is not supported. No message holds
+    a private or preshared key.
+    """
+    parser = _Parser()
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            parser.line(line, number)
+        except ValueError as error:
+            raise ConfigError(str(error), path, number) from None
+    for peer in parser.peers:
+        if peer.public_key is None:
+            raise ConfigError("this [Peer] has no PublicKey", path, peer.line)
+    return parser.result()
+
+
+@dataclass(slots=True)
+class _PeerSection:
+    """One [Peer] section while it is read. `replaces` is false once a prefix had a sign (rule F3)."""
+
+    line: int
+    public_key: PublicKey | None = None
+    preshared_key: PresharedKey | None = None
+    clears_preshared_key: bool = False
+    endpoint: Endpoint | tuple[str, int] | None = None
+    prefixes: list[tuple[IPNetwork, bool]] = field(default_factory=list)
+    replaces: bool = True
+    keepalive: int | None = None
+
+
+class _Parser:
+    """Takes lines; its methods raise ValueError for a line that cannot be used."""
+
+    def __init__(self) -> None:
+        self.private_key: PrivateKey | None = None
+        self.listen_port = 0
+        self.fwmark = 0
+        self.addresses: list[IPInterface] = []
+        self.mtu: int | None = None
+        self.peers: list[_PeerSection] = []
+        self.section = ""
+
+    def line(self, line: str, number: int) -> None:
+        spaced = line.partition("#")[0]
+        squeezed = spaced.translate(_SPACE)
+        if not squeezed:
+            return
+        if squeezed.lower() in ("[interface]", "[peer]"):
+            self.section = squeezed.lower()
+            if self.section == "[peer]":
+                self.peers.append(_PeerSection(number))
+            return
+        name, equals, value = squeezed.partition("=")
+        if squeezed.startswith("[") or not equals or not _KEY_NAME.fullmatch(name):
+            # Not shown: it may be a key pasted on a line of its own.
+            raise ValueError("this is neither [Interface], [Peer] nor a line NAME = VALUE")
+        if not self.section:
+            raise ValueError(f"{name} stands before any [Interface] or [Peer]")
+        self._set(name, value, spaced.partition("=")[2])
+
+    def _set(self, name: str, value: str, spaced_value: str) -> None:
+        key = name.lower()
+        if self.section == "[interface]":
+            if key in NOT_SUPPORTED:
+                raise ValueError(f"{name} is not supported yet: remove the line, or use wg-quick for this interface")
+            if key == "address":
+                # wg-quick takes addresses apart at commas and at white space.
+                self.addresses += [_interface_address(item) for item in re.split(r"[,\s]+", spaced_value) if item]
+                return
+            interface_setter = _INTERFACE_KEYS.get(key)
+            if interface_setter is not None:
+                interface_setter(self, value)
+                return
+        else:
+            peer_setter = _PEER_KEYS.get(key)
+            if peer_setter is not None:
+                peer_setter(self.peers[-1], value)
+                return
+        raise ValueError(f"{name} is not a key of {self.section.title()}" + _elsewhere(key, self.section))
+
+    def result(self) -> TunnelConf:
+        """The whole; of sections about one peer a later one adds to an earlier, as on a live device."""
+        merged: dict[PublicKey, PeerConfig] = {}
+        names: dict[PublicKey, tuple[str, int]] = {}
+        for section in self.peers:
+            assert section.public_key is not None
+            peer = merged.get(section.public_key, PeerConfig(section.public_key))
+            merged[section.public_key] = _merge(peer, section)
+            if isinstance(section.endpoint, tuple):
+                names[section.public_key] = section.endpoint
+            elif section.endpoint is not None:
+                names.pop(section.public_key, None)
+        device = DeviceConfig(self.private_key, self.listen_port, self.fwmark, tuple(merged.values()))
+        return TunnelConf(device, tuple(self.addresses), self.mtu, names)
+
+
+def _merge(peer: PeerConfig, section: _PeerSection) -> PeerConfig:
+    allowed = dict.fromkeys(() if section.replaces else peer.allowed_ips)
+    for network, wanted in section.prefixes:
+        if wanted:
+            allowed[network] = None
+        else:
+            allowed.pop(network, None)
+    if section.endpoint is None:
+        endpoint = peer.endpoint
+    else:
+        endpoint = section.endpoint if isinstance(section.endpoint, Endpoint) else None
+    return PeerConfig(
+        peer.public_key,
+        None if section.clears_preshared_key else section.preshared_key or peer.preshared_key,
+        endpoint,
+        tuple(allowed),
+        peer.persistent_keepalive if section.keepalive is None else section.keepalive,
+    )
+
+
+def _elsewhere(key: str, section: str) -> str:
+    if section == "[interface]" and key in _PEER_KEYS:
+        return ": it belongs under [Peer]"
+    if section == "[peer]" and (key in _INTERFACE_KEYS or key in NOT_SUPPORTED or key == "address"):
+        return ": it belongs under [Interface]"
+    return ""
+
+
+# Values. Each takes the value with its white space gone and raises ValueError.
+
+
+def _set_private_key(parser: _Parser, value: str) -> None:
+    try:
+        key = PrivateKey.from_text(value)
+    except ValueError as error:
+        raise ValueError(f"PrivateKey: {error}") from None
+    # Zeros clear the key (rule U6); PrivateKey clamps, so they must be seen in the text.
+    parser.private_key = None if value == _ZERO_KEY else key
+
+
+def _set_listen_port(parser: _Parser, value: str) -> None:
+    parser.listen_port = _number("ListenPort", value, 0, 65535)
+
+
+def _set_mtu(parser: _Parser, value: str) -> None:
+    parser.mtu = _number("MTU", value, MIN_MTU, MAX_MTU)
+
+
+def _set_fwmark(parser: _Parser, value: str) -> None:
+    if value.lower() == "off":
+        parser.fwmark = 0
+    elif _HEX.fullmatch(value) and int(value, 16) < 2**32:
+        parser.fwmark = int(value, 16)
+    else:
+        parser.fwmark = _number("FwMark", value, 0, 2**32 - 1, ", 0x and hexadecimal digits, or off")
+
+
+def _set_public_key(peer: _PeerSection, value: str) -> None:
+    try:
+        peer.public_key = PublicKey.from_text(value)
+    except ValueError as error:
+        raise ValueError(f"PublicKey: {error}") from None
+
+
+def _set_preshared_key(peer: _PeerSection, value: str) -> None:
+    try:
+        key = PresharedKey.from_text(value)
+    except ValueError as error:
+        raise ValueError(f"PresharedKey: {error}") from None
+    peer.clears_preshared_key = key.raw == bytes(KEY_SIZE)
+    peer.preshared_key = None if peer.clears_preshared_key else key
+
+
+def _set_allowed_ips(peer: _PeerSection, value: str) -> None:
+    for item in value.split(",") if value else ():
+        unsigned = item[1:] if item[:1] in ("+", "-") else item
+        if unsigned != item:
+            peer.replaces = False
+        peer.prefixes.append((parse_prefix(unsigned), not item.startswith("-")))
+
+
+def _set_endpoint(peer: _PeerSection, value: str) -> None:
+    if value.startswith("["):
+        host, bracket, rest = value[1:].partition("]")
+        colon, port = rest[:1], rest[1:]
+    else:
+        bracket = "]"
+        host, colon, port = value.rpartition(":")
+    if not (host and bracket and colon == ":" and port):
+        raise ValueError(f"Endpoint {_shown(value)} is not HOST:PORT or [IPV6]:PORT")
+    number = _number("the port of Endpoint", port, 1, 65535)
+    address, percent, zone = host.partition("%")
+    if _HOST_NAME.fullmatch(host) and not _is_address(host):
+        peer.endpoint = (host, number)
+    elif _is_address(address) and bool(_ZONE.fullmatch(zone)) == bool(percent):
+        peer.endpoint = Endpoint(parse_address(host), number)
+    else:
+        raise ValueError(f"Endpoint {_shown(value)} names neither an address nor a host")
+
+
+def _set_keepalive(peer: _PeerSection, value: str) -> None:
+    peer.keepalive = 0 if value.lower() == "off" else _number("PersistentKeepalive", value, 0, 65535, ", or off")
+
+
+_INTERFACE_KEYS: dict[str, Callable[[_Parser, str], None]] = {
+    "privatekey": _set_private_key,
+    "listenport": _set_listen_port,
+    "fwmark": _set_fwmark,
+    "mtu": _set_mtu,
+}
+_PEER_KEYS: dict[str, Callable[[_PeerSection, str], None]] = {
+    "publickey": _set_public_key,
+    "presharedkey": _set_preshared_key,
+    "allowedips": _set_allowed_ips,
+    "endpoint": _set_endpoint,
+    "persistentkeepalive": _set_keepalive,
+}
+
+
+def parse_prefix(text: str) -> IPNetwork:
+    """`ADDRESS` or `ADDRESS/LENGTH` as inet_pton and `wg` take them; host bits are cleared. ValueError otherwise."""
+    address, length = _address_and_length(text)
+    return ip_network((address.packed, length), strict=False)
+
+
+def _interface_address(text: str) -> IPInterface:
+    try:
+        address, length = _address_and_length(text)
+    except ValueError as error:
+        raise ValueError(f"Address {error}") from None
+    return ip_interface((address.packed, length))
+
+
+def _address_and_length(text: str) -> tuple[IPv4Address | IPv6Address, int]:
+    host, slash, length = text.partition("/")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(f"{_shown(text)} is not an IP address or prefix") from None
+    if "%" in host:
+        raise ValueError(f"{_shown(text)}: a prefix has no zone")
+    if not slash:
+        return address, address.max_prefixlen
+    return address, _number(f"the length of prefix {_shown(text)}", length, 0, address.max_prefixlen)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(what: str, text: str, low: int, high: int, or_else: str = "") -> int:
+    if not _DECIMAL.fullmatch(text) or not low <= int(text) <= high:
+        raise ValueError(f"{what} is not a number from {low} to {high}{or_else}")
+    return int(text)
+
+
+def _shown(value: str) -> str:
+    """A value for a message: short, and nothing that might be a key put in the wrong place."""
+    return repr(value) if len(value) < 40 else f"of {len(value)} characters"

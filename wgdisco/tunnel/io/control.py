@@ -1,0 +1,104 @@
+"""The control socket `/run/wgdisco/IFACE.sock`: HTTP for root and the group `wgdisco`, and the client that asks it."""
+
+import asyncio
+import grp
+import importlib
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from wgdisco.api import StatusReport
+from wgdisco.errors import LocalError, NotRunningError
+
+DIRECTORY = Path("/run/wgdisco")
+GROUP = "wgdisco"
+
+
+class ControlServer:
+    """Serves `GET /v1/status`. aiohttp is imported aside, since a tunnel must not wait for it to come up."""
+
+    def __init__(self, interface: str, status: Callable[[], StatusReport]) -> None:
+        self.path = DIRECTORY / f"{interface}.sock"
+        self._status = status
+        self._runner: Any = None
+
+    async def start(self) -> None:
+        """Make the socket; LocalError when another daemon answers there or the directory cannot be made."""
+        if await _answers(self.path):
+            raise LocalError(f"another daemon already serves {self.path}: stop it first")
+        web = await asyncio.to_thread(importlib.import_module, "aiohttp.web")
+
+        async def status(_request: Any) -> Any:
+            return web.json_response(self._status().to_json())
+
+        application = web.Application()
+        application.router.add_get("/v1/status", status)
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        try:
+            _clear_the_way(self.path)
+            previous = os.umask(0o117)
+            try:
+                await web.UnixSite(self._runner, str(self.path)).start()
+            finally:
+                os.umask(previous)
+            with suppress(KeyError):
+                os.chown(self.path, -1, grp.getgrnam(GROUP).gr_gid)
+        except OSError as error:
+            raise LocalError(f"cannot make the control socket {self.path}: {error.strerror}") from error
+
+    async def close(self) -> None:
+        """Take the socket away."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+            self.path.unlink(missing_ok=True)
+
+
+def _clear_the_way(path: Path) -> None:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+
+
+async def _answers(path: Path) -> bool:
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+def running_interfaces() -> list[str]:
+    """Interfaces whose daemon has a control socket here, in order."""
+    with suppress(OSError):
+        return sorted(p.stem for p in DIRECTORY.iterdir() if p.suffix == ".sock" and stat.S_ISSOCK(p.stat().st_mode))
+    return []
+
+
+async def fetch_status(interface: str) -> StatusReport:
+    """Ask the daemon of `interface`; NotRunningError when none answers."""
+    import aiohttp  # noqa: PLC0415  a sixth of a second that only this command pays
+
+    path = DIRECTORY / f"{interface}.sock"
+    try:
+        async with (
+            aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(str(path)), timeout=aiohttp.ClientTimeout(total=5)
+            ) as session,
+            session.get("http://localhost/v1/status") as response,
+        ):
+            return StatusReport.from_json(await response.json())
+    except PermissionError as error:
+        raise LocalError(f"no access to {path}: use sudo, or join the group {GROUP}") from error
+    except (OSError, TimeoutError, aiohttp.ClientError) as error:
+        if isinstance(getattr(error, "os_error", error), PermissionError):
+            raise LocalError(f"no access to {path}: use sudo, or join the group {GROUP}") from error
+        raise NotRunningError(
+            f"no wgdisco daemon answers for {interface}: start `wgdisco join` or `registry run`"
+        ) from error
+    except ValueError as error:
+        raise LocalError(str(error)) from error

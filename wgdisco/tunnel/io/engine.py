@@ -1,0 +1,196 @@
+"""Our own engine as a Backend: the device's core between a TUN interface and a pair of UDP sockets, in this process."""
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.keys import PublicKey
+from wgdisco.tunnel.config import DeviceConfig
+from wgdisco.tunnel.device import Device
+from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
+from wgdisco.tunnel.io.backend import Capabilities
+from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
+from wgdisco.tunnel.io.udp import UdpSockets
+from wgdisco.tunnel.messages import DEFAULT_MTU
+
+LOG = logging.getLogger(__name__)
+
+# Work done for one file descriptor before the loop gets its turn
+BURSTS_A_TURN = 8
+HANDSHAKES_A_TURN = 32
+
+
+def boot_time() -> float:
+    """The device's clock: seconds since boot, time asleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Engine:
+    """A device on `interface`. Make it with `open`, inside a running loop."""
+
+    capabilities = Capabilities(
+        initiate_many=True, probe_via=True, raw_send=True, raw_receive=True, ttl=True, event_latency=0.0
+    )
+
+    def __init__(self, tun: Tun, udp: UdpSockets, mtu: int) -> None:
+        self.interface = tun.name
+        self._tun = tun
+        self._udp = udp
+        self._device = Device(os.urandom, time.time)
+        self._device.set_mtu(mtu)
+        self._events: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
+        self._handshakes: asyncio.Handle | None = None
+        self._closed = False
+        self._loop.add_reader(tun.fd, self._tun_readable)
+        self._listen()
+
+    @classmethod
+    async def open(cls, interface: str, mtu: int = DEFAULT_MTU, listen_port: int = 0) -> "Engine":
+        """Create the interface and the sockets; LocalError when the machine does not let us."""
+        tun = Tun.open(interface)
+        try:
+            return cls(tun, UdpSockets.open(listen_port), mtu)
+        except BaseException:
+            tun.close()
+            raise
+
+    # Backend
+
+    def apply(self, config: DeviceConfig) -> None:
+        """Make the device as `config` says; another port is bound before anything else is changed."""
+        if config.listen_port and config.listen_port != self._udp.port:
+            self._unlisten()
+            try:
+                self._udp.rebind(config.listen_port)
+            finally:
+                self._listen()
+        if config.fwmark != self._device.config().fwmark:
+            self._udp.set_fwmark(config.fwmark)
+        self._device.apply(config, boot_time())
+        self._settle()
+
+    def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
+        """Set a peer's endpoint and persistent keepalive in one step."""
+        self._device.set_peer(key, endpoint, keepalive, boot_time())
+        self._settle()
+
+    def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...]) -> None:
+        """Send an initiation to each endpoint."""
+        self._device.initiate(key, endpoints, boot_time())
+        self._settle()
+
+    def probe(self, key: PublicKey, endpoint: Endpoint) -> None:
+        """Send an authenticated keepalive to `endpoint`."""
+        self._device.probe(key, endpoint, boot_time())
+        self._settle()
+
+    def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
+        """Send a datagram from the device's port."""
+        self._udp.send_raw(data, endpoint, ttl)
+
+    def status(self) -> DeviceStatus:
+        """The device now, with the port it really listens on."""
+        status = self._device.status()
+        return DeviceStatus(status.public_key, self._udp.port, status.fwmark, status.peers, status.drops)
+
+    def get_config(self) -> DeviceConfig:
+        """What the device is told to be, keys included, with the port it really listens on."""
+        config = self._device.config()
+        return DeviceConfig(config.private_key, self._udp.port, config.fwmark, config.peers)
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Events in order, to one consumer; ends after DeviceGone or close()."""
+        while (event := await self._events.get()) is not None:
+            yield event
+            if isinstance(event, DeviceGone):
+                return
+
+    async def close(self) -> None:
+        """Close the sockets and the interface, which is deleted with all its addresses and routes."""
+        if self._closed:
+            return
+        self._closed = True
+        for handle in (self._timer, self._handshakes):
+            if handle is not None:
+                handle.cancel()
+        self._unlisten()
+        self._loop.remove_reader(self._tun.fd)
+        self._udp.close()
+        self._tun.close()
+        self._events.put_nowait(None)
+
+    def io_drops(self) -> Counter[str]:
+        """What the kernel did not take, by errno name."""
+        return self._tun.dropped + self._udp.dropped
+
+    # The loop's callbacks
+
+    def _listen(self) -> None:
+        for fd in self._udp.fds:
+            self._loop.add_reader(fd, self._udp_readable, fd)
+
+    def _unlisten(self) -> None:
+        for fd in self._udp.fds:
+            self._loop.remove_reader(fd)
+
+    def _udp_readable(self, fd: int) -> None:
+        now = boot_time()
+        for datagrams, source in self._udp.receive(fd, BURSTS_A_TURN):
+            self._device.receive(datagrams, source, now)
+        self._consume_handshakes()
+
+    def _consume_handshakes(self) -> None:
+        self._handshakes = None
+        if self._device.handle_handshakes(boot_time(), HANDSHAKES_A_TURN):
+            self._handshakes = self._loop.call_soon(self._consume_handshakes)
+        self._settle()
+
+    def _tun_readable(self) -> None:
+        try:
+            bursts = self._tun.read_burst()
+        except InterfaceGoneError as error:
+            self._gone(error)
+            return
+        now = boot_time()
+        for packets in bursts:
+            self._device.send(packets, now)
+        self._settle()
+
+    def _timer_fired(self) -> None:
+        self._timer = self._timer_at = None
+        self._device.handle_timer(boot_time())
+        self._settle()
+
+    def _settle(self) -> None:
+        """Drain the core and arm its next deadline."""
+        for datagrams, endpoint in self._device.datagrams_to_send():
+            self._udp.send(datagrams, endpoint)
+        packets = self._device.packets_to_deliver()
+        if packets:
+            try:
+                self._tun.write(row for burst in packets for row in burst.rows())
+            except InterfaceGoneError as error:
+                self._gone(error)
+                return
+        for event in self._device.events():
+            self._events.put_nowait(event)
+        deadline = self._device.get_timer()
+        if deadline == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, deadline
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, deadline - boot_time()), self._timer_fired)
+
+    def _gone(self, error: InterfaceGoneError) -> None:
+        self._loop.remove_reader(self._tun.fd)
+        self._unlisten()
+        self._events.put_nowait(DeviceGone(str(error)))

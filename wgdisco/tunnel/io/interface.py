@@ -1,0 +1,36 @@
+"""A whole tunnel interface as a `.conf` describes it: engine, addresses, MTU and routes, up and down together."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from wgdisco.errors import ConfigError
+from wgdisco.tunnel.conf import TunnelConf
+from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.messages import DEFAULT_MTU
+
+
+@asynccontextmanager
+async def tunnel_interface(name: str, conf: TunnelConf, *, managed: bool) -> AsyncIterator[Engine]:
+    """Bring the interface up, and take it down at the end, whatever ends it.
+
+    `managed` peers are the agent's (formats.md, Backend). Raises ConfigError without a private key, LocalError when
+    the machine does not let us.
+    """
+    if conf.device.private_key is None:
+        raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
+    mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
+    engine = await Engine.open(name, mtu, conf.device.listen_port)
+    try:
+        link = await Link.open(name)
+        try:
+            networks = [network for peer in conf.device.peers for network in peer.allowed_ips]
+            await link.configure(conf.addresses, mtu, networks)
+            peers = tuple(replace(peer, managed=managed) for peer in conf.device.peers)
+            engine.apply(replace(conf.device, peers=peers))
+            yield engine
+        finally:
+            await link.remove()
+    finally:
+        await engine.close()

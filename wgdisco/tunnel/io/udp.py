@@ -1,0 +1,317 @@
+"""The device's UDP sockets: one for IPv4 and one for IPv6 on the same port, in bursts where the kernel can.
+
+Receiving, UDP_GRO lets one call return many datagrams of one source, of equal size but for the last (rule S8); sending,
+UDP_SEGMENT takes as many (rule S6). Neither is needed: a kernel, device or path that refuses gets plain datagrams.
+
+Sending never raises for what the network or a remote address does: such datagrams are dropped and counted.
+"""
+
+import errno
+import os
+import socket
+import struct
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Any
+
+from wgdisco.endpoint import Endpoint, parse_address
+from wgdisco.errors import LocalError
+from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.io.port_owner import port_owner
+
+# linux/udp.h, asm-generic/socket.h, linux/in.h, linux/in6.h: what the socket module does not name
+_SOL_UDP = 17
+_UDP_SEGMENT = 103
+_UDP_GRO = 104
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+_INT = struct.Struct("=i")
+_MARK = struct.Struct("=I")
+_SEGMENT_SIZE = struct.Struct("=H")
+
+_BUFFER_SIZE = 7 << 20  # rule E6
+_MAX_SEGMENTS = 64  # what every kernel with UDP_SEGMENT takes
+_MAX_DATAGRAM = 65535
+_MAX_PAYLOAD = {socket.AF_INET: 65507, socket.AF_INET6: 65527}
+_ANCILLARY_SIZE = socket.CMSG_SPACE(_INT.size)
+_BIND_ATTEMPTS = 100
+_CACHE_SIZE = 1024
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL})
+
+_Address = tuple[Any, ...]
+
+
+@dataclass(slots=True)
+class _Family:
+    """One family's socket, and what was learnt about it. `gso` goes off for good at the first EIO (rule S7)."""
+
+    socket: socket.socket
+    max_payload: int
+    gso: bool
+
+
+class UdpSockets:
+    """Both sockets. `fds` are what to wait on, and change with `rebind`; `dropped` counts by the error's name."""
+
+    def __init__(self, port: int, fwmark: int, *, udp_gso: bool, udp_gro: bool) -> None:
+        self._udp_gso = udp_gso
+        self._udp_gro = udp_gro
+        self.fwmark = 0
+        self.dropped: Counter[str] = Counter()
+        self._buffer = memoryview(bytearray(_MAX_DATAGRAM + 1))
+        self._endpoints: dict[tuple[str, int, int], Endpoint] = {}
+        self._addresses: dict[Endpoint, _Address] = {}
+        self._plain_only: set[Endpoint] = set()
+        self._families: dict[int, _Family] = {}
+        self.port = 0
+        self._use(self._bind(port))
+        try:
+            self.set_fwmark(fwmark)
+        except LocalError:
+            self.close()
+            raise
+
+    @classmethod
+    def open(cls, port: int = 0, fwmark: int = 0, *, udp_gso: bool = True, udp_gro: bool = True) -> "UdpSockets":
+        """Bind both families to `port` on every address; 0 takes a free one. Without IPv6, IPv4 alone (rule E2).
+
+        Raises LocalError when the port is taken, saying by whom, and when `fwmark` is not permitted.
+        """
+        return cls(port, fwmark, udp_gso=udp_gso, udp_gro=udp_gro)
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors, non-blocking; each is readable when `receive(fd)` has something."""
+        return tuple(family.socket.fileno() for family in self._families.values())
+
+    def receive(self, fd: int, max_bursts: int = 8) -> list[tuple[Burst, Endpoint]]:
+        """What arrived on `fd`: up to `max_bursts` bursts, each of one source, in order."""
+        family = next((family for family in self._families.values() if family.socket.fileno() == fd), None)
+        if family is None:
+            return []  # the descriptor of before a rebind
+        received: list[tuple[Burst, Endpoint]] = []
+        for _ in range(max_bursts):
+            try:
+                size, ancillary, _flags, address = family.socket.recvmsg_into([self._buffer], _ANCILLARY_SIZE)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._drop(error)
+                continue
+            row = next((_INT.unpack(data)[0] for _level, kind, data in ancillary if kind == _UDP_GRO), size)
+            source = self._endpoint(address)
+            if size == 0 or source is None:
+                self.dropped["empty" if size == 0 else "port 0"] += 1
+            else:
+                received.append((Burst(bytes(self._buffer[:size]), row), source))
+        return received
+
+    def send(self, burst: Burst, endpoint: Endpoint) -> None:
+        """Send every row as a datagram to `endpoint`, in order; what cannot be sent is dropped and counted."""
+        found = self._route(endpoint)
+        if found is None:
+            return
+        family, address = found
+        data, row = memoryview(burst.data), burst.row
+        segments = min(_MAX_SEGMENTS, family.max_payload // row) if row else 1
+        chunk = segments * row if segments > 1 else max(len(data), 1)
+        for start in range(0, len(data), chunk):
+            part = data[start : start + chunk]
+            many = segments > 1 and len(part) > row and family.gso and endpoint not in self._plain_only
+            if not (many and self._send_segments(family, part, row, endpoint, address)):
+                for packet in Burst(part, row).rows():
+                    self._send_one(family, packet, [], address)
+
+    def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
+        """Send one datagram, with its own IP TTL (or IPv6 hop limit) when `ttl`, 1 to 255, is given."""
+        found = self._route(endpoint)
+        if found is None:
+            return
+        family, address = found
+        ancillary: list[tuple[int, int, bytes]] = []
+        if ttl is not None and family.socket.family == socket.AF_INET:
+            ancillary = [(socket.IPPROTO_IP, socket.IP_TTL, _INT.pack(ttl))]
+        elif ttl is not None:
+            ancillary = [(socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, _INT.pack(ttl))]
+        self._send_one(family, data, ancillary, address)
+
+    def set_fwmark(self, mark: int) -> None:
+        """Mark what is sent from now on (rule E4); LocalError when refused. No change asks for no privilege (U12)."""
+        if mark == self.fwmark:
+            return
+        try:
+            for family in self._families.values():
+                family.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))
+        except PermissionError as error:
+            raise LocalError("setting FwMark needs root or the capability CAP_NET_ADMIN") from error
+        self.fwmark = mark
+
+    def rebind(self, port: int) -> None:
+        """Move to `port` (0: any free one), with the same mark; `fds` are new afterwards.
+
+        The present port is closed and bound anew. Raises LocalError when `port` is taken; the old sockets are then
+        still there, unless they had that port.
+        """
+        if port == self.port:
+            self.close()
+        sockets = self._bind(port)
+        self.close()
+        self._use(sockets)
+        mark, self.fwmark = self.fwmark, 0
+        self.set_fwmark(mark)
+
+    def close(self) -> None:
+        """Close both sockets. Again does nothing."""
+        for family in self._families.values():
+            family.socket.close()
+        self._families.clear()
+
+    # Binding
+
+    def _bind(self, port: int) -> list[socket.socket]:
+        """The IPv4 socket and, where there is IPv6, the IPv6 one, bound to the same port."""
+        for _ in range(_BIND_ATTEMPTS):
+            try:
+                v4 = _bound(socket.AF_INET, port)
+            except OSError as error:
+                raise _bind_failure(error, port) from error
+            try:
+                v6 = _bound(socket.AF_INET6, v4.getsockname()[1])
+            except OSError as error:
+                if error.errno in _NO_IPV6:
+                    return [v4]
+                v4.close()
+                if error.errno != errno.EADDRINUSE or port != 0:
+                    raise _bind_failure(error, port) from error
+            else:
+                return [v4, v6]
+        raise LocalError(f"no UDP port found that is free for IPv4 and IPv6, in {_BIND_ATTEMPTS} attempts")
+
+    def _use(self, sockets: list[socket.socket]) -> None:
+        for sock in sockets:
+            gso = self._udp_gso
+            if self._udp_gro:
+                with suppress(OSError):  # a kernel without it: every datagram comes alone
+                    sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+            if gso:
+                try:
+                    sock.getsockopt(_SOL_UDP, _UDP_SEGMENT)
+                except OSError:
+                    gso = False
+            self._families[sock.family] = _Family(sock, _MAX_PAYLOAD[sock.family], gso)
+        self.port = sockets[0].getsockname()[1]
+        self._plain_only.clear()
+        self._addresses.clear()
+
+    # Sending
+
+    def _send_segments(
+        self, family: _Family, part: memoryview, row: int, endpoint: Endpoint, address: _Address
+    ) -> bool:
+        """One call for all rows of `part`; False when they have to be sent one by one instead."""
+        try:
+            family.socket.sendmsg([part], [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(row))], 0, address)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                family.gso = False  # a device that cannot do the checksums
+                return False
+            if error.errno in (errno.EMSGSIZE, errno.EINVAL):
+                # Rows above the path MTU: plain datagrams are fragmented, segments never are (rule D14).
+                if len(self._plain_only) >= _CACHE_SIZE:
+                    self._plain_only.clear()
+                self._plain_only.add(endpoint)
+                return False
+            self._drop(error)
+        return True
+
+    def _send_one(
+        self, family: _Family, data: bytes | memoryview, ancillary: list[tuple[int, int, bytes]], address: _Address
+    ) -> None:
+        try:
+            family.socket.sendmsg([data], ancillary, 0, address)
+        except OSError as error:
+            self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        if error.errno == errno.EBADF:
+            raise error  # used after close(): our own bug
+        self.dropped[errno.errorcode.get(error.errno or 0, "unknown")] += 1
+
+    # Addresses
+
+    def _route(self, endpoint: Endpoint) -> tuple[_Family, _Address] | None:
+        """The socket for `endpoint` and its address as the socket module has it; None, and counted, if none."""
+        family = self._families.get(socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6)
+        if family is None:
+            self.dropped["no IPv6" if self._families else "closed"] += 1
+            return None
+        address = self._addresses.get(endpoint)
+        if address is None:
+            if len(self._addresses) >= _CACHE_SIZE:
+                self._addresses.clear()
+            try:
+                address = self._addresses[endpoint] = _socket_address(endpoint)
+            except OSError:
+                self.dropped["no such zone"] += 1
+                return None
+        return family, address
+
+    def _endpoint(self, address: _Address) -> Endpoint | None:
+        """The endpoint of a received address, from the cache where it can be; None for source port 0."""
+        key = (address[0], address[1], address[3] if len(address) > 2 else 0)
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            host, port, scope = key
+            if port == 0:
+                return None
+            endpoint = Endpoint(parse_address(f"{host}%{_zone(scope)}" if scope else host), port)
+            if len(self._endpoints) >= _CACHE_SIZE:
+                self._endpoints.clear()
+            self._endpoints[key] = endpoint
+        return endpoint
+
+
+def _bound(family: socket.AddressFamily, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        for option, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
+            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
+            with suppress(PermissionError):  # past the system's limit only with CAP_NET_ADMIN
+                sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_SIZE)
+        sock.bind(("", port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind_failure(error: OSError, port: int) -> LocalError:
+    if error.errno == errno.EADDRINUSE:
+        owner = port_owner(port)
+        by = f" by {owner}" if owner else ""
+        return LocalError(f"UDP port {port} is in use{by}: stop it, or choose another ListenPort")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return LocalError(f"no permission to use UDP port {port}: ports below 1024 need root")
+    return LocalError(f"cannot use UDP port {port}: {os.strerror(error.errno or 0)}")
+
+
+def _socket_address(endpoint: Endpoint) -> _Address:
+    """The address tuple the socket module takes; OSError when the zone names no interface here."""
+    address = endpoint.address
+    if not isinstance(address, IPv6Address):
+        return str(address), endpoint.port
+    scope = 0
+    if address.scope_id is not None:
+        scope = int(address.scope_id) if address.scope_id.isdecimal() else socket.if_nametoindex(address.scope_id)
+    return str(address).partition("%")[0], endpoint.port, 0, scope
+
+
+def _zone(scope: int) -> str:
+    try:
+        return socket.if_indextoname(scope)
+    except OSError:
+        return str(scope)
