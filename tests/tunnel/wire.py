@@ -61,6 +61,7 @@ class Node:
     inner: tuple[str, ...]
     device: Device
     peers: dict["Node", PeerConfig] = field(default_factory=dict)
+    busy: bool = False  # its handshake queue waits
     delivered: list[bytes] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
 
@@ -90,6 +91,8 @@ class Node:
     def receive(self, data: bytes, source: Endpoint) -> None:
         """Hand the device a datagram, as from `source`; what it answers goes onto the wire."""
         self.device.receive(Burst.of(data), source, self.wire.now)
+        if not self.busy:
+            self.device.handle_handshakes(self.wire.now)
         self.wire.settle()
 
     def status(self, peer: "Node") -> PeerStatus:
@@ -161,7 +164,8 @@ class Wire:
         for node in self.nodes:
             if node.endpoint == sent.destination:
                 node.device.receive(Burst.of(sent.data), sent.source, self.now)
-                node.device.handle_handshakes(self.now)
+                if not node.busy:
+                    node.device.handle_handshakes(self.now)
 
     def release(self, *datagrams: Sent) -> None:
         """Deliver held datagrams: those given, or all, in the order they were sent."""

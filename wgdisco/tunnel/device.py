@@ -85,6 +85,7 @@ class Device:
 
     def apply(self, config: DeviceConfig, now: float) -> None:
         """Become what `config` says; sessions of peers that stay are kept."""
+        key_arrives = self._config.private_key is None and config.private_key is not None
         if config.private_key != self._config.private_key or self._cookies is None:
             self._change_private_key(config)
         wanted = {peer.public_key: peer for peer in config.peers if peer.public_key != self._public_key}
@@ -92,6 +93,10 @@ class Device:
             self._remove_peer(key)
         for peer_config in wanted.values():
             self._apply_peer(peer_config, now)
+        if key_arrives:
+            for peer in self._peers.values():
+                peer.resume(now)
+                self._touch(peer)
         self._config = config
 
     def config(self) -> DeviceConfig:

@@ -171,13 +171,17 @@ class Peer:
             self.timers.authenticated_packet_sent(now)
 
     def expire_sending(self) -> None:
-        """Our private key changed: nothing more goes out in the old sessions (rule H16)."""
+        """Our private key changed: nothing more goes out in the old sessions, which still receive (rule H16)."""
         for session in (self._sessions.current, self._sessions.next):
             if session is not None:
-                self._free(session)
-        self._sessions.current = self._sessions.next = None
+                session.receive_only = True
         self._forget_pending()
         self._handshake_sent_at = None
+
+    def resume(self, now: float) -> None:
+        """Our first private key arrived: what waited for it begins (rule T9)."""
+        if self._staged or self.timers.persistent_keepalive:
+            self._begin_handshake(now)
 
     def stop(self) -> None:
         """The peer is removed: keys, indices and staged packets go."""
@@ -263,7 +267,7 @@ class Peer:
         self._note_path(source, now)
         if confirmed is not None:
             self._handshake_complete(source, now)
-            if not self._flush_staged(now) and self.managed:
+            if not self._flush_staged(now) and (self._staged or self.managed):
                 # The initiator has only our response so far: let it see that data comes through too.
                 self._send_keepalive(now)
         self._renew_in_time(session, now)
@@ -329,7 +333,7 @@ class Peer:
     def _flush_staged(self, now: float) -> bool:
         """Send what is staged and not too old to matter; whether anything was sent."""
         session = self._sessions.current
-        if session is None:
+        if session is None or not session.is_usable(now):
             return False
         sent = False
         while self._staged:
@@ -355,6 +359,9 @@ class Peer:
             self._begin_handshake(now)
 
     def _retransmit(self, now: float) -> None:
+        if self.endpoint is None:
+            self.unanswered_since = None  # who initiated to several endpoints decides about the next attempt
+            return
         if self.timers.attempts > MAX_HANDSHAKE_ATTEMPTS:
             self._staged.clear()
             self.unanswered_since = None
@@ -362,17 +369,15 @@ class Peer:
             return
         self.timers.attempts += 1
         self._begin_handshake(now, retry=True)
-        if not self.timers.is_armed(Timer.RETRANSMIT_HANDSHAKE) and self.endpoint is not None:
-            # Our own response to a crossed initiation held this attempt back: try again.
-            self.timers.handshake_initiated(now, self._local.jitter())
 
     def _begin_handshake(self, now: float, retry: bool = False) -> None:
         """Send an initiation to the endpoint, at most one in 5 s (rule H17)."""
         if not retry:
             self.timers.attempts = 0
-        if self.endpoint is None:
+        if self.endpoint is None or self._shared is None:
             return
         if self._handshake_sent_at is not None and now - self._handshake_sent_at < REKEY_TIMEOUT:
+            self.timers.handshake_held_back(self._handshake_sent_at, self._local.jitter())
             return
         pending = self._create_initiation(now)
         if pending is not None:

@@ -18,7 +18,17 @@ from wgdisco.tunnel.replay import ReplayWindow
 class Session:
     """A pair of keys, its counters and its age. `index` is ours, `remote_index` what the other side wants to see."""
 
-    __slots__ = ("_opener", "_replay", "_sealer", "created_at", "index", "initiator", "next_counter", "remote_index")
+    __slots__ = (
+        "_opener",
+        "_replay",
+        "_sealer",
+        "created_at",
+        "index",
+        "initiator",
+        "next_counter",
+        "receive_only",
+        "remote_index",
+    )
 
     def __init__(self, keys: TransportKeys, index: int, initiator: bool, now: float) -> None:
         self._sealer = BurstCipher(keys.send)
@@ -29,10 +39,11 @@ class Session:
         self.initiator = initiator
         self.created_at = now
         self.next_counter = 0
+        self.receive_only = False  # our private key has changed since (rule H16)
 
     def is_usable(self, now: float) -> bool:
         """Young enough, and with counters left, to send (rules L1 and L3)."""
-        return now - self.created_at < REJECT_AFTER_TIME and self.next_counter < REJECT_AFTER_MESSAGES
+        return not self.receive_only and self.accepts(now) and self.next_counter < REJECT_AFTER_MESSAGES
 
     def accepts(self, now: float) -> bool:
         """Young enough to receive (rule D5)."""

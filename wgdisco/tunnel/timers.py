@@ -87,6 +87,14 @@ class Timers:
         """An initiation went out."""
         self._deadlines[Timer.RETRANSMIT_HANDSHAKE] = now + REKEY_TIMEOUT + jitter * REKEY_TIMEOUT_JITTER
 
+    def handshake_held_back(self, sent_at: float, jitter: float) -> None:
+        """An initiation is wanted too soon after our last handshake message, at `sent_at`: it goes when it may.
+
+        That message can be our response to theirs. If its confirmation is lost, nothing else would bring us back.
+        """
+        if self._deadlines[Timer.RETRANSMIT_HANDSHAKE] is None:
+            self.handshake_initiated(sent_at, jitter)
+
     def handshake_given_up(self, now: float) -> None:
         """The last attempt went unanswered (rule T3)."""
         self._deadlines[Timer.SEND_KEEPALIVE] = None
