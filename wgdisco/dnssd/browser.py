@@ -141,12 +141,22 @@ class _Asked:
 class Browser:
     """The state of following one zone. `found` has the wanted instances now known; `drops` what was not used."""
 
-    def __init__(self, zone: str, wanted: Iterable[PublicKey], random_bytes: Callable[[int], bytes]) -> None:
-        """`zone` as in `ZoneNames.from_text`, which may raise ValueError; `random_bytes(n)` must not be guessable."""
+    def __init__(
+        self,
+        zone: str,
+        wanted: Iterable[PublicKey],
+        random_bytes: Callable[[int], bytes],
+        also: Iterable[PublicKey] = (),
+    ) -> None:
+        """`zone` as in `ZoneNames.from_text`, which may raise ValueError; `random_bytes(n)` must not be guessable.
+
+        Keys in `also` are followed like the wanted, but nothing is asked more often for want of them.
+        """
         self.names = ZoneNames.from_text(zone)
         self.found: dict[PublicKey, ServiceInstance] = {}
         self.drops: Counter[Drop] = Counter()
-        self._wanted = {key: _Wanted() for key in wanted}
+        self._also = frozenset(also)
+        self._wanted = {key: _Wanted() for key in (*wanted, *self._also)}
         self._random_bytes = random_bytes
         self._pace = Pace.PATH_MISSING
         self._polled_at = -inf
@@ -162,7 +172,7 @@ class Browser:
 
     def set_wanted(self, keys: Iterable[PublicKey]) -> None:
         """Follow these keys; those already followed keep what is known of them."""
-        self._wanted = {key: self._wanted.get(key) or _Wanted() for key in keys}
+        self._wanted = {key: self._wanted.get(key) or _Wanted() for key in (*keys, *self._also)}
         self.found = {key: instance for key, instance in self.found.items() if key in self._wanted}
 
     def set_pace(self, pace: Pace) -> None:
@@ -239,7 +249,8 @@ class Browser:
     def _next_round_at(self) -> float:
         if any(asked.key is None for asked in self._asked.values()):
             return inf
-        interval = SEARCH_INTERVAL if len(self.found) < len(self._wanted) else self._pace.value
+        is_missing = any(key not in self.found for key in self._wanted if key not in self._also)
+        interval = SEARCH_INTERVAL if is_missing else self._pace.value
         return self._polled_at + interval
 
     def _start_round(self, now: float) -> None:

@@ -122,6 +122,11 @@ class Timeline:
         """End the host's daemon with SIGTERM; its exit status. That it ended is then no surprise."""
         return self._processes.pop(host).stop()
 
+    def close(self) -> None:
+        """End every daemon that still runs."""
+        for host in list(self._processes):
+            self.stop(host)
+
     def _listen(self, host: str, process: HostProcess) -> None:
         assert process.stderr is not None
         with process.stderr as lines:

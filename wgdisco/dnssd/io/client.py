@@ -26,8 +26,11 @@ class ZoneFollower:
     on the clock of `boot_time`.
     """
 
-    def __init__(self, server: Endpoint, zone: str, wanted: Iterable[PublicKey]) -> None:
-        self.browser = Browser(zone, wanted, secrets.token_bytes)
+    def __init__(
+        self, server: Endpoint, zone: str, wanted: Iterable[PublicKey], also: Iterable[PublicKey] = ()
+    ) -> None:
+        """`also` as in `Browser`."""
+        self.browser = Browser(zone, wanted, secrets.token_bytes, also)
         self._server = server
         self._udp: socket.socket | None = None
         self._is_unreachable = False
