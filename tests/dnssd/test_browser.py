@@ -95,9 +95,9 @@ def silent(query, tcp):
     return None
 
 
-def crafted(change: Callable[[dns.message.Message], None]) -> World:
+def crafted(change: Callable[[dns.message.Message], None], zone: Zone | None = None) -> World:
     """A server whose SRV replies pass through `change`."""
-    inner = serving(Responder(golden_zone()))
+    inner = serving(Responder(zone or golden_zone()))
 
     def answer(query, tcp):
         reply = dns.message.from_wire(inner(query, tcp))
@@ -200,6 +200,23 @@ def test_wanted_may_change():
     assert not [event for event in world.events if isinstance(event, InstanceGone)]
 
 
+def test_poll_now_repeats_a_question_that_could_not_be_sent():
+    world = World(silent, ALICE)
+    world.run(0.5)
+    world.browser.query_failed(None, world.now)
+    world.browser.poll_now(world.now)
+    world.run(0.1)
+    assert [at for at, _ in world.kinds()] == [0, 0.5]
+
+
+def test_poll_now_takes_the_place_of_a_question_long_unanswered():
+    world = World(silent, ALICE)
+    world.run(4.5)
+    world.browser.poll_now(world.now)
+    world.run(4)
+    assert [at for at, _ in world.kinds()] == [0, 1, 3, 4.5, 5.5, 7.5]
+
+
 def test_silence_is_asked_again_with_back_off_and_told_once():
     world = World(silent, ALICE)
     world.run(23)
@@ -252,8 +269,8 @@ def test_srv_that_failed_is_asked_again_in_the_next_round_under_the_same_serial(
 
 
 def test_truncated_reply_is_used_and_completed_by_tcp():
-    world = crafted(lambda reply: None)
-    inner = serving(Responder(golden_zone()))
+    responder = Responder(golden_zone())
+    inner = serving(responder)
 
     def answer(query, tcp):
         question = dns.message.from_wire(query)
@@ -266,6 +283,11 @@ def test_truncated_reply_is_used_and_completed_by_tcp():
     found = [event.instance for event in world.events if isinstance(event, InstanceFound)]
     assert [instance.endpoint for instance in found] == [FIVE.endpoint] * 2
     assert found[-1] == FIVE
+    responder.zone = responder.zone.without_instance(ALICE, serial=8)
+    world.take_events()
+    world.run(5)
+    assert len(world.asked) == 6
+    assert world.take_events() == [], "the truncated reply takes nothing back"
 
 
 def test_a_reply_cut_to_nothing_is_not_a_denial():
@@ -275,10 +297,13 @@ def test_a_reply_cut_to_nothing_is_not_a_denial():
             reply.additional.clear()
             reply.flags |= dns.flags.TC
 
-    world = crafted(cut)
+    world, _ = strict(ALICE)
     world.run(0.5)
-    assert [kind for _, kind in world.kinds()] == ["SOA", "SRV+edns", "SRV+tcp+edns"]
-    assert list(world.browser.found) == [ALICE]
+    world.take_events()
+    world.answer = crafted(cut, golden_zone().with_instance(peer(BOB, "192.0.2.1:1"), serial=8)).answer
+    world.run(5)
+    assert [kind for _, kind in world.kinds()][-3:] == ["SOA", "SRV+edns", "SRV+tcp+edns"]
+    assert world.take_events() == []
 
 
 def test_tcp_that_fails_leaves_the_rest_as_it_was():
@@ -454,6 +479,24 @@ def test_wgsd_is_followed_without_a_serial():
     assert len(per_second) == 3 + 6 + 2
 
 
+@pytest.mark.parametrize(("pace", "times"), [(Pace.PATH_MISSING, [0, 5, 10, 15]), (Pace.SETTLED, [0])])
+def test_wgsd_is_asked_for_what_is_found_at_the_pace(pace, times):
+    world, _ = exact(ALICE)
+    world.browser.set_pace(pace)
+    world.run(17)
+    assert [int(at) for at, kind in world.kinds() if kind == "SRV+edns"] == times
+
+
+def test_wgsd_is_asked_for_everything_once_when_told_to():
+    world, _ = exact(ALICE, ABSENT)
+    world.browser.set_pace(Pace.SETTLED)
+    world.run(2.5)
+    before = len(world.asked)
+    world.browser.poll_now(world.now)
+    world.run(2.9)
+    assert [kind for _, kind in world.kinds()[before:]] == ["SOA", "SRV+edns", "SRV+edns"] + ["SOA", "SRV+edns"] * 2
+
+
 def test_wgsd_that_is_silent_on_a_long_txt_is_asked_plainly():
     world, _ = exact(FIVE.key)
     world.run(4)
@@ -462,7 +505,9 @@ def test_wgsd_that_is_silent_on_a_long_txt_is_asked_plainly():
     assert world.browser.found[FIVE.key].endpoint == FIVE.endpoint
     before = len(world.asked)
     world.run(8)
-    assert "SRV+edns" not in [kind for _, kind in world.kinds()[before:]], "the next time it is plain at once"
+    later = [kind for _, kind in world.kinds()[before:]]
+    assert "SRV" in later
+    assert "SRV+edns" not in later, "the next time it is plain at once"
 
 
 def test_a_server_without_edns_is_asked_plainly_at_once():

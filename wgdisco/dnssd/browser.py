@@ -39,7 +39,8 @@ from wgdisco.keys import PublicKey
 SEARCH_INTERVAL = 1.0
 QUERY_TIMEOUT = 1.0
 QUERY_TIMEOUT_MAX = 5.0
-TCP_TIMEOUT = 5.0
+# over before the next round that would ask the same again
+TCP_TIMEOUT = 4.0
 # a silent SOA is asked on without end; a silent key waits for the next round
 KEY_ATTEMPTS = 3
 # the last attempt is without EDNS: wgsd may be unable to pack a long TXT, and then drops it only from 512 bytes
@@ -106,10 +107,13 @@ class Query:
 
 @dataclass(slots=True)
 class _Wanted:
-    """What is known of one wanted key. `edns` turns false when only a plain query was answered."""
+    """What is known of one wanted key: the serial and the start of the round it was last answered in.
+
+    `edns` turns false when only a plain query was answered.
+    """
 
     answered_serial: int | None = None
-    answered_at: float = -inf
+    answered_round: float = -inf
     edns: bool = True
 
 
@@ -268,14 +272,14 @@ class Browser:
         self._serial = serial_of(message, self.names.origin)
         in_flight = {asked.key for asked in self._asked.values()}
         for key, wanted in self._wanted.items():
-            if key not in in_flight and self._is_due(key, wanted, now):
+            if key not in in_flight and self._is_due(key, wanted):
                 self._waiting[key] = None
         self._asks_all = False
 
-    def _is_due(self, key: PublicKey, wanted: _Wanted, now: float) -> bool:
+    def _is_due(self, key: PublicKey, wanted: _Wanted) -> bool:
         if self._serial is not None:
             return wanted.answered_serial != self._serial
-        return self._asks_all or key not in self.found or now - wanted.answered_at >= self._pace.value
+        return self._asks_all or key not in self.found or self._polled_at - wanted.answered_round >= self._pace.value
 
     def _ask_waiting(self, now: float) -> None:
         while self._waiting and len(self._asked) < IN_FLIGHT_MAX:
@@ -360,9 +364,9 @@ class Browser:
             elif is_whole:
                 self._ask_host(asked, key, service, A, now)
         elif srv is not None:
-            self._reject(key, asked.serial, now)
+            self._reject(key, asked.serial)
         elif is_whole and is_negative(message):
-            self._note_answer(key, asked.serial, now)
+            self._note_answer(key, asked.serial)
             if self.found.pop(key, None) is not None:
                 self._events.append(InstanceGone(key, now))
 
@@ -382,7 +386,7 @@ class Browser:
             if asked.question.rdtype == A:
                 self._ask_host(asked, key, service, AAAA, now)
             else:
-                self._reject(key, service.serial, now)
+                self._reject(key, service.serial)
 
     def _ask_host(self, asked: _Asked, key: PublicKey, service: _Service, rdtype: RdataType, now: float) -> None:
         self._ask(Question(service.target, rdtype, asked.question.edns), key, now, service=service)
@@ -391,9 +395,9 @@ class Browser:
         try:
             instance = from_records(key, service.port, address, service.strings)
         except ValueError:
-            self._reject(key, service.serial, now)
+            self._reject(key, service.serial)
             return
-        self._note_answer(key, service.serial, now)
+        self._note_answer(key, service.serial)
         known = self.found.get(key)
         if known is not None and service.strings is None:
             # a TXT left out for want of room says nothing against the one we had
@@ -402,14 +406,14 @@ class Browser:
             self.found[key] = instance
             self._events.append(InstanceFound(instance, now))
 
-    def _reject(self, key: PublicKey, serial: int | None, now: float) -> None:
+    def _reject(self, key: PublicKey, serial: int | None) -> None:
         self.drops[Drop.INVALID] += 1
-        self._note_answer(key, serial, now)
+        self._note_answer(key, serial)
 
-    def _note_answer(self, key: PublicKey, serial: int | None, now: float) -> None:
+    def _note_answer(self, key: PublicKey, serial: int | None) -> None:
         wanted = self._wanted[key]
         wanted.answered_serial = serial
-        wanted.answered_at = now
+        wanted.answered_round = self._polled_at
         if serial != self._serial:
             # the zone changed while this was on its way
             self._waiting[key] = None

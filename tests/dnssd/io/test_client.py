@@ -40,8 +40,8 @@ async def serving(zone: Zone, profile=Profile.STRICT, address=LOOPBACK, port=0):
         await server.close()
 
 
-async def take(events, count):
-    async with asyncio.timeout(8):
+async def take(events, count, seconds=8):
+    async with asyncio.timeout(seconds):
         return [await anext(events) for _ in range(count)]
 
 
@@ -106,7 +106,7 @@ def test_refused_and_unroutable_servers_are_told_of_and_asked_on():
             following(Endpoint(ip_address("fe80::1"), 53), ALICE) as (_, unroutable_events),
         ):
             for events in (refused_events, unroutable_events):
-                assert [type(event) for event in await take(events, 1)] == [RegistryUnreachable]
+                assert [type(event) for event in await take(events, 1, 5)] == [RegistryUnreachable]
             async with serving(golden_zone(), port=port):
                 refused.poll_now()
                 assert [type(event) for event in await take(refused_events, 2)] == [RegistryReachable, InstanceFound]
