@@ -9,30 +9,28 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in (ROOT / "wgdisco").rglob("*.py")
 }
-IMPURE = frozenset(
-    [
-        "asyncio",
-        "socket",
-        "select",
-        "selectors",
-        "ssl",
-        "threading",
-        "subprocess",
-        "os",
-        "time",
-        "random",
-        "secrets",
-        "sqlite3",
-        "signal",
-        "fcntl",
-        "ctypes",
-        "multiprocessing",
-        "concurrent",
-        "aiohttp",
-        "zeroconf",
-        "pyroute2",
-    ]
-)
+IMPURE = {
+    "asyncio",
+    "socket",
+    "select",
+    "selectors",
+    "ssl",
+    "threading",
+    "subprocess",
+    "os",
+    "time",
+    "random",
+    "secrets",
+    "sqlite3",
+    "signal",
+    "fcntl",
+    "ctypes",
+    "multiprocessing",
+    "concurrent",
+    "aiohttp",
+    "zeroconf",
+    "pyroute2",
+}
 LAYERS = [
     {"vocabulary"},
     {"dnssd", "tunnel"},
