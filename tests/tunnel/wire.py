@@ -167,8 +167,14 @@ class Wire:
                 if not node.busy:
                     node.device.handle_handshakes(self.now)
 
+    def pass_on(self, datagram: Sent) -> None:
+        """Deliver one held datagram; what follows from it is held as well."""
+        self.held.remove(datagram)
+        self._deliver(datagram)
+        self.settle()
+
     def release(self, *datagrams: Sent) -> None:
-        """Deliver held datagrams: those given, or all, in the order they were sent."""
+        """Hold no longer, and deliver what was held: the datagrams given, or all in the order they were sent."""
         chosen = list(datagrams) or list(self.held)
         self.held = [sent for sent in self.held if sent not in chosen]
         self.hold = False
