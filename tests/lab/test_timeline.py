@@ -27,7 +27,7 @@ def line(event: str, **fields: object) -> str:
         ("stale", {"peer": KEY}, "alice is stale: out of the zone"),
         ("found", {"peer": KEY, "endpoint": "192.0.2.1:5"}, "found alice in the zone at 192.0.2.1:5"),
         ("punching", {"peer": KEY, "endpoints": ["a:1", "b:2"]}, "punching towards alice at a:1, b:2"),
-        ("direct", {"peer": KEY, "endpoint": "192.0.2.1:5"}, "direct: first packet from alice, from 192.0.2.1:5"),
+        ("direct", {"peer": KEY, "endpoint": "192.0.2.1:5"}, "alice answers from 192.0.2.1:5: hole punched"),
         ("path", {"peer": KEY, "path": "stale", "reason": "clock"}, "path to alice is stale (clock)"),
         ("path", {"peer": "B" * 44, "path": "direct", "reason": None}, "path to BBBBBBBB… is direct"),
         ("no zone", {"level": "warning", "server": "x"}, "warning: no zone server=x"),

@@ -148,6 +148,8 @@ class Demo:
         outside = {host: self._lab.outside(host) for host in _OTHER}
         during = [packet for packet in capture.packets if since <= packet.at <= until]
         judge(during, outside, self._lab.outside("registry"), report)
+        verdict = "direct" if report.direct else f"not direct: {report.reason}"
+        self.timeline.note("core", verdict, is_milestone=report.direct)
         if capture.lost:
             raise LocalError(f"the capture lost {capture.lost} packets: this machine is too busy, run it again")
         return report
@@ -178,9 +180,9 @@ class Demo:
         return self.timeline.first("registry", "handshake", self._keys["alice"]) is not None
 
     def _direct(self, host: str) -> Said | None:
-        """When `host` first heard the other from the other's public address."""
+        """When data from the other, from its public address, first authenticated at `host`."""
         other = _OTHER[host]
-        said = self.timeline.first(host, "direct", self._keys[other])
+        said = self.timeline.first(host, "data", self._keys[other])
         if said is None or not str(said.fields.get("endpoint")).startswith(f"{self._lab.outside(other)}:"):
             return None
         return said
