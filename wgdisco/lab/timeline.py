@@ -72,7 +72,10 @@ def describe(said: Said, names: Mapping[str, str]) -> str | None:
         case "found":
             return f"found {peer} in the zone at {endpoint}"
         case "punching":
-            return f"punching towards {peer} at {_listed(said.fields.get('endpoints'))}"
+            endpoints = _listed(said.fields.get("endpoints"))
+            return f"punching towards {peer} at {endpoints}" if endpoints else None
+        case "direct" if peer == "registry":
+            return f"reached the registry at {endpoint}"
         case "direct":
             return f"direct: first packet from {peer}, from {endpoint}"
         case "path":
