@@ -99,6 +99,15 @@ def test_browse_is_partial_and_says_so(payload, fewest):
     assert fewest <= len(message.answer[0]) < 40
 
 
+def test_no_advertised_size_is_passed():
+    responder = Responder(large_zone(40))
+    for payload in range(0, 1300, 7):
+        query = dns.message.make_query(SERVICE, "PTR", use_edns=0, payload=payload).to_wire()
+        size = len(responder.respond(query, LOCAL))
+        # one PTR is 71 bytes
+        assert max(512, min(payload, 1232)) - 71 < size <= max(512, min(payload, 1232))
+
+
 def test_repeated_partial_browsing_sees_every_instance():
     responder = Responder(large_zone(40))
     query = dns.message.make_query(SERVICE, "PTR").to_wire()
@@ -142,7 +151,9 @@ def test_other_than_one_question_is_formerr(count):
 
 def test_many_records_are_not_even_parsed():
     query = dns.message.make_query(SERVICE, "PTR").to_wire()
-    assert failure(query[:10] + b"\x00\x05" + query[12:])[0] == FORMERR
+    record = b"\x00" + struct.pack("!HHIH", 1, 1, 0, 4) + bytes(4)
+    assert failure(query[:10] + b"\x00\x05" + query[12:] + record * 5)[0] == FORMERR
+    assert failure(query[:10] + b"\x00\x04" + query[12:] + record * 4)[0] == NOERROR
 
 
 def test_trailing_junk_is_formerr():
@@ -156,7 +167,7 @@ def test_edns_version_1_is_badvers():
 
 
 def test_other_class_is_refused():
-    query = dns.message.make_query("version.bind.", "TXT", rdclass="CH")
+    query = dns.message.make_query(SERVICE, "PTR", rdclass="CH")
     assert ask(query)[0].rcode() == REFUSED
 
 

@@ -56,6 +56,13 @@ def test_browse_capacity_by_udp(payload, count):
     assert bool(message.flags & dns.flags.TC) == (count < 25)
 
 
+@pytest.mark.parametrize(("count", "size"), [(11, 1431), (12, 908)])
+def test_above_1480_bytes_udp_is_compressed_even_where_it_fits(count, size):
+    zone = Zone.create("example.com", 1, [peer(key(number), "192.0.2.1:1") for number in range(1, count + 1)])
+    _, reply = ask("_wireguard._udp.example.com.", "PTR", 4096, zone=zone)
+    assert len(reply) == size
+
+
 def test_browse_by_tcp_is_whole():
     zone = Zone.create("example.com", 1, [peer(key(number), "192.0.2.1:1") for number in range(1, 26)])
     _, reply = ask("_wireguard._udp.example.com.", "PTR", transport=Transport.TCP, zone=zone)

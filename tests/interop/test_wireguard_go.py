@@ -29,7 +29,7 @@ TRANSFER = str(Path(__file__).with_name("transfer.py"))
 MEGABYTES = 100
 OUTER = {"ipv4": ("192.0.2.1", "192.0.2.2"), "ipv6": ("[2001:db8::1]", "[2001:db8::2]")}
 ENGINES = {
-    "ours": [sys.executable, "-m", "wgdisco.tunnel.cli", "-f", "wgt0"],
+    "ours": [sys.executable, "-c", "from wgdisco.tunnel.cli import main; raise SystemExit(main())", "-f", "wgt0"],
     "theirs": ["wireguard-go", "-f", "wgt0"],
 }
 

@@ -7,7 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from wgdisco.keys import PrivateKey
 from wgdisco.lab.timeline import Said, Timeline
@@ -51,6 +51,12 @@ class Network:
             if host != "registry":
                 text += f"PersistentKeepalive = {25 if peer == 'registry' else keepalive}\n"
         return text
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.timeline.close()
 
     def command(self, host: str, *more: str) -> list[str]:
         verb = ["registry", "run"] if host == "registry" else ["join"]

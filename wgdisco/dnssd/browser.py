@@ -39,7 +39,8 @@ from wgdisco.keys import PublicKey
 SEARCH_INTERVAL = 1.0
 QUERY_TIMEOUT = 1.0
 QUERY_TIMEOUT_MAX = 5.0
-TCP_TIMEOUT = 5.0
+# over before the next round that would ask the same again
+TCP_TIMEOUT = 4.0
 # a silent SOA is asked on without end; a silent key waits for the next round
 KEY_ATTEMPTS = 3
 # the last attempt is without EDNS: wgsd may be unable to pack a long TXT, and then drops it only from 512 bytes
@@ -106,10 +107,13 @@ class Query:
 
 @dataclass(slots=True)
 class _Wanted:
-    """What is known of one wanted key. `edns` turns false when only a plain query was answered."""
+    """What is known of one wanted key: the serial and the start of the round it was last answered in.
+
+    `edns` turns false when only a plain query was answered.
+    """
 
     answered_serial: int | None = None
-    answered_at: float = -inf
+    answered_round: float = -inf
     edns: bool = True
 
 
@@ -141,12 +145,22 @@ class _Asked:
 class Browser:
     """The state of following one zone. `found` has the wanted instances now known; `drops` what was not used."""
 
-    def __init__(self, zone: str, wanted: Iterable[PublicKey], random_bytes: Callable[[int], bytes]) -> None:
-        """`zone` as in `ZoneNames.from_text`, which may raise ValueError; `random_bytes(n)` must not be guessable."""
+    def __init__(
+        self,
+        zone: str,
+        wanted: Iterable[PublicKey],
+        random_bytes: Callable[[int], bytes],
+        also: Iterable[PublicKey] = (),
+    ) -> None:
+        """`zone` as in `ZoneNames.from_text`, which may raise ValueError; `random_bytes(n)` must not be guessable.
+
+        Keys in `also` are followed like the wanted, but nothing is asked more often for want of them.
+        """
         self.names = ZoneNames.from_text(zone)
         self.found: dict[PublicKey, ServiceInstance] = {}
         self.drops: Counter[Drop] = Counter()
-        self._wanted = {key: _Wanted() for key in wanted}
+        self._also = frozenset(also)
+        self._wanted = {key: _Wanted() for key in (*wanted, *self._also)}
         self._random_bytes = random_bytes
         self._pace = Pace.PATH_MISSING
         self._polled_at = -inf
@@ -162,7 +176,7 @@ class Browser:
 
     def set_wanted(self, keys: Iterable[PublicKey]) -> None:
         """Follow these keys; those already followed keep what is known of them."""
-        self._wanted = {key: self._wanted.get(key) or _Wanted() for key in keys}
+        self._wanted = {key: self._wanted.get(key) or _Wanted() for key in (*keys, *self._also)}
         self.found = {key: instance for key, instance in self.found.items() if key in self._wanted}
 
     def set_pace(self, pace: Pace) -> None:
@@ -172,8 +186,8 @@ class Browser:
     def poll_now(self, now: float) -> None:
         """Begin a round at once, and ask everything where there is no serial to go by."""
         self._asks_all = True
-        asked_at = max((asked.sent_at for asked in self._asked.values() if asked.key is None), default=-inf)
-        if now - asked_at >= QUERY_TIMEOUT:
+        soas = [asked for asked in self._asked.values() if asked.key is None]
+        if not any(now - asked.sent_at < QUERY_TIMEOUT and not asked.is_counted for asked in soas):
             self._start_round(now)
 
     def handle_timer(self, now: float) -> None:
@@ -239,7 +253,8 @@ class Browser:
     def _next_round_at(self) -> float:
         if any(asked.key is None for asked in self._asked.values()):
             return inf
-        interval = SEARCH_INTERVAL if len(self.found) < len(self._wanted) else self._pace.value
+        is_missing = any(key not in self.found for key in self._wanted if key not in self._also)
+        interval = SEARCH_INTERVAL if is_missing else self._pace.value
         return self._polled_at + interval
 
     def _start_round(self, now: float) -> None:
@@ -257,14 +272,14 @@ class Browser:
         self._serial = serial_of(message, self.names.origin)
         in_flight = {asked.key for asked in self._asked.values()}
         for key, wanted in self._wanted.items():
-            if key not in in_flight and self._is_due(key, wanted, now):
+            if key not in in_flight and self._is_due(key, wanted):
                 self._waiting[key] = None
         self._asks_all = False
 
-    def _is_due(self, key: PublicKey, wanted: _Wanted, now: float) -> bool:
+    def _is_due(self, key: PublicKey, wanted: _Wanted) -> bool:
         if self._serial is not None:
             return wanted.answered_serial != self._serial
-        return self._asks_all or key not in self.found or now - wanted.answered_at >= self._pace.value
+        return self._asks_all or key not in self.found or self._polled_at - wanted.answered_round >= self._pace.value
 
     def _ask_waiting(self, now: float) -> None:
         while self._waiting and len(self._asked) < IN_FLIGHT_MAX:
@@ -349,9 +364,9 @@ class Browser:
             elif is_whole:
                 self._ask_host(asked, key, service, A, now)
         elif srv is not None:
-            self._reject(key, asked.serial, now)
+            self._reject(key, asked.serial)
         elif is_whole and is_negative(message):
-            self._note_answer(key, asked.serial, now)
+            self._note_answer(key, asked.serial)
             if self.found.pop(key, None) is not None:
                 self._events.append(InstanceGone(key, now))
 
@@ -371,7 +386,7 @@ class Browser:
             if asked.question.rdtype == A:
                 self._ask_host(asked, key, service, AAAA, now)
             else:
-                self._reject(key, service.serial, now)
+                self._reject(key, service.serial)
 
     def _ask_host(self, asked: _Asked, key: PublicKey, service: _Service, rdtype: RdataType, now: float) -> None:
         self._ask(Question(service.target, rdtype, asked.question.edns), key, now, service=service)
@@ -380,9 +395,9 @@ class Browser:
         try:
             instance = from_records(key, service.port, address, service.strings)
         except ValueError:
-            self._reject(key, service.serial, now)
+            self._reject(key, service.serial)
             return
-        self._note_answer(key, service.serial, now)
+        self._note_answer(key, service.serial)
         known = self.found.get(key)
         if known is not None and service.strings is None:
             # a TXT left out for want of room says nothing against the one we had
@@ -391,14 +406,14 @@ class Browser:
             self.found[key] = instance
             self._events.append(InstanceFound(instance, now))
 
-    def _reject(self, key: PublicKey, serial: int | None, now: float) -> None:
+    def _reject(self, key: PublicKey, serial: int | None) -> None:
         self.drops[Drop.INVALID] += 1
-        self._note_answer(key, serial, now)
+        self._note_answer(key, serial)
 
-    def _note_answer(self, key: PublicKey, serial: int | None, now: float) -> None:
+    def _note_answer(self, key: PublicKey, serial: int | None) -> None:
         wanted = self._wanted[key]
         wanted.answered_serial = serial
-        wanted.answered_at = now
+        wanted.answered_round = self._polled_at
         if serial != self._serial:
             # the zone changed while this was on its way
             self._waiting[key] = None

@@ -8,11 +8,11 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPAddress
 from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey
 from wgdisco.lab.capture import Packet, count
@@ -145,7 +145,11 @@ class Demo:
             since = now()
             report.pings = self._ping()
             until = now()
-        self._judge([packet for packet in capture.packets if since <= packet.at <= until], report)
+        outside = {host: self._lab.outside(host) for host in _OTHER}
+        during = [packet for packet in capture.packets if since <= packet.at <= until]
+        judge(during, outside, self._lab.outside("registry"), report)
+        verdict = "direct" if report.direct else f"not direct: {report.reason}"
+        self.timeline.note("core", verdict, is_milestone=report.direct)
         if capture.lost:
             raise LocalError(f"the capture lost {capture.lost} packets: this machine is too busy, run it again")
         return report
@@ -176,9 +180,9 @@ class Demo:
         return self.timeline.first("registry", "handshake", self._keys["alice"]) is not None
 
     def _direct(self, host: str) -> Said | None:
-        """When `host` first heard the other from the other's public address."""
+        """When data from the other, from its public address, first authenticated at `host`."""
         other = _OTHER[host]
-        said = self.timeline.first(host, "direct", self._keys[other])
+        said = self.timeline.first(host, "data", self._keys[other])
         if said is None or not str(said.fields.get("endpoint")).startswith(f"{self._lab.outside(other)}:"):
             return None
         return said
@@ -198,7 +202,7 @@ class Demo:
 
     def _ping(self) -> dict[str, Pings]:
         """Both hosts ping each other at the same time."""
-        command = ["ping", "-q", f"-c{PING_COUNT}", "-i0.01", "-W2", f"-s{PING_SIZE}"]
+        command = ["ping", "-q", f"-c{PING_COUNT}", "-i0.004", "-W2", f"-s{PING_SIZE}"]
         running = {
             host: self._lab.hosts[host].popen([*command, TUNNEL_ADDRESSES[other]], stdout=subprocess.PIPE)
             for host, other in _OTHER.items()
@@ -211,21 +215,17 @@ class Demo:
             self.timeline.note(host, f"{pings[host].received} of {pings[host].sent} pings answered by {_OTHER[host]}")
         return pings
 
-    def _judge(self, packets: list[Packet], report: Report) -> None:
-        """Fill in what the core saw during the pings, and whether that is direct."""
-        outside = {host: self._lab.outside(host) for host in _OTHER}
-        for host, other in _OTHER.items():
-            ways = (
-                packet for packet in packets if (packet.source, packet.destination) == (outside[host], outside[other])
-            )
-            report.direct_packets[host] = count(
-                packet for packet in ways if packet.is_udp and packet.length > PING_SIZE
-            )
-        at_registry = [packet for packet in packets if packet.touches(self._lab.outside("registry"))]
-        report.registry_packets = count(at_registry)
-        report.registry_saw_payload = any(packet.length > PING_SIZE and not _is_dns(packet) for packet in at_registry)
-        report.reason = _shortfall(report)
-        report.direct = report.reason is None
+
+def judge(packets: Sequence[Packet], outside: Mapping[str, IPAddress], registry: IPAddress, report: Report) -> None:
+    """Fill in what the core saw during the pings, and whether that is direct. `outside` are the public addresses."""
+    for host, other in _OTHER.items():
+        way = (packet for packet in packets if (packet.source, packet.destination) == (outside[host], outside[other]))
+        report.direct_packets[host] = count(packet for packet in way if packet.is_udp and packet.length > PING_SIZE)
+    at_registry = [packet for packet in packets if packet.touches(registry)]
+    report.registry_packets = count(at_registry)
+    report.registry_saw_payload = any(packet.length > PING_SIZE and not _is_dns(packet) for packet in at_registry)
+    report.reason = _shortfall(report)
+    report.direct = report.reason is None
 
 
 def _is_dns(packet: Packet) -> bool:

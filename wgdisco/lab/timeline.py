@@ -73,9 +73,12 @@ def describe(said: Said, names: Mapping[str, str]) -> str | None:
         case "found":
             return f"found {peer} in the zone at {endpoint}"
         case "punching":
-            return f"punching towards {peer} at {_listed(said.fields.get('endpoints'))}"
+            endpoints = said.fields.get("endpoints")
+            return (
+                f"punching towards {peer} at {_listed(endpoints)}" if endpoints else f"looking for {peer} in the zone"
+            )
         case "direct":
-            return f"direct: first packet from {peer}, from {endpoint}"
+            return f"{peer} answers from {endpoint}" + ("" if peer == "registry" else ": hole punched")
         case "path":
             reason = said.fields.get("reason")
             return f"path to {peer} is {said.fields.get('path')}" + (f" ({reason})" if reason else "")
@@ -121,6 +124,11 @@ class Timeline:
     def stop(self, host: str) -> int:
         """End the host's daemon with SIGTERM; its exit status. That it ended is then no surprise."""
         return self._processes.pop(host).stop()
+
+    def close(self) -> None:
+        """End every daemon that still runs."""
+        for host in list(self._processes):
+            self.stop(host)
 
     def _listen(self, host: str, process: HostProcess) -> None:
         assert process.stderr is not None

@@ -157,6 +157,7 @@ class Host:
     pid: int
     inner_pid: int
     _environment: dict[str, str] = field(repr=False)
+    _started: list[HostProcess] = field(repr=False)
 
     def popen(
         self,
@@ -168,7 +169,7 @@ class Host:
         env: Mapping[str, str] | None = None,
     ) -> HostProcess:
         """Start `command` in this host, as root of the lab; Ctrl-C on the terminal does not reach it."""
-        return HostProcess(
+        process = HostProcess(
             [*enter_command(self.pid), "--", *command],
             stdin=stdin,
             stdout=stdout,
@@ -178,6 +179,8 @@ class Host:
             errors="backslashreplace",
             process_group=0,
         )
+        self._started[:] = [*(other for other in self._started if other.returncode is None), process]
+        return process
 
     def run(
         self, command: Sequence[str], *, text: str | None = None, timeout: float = 30.0, check: bool = True
@@ -210,6 +213,7 @@ class World:
         """Make the hosts; LocalError says what to do where that is not allowed."""
         check_machine()
         self.lab = secrets.token_hex(8)
+        self._started: list[HostProcess] = []
         variables = environment()
         command = ["unshare", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]
         if os.geteuid() != 0:
@@ -236,7 +240,9 @@ class World:
         if not self._first.stdout.readline():
             raise LocalError(_refusal(_complaint(self._first.stderr.read())))
         holders = find_holders(self.lab)
-        hosts = {holder.host: Host(holder.host, holder.pid, holder.inner_pid, variables) for holder in holders}
+        hosts = {
+            holder.host: Host(holder.host, holder.pid, holder.inner_pid, variables, self._started) for holder in holders
+        }
         if set(hosts) != set(names):
             raise LocalError("cannot see the lab's own processes in /proc: mount it without hidepid")
         return hosts
@@ -245,6 +251,8 @@ class World:
         """End every process of the lab; returns when they are gone. May be called again."""
         with self._first:  # closes the pipes and waits
             pass
+        for process in self._started:
+            process.wait()
 
     def __enter__(self) -> Self:
         return self

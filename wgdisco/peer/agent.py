@@ -51,10 +51,13 @@ News = Found | Refused | PathChanged
 class Ourselves:
     """What is ours and must never be applied to a peer: tunnel prefixes, and endpoints that lead back to us.
 
-    `addresses` are the host's own with the listen port; `reflexive` what the zone says of our own key.
+    `registries` are the peers that serve the zone. `addresses` are the host's own with the listen port; `reflexive`
+    what the zone says of our own key.
     """
 
+    key: PublicKey
     tunnel: tuple[IPNetwork, ...]
+    registries: tuple[PublicKey, ...] = ()
     addresses: frozenset[Endpoint] = frozenset()
     reflexive: Endpoint | None = field(default=None)
 
@@ -114,9 +117,10 @@ class Agent:
 
     def instance_found(self, key: PublicKey, endpoint: Endpoint, now: float) -> None:
         """The zone has an endpoint for `key`."""
+        if key == self.ourselves.key:
+            self.ourselves.reflexive = endpoint
         path = self._paths.get(key)
         if path is None:
-            self.ourselves.reflexive = endpoint
             return
         why = self.ourselves.refuse(endpoint)
         if why is not None:
@@ -127,7 +131,15 @@ class Agent:
         self._settle(path, now)
 
     def instance_gone(self, key: PublicKey, now: float) -> None:
-        """The zone no longer has `key`; a path that works goes on working."""
+        """The zone no longer has `key`; a path that works goes on working.
+
+        If it is our own key, the registry has forgotten us: shake hands with it again.
+        """
+        if key == self.ourselves.key:
+            self.ourselves.reflexive = None
+            for registry in self.ourselves.registries:
+                self._paths[registry].restart(now)
+                self._settle(self._paths[registry], now)
         path = self._paths.get(key)
         if path is not None:
             path.zone_said(None, now)

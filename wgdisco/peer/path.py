@@ -94,6 +94,11 @@ class Path:
         if endpoint is not None and isinstance(self.state, Punching):
             self._punch(now)
 
+    def restart(self, now: float) -> None:
+        """Shake hands anew, since the other side has forgotten us."""
+        if not isinstance(self.state, Punching):
+            self._punch(now)
+
     def wanted(self, now: float) -> None:
         """Somebody sends to the peer."""
         if isinstance(self.state, Idle):

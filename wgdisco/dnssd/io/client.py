@@ -26,8 +26,11 @@ class ZoneFollower:
     on the clock of `boot_time`.
     """
 
-    def __init__(self, server: Endpoint, zone: str, wanted: Iterable[PublicKey]) -> None:
-        self.browser = Browser(zone, wanted, secrets.token_bytes)
+    def __init__(
+        self, server: Endpoint, zone: str, wanted: Iterable[PublicKey], also: Iterable[PublicKey] = ()
+    ) -> None:
+        """`also` as in `Browser`."""
+        self.browser = Browser(zone, wanted, secrets.token_bytes, also)
         self._server = server
         self._udp: socket.socket | None = None
         self._is_unreachable = False
@@ -80,12 +83,12 @@ class ZoneFollower:
         """Carry out what the browser wants after any call into it."""
         if not self._is_running:
             return
-        queries = self.browser.queries_to_send()
-        if queries and (self._udp is None or self._is_unreachable):
-            # the way to the server may begin at another address now
-            self._open_udp()
-        for query in queries:
-            self._send(query)
+        while queries := self.browser.queries_to_send():
+            if self._udp is None or self._is_unreachable:
+                # the way to the server may begin at another address now
+                self._open_udp()
+            for query in queries:
+                self._send(query)
         for event in self.browser.events():
             self._is_unreachable = isinstance(event, RegistryUnreachable)
             self._events.put_nowait(event)

@@ -20,7 +20,6 @@ from wgdisco.dnssd.io.client import ZoneFollower
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, in_any
 from wgdisco.errors import LocalError
-from wgdisco.keys import PublicKey
 from wgdisco.peer.agent import Agent, Found, News, Ourselves, PathChanged, Refused
 from wgdisco.peer.io.interfaces import local_addresses
 from wgdisco.peer.path import Action, Initiate, SetPeer
@@ -64,9 +63,14 @@ class _Member:
         self._zone = zone
         self._dns = dns
         self._version = version
-        self._conf = conf
-        self._agent = Agent(conf.device.peers, Ourselves(conf.tunnel_prefixes()), boot_time())
-        self._follower = ZoneFollower(dns, zone.to_text(), self._wanted())
+        peers = conf.device.peers
+        registries = tuple(peer.public_key for peer in peers if _is_registry(peer, dns))
+        wanted = [peer.public_key for peer in peers if peer.public_key not in registries]
+        own_key = device.status().public_key
+        assert own_key is not None, "tunnel_interface refuses a configuration without a private key"
+        ourselves = Ourselves(own_key, conf.tunnel_prefixes(), registries)
+        self._agent = Agent(peers, ourselves, boot_time())
+        self._follower = ZoneFollower(dns, zone.to_text(), wanted, also=[own_key])
         self._timer: asyncio.TimerHandle | None = None
         self._settle()
 
@@ -133,17 +137,6 @@ class _Member:
             drops={reason.value: count for reason, count in status.drops.items()},
         )
 
-    def _wanted(self) -> list[PublicKey]:
-        """Whom to look for in the zone: all but the registry itself, which the `.conf` says where to find."""
-        return [
-            peer.public_key for peer in self._conf.device.peers if peer.endpoint is None or not self._is_registry(peer)
-        ]
-
-    def _is_registry(self, peer: PeerConfig) -> bool:
-        """The zone's server is at the peer's endpoint, or inside the tunnel at the peer."""
-        at_endpoint = peer.endpoint is not None and peer.endpoint.address == self._dns.address
-        return at_endpoint or in_any(self._dns.address, peer.allowed_ips)
-
     def _settle(self) -> None:
         """Carry out and tell what the agent has, set the pace of the zone, and arm the next deadline."""
         for action in self._agent.actions():
@@ -176,6 +169,13 @@ class _Member:
         if not self._follower.browser.found:
             raise LocalError(message)
         LOG.warning(message)
+
+
+def _is_registry(peer: PeerConfig, dns: Endpoint) -> bool:
+    """Whether the zone's server is at the peer's endpoint, or inside the tunnel at the peer."""
+    if peer.endpoint is None:
+        return False
+    return peer.endpoint.address == dns.address or in_any(dns.address, peer.allowed_ips)
 
 
 def _tell(news: News) -> None:

@@ -1,0 +1,39 @@
+# Two commands do all their own set-up: `make demo` and `make test`. ARGS are passed on: make demo ARGS="-o json".
+.PHONY: demo test soak check install uninstall clean lock
+ARGS =
+UV = uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
+
+demo:
+	@scripts/setup demo
+	@.venv/bin/python -m wgdisco lab demo $(ARGS)
+
+test:
+	@scripts/setup test
+	.venv/bin/python -m pytest -m "not soak" $(ARGS)
+
+soak:
+	@scripts/setup test
+	.venv/bin/python -m pytest -m soak $(ARGS)
+
+check:
+	@scripts/setup demo
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest -q tests/test_architecture.py
+
+install:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install
+
+uninstall:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install uninstall
+
+clean:
+	rm -rf .venv build dist *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+lock:
+	$(UV) pyproject.toml -o requirements.lock
+	$(UV) pyproject.toml --all-extras -o requirements-dev.lock
+	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
+	    | $(UV) - -o requirements-build.lock
