@@ -62,5 +62,13 @@ def test_a_public_host_is_reached_from_anywhere(mapping, filtering):
 
 
 @pytest.mark.parametrize(("a", "b"), list(product((ADM, APDM), repeat=2)))
-def test_two_nats_whose_ports_depend_on_the_destination_never_connect(a, b):
-    assert not any(can_punch(NatProfile(a, f), NatProfile(b, g)) for f, g in product(FilteringBehavior, repeat=2))
+@pytest.mark.parametrize(("f", "g"), list(product((ADF, APDF), repeat=2)))
+def test_two_nats_whose_ports_depend_on_the_destination_do_not_connect(a, b, f, g):
+    assert not can_punch(NatProfile(a, f), NatProfile(b, g))
+
+
+@pytest.mark.parametrize("mapping", [ADM, APDM])
+@pytest.mark.parametrize(("filtering", "expected"), [(EIF, True), (ADF, True), (APDF, False)])
+def test_a_published_port_that_is_open_to_all_is_reached_but_answers_from_another(mapping, filtering, expected):
+    """The simulated pairs of tests/sim show the same for all of RFC 4787's behaviours."""
+    assert can_punch(NatProfile(mapping, EIF), NatProfile(APDM, filtering)) is expected

@@ -42,9 +42,18 @@ def can_punch(a: NatProfile, b: NatProfile) -> bool:
 
 
 def _reaches(hard: NatProfile, easy: NatProfile) -> bool:
-    """Whether packets from behind `hard` get through `easy`, which has sent to the published endpoint of `hard`."""
+    """Whether `hard` gets through to the published endpoint of `easy`, and its answers back.
+
+    Before that `easy` has sent to the published endpoint of `hard`.
+    """
+    if easy.filtering is FilteringBehavior.ENDPOINT_INDEPENDENT:
+        # The published port is open to all, but only an endpoint-independent mapping answers from it.
+        return (
+            easy.mapping is MappingBehavior.ENDPOINT_INDEPENDENT
+            or hard.filtering is not FilteringBehavior.ADDRESS_AND_PORT_DEPENDENT
+        )
     if easy.mapping is not MappingBehavior.ENDPOINT_INDEPENDENT:
         return False
-    if easy.filtering is not FilteringBehavior.ADDRESS_AND_PORT_DEPENDENT:
+    if easy.filtering is FilteringBehavior.ADDRESS_DEPENDENT:
         return True
     return hard.mapping is MappingBehavior.ENDPOINT_INDEPENDENT and not (hard.burns or easy.burns)
