@@ -92,3 +92,80 @@ class StatusReport:
             return cls(**fields)
         except (KeyError, TypeError) as error:
             raise ValueError(f"the daemon's status is incomplete: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """One member or device, as other members see it.
+
+    `kind` is "member" or "device" (stock WireGuard, reached through the registry); `role` "member" or "admin".
+    `addresses` are its own in the tunnel. `endpoint` is where the registry last saw it, or its fixed one; `live` whether
+    that is fresh. `epoch`, `sig` and `next_key` are for signed membership and key rotation.
+    """
+
+    name: str
+    public_key: str
+    addresses: list[str]
+    kind: str
+    role: str
+    groups: list[str]
+    endpoint: str | None = None
+    live: bool = False
+    epoch: int | None = None
+    sig: str | None = None
+    next_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRecord:
+    """The network: its name and zone, prefixes as CIDR, and its registries as `HOST:PORT`."""
+
+    name: str
+    zone: str
+    epoch: int
+    prefixes: list[str]
+    registries: list[str]
+    registry_key: str
+    registry_addresses: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SelfRecord:
+    """What a member is told of itself: the answer to `POST /v1/enrol` and `GET /v1/self`."""
+
+    network: NetworkRecord
+    member: MemberRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a member may see: the first event of a stream, and what it keeps on disk."""
+
+    network: NetworkRecord
+    member: MemberRecord
+    members: list[MemberRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolRequest:
+    """What a joiner asks with; `name` is a wish, unless the invitation names it."""
+
+    public_key: str
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A member that is gone: revoked, or no longer in a common group."""
+
+    public_key: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChange:
+    """Where a member is now; `live` false when it has gone silent."""
+
+    public_key: str
+    endpoint: str | None
+    live: bool

@@ -1,0 +1,22 @@
+"""Names of members and networks: one DNS label, so that `alice.ZONE` is a host name (RFC 1123 section 2.1)."""
+
+import re
+
+from wgdisco.errors import LocalError
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_RESERVED = frozenset({"ns1", "registry"})
+
+
+def check_member_name(name: str) -> None:
+    """LocalError unless `name` may be a member's."""
+    if not _LABEL.fullmatch(name):
+        raise LocalError(f"{name[:70]!r} cannot be a name: use up to 63 lower-case letters, digits and inner hyphens")
+    if name in _RESERVED:
+        raise LocalError(f"{name!r} is the registry's own name: choose another")
+
+
+def check_network_name(name: str) -> None:
+    """LocalError unless `name` may be a network's: it names the interface too."""
+    if not _LABEL.fullmatch(name) or len(name) > 15:
+        raise LocalError(f"{name[:70]!r} cannot name a network: use up to 15 lower-case letters, digits, inner hyphens")

@@ -1,0 +1,376 @@
+"""Who belongs to the network: pure rules over facts.
+
+A command (`invite`, `enrol`, `revoke` …) looks at the facts and returns the changes it wants, or refuses; nothing is
+changed by it. The shell stores the changes, and only then hands them to `apply`: what was acknowledged is on disk.
+
+Members talk to each other directly. Devices are stock WireGuard (a phone): they know the registry alone, and members
+reach them through it. Two see each other when they share a group.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+
+from wgdisco.endpoint import Endpoint, IPNetwork
+from wgdisco.errors import LocalError, RemoteError
+from wgdisco.invitation import SECRET_SIZE, JoinLink, enrol_address, enrol_private_key, member_preshared_key
+from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.names import check_member_name
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+
+DEFAULT_GROUP = "all"
+INVITATION_LIFETIME = 24 * 3600.0
+REGISTRY_HOST_NUMBER = 1
+
+
+class Role(Enum):
+    """What a member may do through the API."""
+
+    MEMBER = "member"
+    ADMIN = "admin"
+
+
+class Kind(Enum):
+    """Who runs the other end."""
+
+    MEMBER = "member"
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The network itself. `endpoints` are `HOST:PORT` of its registries; `epoch` rises with every restore from backup.
+
+    `next_host` is the host number given out next: freed ones come round again only after all others.
+    """
+
+    name: str
+    zone: str
+    private_key: PrivateKey = field(repr=False)
+    listen_port: int
+    endpoints: tuple[str, ...]
+    prefix4: IPv4Network
+    prefix6: IPv6Network
+    epoch: int = 1
+    next_host: int = REGISTRY_HOST_NUMBER + 1
+
+    def addresses(self, number: int) -> tuple[IPv4Address, IPv6Address]:
+        """Both addresses of a host number."""
+        return self.prefix4[number], self.prefix6[number]
+
+    @property
+    def registry_addresses(self) -> tuple[IPv4Address, IPv6Address]:
+        """The registry's own."""
+        return self.addresses(REGISTRY_HOST_NUMBER)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member or device. `proven`: a handshake with `public_key` has shown that somebody holds it.
+
+    `invitation` is the one-time key it was enrolled under, until it is proven. `endpoint` is a fixed public one.
+    `next_key` is announced while the key is being rotated. `created_at` is unix time.
+    """
+
+    name: str
+    public_key: PublicKey
+    number: int
+    groups: tuple[str, ...]
+    created_at: float
+    kind: Kind = Kind.MEMBER
+    role: Role = Role.MEMBER
+    preshared_key: PresharedKey | None = field(default=None, repr=False)
+    proven: bool = False
+    invitation: PublicKey | None = None
+    endpoint: Endpoint | None = None
+    next_key: PublicKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """A join link that is out, known by its one-time public key; `expires_at` is unix time.
+
+    `uses` are left. `name` is None where the joiner chooses.
+    """
+
+    enrol_key: PublicKey
+    preshared_key: PresharedKey = field(repr=False)
+    address: IPv4Address
+    expires_at: float
+    name: str | None = None
+    groups: tuple[str, ...] = (DEFAULT_GROUP,)
+    role: Role = Role.MEMBER
+    uses: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A key that must never come back; `at` is unix time."""
+
+    public_key: PublicKey
+    name: str
+    at: float
+
+
+Fact = Network | Member | Invitation | Revoked
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Store a fact, in place of the one with the same identity."""
+
+    fact: Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Forget a fact."""
+
+    fact: Member | Invitation
+
+
+Change = Put | Remove
+
+
+class Membership:
+    """All facts of one network, and the rules over them. Times are unix time, in seconds."""
+
+    def __init__(self, facts: Iterable[Fact]) -> None:
+        """From what a store holds; ValueError when there is no network among it."""
+        self.members: dict[PublicKey, Member] = {}
+        self.invitations: dict[PublicKey, Invitation] = {}
+        self.revoked: dict[PublicKey, Revoked] = {}
+        network: Network | None = None
+        for fact in facts:
+            match fact:
+                case Network():
+                    network = fact
+                case Member():
+                    self.members[fact.public_key] = fact
+                case Invitation():
+                    self.invitations[fact.enrol_key] = fact
+                case Revoked():
+                    self.revoked[fact.public_key] = fact
+        if network is None:
+            raise ValueError("there is no network in the store")
+        self.network = network
+
+    def apply(self, changes: Iterable[Change]) -> None:
+        """Take over changes that have been stored."""
+        for change in changes:
+            match change:
+                case Put(Network() as network):
+                    self.network = network
+                case Put(Member() as member):
+                    for key in [key for key, other in self.members.items() if other.number == member.number]:
+                        del self.members[key]
+                    self.members[member.public_key] = member
+                case Put(Invitation() as invitation):
+                    self.invitations[invitation.enrol_key] = invitation
+                case Put(Revoked() as revoked):
+                    self.revoked[revoked.public_key] = revoked
+                case Remove(Member() as member):
+                    self.members.pop(member.public_key, None)
+                case Remove(Invitation() as invitation):
+                    self.invitations.pop(invitation.enrol_key, None)
+
+    # Commands
+
+    def invite(
+        self,
+        secret: bytes,
+        now: float,
+        name: str | None = None,
+        groups: tuple[str, ...] = (DEFAULT_GROUP,),
+        role: Role = Role.MEMBER,
+        uses: int = 1,
+        lifetime: float = INVITATION_LIFETIME,
+    ) -> tuple[list[Change], JoinLink]:
+        """An invitation under a fresh random `secret` of 16 bytes.
+
+        LocalError for a bad or taken name; ValueError when the secret's address is in use: draw another.
+        """
+        assert len(secret) == SECRET_SIZE
+        if name is not None:
+            self._check_free(name)
+            if uses != 1:
+                raise LocalError("an invitation with a name is for one use: leave the name or --uses out")
+        address = enrol_address(secret)
+        if any(invitation.address == address for invitation in self.invitations.values()):
+            raise ValueError("enrolment address in use")
+        invitation = Invitation(
+            enrol_private_key(secret).public_key(),
+            member_preshared_key(secret),
+            address,
+            now + lifetime,
+            name,
+            groups,
+            role,
+            uses,
+        )
+        link = JoinLink(self.network.endpoints, self.network.private_key.public_key(), secret)
+        return [Put(invitation)], link
+
+    def enrol(self, source: IPv4Address, key: PublicKey, name: str | None, now: float) -> tuple[list[Change], Member]:
+        """Make the owner of `key`, who speaks from an invitation's address, a member.
+
+        The same key again is given the same member: a lost reply costs nothing. RemoteError says why not.
+        """
+        invitation = next((i for i in self.invitations.values() if i.address == source), None)
+        if invitation is None or now >= invitation.expires_at:
+            raise RemoteError("the invitation has expired or was used up: ask for another")
+        enrolled = self.members.get(key)
+        if enrolled is not None and enrolled.invitation == invitation.enrol_key:
+            return [], enrolled
+        taken = key == self.network.private_key.public_key() or key in self.revoked or key in self.invitations
+        if enrolled is not None or taken:
+            raise RemoteError("this key cannot be enrolled: join again with a new one")
+        if invitation.uses <= 0:
+            raise RemoteError("the invitation has expired or was used up: ask for another")
+        chosen = invitation.name or name
+        if chosen is None:
+            raise RemoteError("the invitation names nobody: join with --name NAME")
+        try:
+            self._check_free(chosen, but=invitation)
+            number, network = self._allocate()
+        except LocalError as error:
+            raise RemoteError(str(error)) from error
+        member = Member(
+            chosen,
+            key,
+            number,
+            invitation.groups,
+            now,
+            role=invitation.role,
+            preshared_key=invitation.preshared_key,
+            invitation=invitation.enrol_key,
+        )
+        used = replace(invitation, uses=invitation.uses - 1)
+        return [Put(network), Put(member), Put(used)], member
+
+    def prove(self, key: PublicKey) -> list[Change]:
+        """A handshake with a member's own key completed: it holds the key, and a used-up invitation goes."""
+        member = self.members.get(key)
+        if member is None or member.proven:
+            return []
+        changes: list[Change] = [Put(replace(member, proven=True, invitation=None))]
+        invitation = None if member.invitation is None else self.invitations.get(member.invitation)
+        if invitation is not None and invitation.uses <= 0:
+            changes.append(Remove(invitation))
+        return changes
+
+    def add_device(
+        self,
+        name: str,
+        key: PublicKey,
+        preshared_key: PresharedKey,
+        now: float,
+        groups: tuple[str, ...] = (DEFAULT_GROUP,),
+    ) -> tuple[list[Change], Member]:
+        """Add a stock WireGuard device; LocalError when name or key is taken."""
+        self._check_free(name)
+        if key in self.members or key in self.revoked or key == self.network.private_key.public_key():
+            raise LocalError(f"the key {key} is known already: make a new one on the device")
+        number, network = self._allocate()
+        device = Member(name, key, number, groups, now, kind=Kind.DEVICE, preshared_key=preshared_key, proven=True)
+        return [Put(network), Put(device)], device
+
+    def rename(self, name: str, new_name: str) -> list[Change]:
+        """Give a member another name; LocalError when there is no such member, or the name is taken."""
+        member = self.by_name(name)
+        if name == new_name:
+            return []
+        self._check_free(new_name)
+        return [Put(replace(member, name=new_name))]
+
+    def set_endpoint(self, name: str, endpoint: Endpoint | None) -> list[Change]:
+        """Fix a member's public endpoint, or (None) let it be learnt again."""
+        return [Put(replace(self.by_name(name), endpoint=endpoint))]
+
+    def revoke(self, name: str, now: float) -> tuple[list[Change], list[PublicKey]]:
+        """Take the member or invitation of that name away for good; the keys that go. LocalError without one."""
+        gone: list[Change] = []
+        keys: list[PublicKey] = []
+        for invitation in self.invitations.values():
+            if invitation.name == name:
+                gone.append(Remove(invitation))
+                keys.append(invitation.enrol_key)
+        member = next((member for member in self.members.values() if member.name == name), None)
+        if member is not None:
+            theirs = [member.public_key] if member.next_key is None else [member.public_key, member.next_key]
+            gone += [Remove(member), *(Put(Revoked(key, name, now)) for key in theirs)]
+            keys += theirs
+        if not gone:
+            raise LocalError(f"there is no member or invitation {name!r}: `wgdisco registry list` shows them")
+        return gone, keys
+
+    def expire(self, now: float) -> list[Change]:
+        """Forget invitations whose time is over, and members that were enrolled and never proved their key."""
+        changes: list[Change] = []
+        for invitation in self.invitations.values():
+            if now >= invitation.expires_at:
+                changes.append(Remove(invitation))
+                changes += [
+                    Remove(member)
+                    for member in self.members.values()
+                    if not member.proven and member.invitation == invitation.enrol_key
+                ]
+        return changes
+
+    # Questions
+
+    def by_name(self, name: str) -> Member:
+        """The member of that name; LocalError when there is none."""
+        for member in self.members.values():
+            if member.name == name:
+                return member
+        raise LocalError(f"there is no member {name!r}: `wgdisco registry list` shows them")
+
+    def by_address(self, address: IPv4Address | IPv6Address) -> Member | None:
+        """Whose own address this is: inside the tunnel the source address is the identity."""
+        return next((m for m in self.members.values() if address in self.network.addresses(m.number)), None)
+
+    def visible_to(self, member: Member) -> tuple[Member, ...]:
+        """Proven members and devices that share a group with `member`, itself left out, in the order they came."""
+        groups = set(member.groups)
+        others = (other for other in self.members.values() if other.number != member.number and other.proven)
+        return tuple(other for other in others if groups.intersection(other.groups))
+
+    def allowed_ips(self, member: Member) -> tuple[IPNetwork, ...]:
+        """A member's own two addresses."""
+        return tuple(ip_network(address) for address in self.network.addresses(member.number))
+
+    def device_config(self) -> DeviceConfig:
+        """What the registry's device is to be: every member, device and live invitation a peer."""
+        peers = [
+            PeerConfig(member.public_key, member.preshared_key, member.endpoint, self.allowed_ips(member))
+            for member in self.members.values()
+        ]
+        peers += [
+            PeerConfig(invitation.enrol_key, None, None, (ip_network(invitation.address),))
+            for invitation in self.invitations.values()
+        ]
+        return DeviceConfig(self.network.private_key, self.network.listen_port, 0, tuple(peers))
+
+    # Inside
+
+    def _check_free(self, name: str, but: Invitation | None = None) -> None:
+        check_member_name(name)
+        if any(member.name == name for member in self.members.values()):
+            raise LocalError(f"there is a member {name!r} already: revoke it first, or choose another name")
+        if any(invitation.name == name and invitation != but for invitation in self.invitations.values()):
+            raise LocalError(f"{name!r} is invited already: revoke that first, or choose another name")
+
+    def _allocate(self) -> tuple[int, Network]:
+        """A free host number, and the network that has moved past it; LocalError when there is none left."""
+        used = {member.number for member in self.members.values()}
+        last = self.network.prefix4.num_addresses - 2
+        first = REGISTRY_HOST_NUMBER + 1
+        size = last - first + 1
+        for step in range(size):
+            number = first + (self.network.next_host - first + step) % size
+            if number not in used:
+                following = number + 1 if number < last else first
+                return number, replace(self.network, next_host=following)
+        raise LocalError(f"all {size} addresses of {self.network.prefix4} are in use: revoke members that are gone")
