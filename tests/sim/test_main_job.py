@@ -220,6 +220,13 @@ def test_a_fifth_of_all_packets_lost(pair, seed):
     assert them.lost_pings(300) <= 180
 
 
+def test_loss_costs_seconds_and_not_keepalive_intervals():
+    """A lost confirmation once left the registry ignorant for 25 s, and half of these runs took longer than 17 s."""
+    times = sorted(home(seed, loss=0.2).until_direct(60.0) or 60.0 for seed in range(41))
+    assert times[20] < 12.0
+    assert times[-1] < 45.0
+
+
 def test_an_outage_of_ten_minutes():
     them = home()
     assert them.until_direct(5.0) is not None

@@ -36,6 +36,9 @@ MAX_FAN_OUT = 8
 MANAGED_GAP = 0.025
 RESPONSE_CACHE_TIME = 10.0
 RESPONSE_CACHE_USES = 8
+# When our first packet in a new session is said again while nothing has come back in it, in seconds: until it arrives
+# the other side can neither send nor tell that we are here, and the next packet may be a persistent keepalive away.
+CONFIRMATION_PAUSES = (0.5, 1.0, 2.0)
 
 _KEEPALIVE = Burst(b"", 0)
 _TIMESTAMP_STEP = 1 << 24  # nanoseconds: the whitening of TAI64N (rule H8)
@@ -109,6 +112,8 @@ class Peer:
         self._staged: deque[tuple[bytes, float]] = deque()
         self._pending: _Pending | None = None
         self._answered: _Answered | None = None
+        self._unconfirmed: Session | None = None
+        self._confirmations = 0
         self._fan_out: tuple[Endpoint, ...] = ()
         self._seen_from: Endpoint | None = None
         self._handshake_sent_at: float | None = None
@@ -241,6 +246,9 @@ class Peer:
         self._handshake_complete(source, now)
         if not self._flush_staged(now):
             self._send_keepalive(now)
+        if self.managed:
+            self._unconfirmed, self._confirmations = session, 0
+            self.timers.confirmation_sent(now, CONFIRMATION_PAUSES[0])
 
     def consume_cookie(self, reply: CookieReply, now: float) -> None:
         """Keep a cookie for the next retry; it moves no endpoint and is no sign of life (rules C6 and C7)."""
@@ -265,6 +273,9 @@ class Peer:
                 self._free(dropped)
         self._authenticated(len(datagrams.data), source, now)
         self._note_path(source, now)
+        if session is self._unconfirmed:
+            self._unconfirmed = None
+            self.timers.confirmation_seen()
         if confirmed is not None:
             self._handshake_complete(source, now)
             if not self._flush_staged(now) and (self._staged or self.managed):
@@ -358,7 +369,19 @@ class Peer:
         else:
             self._begin_handshake(now)
 
+    def _confirm_again(self, session: Session, now: float) -> None:
+        self._confirmations += 1
+        if session is self._sessions.current and session.is_usable(now):
+            self._transmit(session, _KEEPALIVE, now)
+        if self._confirmations < len(CONFIRMATION_PAUSES):
+            self.timers.confirmation_sent(now, CONFIRMATION_PAUSES[self._confirmations])
+        else:
+            self._unconfirmed = None
+
     def _retransmit(self, now: float) -> None:
+        if self._unconfirmed is not None:
+            self._confirm_again(self._unconfirmed, now)
+            return
         if self.endpoint is None:
             self.unanswered_since = None  # who initiated to several endpoints decides about the next attempt
             return
@@ -388,6 +411,7 @@ class Peer:
         if private is None or shared is None:
             return None
         self._forget_pending()
+        self._unconfirmed = None
         index = self._local.new_index(self)
         ephemeral = self._local.random_bytes(32)
         made = noise.create_initiation(private, self.key, shared, ephemeral, index, self._next_timestamp())
@@ -452,6 +476,7 @@ class Peer:
     def _clear_keys(self) -> None:
         self._forget_pending()
         self._answered = None
+        self._unconfirmed = None
         self._rekey_tried = None
         for session in self._sessions.clear():
             self._free(session)
