@@ -4,7 +4,9 @@ Alice and Bob know each other's keys and the registry's endpoint. Their handshak
 zone; each finds the other there, and both open their NATs towards each other.
 """
 
+import random
 from dataclasses import dataclass
+from ipaddress import ip_address
 from itertools import combinations_with_replacement
 
 import pytest
@@ -12,8 +14,8 @@ import pytest
 from tests.sim.daemons import DNS_PORT, Member, Registry
 from tests.sim.host import Host, place
 from tests.sim.nat import PUBLIC, TYPES, Gateway, NatType
-from tests.sim.network import Network
-from wgdisco.api import PathWord, Reason
+from tests.sim.network import Datagram, Network
+from wgdisco.api import Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.nat import can_punch
 from wgdisco.peer.agent import Found, PathChanged
@@ -76,12 +78,14 @@ def world(
     inner_dns: bool = False,
     keepalive: int = 25,
     loss: float = 0.0,
+    inner: str = "10.9.0.",
+    ipv6: bool = False,
 ) -> World:
     """Alice joins, then Bob after `gap` seconds. The zone is asked for outside the tunnel, or inside."""
     network = Network(seed)
     network.loss = loss
-    hub = place(network, PUBLIC, 100, "10.9.0.254")
-    hosts = [place(network, nat_a, 1, "10.9.0.1"), place(network, nat_b, 2, "10.9.0.2")]
+    hub = place(network, PUBLIC, 100, f"{inner}254", ipv6=ipv6)
+    hosts = [place(network, nat, number, f"{inner}{number}", ipv6=ipv6) for number, nat in ((1, nat_a), (2, nat_b))]
     for host, other in (hosts, hosts[::-1]):
         hub.introduce(host)
         host.introduce(hub, endpoint=Endpoint(hub.address, 51820), persistent_keepalive=25)
@@ -134,6 +138,17 @@ def test_direct_whenever_the_second_one_joins(gap, inner_dns):
         took = home(seed, gap=gap, inner_dns=inner_dns).until_direct(10.0)
         assert took is not None
         assert took < 5.0
+
+
+@pytest.mark.parametrize("inner_dns", [False, True], ids=["zone outside", "zone inside the tunnel"])
+@pytest.mark.parametrize("inner", ["10.9.0.", "fd00:9::"], ids=["IPv4 inside", "IPv6 inside"])
+@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4 outside", "IPv6 outside"])
+def test_direct_in_either_family(inner, ipv6, inner_dns):
+    them = world(TYPES["firewall"], TYPES["firewall"], 3, inner=inner, ipv6=ipv6, inner_dns=inner_dns)
+    took = them.until_direct(10.0)
+    assert took is not None
+    assert took < 5.0
+    assert them.lost_pings(5) == 0
 
 
 def test_direct_means_that_the_registry_carries_nothing():
@@ -357,6 +372,8 @@ def test_a_member_that_goes_leaves_the_zone_and_comes_back():
     key = them.bob.host.private.public_key()
     assert [event.why for event in them.registry.told if isinstance(event, Withdrawn)] == ["silent too long"]
     assert key not in them.registry.responder.zone.instances
+    report = them.alice.agent.report(them.alice.host.status(them.bob.host))
+    assert report.endpoint_from == Origin.PACKET.value, "the zone says it no longer"
     assert them.alice.path(them.bob.host) is not PathWord.DIRECT
     them.bob.host.is_up = True
     them.bob.host._device_due()
@@ -380,6 +397,55 @@ def test_a_registry_that_was_down_is_found_again():
     them.run(300.0)
     them.registry.host.is_up = True
     assert them.until_direct(40.0) is not None
+
+
+# Garbage
+
+
+class Vandal:
+    """Sends rubbish, and what it overheard changed somewhere, to everybody, in its own name and in others'."""
+
+    def __init__(self, them: World, seed: int) -> None:
+        self.them = them
+        self.chance = random.Random(seed)
+        self.address = ip_address("203.0.113.66")
+        self.received: list[Datagram] = []
+        self.overheard: list[Datagram] = []
+        self.sent: set[Datagram] = set()
+        self.looked_at = 0
+        them.network.attach(self.address, self)
+        self._act()
+
+    def from_core(self, datagram: Datagram) -> None:
+        self.received.append(datagram)
+
+    def _act(self) -> None:
+        network, chance = self.them.network, self.chance
+        new = [crossing.datagram for crossing in network.crossings[self.looked_at :]]
+        self.overheard += [one for one in new if one not in self.sent and one.destination.address != self.address]
+        self.looked_at = len(network.crossings)
+        known = chance.choice(self.overheard[-20:])
+        data = bytearray(known.data if chance.random() < 0.7 else chance.randbytes(chance.randrange(200)))
+        if data and chance.random() < 0.8:
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        source = known.source if chance.random() < 0.5 else Endpoint(self.address, 9)
+        rubbish = Datagram(source, known.destination, bytes(data))
+        self.sent.add(rubbish)
+        network.carry(rubbish)
+        network.clock.at(network.now + 0.02, self._act)
+
+
+@pytest.mark.parametrize("inner_dns", [False, True], ids=["zone outside", "zone inside the tunnel"])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_vandal_in_the_core_prevents_nothing(seed, inner_dns):
+    them = home(seed, inner_dns=inner_dns, gap=0.1)
+    vandal = Vandal(them, seed)
+    assert them.until_direct(20.0) is not None
+    them.run(150.0)
+    assert them.is_direct()
+    assert them.lost_pings(5) == 0
+    assert all(sum(host.device.status().drops.values()) > 100 for host in (them.registry.host, them.alice.host))
+    assert {answer.source.port for answer in vandal.received} <= {DNS_PORT}, "WireGuard answers strangers nothing"
 
 
 def test_the_same_seed_tells_the_same_story():

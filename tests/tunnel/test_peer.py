@@ -373,6 +373,7 @@ def test_giving_up_drops_the_staged_packets_and_a_later_one_starts_afresh():
     wire.lose = lambda _sent: True
     alice.ping(bob)
     wire.run(150.0)
+    assert not alice.device._peers[bob.key]._staged
     mark = len(wire.log)
     packet = alice.ping(bob, 1)
     wire.run(60.0)
