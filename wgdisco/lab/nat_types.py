@@ -1,6 +1,6 @@
 """The lab's ten NAT types: the nft rules that make each, and what they amount to in the words of RFC 4787.
 
-The rules are in `nat_types/*.nft`; in them `wan` is the outside interface, and three words are filled in here.
+The rules are in `nat_types/*.nft`; in them `wan` is the outside interface and WAN_ADDRESS its address.
 """
 
 from dataclasses import dataclass
@@ -16,32 +16,31 @@ _ADF = FilteringBehavior.ADDRESS_DEPENDENT
 _APDF = FilteringBehavior.ADDRESS_AND_PORT_DEPENDENT
 
 
+# What an ordinary user may send the kernel in one go is limited; 4,000 elements are a third of it.
+_ELEMENTS_AT_ONCE = 4000
+
+
 @dataclass(frozen=True, slots=True)
 class NatType:
-    """One type. Where it `translates`, the host behind it has a private address; else a public one, routed to it."""
+    """One type. Where it `translates`, the host behind it has a private address; else a public one, routed to it.
+
+    `ports` are those it hands out where it chooses by itself: the values of the rules' map `ports`.
+    """
 
     name: str
     profile: NatProfile
     translates: bool = True
+    ports: range = range(0)
 
-    def rules(self, wan_address: IPv4Address) -> str:
-        """The nft rules of a NAT whose outside address is `wan_address`; empty where there is nothing to do."""
+    def transactions(self, wan_address: IPv4Address) -> list[str]:
+        """What `nft -f` is to load, in order, for a NAT whose outside address is `wan_address`."""
         text = resources.files("wgdisco.lab").joinpath("nat_types", f"{self.name}.nft").read_text(encoding="utf-8")
-        rules = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-        rules = rules.replace("WAN_ADDRESS", str(wan_address))
-        for word, (first, size) in _PORT_MAPS.items():
-            if word in rules:
-                rules = rules.replace(word, _port_map(first, size))
-        return rules + "\n"
-
-
-# word in the rules: first port, number of ports
-_PORT_MAPS = {"EIM_MAP": (20_000, 20_000), "SEQ_MAP": (30_000, 3_000)}
-
-
-def _port_map(first: int, size: int) -> str:
-    """A literal nft map from 0 … size-1 to ports: nft 1.0.6 does not byte-swap a port it computes."""
-    return "{ " + ", ".join(f"{index} : {first + index}" for index in range(size)) + " }"
+        loads = [text.replace("WAN_ADDRESS", str(wan_address))]
+        for start in range(0, len(self.ports), _ELEMENTS_AT_ONCE):
+            ports = self.ports[start : start + _ELEMENTS_AT_ONCE]
+            elements = ", ".join(f"{index} : {port}" for index, port in enumerate(ports, start))
+            loads.append(f"add element ip nat ports {{ {elements} }}\n")
+        return loads
 
 
 NAT_TYPES: dict[str, NatType] = {
@@ -52,9 +51,9 @@ NAT_TYPES: dict[str, NatType] = {
         NatType("full-cone", NatProfile(_EIM, _EIF)),
         NatType("address-restricted", NatProfile(_EIM, _ADF)),
         NatType("port-restricted", NatProfile(_EIM, _APDF)),
-        NatType("eim-other-port", NatProfile(_EIM, _APDF)),
+        NatType("eim-other-port", NatProfile(_EIM, _APDF), ports=range(20_000, 40_000)),
         NatType("open-input", NatProfile(_EIM, _APDF, burns=True)),
-        NatType("symmetric-sequential", NatProfile(_APDM, _APDF)),
+        NatType("symmetric-sequential", NatProfile(_APDM, _APDF), ports=range(30_000, 33_000)),
         NatType("symmetric-block", NatProfile(_APDM, _APDF)),
         NatType("symmetric-random", NatProfile(_APDM, _APDF)),
     )

@@ -77,8 +77,10 @@ def describe(said: Said, names: Mapping[str, str]) -> str | None:
             return (
                 f"punching towards {peer} at {_listed(endpoints)}" if endpoints else f"looking for {peer} in the zone"
             )
+        case "direct" if peer == "registry":
+            return f"reached the registry at {endpoint}"
         case "direct":
-            return f"{peer} answers from {endpoint}" + ("" if peer == "registry" else ": hole punched")
+            return f"{peer} answers from {endpoint}: hole punched"
         case "path":
             reason = said.fields.get("reason")
             return f"path to {peer} is {said.fields.get('path')}" + (f" ({reason})" if reason else "")

@@ -138,7 +138,8 @@ class Lab:
         _configure(self.hosts["registry"], _leaf_lines(REGISTRY_ADDRESSES, _REGISTRY_LINK))
         for side in self.sides.values():
             router = self.hosts[side.router]
-            _load(router, side.nat_type.rules(side.wan.ip))
+            for rules in side.nat_type.transactions(side.wan.ip):
+                _load(router, rules)
             inside = _link_lines("lan", "eth0", self.hosts[side.host], side.lan)
             _configure(router, [*_leaf_lines([side.wan.ip], side.core, "wan"), *inside], forwards=True)
             _configure(self.hosts[side.host], _leaf_lines([side.address.ip], side.lan))

@@ -278,6 +278,7 @@ def check_machine() -> None:
 
 
 def _refusal(reason: str) -> str:
+    reason = reason or "no reason given"
     if os.geteuid() == 0:
         return f"the lab needs namespaces, which this system refuses ({reason}): run it where root has CAP_SYS_ADMIN"
     return f"the lab needs namespaces, which this system refuses an ordinary user ({reason}): run this with sudo"

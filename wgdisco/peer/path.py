@@ -81,7 +81,8 @@ class Path:
         self.published: Endpoint | None = None
         self.last_known: Endpoint | None = None
         self.eager = keepalive > 0
-        self.state: State = Punching(now) if self.eager else Idle()
+        # The device begins by itself where it was given an endpoint and a keepalive: that is the first step done.
+        self.state: State = Punching(now, step=0 if configured is None else 1) if self.eager else Idle()
         self._actions: list[Action] = []
 
     # What happens
