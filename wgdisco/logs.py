@@ -36,7 +36,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info is not None:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return json.dumps(line, default=str)
 
 
 def configure(style: Style, verbose: bool = False) -> None:

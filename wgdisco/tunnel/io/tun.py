@@ -161,6 +161,8 @@ def _create_failure(error: OSError, name: str) -> str:
         return f"no permission to create interface {name}: run as root, or with the capability CAP_NET_ADMIN"
     if error.errno == errno.EBUSY:
         return f"interface {name} is in use by another program"
+    if error.errno == errno.ENOTTY:
+        return f"{TUN_PATH} is not the TUN device: make it with 'mknod {TUN_PATH} c 10 200'"
     if error.errno == errno.EINVAL:
         return f"interface {name} exists and is no TUN interface: choose another name, or delete it"
     return f"cannot create interface {name}: {error.strerror}"
