@@ -96,7 +96,7 @@ def _interface(told: Mapping[str, _Told]) -> _Told:
         interface = told["interface"]
     elif "conf" in told:
         conf = told["conf"]
-        interface = _Told(Path(conf.value).stem, f"{conf.where} {conf.value}")
+        interface = _Told(Path(conf.value).stem, f"{conf.where} {conf.value!r}")
     else:
         raise ConfigError("which network? give --conf FILE, or --interface NAME with a /etc/wgdisco/NAME.toml")
     name = interface.value
@@ -145,7 +145,7 @@ def _text(told: Mapping[str, _Told], name: str, example: str) -> _Told:
     found = told.get(name)
     if found is None:
         raise ConfigError(f"--{name} is missing: for example --{name} {example}")
-    if not isinstance(found.value, str) or not found.value.isprintable():
+    if not isinstance(found.value, str) or not found.value or not found.value.isprintable():
         raise ConfigError(f'{found.where}: write it as text, for example "{example}"')
     return found
 
