@@ -87,12 +87,15 @@ class ControlServer:
     async def close(self) -> None:
         """Take the socket away. Again does nothing."""
         listener, self._listener = self._listener, None
+        runner, self._runner = self._runner, None
         if listener is not None:
             self.path.unlink(missing_ok=True)
-            listener.close()
-        runner, self._runner = self._runner, None
-        if runner is not None:
-            await runner.cleanup()
+        try:
+            if runner is not None:
+                await runner.cleanup()
+        finally:
+            if listener is not None:
+                listener.close()
 
 
 def _make_directory(directory: Path) -> None:
