@@ -198,7 +198,9 @@ class TestWhereAMistakeIs:
             assert text.startswith(str(file))
             assert PRIVATE.rstrip("=") not in text
 
-    @pytest.mark.parametrize("name", ["", "..", ".", "a/b", "../../tmp/x", "sixteen-letters-x", "a b", "ä", "a\nb"])
+    @pytest.mark.parametrize(
+        "name", ["", "..", ".", "a/b", "../../tmp/x", "sixteen-letters-x", "all", "default", "a b", "ä", "a\nb"]
+    )
     def test_a_name_no_interface_can_have(self, conf, name):
         assert complaint(flags(conf, interface=name)).startswith(f"--interface: {name!r} cannot name an interface")
 

@@ -151,6 +151,10 @@ def _run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
         if expected is None:
             raise
         raise expected from None
+    finally:
+        # All is down: who asks once more only hurries the interpreter.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
     return 0
 
 

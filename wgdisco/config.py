@@ -4,7 +4,6 @@ This module alone reads files and environment. A wg-quick `.conf` holds keys and
 and may name the `.conf`. Every mistake is a ConfigError that names the file, line, flag or variable.
 """
 
-import re
 import socket
 import tomllib
 from collections.abc import Mapping
@@ -18,10 +17,10 @@ from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
+from wgdisco.tunnel.io.tun import check_name
 
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
-_INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 _VARIABLES = ("conf", "zone", "dns", "interface")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
@@ -99,12 +98,12 @@ def _interface(told: Mapping[str, _Told]) -> _Told:
         interface = _Told(Path(conf.value).stem, f"{conf.where} {conf.value!r}")
     else:
         raise ConfigError("which network? give --conf FILE, or --interface NAME with a /etc/wgdisco/NAME.toml")
-    name = interface.value
-    if not isinstance(name, str) or not _INTERFACE_NAME.fullmatch(name) or name in {".", ".."}:
-        raise ConfigError(
-            f"{interface.where}: {name!r} cannot name an interface (1 to 15 letters, digits or _=+.-):"
-            " give --interface NAME"
-        )
+    if not isinstance(interface.value, str):
+        raise ConfigError(f"{interface.where}: write it as text")
+    try:
+        check_name(interface.value)
+    except ConfigError as error:
+        raise ConfigError(f"{interface.where}: {error}; give --interface NAME") from error
     return interface
 
 

@@ -25,6 +25,8 @@ _IFF_NO_PI = 0x1000
 _IFREQ = struct.Struct("16sH22x")
 
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+# Path components, and what the kernel keeps for itself under /proc/sys/net
+_NO_NAMES = frozenset({".", "..", "all", "default"})
 _MAX_PACKET = 65535
 
 
@@ -112,7 +114,7 @@ class Tun:
 
 def check_name(name: str) -> None:
     """Raise ConfigError unless `name` can be an interface's (the names wg-quick allows, rule Q1)."""
-    if not _NAME.fullmatch(name) or name in (".", ".."):
+    if not _NAME.fullmatch(name) or name in _NO_NAMES:
         raise ConfigError(f"{name!r} cannot name an interface: use 1 to 15 of the characters a-z A-Z 0-9 _ = + . -")
 
 
