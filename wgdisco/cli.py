@@ -152,10 +152,14 @@ def _run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
             raise
         raise expected from None
     finally:
-        # All is down: who asks once more only hurries the interpreter.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
     return 0
+
+
+def _ignore_signals() -> None:
+    """All is down, and who asks once more would only make the interpreter complain on its way out."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _first_expected(group: BaseExceptionGroup[BaseException]) -> WgdiscoError | None:
@@ -222,5 +226,6 @@ def main() -> int:
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
+        _ignore_signals()
         return 130
     return code

@@ -323,7 +323,7 @@ def test_stopped_at_any_early_moment_it_leaves_nothing(network, name, number):
             _, said = daemon.communicate(timeout=10)
         ends.add(daemon.returncode)
         # Python itself, before any line of ours runs, tells of a Ctrl-C in its own way.
-        assert "Traceback" not in said or said.rstrip().endswith("KeyboardInterrupt")
+        assert "Traceback" not in said or "KeyboardInterrupt" in said.splitlines()[-1]
         assert "never awaited" not in said
         assert what_there_is(host) == before
     assert 0 in ends

@@ -1,5 +1,7 @@
 """The zone inside the tunnel: members ask through WireGuard, and nobody else is answered."""
 
+import re
+
 import pytest
 
 from tests.system.network import PROGRAM, TUNNEL, ZONE, Network
@@ -14,10 +16,14 @@ PUBLIC = "198.51.100.10"
 @pytest.fixture(scope="module")
 def connected():
     with Lab() as lab, Network(lab) as network:
-        network.start("registry", "--dns", INSIDE)
+        # A list of peers that all share, as people keep it, has the member's own key too.
+        alice = lab.hosts["alice"]
+        own = f"[Peer]\nPublicKey = {network.keys['alice']}\nEndpoint = 192.0.2.10:51820\nPersistentKeepalive = 25\n"
+        alice.write_file("/run/lab/alice.conf", alice.run(["cat", "/run/lab/alice.conf"]).stdout + own)
+        network.start("registry", "-v", "--dns", INSIDE)
         network.wait("registry", "started")
         for host in ("alice", "bob"):
-            network.start(host, "--dns", INSIDE)
+            network.start(host, "-v", "--dns", INSIDE)
         network.wait("alice", "direct", "bob")
         network.wait("bob", "direct", "alice")
         yield network
@@ -59,6 +65,24 @@ def test_nothing_answers_on_the_public_address(connected, host, transport):
 def test_the_server_listens_inside_and_nowhere_else(connected):
     listening = connected.lab.hosts["registry"].run(["ss", "-Hltun", "sport", "=", ":53"]).stdout
     assert sorted(line.split()[4] for line in listening.splitlines()) == [INSIDE, INSIDE]
+
+
+def test_nobody_is_a_peer_of_himself_and_nothing_goes_wrong_in_silence(connected):
+    assert str(connected.keys["alice"]) not in {peer["public_key"] for peer in connected.status("alice")["peers"]}
+    wrong = [said.fields for said in connected.timeline.said if said.fields.get("level") not in {"debug", "info"}]
+    assert wrong == []
+
+
+def test_no_secret_is_ever_said(connected):
+    heard = repr([said.fields for said in connected.timeline.said])
+    for name in TUNNEL:
+        host = connected.lab.hosts[name]
+        secret = re.findall(r"PrivateKey = (\S+)", host.run(["cat", f"/run/lab/{name}.conf"]).stdout)[0]
+        status = host.run([*PROGRAM, "status"]).stdout + str(connected.status(name))
+        arguments = host.run(["sh", "-c", "cat /proc/[0-9]*/cmdline"]).stdout
+        assert str(connected.keys[name]) in status
+        assert "wgdisco" in arguments
+        assert secret not in heard + status + arguments
 
 
 def test_a_member_that_begins_before_the_registry_finds_it_when_it_comes():
