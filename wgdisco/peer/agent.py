@@ -177,7 +177,7 @@ class Agent:
 
     def all_live(self) -> bool:
         """Whether every peer that is wanted is reached."""
-        return all(isinstance(path.state, Live) or path.word() is PathWord.IDLE for path in self._paths.values())
+        return not any(isinstance(path.state, Punching) for path in self._paths.values())
 
     def report(self, status: PeerStatus) -> PeerReport:
         """One peer for the status output."""

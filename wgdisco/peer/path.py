@@ -9,6 +9,7 @@
 A path that works is left alone: what the zone says meanwhile is kept for when it stops working.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from wgdisco.api import Origin, PathWord, Reason
@@ -141,11 +142,12 @@ class Path:
         return False
 
     def handle_timer(self, now: float) -> None:
-        """Send the next initiation when it is due."""
+        """Send the next initiation when it is due; what was missed (a suspend) is not made up for."""
         due = self.get_timer()
         if due is None or now < due or not isinstance(self.state, Punching):
             return
-        self.state = Punching(self.state.since, self.state.step + 1)
+        since, step = self.state.since, self.state.step
+        self.state = Punching(since, max(step + 1, _steps_within(now - since)))
         self._initiate()
 
     def get_timer(self) -> float | None:
@@ -210,3 +212,9 @@ class Path:
 
     def _initiate(self) -> None:
         self._actions.append(Initiate(self.key, self.candidates()))
+
+
+def _steps_within(elapsed: float) -> int:
+    """How many initiations are due within `elapsed` seconds from the begin of punching."""
+    steady = elapsed - PUNCH_OFFSETS[-1]
+    return bisect_right(PUNCH_OFFSETS, elapsed) if steady < 0 else len(PUNCH_OFFSETS) + int(steady // PUNCH_INTERVAL)

@@ -20,7 +20,7 @@ from wgdisco.errors import LocalError
 from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.events import DeviceGone
-from wgdisco.tunnel.io.control import ControlServer
+from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.engine import Engine, boot_time
 from wgdisco.tunnel.io.interface import tunnel_interface
 
@@ -42,6 +42,7 @@ async def run(
     version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
+    await refuse_second_daemon(interface)
     async with tunnel_interface(interface, conf) as engine:
         registry = _Registry(engine, conf, zone, exact, publish_self, self_endpoint, version)
         server = DnsServer(registry.responder)
