@@ -91,9 +91,16 @@ class Path:
         """The zone has this endpoint for the peer, or (None) has it no longer."""
         if endpoint == self.published:
             return
+        is_move = self.published is not None and endpoint is not None
         self.published = endpoint
-        if endpoint is not None and isinstance(self.state, Punching):
-            self._punch(now)
+        match self.state:
+            case Punching() if endpoint is not None:
+                self._punch(now)
+            case Live(current, _) if is_move and endpoint is not None and endpoint != current:
+                # Idle tunnels would notice only at the next rekey. Whichever answers first is in use afterwards.
+                self._actions.append(Initiate(self.key, (current, endpoint)))
+            case _:
+                pass
 
     def restart(self, now: float) -> None:
         """Shake hands anew, since the other side has forgotten us."""

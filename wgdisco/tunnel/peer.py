@@ -4,7 +4,7 @@ A peer is told things and leaves what follows in `outbox` and `events`, which it
 device share is a `Local`.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,15 +20,15 @@ from wgdisco.tunnel.messages import (
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
     MINIMUM_INITIATION_GAP,
-    REKEY_ATTEMPT_TIME,
     REKEY_TIMEOUT,
     RESPONSE,
     RESPONSE_SIZE,
-    STAGED_PACKETS,
     CookieReply,
     Response,
 )
 from wgdisco.tunnel.session import Session, SessionSlots
+from wgdisco.tunnel.staged import StagedPackets
+from wgdisco.tunnel.tai64n import Timestamps
 from wgdisco.tunnel.timers import Timer, Timers
 
 # What managed peers may do beyond the letter (formats.md, Backend)
@@ -41,9 +41,6 @@ RESPONSE_CACHE_USES = 8
 CONFIRMATION_PAUSES = (0.5, 1.0, 2.0)
 
 _KEEPALIVE = Burst(b"", 0)
-_TIMESTAMP_STEP = 1 << 24  # nanoseconds: the whitening of TAI64N (rule H8)
-_TAI_BASE = 0x400000000000000A
-_NANO = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -109,7 +106,7 @@ class Peer:
         self._local = local
         self._cookies = CookieJar(key)
         self._sessions = SessionSlots()
-        self._staged: deque[tuple[bytes, float]] = deque()
+        self._staged = StagedPackets()
         self._pending: _Pending | None = None
         self._answered: _Answered | None = None
         self._unconfirmed: Session | None = None
@@ -120,7 +117,7 @@ class Peer:
         self._initiation_sent_at: float | None = None
         self._initiation_consumed_at: float | None = None
         self._greatest_timestamp = b""
-        self._sent_timestamp_ns = 0
+        self._timestamps = Timestamps()
         self._rekey_tried: Session | None = None
         self._shared: bytes | None = None
         self.refresh_static()
@@ -335,11 +332,9 @@ class Peer:
     def _stage(self, packets: Burst, now: float) -> None:
         if not self._staged:
             self.events.append(PeerWanted(self.key, now))
-        for packet in packets.rows():
-            if len(self._staged) == STAGED_PACKETS:
-                self._staged.popleft()
-                self._local.drops[Drop.STAGED_OVERFLOW] += 1
-            self._staged.append((bytes(packet), now))
+        given_up = self._staged.add(packets, now)
+        if given_up:
+            self._local.drops[Drop.STAGED_OVERFLOW] += given_up
 
     def _flush_staged(self, now: float) -> bool:
         """Send what is staged and not too old to matter; whether anything was sent."""
@@ -347,11 +342,9 @@ class Peer:
         if session is None or not session.is_usable(now):
             return False
         sent = False
-        while self._staged:
-            packet, at = self._staged.popleft()
-            if now - at <= REKEY_ATTEMPT_TIME:
-                self._transmit(session, Burst.of(packet), now)
-                sent = True
+        for packets in self._staged.take(now):
+            self._transmit(session, packets, now)
+            sent = True
         return sent
 
     def _transmit(self, session: Session, packets: Burst, now: float) -> None:
@@ -414,7 +407,8 @@ class Peer:
         self._unconfirmed = None
         index = self._local.new_index(self)
         ephemeral = self._local.random_bytes(32)
-        made = noise.create_initiation(private, self.key, shared, ephemeral, index, self._next_timestamp())
+        timestamp = self._timestamps.next(self._local.unix_time())
+        made = noise.create_initiation(private, self.key, shared, ephemeral, index, timestamp)
         if made is None:
             del self._local.indices[index]
             return None
@@ -426,14 +420,6 @@ class Peer:
         self._handshake_sent_at = now
         self.timers.handshake_initiated(now, self._local.jitter())
         return self._pending
-
-    def _next_timestamp(self) -> bytes:
-        """12 bytes TAI64N: whitened unix time, and always later than the last (rule H8)."""
-        stamp = max(self._sent_timestamp_ns + _TIMESTAMP_STEP, int(self._local.unix_time() * _NANO))
-        seconds, nanoseconds = divmod(stamp, _NANO)
-        nanoseconds &= ~(_TIMESTAMP_STEP - 1)
-        self._sent_timestamp_ns = seconds * _NANO + nanoseconds
-        return (_TAI_BASE + seconds).to_bytes(8, "big") + nanoseconds.to_bytes(4, "big")
 
     def _output_initiation(self, pending: _Pending, endpoints: tuple[Endpoint, ...], now: float) -> None:
         self._initiation_sent_at = now

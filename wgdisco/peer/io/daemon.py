@@ -40,7 +40,7 @@ ADDRESSES_EVERY = 30
 
 async def run(*, interface: str, conf: TunnelConf, zone: ZoneNames, dns: Endpoint, version: str) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
-    async with tunnel_interface(interface, conf, managed=True) as device:
+    async with tunnel_interface(interface, conf) as device:
         LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
         member = _Member(device, conf, zone, dns, version)
         control = ControlServer(interface, member.report)

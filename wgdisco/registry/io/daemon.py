@@ -42,7 +42,7 @@ async def run(
     version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
-    async with tunnel_interface(interface, conf, managed=False) as engine:
+    async with tunnel_interface(interface, conf) as engine:
         registry = _Registry(engine, conf, zone, exact, publish_self, self_endpoint, version)
         server = DnsServer(registry.responder)
         control = ControlServer(interface, registry.report)
