@@ -9,7 +9,7 @@ demo:
 
 test:
 	@scripts/setup test
-	.venv/bin/python -m pytest -m "not soak" $(ARGS)
+	.venv/bin/python -m pytest $(ARGS)
 
 soak:
 	@scripts/setup test

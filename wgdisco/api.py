@@ -86,12 +86,17 @@ class StatusReport:
         """Read the object; ValueError when it is of another schema or lacks a field."""
         if not isinstance(data, dict) or data.get("schema") != SCHEMA:
             raise ValueError("the daemon speaks another version of the status format: restart it")
-        fields = {name: value for name, value in data.items() if name in cls.__dataclass_fields__}
         try:
-            fields["peers"] = [PeerReport(**peer) for peer in fields["peers"]]
+            fields = _known(cls, data)
+            fields["peers"] = [PeerReport(**_known(PeerReport, peer)) for peer in fields["peers"]]
             return cls(**fields)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"the daemon's status is incomplete: {error}") from error
+
+
+def _known(report: type[PeerReport] | type[StatusReport], data: Any) -> dict[str, Any]:
+    """What this version knows of an object; a later one may tell more under the same schema."""
+    return {name: value for name, value in data.items() if name in report.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NoReturn
 
 from wgdisco import config, logs
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
@@ -27,9 +27,15 @@ def program_version() -> str:
         return "source"
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for every other mistake."""
+        self.exit(ConfigError.exit_code, f"wgdisco: {message} (see `{self.prog} --help`)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
-    parser = argparse.ArgumentParser(prog="wgdisco", description="Connect WireGuard peers behind NATs.")
+    parser = _Parser(prog="wgdisco", description="Connect WireGuard peers behind NATs.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     registry = verbs.add_parser("registry", help="the public side: learns endpoints, publishes them by DNS-SD")
@@ -84,7 +90,7 @@ def _registry_run(args: argparse.Namespace) -> int:
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
     return _run_daemon(
-        daemon.run(
+        lambda: daemon.run(
             interface=settings.interface,
             conf=settings.conf,
             zone=settings.zone,
@@ -103,7 +109,7 @@ def _join(args: argparse.Namespace) -> int:
     from wgdisco.peer.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
     return _run_daemon(
-        daemon.run(
+        lambda: daemon.run(
             interface=settings.interface,
             conf=settings.conf,
             zone=settings.zone,
@@ -118,33 +124,72 @@ def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 
-def _run_daemon(daemon: Coroutine[Any, Any, None]) -> int:
-    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down."""
+def _run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down.
+
+    A second signal does not interrupt the taking down. What fails in a task of the daemon is raised as if there were
+    no task group around it.
+    """
 
     async def supervise() -> None:
-        task = asyncio.ensure_future(daemon)
+        task = asyncio.ensure_future(daemon())
+
+        def stop() -> None:
+            if not task.cancelling():
+                task.cancel()
+
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, stop)
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    asyncio.run(supervise())
+    try:
+        asyncio.run(supervise())
+    except BaseExceptionGroup as group:
+        expected = _first_expected(group)
+        if expected is None:
+            raise
+        raise expected from None
+    finally:
+        _ignore_signals()
     return 0
+
+
+def _ignore_signals() -> None:
+    """All is down, and who asks once more would only make the interpreter complain on its way out."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _first_expected(group: BaseExceptionGroup[BaseException]) -> WgdiscoError | None:
+    """The error of ours in a group that holds nothing else; None when there is a bug among them."""
+    ours, others = group.split(WgdiscoError)
+    if ours is None or others is not None:
+        return None
+    error: BaseException = ours
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, WgdiscoError)
+    return error
 
 
 def _status(args: argparse.Namespace) -> int:
     from wgdisco.status import render_status  # noqa: PLC0415  only for this verb
     from wgdisco.tunnel.io import control  # noqa: PLC0415  only for this verb
 
-    interfaces = [args.interface] if args.interface else control.running_interfaces()
-    if not interfaces:
-        raise NotRunningError("no wgdisco daemon runs here: start `wgdisco join` or `wgdisco registry run`")
-
     async def fetch() -> list[Any]:
-        return [await control.fetch_status(interface) for interface in interfaces]
+        if args.interface:
+            return [await control.fetch_status(args.interface)]
+        found = []
+        for interface in control.running_interfaces():
+            with contextlib.suppress(NotRunningError):  # the socket of a daemon that was killed
+                found.append(await control.fetch_status(interface))
+        return found
 
     reports = asyncio.run(fetch())
+    if not reports:
+        raise NotRunningError("no wgdisco daemon runs here: start `wgdisco join` or `wgdisco registry run`")
     if args.output == "json":
         print(json.dumps({"schema": 1, "interfaces": [report.to_json() for report in reports]}, indent=2))
     else:
@@ -181,5 +226,6 @@ def main() -> int:
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
+        _ignore_signals()
         return 130
     return code

@@ -4,25 +4,27 @@ This module alone reads files and environment. A wg-quick `.conf` holds keys and
 and may name the `.conf`. Every mistake is a ConfigError that names the file, line, flag or variable.
 """
 
-import re
 import socket
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, parse_address
-from wgdisco.errors import ConfigError
+from wgdisco.errors import ConfigError, LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
+from wgdisco.tunnel.io.tun import check_name
 
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
-_INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
-_KEYS = frozenset({"conf", "zone", "dns", "interface", "self", "wgsd_exact"})
+_VARIABLES = ("conf", "zone", "dns", "interface")
+_KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
+# A key in base64
+_KEY_TEXT_SIZE = 44
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,14 @@ class RegistrySettings(Settings):
     self_endpoint: Endpoint | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A setting, and for messages where it was said: a flag, a variable, or a file and the name in it."""
+
+    value: Any
+    where: str
+
+
 def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """Settings of `wgdisco join`."""
     return _load(_merge(flags, environment))
@@ -52,32 +62,49 @@ def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setti
 def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> RegistrySettings:
     """Settings of `wgdisco registry run`."""
     told = _merge(flags, environment)
+    own = told.get("self", _Told(False, "--self"))
+    if not isinstance(own.value, (bool, str)):
+        raise ConfigError(f"{own.where}: write true, or the registry's own ADDRESS:PORT in quotes")
+    endpoint = _endpoint(own, None) if isinstance(own.value, str) and own.value else None
+    exact = told.get("wgsd_exact", _Told(False, "--wgsd-exact"))
+    if not isinstance(exact.value, bool):
+        raise ConfigError(f"{exact.where}: write true or false")
     base = _load(told)
-    own = told.get("self")
-    if own is not None and not isinstance(own, (bool, str)):
-        raise ConfigError("self: write true, or the registry's own ADDRESS:PORT")
-    endpoint = _endpoint("--self", own, None) if isinstance(own, str) and own else None
-    exact = told.get("wgsd_exact", False)
-    if not isinstance(exact, bool):
-        raise ConfigError("wgsd_exact: write true or false")
     return RegistrySettings(
-        base.interface, base.conf, base.zone, base.dns, exact, own is not None and own is not False, endpoint
+        base.interface, base.conf, base.zone, base.dns, exact.value, own.value is not False, endpoint
     )
 
 
-def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    told: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
-    for name in _KEYS - {"self", "wgsd_exact"}:
-        variable = environment.get(f"WGDISCO_{name.upper()}")
-        if variable:
-            told.setdefault(name, variable)
-    name = told.get("interface") or (Path(str(told["conf"])).stem if "conf" in told else "")
-    if not name:
-        raise ConfigError("which network? give --conf FILE, or --interface NAME with a /etc/wgdisco/NAME.toml")
-    for key, value in _read_toml(ETC / f"{name}.toml").items():
-        told.setdefault(key, value)
-    told.setdefault("interface", name)
+def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
+    told = {name: _Told(value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
+    for name in _VARIABLES:
+        variable = f"WGDISCO_{name.upper()}"
+        if environment.get(variable):
+            told.setdefault(name, _Told(environment[variable], variable))
+    interface = _interface(told)
+    path = ETC / f"{interface.value}.toml"
+    for name, value in _read_toml(path).items():
+        told.setdefault(name, _Told(value, f"{path}: {name}"))
+    told.setdefault("interface", interface)
     return told
+
+
+def _interface(told: Mapping[str, _Told]) -> _Told:
+    """The interface's name, which is that of the TOML file too: as told, or the stem of the `.conf`."""
+    if "interface" in told:
+        interface = told["interface"]
+    elif "conf" in told:
+        conf = told["conf"]
+        interface = _Told(Path(conf.value).stem, f"{conf.where} {conf.value!r}")
+    else:
+        raise ConfigError("which network? give --conf FILE, or --interface NAME with a /etc/wgdisco/NAME.toml")
+    if not isinstance(interface.value, str):
+        raise ConfigError(f"{interface.where}: write it as text")
+    try:
+        check_name(interface.value)
+    except ConfigError as error:
+        raise ConfigError(f"{interface.where}: {error}; give --interface NAME") from error
+    return interface
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -87,60 +114,78 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise ConfigError(f"cannot read it: {error.strerror}", str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError("not a text file", str(path)) from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not TOML: {error}", str(path)) from error
     unknown = sorted(set(values) - _KEYS)
     if unknown:
-        raise ConfigError(f"unknown setting {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}", str(path))
+        # Shown only where it can be no key that was pasted.
+        name = repr(unknown[0]) if len(unknown[0]) < _KEY_TEXT_SIZE - 1 else "there"
+        raise ConfigError(f"unknown setting {name}; known are {', '.join(sorted(_KEYS))}", str(path))
     return values
 
 
-def _load(told: Mapping[str, Any]) -> Settings:
-    for name, example in (("conf", "alice.conf"), ("zone", "example.com."), ("dns", "198.51.100.1:53")):
-        if not isinstance(told.get(name), str):
-            raise ConfigError(f"--{name} is missing: for example --{name} {example}")
-    interface = str(told["interface"])
-    if not _INTERFACE_NAME.fullmatch(interface) or interface in {".", ".."}:
-        raise ConfigError(
-            f"{interface!r} cannot name an interface (1 to 15 letters, digits or _=+.-): give --interface NAME"
-        )
+def _load(told: Mapping[str, _Told]) -> Settings:
+    conf, zone, dns = (
+        _text(told, name, example)
+        for name, example in (("conf", "alice.conf"), ("zone", "example.com."), ("dns", "198.51.100.1:53"))
+    )
+    interface = _interface(told).value
     try:
-        zone = ZoneNames.from_text(told["zone"])
+        names = ZoneNames.from_text(zone.value)
     except ValueError as error:
-        raise ConfigError(f"--zone: {error}") from error
-    return Settings(interface, read_conf(told["conf"]), zone, _endpoint("--dns", told["dns"], DNS_PORT))
+        raise ConfigError(f"{zone.where}: {error}") from error
+    server = _endpoint(dns, DNS_PORT)
+    return Settings(interface, read_conf(conf.value), names, server)
+
+
+def _text(told: Mapping[str, _Told], name: str, example: str) -> _Told:
+    found = told.get(name)
+    if found is None:
+        raise ConfigError(f"--{name} is missing: for example --{name} {example}")
+    if not isinstance(found.value, str) or not found.value or not found.value.isprintable():
+        raise ConfigError(f'{found.where}: write it as text, for example "{example}"')
+    return found
 
 
 def read_conf(path: str) -> TunnelConf:
-    """Read a wg-quick file, and look up the endpoints it gives by name."""
+    """Read the wg-quick file of a daemon, which has to have a private key, and look up the endpoints given by name."""
     try:
         text = Path(path).read_text()
     except UnicodeDecodeError as error:
         raise ConfigError("not a text file", path) from error
     except OSError as error:
         raise ConfigError(f"cannot read it: {error.strerror}", path) from error
-    return resolve_endpoints(parse_conf(text, path))
+    conf = parse_conf(text, path)
+    if conf.device.private_key is None:
+        raise ConfigError("it has no PrivateKey under [Interface]: make one with `wgdisco genkey`", path)
+    return conf.with_endpoints(_resolve(conf, path))
 
 
-def resolve_endpoints(conf: TunnelConf) -> TunnelConf:
-    """Fill in the endpoints that the `.conf` gives by host name."""
+def _resolve(conf: TunnelConf, path: str) -> dict[PublicKey, Endpoint]:
+    """Look up the endpoints that the `.conf` gives by host name: ConfigError for no such host, else LocalError."""
     found: dict[PublicKey, Endpoint] = {}
     for key, (host, port) in conf.endpoint_names.items():
+        where = f"Endpoint {host}:{port} of peer {key}"
         try:
             answers = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        except OSError as error:
-            raise ConfigError(f"endpoint {host}:{port} of peer {key}: {error.strerror or error}") from error
+        except UnicodeError as error:  # a label that is empty or too long never gets as far as the resolver
+            raise ConfigError(f"{where}: this is no host name", path) from error
+        except socket.gaierror as error:
+            if error.errno == socket.EAI_NONAME:
+                raise ConfigError(f"{where}: there is no such host", path) from error
+            raise LocalError(f"{path}: cannot look up {where}: {error.strerror}") from error
         found[key] = Endpoint(parse_address(str(answers[0][4][0])), port)
-    return conf.with_endpoints(found)
+    return found
 
 
-def _endpoint(flag: str, text: str, default_port: int | None) -> Endpoint:
+def _endpoint(told: _Told, default_port: int | None) -> Endpoint:
+    if default_port is not None:
+        bracketed = told.value.startswith("[") and told.value.endswith("]")
+        with suppress(ValueError):
+            return Endpoint(parse_address(told.value[1:-1] if bracketed else told.value), default_port)
     try:
-        if default_port is not None:
-            try:
-                return Endpoint(ip_address(text), default_port)
-            except ValueError:
-                pass
-        return Endpoint.from_text(text)
+        return Endpoint.from_text(told.value)
     except ValueError as error:
-        raise ConfigError(f"{flag}: {text!r} is not ADDRESS:PORT") from error
+        raise ConfigError(f"{told.where}: {told.value!r} is not ADDRESS:PORT or [IPV6]:PORT") from error

@@ -23,6 +23,9 @@ SITE_LOCAL: tuple[IPNetwork, ...] = (
 )
 
 
+_RESERVED = ip_network("240.0.0.0/4")
+
+
 def in_any(address: IPAddress, networks: tuple[IPNetwork, ...]) -> bool:
     """Whether one of `networks` holds `address`; networks of the other family never do."""
     return any(address in network for network in networks if network.version == address.version)
@@ -70,5 +73,10 @@ class Endpoint:
 
     @property
     def is_global(self) -> bool:
-        """A unicast address that may be published: neither private, unspecified nor multicast."""
-        return not (self.is_private or self.address.is_unspecified or self.address.is_multicast)
+        """A unicast address that may be published: neither private, unspecified, multicast nor reserved (RFC 1112)."""
+        return not (
+            self.is_private
+            or self.address.is_unspecified
+            or self.address.is_multicast
+            or in_any(self.address, (_RESERVED,))
+        )

@@ -14,7 +14,8 @@ Style = Literal["text", "json"]
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = getattr(record, "fields", {})
-        details = " ".join(f"{name}={_short(value)}" for name, value in fields.items() if name != "at" and value)
+        told = {name: value for name, value in fields.items() if name != "at" and value not in (None, "", [])}
+        details = " ".join(f"{name}={_short(value)}" for name, value in told.items())
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         line = f"{time.strftime('%H:%M:%S')} {level}{record.getMessage()} {details}".rstrip()
         return line if record.exc_info is None else f"{line}\n{self.formatException(record.exc_info)}"
@@ -36,7 +37,7 @@ class _JsonFormatter(logging.Formatter):
         }
         if record.exc_info is not None:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
+        return json.dumps(line, default=str)
 
 
 def configure(style: Style, verbose: bool = False) -> None:

@@ -60,7 +60,7 @@ def test_a_long_answer_of_the_zone_is_no_payload() -> None:
     assert judged(DIRECT, packets(REGISTRY, BOB, 1, source_port=53)).direct
 
 
-def test_json_has_all_that_issue_and_summary_name() -> None:
+def test_json_of_a_run_that_came_to_nothing() -> None:
     assert Report(nat={"alice": "public", "bob": "firewall"}, reason="no").to_json() == {
         "schema": 1,
         "direct": False,

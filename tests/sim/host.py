@@ -175,10 +175,14 @@ class Host:
             self.settle()
 
 
-def place(network: Network, nat: NatType, number: int, inner: str) -> Host:
-    """A host behind a gateway of that type; `number` (1 to 255) makes addresses that nobody else has."""
+def place(network: Network, nat: NatType, number: int, inner: str, *, ipv6: bool = False) -> Host:
+    """A host behind a gateway of that type; `number` (1 to 255) makes addresses that nobody else has.
+
+    With `ipv6` it has one global address, and the gateway must be one that does not translate.
+    """
+    assert not (ipv6 and nat.translates)
     private = PrivateKey(network.random.randbytes(32))
-    outside = ip_address(f"198.51.{number}.1")
+    outside = ip_address(f"2001:db8:{number:x}::1" if ipv6 else f"198.51.{number}.1")
     if nat is PUBLIC:
         return Host(network, outside, None, private, inner)
     inside = ip_address(f"192.168.{number}.2") if nat.translates else outside

@@ -373,6 +373,7 @@ def test_giving_up_drops_the_staged_packets_and_a_later_one_starts_afresh():
     wire.lose = lambda _sent: True
     alice.ping(bob)
     wire.run(150.0)
+    assert not alice.device._peers[bob.key]._staged
     mark = len(wire.log)
     packet = alice.ping(bob, 1)
     wire.run(60.0)
@@ -1037,6 +1038,52 @@ def test_a_managed_responder_shows_that_data_comes_through(managed):
     assert [sent.is_keepalive for sent in wire.since(0, TRANSPORT, by=bob)] == [True] * managed
     assert len(alice.events_of(PathSeen)) == managed
     assert [sent.at for sent in wire.run(9.0)] == [], "and then it is quiet"
+
+
+def test_a_lost_confirmation_is_said_again_until_something_comes_back(managed):
+    wire, alice, bob = managed
+    began = wire.now
+    wire.lose = lambda sent: sent.kind == TRANSPORT and sent.source == alice.endpoint and sent.at < began + 1.0
+    alice.device.initiate(bob.key, (bob.endpoint,), wire.now)
+    wire.settle()
+    wire.log.clear()
+    wire.run(60.0)
+    assert [sent.at - began for sent in wire.since(0, by=alice)] == [0.5, 1.5]
+    assert bob.status(alice).handshake_at == began + 1.5
+    assert all(sent.is_keepalive for sent in wire.log)
+
+
+def test_a_confirmation_nobody_answers_is_said_three_times_more():
+    """The other side may be a plain peer, which has nothing to say."""
+    wire, alice, bob = joined()
+    wire.introduce(alice, bob, managed=True)
+    alice.ping(bob)
+    began, mark = wire.now, len(wire.log)
+    wire.run(9.0)
+    assert [sent.at - began for sent in wire.since(mark)] == [0.5, 1.5, 3.5]
+    assert wire.since(mark, by=bob) == []
+
+
+def test_a_plain_peer_confirms_once():
+    wire, alice, bob = joined()
+    alice.change(bob, persistent_keepalive=25)
+    mark = len(wire.log)
+    wire.run(20.0)
+    assert wire.since(mark) == []
+
+
+def test_a_rekey_ends_the_confirmations_of_the_session_before():
+    wire, alice, bob = joined()
+    wire.introduce(alice, bob, managed=True)
+    alice.ping(bob)
+    old = _current(alice, bob).remote_index
+    wire.now += 0.1
+    alice.device.initiate(bob.key, (bob.endpoint,), wire.now)
+    mark = len(wire.log)
+    wire.settle()
+    wire.run(9.0)
+    assert old not in {sent.index for sent in wire.since(mark, TRANSPORT, by=alice)}
+    assert len(wire.since(mark, TRANSPORT, by=alice)) == 4
 
 
 def test_a_probe_is_an_authenticated_keepalive_that_moves_nothing(managed):

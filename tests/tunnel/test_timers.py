@@ -107,3 +107,18 @@ def test_stop_disarms_all_and_forgets_the_second_keepalive(timers):
     assert timers.attempts == 0
     timers.keepalive_due(200.0)
     assert timers.next_deadline() is None
+
+
+def test_a_confirmation_is_repeated_until_it_is_seen(timers):
+    timers.confirmation_sent(100.0, 0.5)
+    assert timers.expire(100.5) == [Timer.RETRANSMIT_HANDSHAKE]
+    timers.confirmation_sent(100.5, 1.0)
+    timers.confirmation_seen()
+    assert timers.next_deadline() is None
+
+
+def test_an_initiation_that_is_held_back_goes_5_seconds_after_the_last_handshake_message(timers):
+    timers.handshake_held_back(97.0, 0.0)
+    assert timers.next_deadline() == 102.0
+    timers.handshake_held_back(99.0, 0.0)
+    assert timers.next_deadline() == 102.0, "one that waits already keeps its time"

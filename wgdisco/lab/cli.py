@@ -5,14 +5,12 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
 from wgdisco.errors import NotRunningError
 from wgdisco.lab.nat_types import NAT_TYPES
-from wgdisco.lab.scenario import Demo
-from wgdisco.lab.topology import Lab
-from wgdisco.lab.world import enter_command, environment, find_holders
 
 
 def add_parser(subparsers: Any) -> None:
@@ -66,6 +64,9 @@ def _interrupted(number: signal.Signals) -> int:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    from wgdisco.lab.scenario import Demo  # noqa: PLC0415  the daemons parse this command line too, and start in haste
+    from wgdisco.lab.topology import Lab  # noqa: PLC0415  likewise
+
     with Lab(args.nat_a, args.nat_b) as lab:
         if args.block_direct:
             lab.block_direct()
@@ -73,20 +74,18 @@ def _demo(args: argparse.Namespace) -> int:
         report = demo.run()
         print(json.dumps(report.to_json()) if args.output == "json" else f"\n{report.to_text()}", flush=True)
         if args.keep:
-            _keep(demo)
+            with suppress(KeyboardInterrupt):
+                print(
+                    "the lab stays up until Ctrl-C; look inside with: wgdisco lab exec alice ip addr", file=sys.stderr
+                )
+                demo.timeline.wait(lambda: False, None)
     return 0 if report.direct else 1
-
-
-def _keep(demo: Demo) -> None:
-    print("the lab stays up until Ctrl-C; look inside with: wgdisco lab exec alice ip addr", file=sys.stderr)
-    try:
-        demo.timeline.wait(lambda: False, None)
-    except KeyboardInterrupt:
-        return
 
 
 def _enter(host: str, command: list[str]) -> NoReturn:
     """Become `command` in `host` of the lab made last. NotRunningError if there is none we may enter."""
+    from wgdisco.lab.world import enter_command, environment, find_holders  # noqa: PLC0415  as above
+
     holders = find_holders()
     if not holders:
         raise NotRunningError(

@@ -146,10 +146,12 @@ class Agent:
             self._settle(path, now)
 
     def registry_reachable(self, reachable: bool, now: float) -> None:
-        """The zone's server answers, or has ceased to."""
+        """The zone's server answers, or has ceased to: then see whether the registry itself still knows us."""
         if reachable != self._registry_reachable:
             self._registry_reachable = reachable
             for path in self._paths.values():
+                if not reachable and path.key in self.ourselves.registries:
+                    path.restart(now)
                 self._settle(path, now)
 
     def handle_timer(self, now: float) -> None:
@@ -177,7 +179,7 @@ class Agent:
 
     def all_live(self) -> bool:
         """Whether every peer that is wanted is reached."""
-        return all(isinstance(path.state, Live) or path.word() is PathWord.IDLE for path in self._paths.values())
+        return not any(isinstance(path.state, Punching) for path in self._paths.values())
 
     def report(self, status: PeerStatus) -> PeerReport:
         """One peer for the status output."""

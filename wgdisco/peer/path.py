@@ -9,13 +9,14 @@
 A path that works is left alone: what the zone says meanwhile is kept for when it stops working.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from wgdisco.api import Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.events import PeerStatus
-from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_TIMEOUT
+from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 
 # When initiations go out after punching begins, in seconds; then one each PUNCH_INTERVAL. The engine sends the same
 # bytes each time while they are young, so that an answer to any of them is good.
@@ -81,7 +82,8 @@ class Path:
         self.published: Endpoint | None = None
         self.last_known: Endpoint | None = None
         self.eager = keepalive > 0
-        self.state: State = Punching(now) if self.eager else Idle()
+        # The device begins by itself where it was given an endpoint and a keepalive: that is the first step done.
+        self.state: State = Punching(now, step=0 if configured is None else 1) if self.eager else Idle()
         self._actions: list[Action] = []
 
     # What happens
@@ -90,9 +92,16 @@ class Path:
         """The zone has this endpoint for the peer, or (None) has it no longer."""
         if endpoint == self.published:
             return
+        is_move = self.published is not None and endpoint is not None
         self.published = endpoint
-        if endpoint is not None and isinstance(self.state, Punching):
-            self._punch(now)
+        match self.state:
+            case Punching() if endpoint is not None:
+                self._punch(now)
+            case Live(current, _) if is_move and endpoint is not None and endpoint != current:
+                # Idle tunnels would notice only at the next rekey. Whichever answers first is in use afterwards.
+                self._actions.append(Initiate(self.key, (current, endpoint)))
+            case _:
+                pass
 
     def restart(self, now: float) -> None:
         """Shake hands anew, since the other side has forgotten us."""
@@ -133,11 +142,15 @@ class Path:
         return False
 
     def handle_timer(self, now: float) -> None:
-        """Send the next initiation when it is due."""
+        """Send the next initiation when it is due; what was missed (a suspend) is not made up for."""
         due = self.get_timer()
         if due is None or now < due or not isinstance(self.state, Punching):
             return
-        self.state = Punching(self.state.since, self.state.step + 1)
+        since, step = self.state.since, self.state.step
+        if not self.eager and now - since >= REKEY_ATTEMPT_TIME:
+            self.state = Idle()  # as long as WireGuard itself would try for a packet; the next one begins anew
+            return
+        self.state = Punching(since, max(step + 1, _steps_within(now - since)))
         self._initiate()
 
     def get_timer(self) -> float | None:
@@ -184,8 +197,8 @@ class Path:
         match self.state:
             case Live():
                 return None
-            case Idle():
-                return Reason.NOT_YET_TRIED
+            case Idle(was_live):
+                return Reason.PEER_OFFLINE if was_live else Reason.NOT_YET_TRIED
             case Punching() if self.candidates():
                 return Reason.NO_UDP_ANSWER
             case Punching():
@@ -202,3 +215,9 @@ class Path:
 
     def _initiate(self) -> None:
         self._actions.append(Initiate(self.key, self.candidates()))
+
+
+def _steps_within(elapsed: float) -> int:
+    """How many initiations are due within `elapsed` seconds from the begin of punching."""
+    steady = elapsed - PUNCH_OFFSETS[-1]
+    return bisect_right(PUNCH_OFFSETS, elapsed) if steady < 0 else len(PUNCH_OFFSETS) + int(steady // PUNCH_INTERVAL)

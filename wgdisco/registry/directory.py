@@ -134,7 +134,8 @@ class Directory:
             word, reason = PathWord.IDLE, Reason.NOT_YET_TRIED
         origin = None
         if status.endpoint is not None:
-            origin = Origin.PACKET if status.endpoint == entry.endpoint else Origin.CONF
+            was_seen = entry.seen_at is not None and status.endpoint == entry.endpoint
+            origin = Origin.PACKET if was_seen else Origin.CONF
         return status.report(word, reason, origin)
 
     def _observe(self, key: PublicKey, endpoint: Endpoint, seen_at: float, handshake_at: float | None) -> None:

@@ -4,7 +4,7 @@ A peer is told things and leaves what follows in `outbox` and `events`, which it
 device share is a `Local`.
 """
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,15 +20,15 @@ from wgdisco.tunnel.messages import (
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
     MINIMUM_INITIATION_GAP,
-    REKEY_ATTEMPT_TIME,
     REKEY_TIMEOUT,
     RESPONSE,
     RESPONSE_SIZE,
-    STAGED_PACKETS,
     CookieReply,
     Response,
 )
 from wgdisco.tunnel.session import Session, SessionSlots
+from wgdisco.tunnel.staged import StagedPackets
+from wgdisco.tunnel.tai64n import Timestamps
 from wgdisco.tunnel.timers import Timer, Timers
 
 # What managed peers may do beyond the letter (formats.md, Backend)
@@ -36,11 +36,11 @@ MAX_FAN_OUT = 8
 MANAGED_GAP = 0.025
 RESPONSE_CACHE_TIME = 10.0
 RESPONSE_CACHE_USES = 8
+# When our first packet in a new session is said again while nothing has come back in it, in seconds: until it arrives
+# the other side can neither send nor tell that we are here, and the next packet may be a persistent keepalive away.
+CONFIRMATION_PAUSES = (0.5, 1.0, 2.0)
 
 _KEEPALIVE = Burst(b"", 0)
-_TIMESTAMP_STEP = 1 << 24  # nanoseconds: the whitening of TAI64N (rule H8)
-_TAI_BASE = 0x400000000000000A
-_NANO = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -106,16 +106,18 @@ class Peer:
         self._local = local
         self._cookies = CookieJar(key)
         self._sessions = SessionSlots()
-        self._staged: deque[tuple[bytes, float]] = deque()
+        self._staged = StagedPackets()
         self._pending: _Pending | None = None
         self._answered: _Answered | None = None
+        self._unconfirmed: Session | None = None
+        self._confirmations = 0
         self._fan_out: tuple[Endpoint, ...] = ()
         self._seen_from: Endpoint | None = None
         self._handshake_sent_at: float | None = None
         self._initiation_sent_at: float | None = None
         self._initiation_consumed_at: float | None = None
         self._greatest_timestamp = b""
-        self._sent_timestamp_ns = 0
+        self._timestamps = Timestamps()
         self._rekey_tried: Session | None = None
         self._shared: bytes | None = None
         self.refresh_static()
@@ -241,6 +243,9 @@ class Peer:
         self._handshake_complete(source, now)
         if not self._flush_staged(now):
             self._send_keepalive(now)
+        if self.managed:
+            self._unconfirmed, self._confirmations = session, 0
+            self.timers.confirmation_sent(now, CONFIRMATION_PAUSES[0])
 
     def consume_cookie(self, reply: CookieReply, now: float) -> None:
         """Keep a cookie for the next retry; it moves no endpoint and is no sign of life (rules C6 and C7)."""
@@ -265,6 +270,9 @@ class Peer:
                 self._free(dropped)
         self._authenticated(len(datagrams.data), source, now)
         self._note_path(source, now)
+        if session is self._unconfirmed:
+            self._unconfirmed = None
+            self.timers.confirmation_seen()
         if confirmed is not None:
             self._handshake_complete(source, now)
             if not self._flush_staged(now) and (self._staged or self.managed):
@@ -324,11 +332,9 @@ class Peer:
     def _stage(self, packets: Burst, now: float) -> None:
         if not self._staged:
             self.events.append(PeerWanted(self.key, now))
-        for packet in packets.rows():
-            if len(self._staged) == STAGED_PACKETS:
-                self._staged.popleft()
-                self._local.drops[Drop.STAGED_OVERFLOW] += 1
-            self._staged.append((bytes(packet), now))
+        given_up = self._staged.add(packets, now)
+        if given_up:
+            self._local.drops[Drop.STAGED_OVERFLOW] += given_up
 
     def _flush_staged(self, now: float) -> bool:
         """Send what is staged and not too old to matter; whether anything was sent."""
@@ -336,11 +342,9 @@ class Peer:
         if session is None or not session.is_usable(now):
             return False
         sent = False
-        while self._staged:
-            packet, at = self._staged.popleft()
-            if now - at <= REKEY_ATTEMPT_TIME:
-                self._transmit(session, Burst.of(packet), now)
-                sent = True
+        for packets in self._staged.take(now):
+            self._transmit(session, packets, now)
+            sent = True
         return sent
 
     def _transmit(self, session: Session, packets: Burst, now: float) -> None:
@@ -358,7 +362,19 @@ class Peer:
         else:
             self._begin_handshake(now)
 
+    def _confirm_again(self, session: Session, now: float) -> None:
+        self._confirmations += 1
+        if session is self._sessions.current and session.is_usable(now):
+            self._transmit(session, _KEEPALIVE, now)
+        if self._confirmations < len(CONFIRMATION_PAUSES):
+            self.timers.confirmation_sent(now, CONFIRMATION_PAUSES[self._confirmations])
+        else:
+            self._unconfirmed = None
+
     def _retransmit(self, now: float) -> None:
+        if self._unconfirmed is not None:
+            self._confirm_again(self._unconfirmed, now)
+            return
         if self.endpoint is None:
             self.unanswered_since = None  # who initiated to several endpoints decides about the next attempt
             return
@@ -388,9 +404,11 @@ class Peer:
         if private is None or shared is None:
             return None
         self._forget_pending()
+        self._unconfirmed = None
         index = self._local.new_index(self)
         ephemeral = self._local.random_bytes(32)
-        made = noise.create_initiation(private, self.key, shared, ephemeral, index, self._next_timestamp())
+        timestamp = self._timestamps.next(self._local.unix_time())
+        made = noise.create_initiation(private, self.key, shared, ephemeral, index, timestamp)
         if made is None:
             del self._local.indices[index]
             return None
@@ -402,14 +420,6 @@ class Peer:
         self._handshake_sent_at = now
         self.timers.handshake_initiated(now, self._local.jitter())
         return self._pending
-
-    def _next_timestamp(self) -> bytes:
-        """12 bytes TAI64N: whitened unix time, and always later than the last (rule H8)."""
-        stamp = max(self._sent_timestamp_ns + _TIMESTAMP_STEP, int(self._local.unix_time() * _NANO))
-        seconds, nanoseconds = divmod(stamp, _NANO)
-        nanoseconds &= ~(_TIMESTAMP_STEP - 1)
-        self._sent_timestamp_ns = seconds * _NANO + nanoseconds
-        return (_TAI_BASE + seconds).to_bytes(8, "big") + nanoseconds.to_bytes(4, "big")
 
     def _output_initiation(self, pending: _Pending, endpoints: tuple[Endpoint, ...], now: float) -> None:
         self._initiation_sent_at = now
@@ -452,6 +462,7 @@ class Peer:
     def _clear_keys(self) -> None:
         self._forget_pending()
         self._answered = None
+        self._unconfirmed = None
         self._rekey_tried = None
         for session in self._sessions.clear():
             self._free(session)

@@ -106,6 +106,14 @@ class Timers:
         self._deadlines[Timer.RETRANSMIT_HANDSHAKE] = None
         self.attempts = 0
 
+    def confirmation_sent(self, now: float, pause: float) -> None:
+        """Our first packet in a new session went out, and goes again after `pause` (managed peers)."""
+        self._deadlines[Timer.RETRANSMIT_HANDSHAKE] = now + pause
+
+    def confirmation_seen(self) -> None:
+        """Something came in the new session, so the other side has it."""
+        self._deadlines[Timer.RETRANSMIT_HANDSHAKE] = None
+
     def session_derived(self, now: float) -> None:
         """New keys exist; they are wiped when nothing renews them (rule T7)."""
         self._deadlines[Timer.ZERO_KEY] = now + ZERO_KEY_TIME

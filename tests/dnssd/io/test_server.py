@@ -127,6 +127,35 @@ def test_tcp_queries_may_be_pipelined_and_arrive_in_pieces():
     asyncio.run(main())
 
 
+def test_pipelined_queries_leave_the_loop_to_others():
+    """A browse of a large zone costs milliseconds a reply: pipelined queries must not stop the rest of a daemon."""
+
+    async def main():
+        async with serving() as server:
+            turns = 0
+            asked_at = []
+            respond = server.responder.respond
+
+            def counting(*args):
+                asked_at.append(turns)
+                return respond(*args)
+
+            server.responder.respond = counting
+            stream = framed(dns.message.make_query(SERVICE, "PTR").to_wire()) * 50
+            connections = [await asyncio.open_connection("127.0.0.1", server.endpoints[0].port) for _ in range(4)]
+            for _, writer in connections:
+                writer.write(stream)
+            async with asyncio.timeout(10):
+                while len(asked_at) < 200:
+                    await asyncio.sleep(0)
+                    turns += 1
+            assert max(asked_at.count(turn) for turn in set(asked_at)) <= 2
+            for _, writer in connections:
+                writer.close()
+
+    asyncio.run(main())
+
+
 def test_a_message_that_gets_no_reply_leaves_the_connection_open():
     async def main():
         async with serving() as server:

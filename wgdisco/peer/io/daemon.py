@@ -27,7 +27,7 @@ from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import DeviceGone, PathSeen
 from wgdisco.tunnel.io.backend import Backend
-from wgdisco.tunnel.io.control import ControlServer
+from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.engine import boot_time
 from wgdisco.tunnel.io.interface import tunnel_interface
 
@@ -40,7 +40,8 @@ ADDRESSES_EVERY = 30
 
 async def run(*, interface: str, conf: TunnelConf, zone: ZoneNames, dns: Endpoint, version: str) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
-    async with tunnel_interface(interface, conf, managed=True) as device:
+    await refuse_second_daemon(interface)
+    async with tunnel_interface(interface, conf) as device:
         LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
         member = _Member(device, conf, zone, dns, version)
         control = ControlServer(interface, member.report)
@@ -52,6 +53,7 @@ async def run(*, interface: str, conf: TunnelConf, zone: ZoneNames, dns: Endpoin
                 tasks.create_task(member.watch_status())
                 await control.start()
         finally:
+            member.close()
             await control.close()
 
 
@@ -63,16 +65,24 @@ class _Member:
         self._zone = zone
         self._dns = dns
         self._version = version
-        peers = conf.device.peers
-        registries = tuple(peer.public_key for peer in peers if _is_registry(peer, dns))
-        wanted = [peer.public_key for peer in peers if peer.public_key not in registries]
         own_key = device.status().public_key
         assert own_key is not None, "tunnel_interface refuses a configuration without a private key"
+        # A list of peers that all members share holds our own key too; to the device it is none (rule U9).
+        peers = tuple(peer for peer in conf.device.peers if peer.public_key != own_key)
+        registries = tuple(peer.public_key for peer in peers if _is_registry(peer, dns))
+        wanted = [peer.public_key for peer in peers if peer.public_key not in registries]
         ourselves = Ourselves(own_key, conf.tunnel_prefixes(), registries)
         self._agent = Agent(peers, ourselves, boot_time())
         self._follower = ZoneFollower(dns, zone.to_text(), wanted, also=[own_key])
         self._timer: asyncio.TimerHandle | None = None
+        self._is_known_zone = False
         self._settle()
+
+    def close(self) -> None:
+        """Let the clock go; the device is about to."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def follow_device(self) -> None:
         """Let the agent know what the device sees."""
@@ -90,11 +100,13 @@ class _Member:
         await self._follower.run()
 
     async def follow_zone(self) -> None:
-        """Let the agent know what the zone says."""
+        """Let the agent know what the zone says, but not before it knows which addresses are ours."""
+        await self._look_at_addresses()
         async for event in self._follower.events():
             now = boot_time()
             match event:
                 case InstanceFound(instance, _):
+                    self._is_known_zone = True
                     self._agent.instance_found(instance.key, instance.endpoint, now)
                 case InstanceGone(key, _):
                     self._agent.instance_gone(key, now)
@@ -109,18 +121,19 @@ class _Member:
             self._settle()
 
     async def watch_status(self) -> None:
-        """Let the agent look at the device's counters, and know which addresses are ours."""
+        """Let the agent look at the device's counters, and now and then at our addresses."""
         turn = 0
         while True:
-            if turn % ADDRESSES_EVERY == 0:
-                port = self._device.status().listen_port
-                self._agent.ourselves.addresses = frozenset(
-                    Endpoint(address, port) for address in await local_addresses()
-                )
-            turn += 1
             await asyncio.sleep(STATUS_INTERVAL)
+            turn += 1
+            if turn % ADDRESSES_EVERY == 0:
+                await self._look_at_addresses()
             self._agent.device_status(self._device.status(), boot_time())
             self._settle()
+
+    async def _look_at_addresses(self) -> None:
+        port = self._device.status().listen_port
+        self._agent.ourselves.addresses = frozenset(Endpoint(address, port) for address in await local_addresses())
 
     def report(self) -> StatusReport:
         """For the control socket."""
@@ -166,7 +179,7 @@ class _Member:
     def _zone_refused(self) -> None:
         """A server that never knew the zone is a mistake in the settings; one that forgot it may remember."""
         message = f"the DNS server {self._dns} does not serve {self._zone.to_text()}: check --zone and --dns"
-        if not self._follower.browser.found:
+        if not self._is_known_zone:
             raise LocalError(message)
         LOG.warning(message)
 

@@ -20,7 +20,7 @@ from wgdisco.errors import LocalError
 from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.events import DeviceGone
-from wgdisco.tunnel.io.control import ControlServer
+from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.engine import Engine, boot_time
 from wgdisco.tunnel.io.interface import tunnel_interface
 
@@ -42,12 +42,14 @@ async def run(
     version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
-    async with tunnel_interface(interface, conf, managed=False) as engine:
+    await refuse_second_daemon(interface)
+    async with tunnel_interface(interface, conf) as engine:
         registry = _Registry(engine, conf, zone, exact, publish_self, self_endpoint, version)
         server = DnsServer(registry.responder)
         control = ControlServer(interface, registry.report)
         try:
-            await server.start([(dns.address, dns.port)])
+            for link in _links(dns, interface, conf):
+                await server.start([(dns.address, dns.port)], link)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(registry.follow_device())
                 tasks.create_task(registry.watch_silence())
@@ -56,6 +58,16 @@ async def run(
         finally:
             await control.close()
             await server.close()
+
+
+def _links(dns: Endpoint, interface: str, conf: TunnelConf) -> tuple[str | None, ...]:
+    """By which links the DNS server is to be reached; None is any.
+
+    An address inside the tunnel is bound to the tunnel, and to the host itself: Linux answers on every link for every
+    address it has, and a neighbour on the outside could otherwise ask there.
+    """
+    inside = any(dns.address == address.ip for address in conf.addresses)
+    return (interface, "lo") if inside else (None,)
 
 
 class _Registry:

@@ -12,10 +12,10 @@ from wgdisco.tunnel.messages import DEFAULT_MTU
 
 
 @asynccontextmanager
-async def tunnel_interface(name: str, conf: TunnelConf, *, managed: bool) -> AsyncIterator[Engine]:
+async def tunnel_interface(name: str, conf: TunnelConf) -> AsyncIterator[Engine]:
     """Bring the interface up, and take it down at the end, whatever ends it.
 
-    `managed` peers are the agent's (formats.md, Backend). Raises ConfigError without a private key, LocalError when
+    All peers are managed (formats.md, Backend). Raises ConfigError without a private key, LocalError when
     the machine does not let us.
     """
     if conf.device.private_key is None:
@@ -27,7 +27,7 @@ async def tunnel_interface(name: str, conf: TunnelConf, *, managed: bool) -> Asy
         try:
             networks = [network for peer in conf.device.peers for network in peer.allowed_ips]
             await link.configure(conf.addresses, mtu, networks)
-            peers = tuple(replace(peer, managed=managed) for peer in conf.device.peers)
+            peers = tuple(replace(peer, managed=True) for peer in conf.device.peers)
             engine.apply(replace(conf.device, peers=peers))
             yield engine
         finally:

@@ -57,12 +57,15 @@ class Link:
     async def open(cls, name: str) -> Self:
         """The existing interface `name`; LocalError when there is none."""
         netlink = AsyncIPRoute()
-        await netlink.setup_endpoint()
-        found = await netlink.link_lookup(ifname=name)
-        if not found:
+        try:
+            await netlink.setup_endpoint()
+            found = await netlink.link_lookup(ifname=name)
+            if not found:
+                raise LocalError(f"there is no interface {name}")
+            return cls(netlink, name, found[0])
+        except BaseException:
             netlink.close()
-            raise LocalError(f"there is no interface {name}")
-        return cls(netlink, name, found[0])
+            raise
 
     async def configure(self, addresses: Sequence[IPInterface], mtu: int | None, networks: Iterable[IPNetwork]) -> None:
         """Set addresses and MTU (None: DEFAULT_MTU), bring the link up, and route `networks` into it.

@@ -25,6 +25,8 @@ _IFF_NO_PI = 0x1000
 _IFREQ = struct.Struct("16sH22x")
 
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+# Path components, and what the kernel keeps for itself under /proc/sys/net
+_NO_NAMES = frozenset({".", "..", "all", "default"})
 _MAX_PACKET = 65535
 
 
@@ -112,7 +114,7 @@ class Tun:
 
 def check_name(name: str) -> None:
     """Raise ConfigError unless `name` can be an interface's (the names wg-quick allows, rule Q1)."""
-    if not _NAME.fullmatch(name) or name in (".", ".."):
+    if not _NAME.fullmatch(name) or name in _NO_NAMES:
         raise ConfigError(f"{name!r} cannot name an interface: use 1 to 15 of the characters a-z A-Z 0-9 _ = + . -")
 
 
@@ -161,6 +163,8 @@ def _create_failure(error: OSError, name: str) -> str:
         return f"no permission to create interface {name}: run as root, or with the capability CAP_NET_ADMIN"
     if error.errno == errno.EBUSY:
         return f"interface {name} is in use by another program"
+    if error.errno == errno.ENOTTY:
+        return f"{TUN_PATH} is not the TUN device: make it with 'mknod {TUN_PATH} c 10 200'"
     if error.errno == errno.EINVAL:
         return f"interface {name} exists and is no TUN interface: choose another name, or delete it"
     return f"cannot create interface {name}: {error.strerror}"

@@ -1,0 +1,88 @@
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from wgdisco.api import SCHEMA, PathWord, PeerReport, Reason, StatusReport
+
+PEER = PeerReport(
+    public_key="a" * 43 + "=",
+    path="punching",
+    reason="no UDP answer",
+    endpoint="[2001:db8::1]:51820",
+    endpoint_from="zone",
+    allowed_ips=["10.0.0.2/32"],
+    latest_handshake=1700000000.5,
+    rx_bytes=1,
+    tx_bytes=2,
+    persistent_keepalive=25,
+    preshared_key=True,
+)
+REPORT = StatusReport(
+    role="member",
+    interface="alice",
+    public_key=None,
+    listen_port=51820,
+    zone="example.com.",
+    engine="userspace (reference)",
+    version="0.1.0",
+    peers=[PEER, replace(PEER, reason=None, endpoint=None, endpoint_from=None, latest_handshake=None)],
+    drops={"bad mac1": 3},
+)
+
+
+def over_the_wire(report: StatusReport) -> dict:
+    return json.loads(json.dumps(report.to_json()))
+
+
+def test_what_is_sent_is_what_is_read():
+    data = over_the_wire(REPORT)
+    assert data["schema"] == SCHEMA == 1
+    assert data["peers"][0]["latest_handshake"] == 1700000000.5
+    assert StatusReport.from_json(data) == REPORT
+
+
+def test_what_a_later_version_tells_besides_is_passed_over():
+    data = over_the_wire(REPORT)
+    data["uptime"] = 7
+    data["peers"][0]["rtt_ms"] = 12
+    assert StatusReport.from_json(data) == REPORT
+
+
+@pytest.mark.parametrize("data", [None, [], "status", 7, {}, {"schema": 2}, {"schema": "1"}])
+def test_another_schema_is_an_error_that_says_what_to_do(data):
+    with pytest.raises(ValueError, match="restart it"):
+        StatusReport.from_json(data)
+
+
+@pytest.mark.parametrize("field", [*(name for name in asdict(REPORT)), *(f"peers.{name}" for name in asdict(PEER))])
+def test_a_missing_field_is_named(field):
+    data = over_the_wire(REPORT)
+    outer, _, inner = field.partition(".")
+    if inner:
+        del data["peers"][0][inner]
+    else:
+        del data[outer]
+    with pytest.raises(ValueError, match=f"incomplete.*{inner or outer}"):
+        StatusReport.from_json(data)
+
+
+@pytest.mark.parametrize("peers", [None, 7, [None], ["text"], [[1]], {"a": 1}])
+def test_peers_that_are_none_are_an_error(peers):
+    with pytest.raises(ValueError, match="incomplete"):
+        StatusReport.from_json({**over_the_wire(REPORT), "peers": peers})
+
+
+def test_the_words_are_the_closed_lists_of_the_format():
+    assert [word.value for word in PathWord] == ["idle", "punching", "direct", "lan", "relay", "stale"]
+    assert [reason.value for reason in Reason] == [
+        "peer offline",
+        "registry unreachable",
+        "no UDP answer",
+        "both NATs port-dependent",
+        "host firewall",
+        "clock",
+        "revoked",
+        "version",
+        "not yet tried",
+    ]
