@@ -94,12 +94,8 @@ class Directory:
         before, self._fixed = self._fixed, dict(fixed or {})
         for key in {**before, **self._fixed}:
             entry = self._entries.get(key)
-            if (
-                entry is not None
-                and entry.live
-                and entry.endpoint is not None
-                and before.get(key) != self._fixed.get(key)
-            ):
+            moved = before.get(key) != self._fixed.get(key)
+            if moved and entry is not None and entry.live and entry.endpoint is not None:
                 self._publish(key, entry.endpoint, now)
 
     def observe_event(self, event: Event) -> None:

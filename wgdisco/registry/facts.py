@@ -1,147 +1,85 @@
-"""Facts as a store holds them: kind, identity and a JSON text each. The text has secrets in it: never for logs."""
+"""Facts as a store holds them: kind, identity and a JSON text each. The text has secrets in it: never for logs.
+
+A field that an older text lacks takes its default; one that nobody knows any more is passed over.
+"""
 
 import json
-from collections.abc import Callable
+from dataclasses import fields
+from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.registry.membership import Fact, Invitation, Kind, Member, Network, Revoked, Role
+from wgdisco.registry.membership import Fact, Invitation, Member, Network, Revoked
 
-NETWORK, MEMBER, INVITATION, REVOKED = "network", "member", "invitation", "revoked"
+KINDS: dict[str, type[Fact]] = {
+    "network": Network,
+    "member": Member,
+    "invitation": Invitation,
+    "revoked": Revoked,
+}
+_TEXT_TYPES = (PublicKey, PresharedKey, PrivateKey, Endpoint)
+_ADDRESS_TYPES = (IPv4Address, IPv4Network, IPv6Network)
 
 
 def identity(fact: Fact) -> tuple[str, str]:
     """Kind and identity: a fact takes the place of the one that has the same. A member is its host number."""
     match fact:
         case Network():
-            return NETWORK, ""
+            return "network", ""
         case Member(number=number):
-            return MEMBER, str(number)
+            return "member", str(number)
         case Invitation(enrol_key=key):
-            return INVITATION, key.to_text()
+            return "invitation", key.to_text()
         case Revoked(public_key=key):
-            return REVOKED, key.to_text()
+            return "revoked", key.to_text()
 
 
 def pack_fact(fact: Fact) -> str:
     """The text `parse_fact` reads."""
-    return json.dumps(_fields(fact), separators=(",", ":"))
+    values = {field.name: _to_json(getattr(fact, field.name)) for field in fields(fact)}
+    return json.dumps(values, separators=(",", ":"))
 
 
 def parse_fact(kind: str, text: str) -> Fact:
     """Read a fact back; ValueError, without the text, when it cannot be one."""
     try:
-        fact: Fact = _PARSERS[kind](json.loads(text))
+        made = KINDS[kind]
+        data, hints = json.loads(text), get_type_hints(made)
+        return made(**{name: _from_json(data[name], hint) for name, hint in hints.items() if name in data})
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(f"a {kind[:20]!r} in the store cannot be read") from None
-    return fact
 
 
-def _fields(fact: Fact) -> dict[str, Any]:
-    match fact:
-        case Network():
-            return {
-                "name": fact.name,
-                "zone": fact.zone,
-                "private_key": fact.private_key.to_text(),
-                "listen_port": fact.listen_port,
-                "endpoints": list(fact.endpoints),
-                "prefix4": str(fact.prefix4),
-                "prefix6": str(fact.prefix6),
-                "epoch": fact.epoch,
-                "next_host": fact.next_host,
-            }
-        case Member():
-            return {
-                "name": fact.name,
-                "public_key": fact.public_key.to_text(),
-                "number": fact.number,
-                "groups": list(fact.groups),
-                "created_at": fact.created_at,
-                "kind": fact.kind.value,
-                "role": fact.role.value,
-                "preshared_key": _text(fact.preshared_key),
-                "proven": fact.proven,
-                "invitation": _text(fact.invitation),
-                "endpoint": _text(fact.endpoint),
-                "next_key": _text(fact.next_key),
-            }
-        case Invitation():
-            return {
-                "enrol_key": fact.enrol_key.to_text(),
-                "preshared_key": fact.preshared_key.to_text(),
-                "address": str(fact.address),
-                "expires_at": fact.expires_at,
-                "name": fact.name,
-                "groups": list(fact.groups),
-                "role": fact.role.value,
-                "uses": fact.uses,
-            }
-        case Revoked():
-            return {"public_key": fact.public_key.to_text(), "name": fact.name, "at": fact.at}
+def _to_json(value: object) -> object:
+    match value:
+        case Enum():
+            return value.value
+        case PublicKey() | PresharedKey() | PrivateKey() | Endpoint():
+            return value.to_text()
+        case tuple():
+            return [_to_json(item) for item in value]
+        case None | str() | int() | float():
+            return value
+        case _:
+            return str(value)
 
 
-def _text(value: PublicKey | PresharedKey | Endpoint | None) -> str | None:
-    return None if value is None else value.to_text()
-
-
-def _public_key(text: str | None) -> PublicKey | None:
-    return None if text is None else PublicKey.from_text(text)
-
-
-def _network(fields: dict[str, Any]) -> Network:
-    return Network(
-        name=fields["name"],
-        zone=fields["zone"],
-        private_key=PrivateKey.from_text(fields["private_key"]),
-        listen_port=int(fields["listen_port"]),
-        endpoints=tuple(fields["endpoints"]),
-        prefix4=IPv4Network(fields["prefix4"]),
-        prefix6=IPv6Network(fields["prefix6"]),
-        epoch=int(fields["epoch"]),
-        next_host=int(fields["next_host"]),
-    )
-
-
-def _member(fields: dict[str, Any]) -> Member:
-    return Member(
-        name=fields["name"],
-        public_key=PublicKey.from_text(fields["public_key"]),
-        number=int(fields["number"]),
-        groups=tuple(fields["groups"]),
-        created_at=float(fields["created_at"]),
-        kind=Kind(fields["kind"]),
-        role=Role(fields["role"]),
-        preshared_key=None if fields["preshared_key"] is None else PresharedKey.from_text(fields["preshared_key"]),
-        proven=bool(fields["proven"]),
-        invitation=_public_key(fields["invitation"]),
-        endpoint=None if fields["endpoint"] is None else Endpoint.from_text(fields["endpoint"]),
-        next_key=_public_key(fields["next_key"]),
-    )
-
-
-def _invitation(fields: dict[str, Any]) -> Invitation:
-    return Invitation(
-        enrol_key=PublicKey.from_text(fields["enrol_key"]),
-        preshared_key=PresharedKey.from_text(fields["preshared_key"]),
-        address=IPv4Address(fields["address"]),
-        expires_at=float(fields["expires_at"]),
-        name=fields["name"],
-        groups=tuple(fields["groups"]),
-        role=Role(fields["role"]),
-        uses=int(fields["uses"]),
-    )
-
-
-def _revoked(fields: dict[str, Any]) -> Revoked:
-    return Revoked(PublicKey.from_text(fields["public_key"]), fields["name"], float(fields["at"]))
-
-
-_PARSERS: dict[str, Callable[[dict[str, Any]], Fact]] = {
-    NETWORK: _network,
-    MEMBER: _member,
-    INVITATION: _invitation,
-    REVOKED: _revoked,
-}
+def _from_json(value: Any, hint: Any) -> object:
+    """`value` as the type of its field; ValueError or TypeError when it is none."""
+    if isinstance(hint, UnionType):
+        wanted = next(option for option in get_args(hint) if option is not type(None))
+        return None if value is None else _from_json(value, wanted)
+    if get_origin(hint) is tuple:
+        return tuple(_from_json(item, get_args(hint)[0]) for item in value)
+    if hint in _TEXT_TYPES:
+        return hint.from_text(value)
+    if hint in _ADDRESS_TYPES or issubclass(hint, Enum):
+        return hint(value)
+    if hint is float and isinstance(value, int):
+        return float(value)
+    if type(value) is not hint:
+        raise TypeError
+    return value

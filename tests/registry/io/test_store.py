@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -183,7 +184,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(small_disk):
     store = Store.open(small_disk / "registry.db")
     commit(store, Put(NETWORK))
     filler = small_disk / "filler"
-    with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
     with pytest.raises(LocalError, match=r"disk is full|disk full") as caught:
@@ -202,7 +203,7 @@ def test_a_read_only_disk_is_one_clear_line(small_disk):
     commit(store, Put(NETWORK))
     store.close()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(LocalError, match="Read-only|read-only") as caught:
+    with pytest.raises(LocalError, match=r"[Rr]ead-only") as caught:
         Store.open(path)
     assert "\n" not in str(caught.value)
 
@@ -218,7 +219,7 @@ def test_a_damaged_file_is_reported_and_left_alone(path, damage):
     start, end = {"all": (0, len(whole)), "head": (0, 100), "middle": (4096, len(whole) // 2)}[damage]
     whole[start:end] = random.Random(1).randbytes(end - start)
     path.write_bytes(whole)
-    with pytest.raises(LocalError, match="damaged.*restore"):
+    with pytest.raises(LocalError, match=r"damaged.*restore"):
         Store.open(path)
     assert path.read_bytes() == whole
     restore(backup, path)
