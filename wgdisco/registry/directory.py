@@ -101,7 +101,7 @@ class Directory:
     def observe_event(self, event: Event) -> None:
         """The device heard from a peer."""
         match event:
-            case PeerHandshake(key, endpoint, at):
+            case PeerHandshake(key, endpoint, at) if key in self._entries:
                 self._observe(key, endpoint, seen_at=at, handshake_at=at)
                 self._events.append(Handshaken(key, endpoint, at))
             case PathSeen(key, endpoint, at):
@@ -109,17 +109,20 @@ class Directory:
             case _:
                 pass
 
-    def observe_status(self, status: DeviceStatus, now: float) -> None:
-        """Take over when each peer was last heard, then let go of who was silent too long."""
+    def observe_status(self, status: DeviceStatus, now: float) -> list[PublicKey]:
+        """Take over when each peer was last heard, then let go of who was silent too long: their keys."""
         for peer in status.peers:
             entry = self._entries.get(peer.key)
             if entry is not None and entry.live and peer.received_at is not None and entry.seen_at is not None:
                 self._entries[peer.key] = replace(entry, seen_at=max(entry.seen_at, peer.received_at))
+        silent = []
         for entry in self._entries.values():
             if entry.live and entry.seen_at is not None and now - entry.seen_at >= LIVE_FOR:
                 self._entries[entry.key] = replace(entry, live=False)
+                silent.append(entry.key)
                 if not self._exact:
                     self._withdraw(entry.key, "silent too long", now)
+        return silent
 
     def get_timer(self) -> float | None:
         """When the first live entry may go stale, unless `observe_status` knows better by then."""

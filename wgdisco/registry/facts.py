@@ -67,7 +67,7 @@ def _to_json(value: object) -> object:
             return str(value)
 
 
-def _from_json(value: Any, hint: Any) -> object:
+def _from_json(value: Any, hint: Any) -> Any:
     """`value` as the type of its field; ValueError or TypeError when it is none."""
     if isinstance(hint, UnionType):
         wanted = next(option for option in get_args(hint) if option is not type(None))

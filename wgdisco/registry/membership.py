@@ -356,9 +356,12 @@ class Membership:
 
     def visible_to(self, member: Member) -> tuple[Member, ...]:
         """Proven members and devices that share a group with `member`, itself left out, in the order they came."""
-        groups = set(member.groups)
-        others = (other for other in self.members.values() if other.number != member.number and other.proven)
-        return tuple(other for other in others if groups.intersection(other.groups))
+        return tuple(other for other in self.members.values() if self.sees(member, other))
+
+    def sees(self, member: Member, other: Member) -> bool:
+        """Whether `member` may know of `other`: proven, in a common group, and not itself."""
+        common = set(member.groups).intersection(other.groups)
+        return bool(common) and other.proven and other.number != member.number
 
     def allowed_ips(self, member: Member) -> tuple[IPNetwork, ...]:
         """A member's own two addresses."""
