@@ -87,11 +87,12 @@ class JoinLink:
         hosts, version, key, secret = parts
         if version != VERSION:
             raise ValueError(f"the join link is of version {version[:8]!r}, this wgdisco knows {VERSION}: update it")
-        registries = tuple(_check_host(host) for host in hosts.split(","))
+        registries = tuple(check_registry(host) for host in hosts.split(","))
         return cls(registries, PublicKey(_decode(key, KEY_SIZE)), _decode(secret, SECRET_SIZE))
 
 
-def _check_host(text: str) -> str:
+def check_registry(text: str) -> str:
+    """`text` again when it is HOST:PORT or [IPV6]:PORT; ValueError otherwise."""
     host, separator, port = text.rpartition(":")
     valid_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
     if not separator or not _HOST.fullmatch(host) or not valid_port:
