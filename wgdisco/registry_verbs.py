@@ -191,6 +191,9 @@ def _ago(at: float | None) -> str:
 def show(args: argparse.Namespace) -> int:
     """`wgdisco registry show`."""
     answer = _run(args, "show", name=args.name)
+    if args.output == "json":
+        print(json.dumps({"schema": 1, **answer}, indent=2))
+        return 0
     for name, value in answer.items():
         if name != "schema" and value is not None and value != []:
             text = ", ".join(value) if isinstance(value, list) else _ago(value) if name == "last_seen" else value
@@ -214,9 +217,8 @@ def revoke(args: argparse.Namespace) -> int:
         _say(f"the invitation {args.name} is void")
         return 0
     told, unseen = answer["told"], answer["unseen"]
-    _say(
-        f"{args.name} is off the registry and out of the zone, and gone from {len(told)} of {len(told + unseen)} members"
-    )
+    count = f"{len(told)} of {len(told) + len(unseen)} members"
+    _say(f"{args.name} is off the registry and out of the zone, and gone from {count}")
     if unseen:
         _say(f"not seen since: {', '.join(unseen)}; they drop it when they reach the registry next")
     return 0
