@@ -129,6 +129,19 @@ def test_from_init_to_revoke(mesh):
     assert mesh.lab.hosts["bob"].run(ping, check=False).returncode != 0
 
 
+def test_groups_are_kept_apart_in_the_api_and_in_the_zone(mesh):
+    alice = mesh.joiner("alice", mesh.invite("laptop1", "--group", "dev"))
+    address = alice.event("snapshot")["data"]["network"]["registry_addresses"][0]
+    bob = mesh.joiner("bob", mesh.invite("laptop2", "--group", "sales"))
+    assert bob.event("snapshot")["data"]["members"] == []
+    assert alice.ask("get /v1/members")["body"]["members"] == []
+    question = ["PTR", "_wireguard._udp.wg.internal."]
+    for transport in ("+notcp", "+tcp"):
+        dug = mesh.lab.hosts["alice"].run(["dig", f"@{address}", "+short", transport, *question]).stdout
+        assert dug.startswith(alice.key.public_key().to_label())
+        assert bob.key.public_key().to_label() not in dug
+
+
 def test_a_restart_calls_members_back(mesh):
     alice = mesh.joiner("alice", mesh.invite("laptop1"))
     alice.event("snapshot")

@@ -210,7 +210,7 @@ def _family(version: int) -> int:
 
 
 def _address_fields(address: IPInterface) -> dict[str, Any]:
-    """For adding and deleting; a new IPv6 address may be bound to at once, since there is nobody it could clash with."""
+    """For adding and deleting. A new IPv6 address can be bound to at once: there is nobody it could clash with."""
     fields = {
         "family": _family(address.version),
         "address": str(address.ip),
