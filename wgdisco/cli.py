@@ -12,9 +12,10 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, NoReturn
 
-from wgdisco import config, logs
+from wgdisco import config, logs, registry_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
 
@@ -40,7 +41,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     registry = verbs.add_parser("registry", help="the public side: learns endpoints, publishes them by DNS-SD")
     registry_verbs = registry.add_subparsers(dest="registry_verb", required=True, metavar="VERB")
-    run = registry_verbs.add_parser("run", help="run the registry in the foreground")
+    run = registry_verbs.add_parser(
+        "run", help="run the registry in the foreground: of `registry init`, or of the peers in --conf"
+    )
     _add_daemon_flags(run)
     run.add_argument("--wgsd-exact", action="store_true", default=None, help="answer byte for byte as wgsd does")
     run.add_argument(
@@ -50,7 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ADDRESS:PORT",
         help="publish the registry's own key too, at this endpoint or at the address it is asked on",
     )
+    run.add_argument("--store", type=Path, metavar="FILE", help="where `registry init` put its facts")
     run.set_defaults(run=_registry_run)
+    registry_cli.add_verbs(registry_verbs)
 
     join = verbs.add_parser(
         "join", help="keep direct tunnels to the peers of a .conf, endpoints from the registry's zone"
@@ -86,7 +91,13 @@ def _add_daemon_flags(parser: argparse.ArgumentParser) -> None:
 
 def _registry_run(args: argparse.Namespace) -> int:
     logs.configure(args.log, args.verbose)
-    settings = config.load_registry(_settings_flags(args), os.environ)
+    flags = _settings_flags(args)
+    if config.is_managed(flags, os.environ):
+        from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
+
+        dns = config.load_dns(flags, os.environ)
+        return _run_daemon(lambda: managed.run(store=args.store or store.PATH, dns=dns, version=program_version()))
+    settings = config.load_registry(flags, os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
     return _run_daemon(

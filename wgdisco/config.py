@@ -75,6 +75,19 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
     )
 
 
+def is_managed(flags: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Whether `wgdisco registry run` is of its own store: nothing names a `.conf` or a TOML file."""
+    return all(not flags.get(name) and not environment.get(f"WGDISCO_{name.upper()}") for name in ("conf", "interface"))
+
+
+def load_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Endpoint | None:
+    """Where a registry of its own store is to serve its zone, if not inside the tunnel alone."""
+    if flags.get("dns"):
+        return _endpoint(_Told(str(flags["dns"]), "--dns"), DNS_PORT)
+    text = environment.get("WGDISCO_DNS")
+    return _endpoint(_Told(text, "WGDISCO_DNS"), DNS_PORT) if text else None
+
+
 def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
     told = {name: _Told(value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
     for name in _VARIABLES:

@@ -1,24 +1,33 @@
-"""The control socket `/run/wgdisco/IFACE.sock`: HTTP for root and the group `wgdisco`, and the client that asks it."""
+"""The control socket `/run/wgdisco/IFACE.sock`: HTTP for root and the group `wgdisco`, and the client that asks it.
+
+Commands, `POST /v1/command/NAME`, are for root alone.
+"""
 
 import asyncio
 import grp
 import importlib
+import json
 import logging
 import os
 import socket
 import stat
-from collections.abc import Callable
+import struct
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wgdisco.api import StatusReport
-from wgdisco.errors import LocalError, NotRunningError
+from wgdisco.api import SCHEMA, StatusReport
+from wgdisco.errors import LocalError, NotRunningError, RemoteError
 
 LOG = logging.getLogger(__name__)
 
 DIRECTORY = Path("/run/wgdisco")
 GROUP = "wgdisco"
+
+# A command takes and returns a JSON object; LocalError and RemoteError are told to whoever asked.
+Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+_CREDENTIALS = struct.Struct("=3i")
 
 
 async def refuse_second_daemon(interface: str) -> None:
@@ -38,12 +47,18 @@ def socket_path(interface: str) -> Path:
 
 
 class ControlServer:
-    """Serves `GET /v1/status`. aiohttp is imported aside, since a tunnel must not wait for it to come up."""
+    """Serves `GET /v1/status`, and `commands` by name.
 
-    def __init__(self, interface: str, status: Callable[[], StatusReport]) -> None:
+    aiohttp is imported aside, since a tunnel must not wait for it to come up.
+    """
+
+    def __init__(
+        self, interface: str, status: Callable[[], StatusReport], commands: Mapping[str, Command] | None = None
+    ) -> None:
         self.path = socket_path(interface)
         self._interface = interface
         self._status = status
+        self._commands = dict(commands or {})
         self._runner: Any = None
         self._listener: socket.socket | None = None
 
@@ -55,7 +70,20 @@ class ControlServer:
         async def status(_request: Any) -> Any:
             return web.json_response(self._status().to_json())
 
+        async def command(request: Any) -> Any:
+            if _caller(request) not in (0, os.geteuid()):
+                return web.json_response({"schema": SCHEMA, "error": "only root may do this: use sudo"}, status=403)
+            try:
+                asked = self._commands[request.match_info["name"]]
+                return web.json_response({"schema": SCHEMA, **await asked(json.loads(await request.text()))})
+            except KeyError:
+                error = "the daemon that runs knows no such command: restart it"
+                return web.json_response({"schema": SCHEMA, "error": error}, status=404)
+            except (LocalError, RemoteError) as refusal:
+                return web.json_response({"schema": SCHEMA, "error": str(refusal)}, status=409)
+
         application = web.Application()
+        application.router.add_post("/v1/command/{name}", command)
         application.router.add_get("/v1/status", status)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
@@ -116,24 +144,45 @@ def running_interfaces() -> list[str]:
 
 async def fetch_status(interface: str) -> StatusReport:
     """Ask the daemon of `interface`; NotRunningError when none answers."""
+    try:
+        return StatusReport.from_json(await _ask(interface, "GET", "/v1/status", None))
+    except ValueError as error:
+        raise LocalError(str(error)) from error
+
+
+async def send_command(interface: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Have the daemon of `interface` do something; NotRunningError when none answers, LocalError when it refuses."""
+    answer = await _ask(interface, "POST", f"/v1/command/{name}", arguments)
+    if "error" in answer:
+        raise LocalError(str(answer["error"]))
+    return answer
+
+
+async def _ask(interface: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
     import aiohttp  # noqa: PLC0415  a sixth of a second that only this command pays
 
-    path = socket_path(interface)
+    where = socket_path(interface)
     try:
         async with (
             aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(path)), timeout=aiohttp.ClientTimeout(total=5)
+                connector=aiohttp.UnixConnector(str(where)), timeout=aiohttp.ClientTimeout(total=10)
             ) as session,
-            session.get("http://localhost/v1/status") as response,
+            session.request(method, f"http://localhost{path}", json=body) as response,
         ):
-            return StatusReport.from_json(await response.json())
+            answer: dict[str, Any] = await response.json()
+            return answer
     except PermissionError as error:
-        raise LocalError(f"no access to {path}: use sudo, or join the group {GROUP}") from error
+        raise LocalError(f"no access to {where}: use sudo, or join the group {GROUP}") from error
     except (OSError, TimeoutError, aiohttp.ClientError) as error:
         if isinstance(getattr(error, "os_error", error), PermissionError):
-            raise LocalError(f"no access to {path}: use sudo, or join the group {GROUP}") from error
+            raise LocalError(f"no access to {where}: use sudo, or join the group {GROUP}") from error
         raise NotRunningError(
             f"no wgdisco daemon answers for {interface}: start `wgdisco join` or `registry run`"
         ) from error
-    except ValueError as error:
-        raise LocalError(str(error)) from error
+
+
+def _caller(request: Any) -> int:
+    """The user at the other end of the socket."""
+    connection = request.transport.get_extra_info("socket")
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(raw)[1])
