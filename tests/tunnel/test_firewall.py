@@ -120,7 +120,8 @@ class TestFirewalld:
         ]
 
     def test_all_of_it_is_taken_away(self):
-        facts = Facts(self.RULESET, zone="public", zone_ports=("51820/udp",))
+        facts = Facts(self.RULESET, zone="public", zone_ports=("51820/udp",), zones=("public", "wgd-mesh"))
+        assert findings(HUB, facts) == ()
         said = [" ".join(command) for command in removals(HUB, facts, permanent=True)]
         assert "firewall-cmd --permanent --delete-zone=wgd-mesh" in said
         assert said[-1] == "firewall-cmd --reload"

@@ -65,7 +65,7 @@ class Facts:
 
     `ruleset` are nft's JSON objects; `ufw` the lines of `ufw show added`, None when it is not active; `iptables` what
     `iptables -S` and `ip6tables -S` print, by command, of those that are installed; `zone` firewalld's default zone,
-    None when it does not run, and `zone_ports` that zone's open ports.
+    None when it does not run, `zone_ports` that zone's open ports, and `zones` all there are.
     """
 
     ruleset: Sequence[Mapping[str, Any]] = ()
@@ -73,6 +73,7 @@ class Facts:
     iptables: Mapping[str, tuple[str, ...]] | None = None
     zone: str | None = None
     zone_ports: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
 
 
 Command = tuple[str, ...]
@@ -144,7 +145,7 @@ def removals(need: Need, facts: Facts, permanent: bool) -> tuple[Command, ...]:
     if permanent:
         commands += _ufw_removals(need, facts.ufw or ())
         if facts.zone is not None:
-            commands += _firewalld_removals(need, facts.zone)
+            commands += _firewalld_removals(need, facts)
     return tuple(commands)
 
 
@@ -245,7 +246,7 @@ def _firewalld_commands(need: Need, facts: Facts) -> list[Command]:
     if f"{need.port}/udp" not in facts.zone_ports:
         add = (f"--zone={facts.zone}", f"--add-port={need.port}/udp")
         commands += [("firewall-cmd", "--permanent", *add), ("firewall-cmd", *add)]
-    if need.forward or need.full_tunnel or need.inside:
+    if _zone(need) not in facts.zones and (need.forward or need.full_tunnel or need.inside):
         permanent, zone = ("firewall-cmd", "--permanent"), _zone(need)
         ours = (*permanent, f"--zone={zone}")
         commands += [
@@ -267,13 +268,17 @@ def _firewalld_commands(need: Need, facts: Facts) -> list[Command]:
     return commands
 
 
-def _firewalld_removals(need: Need, zone: str) -> list[Command]:
-    permanent, remove = ("firewall-cmd", "--permanent"), (f"--zone={zone}", f"--remove-port={need.port}/udp")
-    commands: list[Command] = [(*permanent, *remove), ("firewall-cmd", *remove)]
-    if need.full_tunnel:
-        commands.append((*permanent, f"--delete-policy={_zone(need)}"))
-    if need.forward or need.full_tunnel or need.inside:
-        commands += [(*permanent, f"--delete-zone={_zone(need)}"), ("firewall-cmd", "--reload")]
+def _firewalld_removals(need: Need, facts: Facts) -> list[Command]:
+    """Ports carry no comment: one that somebody else opened too is closed with ours."""
+    commands: list[Command] = []
+    permanent, ours = ("firewall-cmd", "--permanent"), _zone(need)
+    if f"{need.port}/udp" in facts.zone_ports:
+        remove = (f"--zone={facts.zone}", f"--remove-port={need.port}/udp")
+        commands += [(*permanent, *remove), ("firewall-cmd", *remove)]
+    if ours in facts.zones:
+        if need.full_tunnel:
+            commands.append((*permanent, f"--delete-policy={ours}"))
+        commands += [(*permanent, f"--delete-zone={ours}"), ("firewall-cmd", "--reload")]
     return commands
 
 

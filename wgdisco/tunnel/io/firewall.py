@@ -55,11 +55,12 @@ async def read_facts() -> Facts:
     for command in ("iptables", "ip6tables"):
         if _installed(command) and (printed := await _ask(command, "-S")) is not None:
             iptables[command] = tuple(printed.splitlines())
-    zone, ports = None, ""
+    zone, ports, zones = None, "", ""
     if _installed("firewall-cmd") and await _ask("firewall-cmd", "--state") is not None:
         zone = (await _ask("firewall-cmd", "--get-default-zone") or "public").strip()
         ports = await _ask("firewall-cmd", f"--zone={zone}", "--list-ports") or ""
-    return Facts(await list_ruleset(), ufw, iptables, zone, tuple(ports.split()))
+        zones = await _ask("firewall-cmd", "--permanent", "--get-zones") or ""
+    return Facts(await list_ruleset(), ufw, iptables, zone, tuple(ports.split()), tuple(zones.split()))
 
 
 def _installed(command: str) -> bool:
