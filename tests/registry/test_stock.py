@@ -1,3 +1,4 @@
+import json
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 
 import pytest
@@ -6,7 +7,15 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.keys import PresharedKey, PrivateKey
 from wgdisco.registry.membership import Kind, Member, Membership, Network
-from wgdisco.registry.stock import DeviceRequest, add_device, device_conf, device_facts, direct_devices, registry_dns
+from wgdisco.registry.stock import (
+    DeviceFacts,
+    DeviceRequest,
+    add_device,
+    device_conf,
+    device_facts,
+    direct_devices,
+    registry_dns,
+)
 from wgdisco.tunnel.conf import parse_conf
 
 REGISTRY = PrivateKey(bytes(31) + b"\x11")
@@ -95,7 +104,7 @@ class TestDirectTo:
     @pytest.mark.parametrize(
         ("request_", "said"),
         [
-            ({"direct_to": ("laptop",)}, "registry set endpoint laptop"),
+            ({"direct_to": ("laptop",)}, "registry set laptop endpoint"),
             ({"direct_to": ("nobody",)}, "no member 'nobody'"),
             ({"direct_to": ("vps",), "groups": ("guests",)}, "none of the groups guests"),
         ],
@@ -114,6 +123,20 @@ class TestDirectTo:
         assert membership.by_name("phone").direct_to == ()
         membership.apply(membership.revoke("phone", 9.0)[0])
         assert {member.name for member in membership.members.values()} == {"laptop"}
+
+
+def test_request_and_facts_cross_the_control_socket(membership):
+    request = DeviceRequest("phone", PHONE.public_key(), PSK, ("all",), ("vps",), True)
+    assert DeviceRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+    facts = add(membership, direct_to=("vps",))
+    assert DeviceFacts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+
+
+@pytest.mark.parametrize("made", [DeviceRequest, DeviceFacts])
+def test_another_versions_objects_are_refused_without_showing_them(made):
+    with pytest.raises(LocalError) as error:
+        made.from_json({"name": "phone", "public_key": PSK.to_text(), "preshared_key": 7})
+    assert PSK.to_text() not in str(error.value)
 
 
 def test_no_secret_shows_in_a_repr(membership):

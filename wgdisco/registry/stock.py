@@ -4,8 +4,10 @@ A device knows the registry as its one peer and reaches members through it, so t
 may have members with a fixed public endpoint as further peers (`direct_to`): those it reaches itself.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any, Self
 
 from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork
 from wgdisco.errors import LocalError
@@ -31,6 +33,27 @@ class DeviceRequest:
     groups: tuple[str, ...] = (DEFAULT_GROUP,)
     direct_to: tuple[str, ...] = ()
     full_tunnel: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The object `from_json` reads, preshared key included: never for logs."""
+        return {
+            "name": self.name,
+            "public_key": self.public_key.to_text(),
+            "preshared_key": self.preshared_key.to_text(),
+            "groups": [*self.groups],
+            "direct_to": [*self.direct_to],
+            "full_tunnel": self.full_tunnel,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read a request; LocalError, which shows nothing of it, when it cannot be one."""
+        try:
+            key, shared = PublicKey.from_text(data["public_key"]), PresharedKey.from_text(data["preshared_key"])
+            groups, direct_to = tuple(map(str, data["groups"])), tuple(map(str, data["direct_to"]))
+            return cls(str(data["name"]), key, shared, groups, direct_to, bool(data["full_tunnel"]))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise LocalError("the request for a device is incomplete: use the registry's own version") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +82,55 @@ class DeviceFacts:
     zone: str
     full_tunnel: bool
     direct: tuple[DirectPeer, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object `from_json` reads; no secret is in it."""
+        return {
+            "name": self.name,
+            "addresses": [str(address) for address in self.addresses],
+            "registry_key": self.registry_key.to_text(),
+            "registries": [*self.registries],
+            "registry_addresses": [str(address) for address in self.registry_addresses],
+            "prefixes": [str(prefix) for prefix in self.prefixes],
+            "zone": self.zone,
+            "full_tunnel": self.full_tunnel,
+            "direct": [
+                {
+                    "name": peer.name,
+                    "public_key": peer.public_key.to_text(),
+                    "endpoint": peer.endpoint.to_text(),
+                    "addresses": [str(address) for address in peer.addresses],
+                }
+                for peer in self.direct
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read the object; LocalError when it is of another version."""
+        try:
+            direct = tuple(
+                DirectPeer(
+                    peer["name"],
+                    PublicKey.from_text(peer["public_key"]),
+                    Endpoint.from_text(peer["endpoint"]),
+                    tuple(map(ip_address, peer["addresses"])),
+                )
+                for peer in data["direct"]
+            )
+            return cls(
+                data["name"],
+                tuple(map(ip_address, data["addresses"])),
+                PublicKey.from_text(data["registry_key"]),
+                tuple(data["registries"]),
+                tuple(map(ip_address, data["registry_addresses"])),
+                tuple(map(ip_network, data["prefixes"])),
+                data["zone"],
+                data["full_tunnel"],
+                direct,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise LocalError("the registry speaks another version: restart it") from error
 
 
 def add_device(membership: Membership, request: DeviceRequest, now: float) -> tuple[list[Change], DeviceFacts]:
@@ -147,7 +219,7 @@ def _direct_peer(membership: Membership, member: Member, groups: tuple[str, ...]
         raise LocalError(f"--direct-to {name}: it is a stock device too, which only the registry knows how to reach")
     if member.endpoint is None:
         raise LocalError(
-            f"--direct-to {name}: it has no fixed public endpoint: `wgdisco registry set endpoint {name} ADDRESS:PORT`"
+            f"--direct-to {name}: it has no fixed public endpoint: `wgdisco registry set {name} endpoint ADDRESS:PORT`"
         )
     if not set(groups).intersection(member.groups):
         raise LocalError(f"--direct-to {name}: it is in none of the groups {', '.join(groups)}: add --group")
