@@ -11,6 +11,7 @@ from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_interface
 from pathlib import Path
 
+from wgdisco.invitation import ENROL_REGISTRY_ADDRESS, enrol_address, enrol_private_key
 from wgdisco.keys import PresharedKey, PrivateKey
 from wgdisco.registry.hub import hub_rules
 from wgdisco.registry.membership import Membership, Network, Put
@@ -32,6 +33,13 @@ def membership(directory: Path) -> Membership:
         changes, facts = add_device(it, request, time.time())
         it.apply(changes)
         (directory / f"{name}.conf").write_text(device_conf(facts, shared, key))
+    secret = b"s" * 16
+    it.apply(it.invite(secret, time.time())[0])
+    (directory / "joiner.conf").write_text(
+        f"[Interface]\nPrivateKey = {enrol_private_key(secret).to_text()}\nAddress = {enrol_address(secret)}/32\n"
+        f"[Peer]\nPublicKey = {own.public_key()}\nEndpoint = 203.0.113.1:51820\n"
+        f"AllowedIPs = {ENROL_REGISTRY_ADDRESS}/32, 10.7.8.0/24\nPersistentKeepalive = 25\n"
+    )
     return it
 
 
@@ -48,6 +56,7 @@ async def follow(it: Membership, forwarder: Hub) -> None:
 async def main() -> None:
     it = membership(Path(sys.argv[1]))
     addresses = [ip_interface(f"{address}/{address.max_prefixlen}") for address in it.network.registry_addresses]
+    addresses.append(ip_interface(f"{ENROL_REGISTRY_ADDRESS}/32"))
     conf = TunnelConf(it.device_config(), tuple(addresses), 1280)
     async with tunnel_interface("mesh", conf, managed=False), hub("mesh") as forwarder:
         await forwarder.apply(hub_rules(it, "mesh", await forwarder.uplinks()))

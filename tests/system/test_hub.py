@@ -41,7 +41,12 @@ while True:
     if packet[9] == 6 and tcp[13] & 0x3F == 2 and tcp[20:22] == bytes([2, 4]):
         print(socket.inet_ntoa(packet[12:16]), int.from_bytes(tcp[22:24], "big"), flush=True)
 """
-CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 80), 5).close()"
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()"
+SERVE = """
+import socket
+servers = [socket.create_server(("", port)) for port in (80, 81)]; print("listening", flush=True)
+while True: servers[0].accept()[0].close()
+"""
 
 
 class Network:
@@ -94,8 +99,8 @@ class Network:
         self.registry.stdin.flush()
         assert self.registry.stdout.readline() == "done\n"
 
-    def bring_up(self, name: str) -> None:
-        self.hosts[name].run(
+    def bring_up(self, name: str, host: str | None = None) -> None:
+        self.hosts[host or name].run(
             ["wg-quick", "up", str(self.directory / f"{name}.conf")],
             timeout=30,
         )
@@ -159,7 +164,7 @@ def test_a_full_tunnel_reaches_the_internet_under_the_registrys_address_with_a_c
     network.hosts["phone"].run(["ip", "link", "set", "phone", "mtu", "1420"])
     with network.hosts["server"].popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE) as server:
         assert server.stdout.readline() == "listening\n"
-        network.hosts["phone"].run([sys.executable, "-c", CONNECT, "203.0.113.2"])
+        network.hosts["phone"].run([sys.executable, "-c", CONNECT, "203.0.113.2", "80"])
         assert server.stdout.readline().split() == ["203.0.113.1", "1240"]
         server.kill()
     network.hosts["phone"].run(["ip", "link", "set", "phone", "mtu", "1280"])
@@ -190,6 +195,24 @@ def test_the_tunnels_addresses_are_not_to_be_had_from_the_lan(network):
     assert network.ping("guest", "10.7.8.1")
 
 
+def test_who_is_being_enrolled_reaches_that_one_port_and_nothing_else(network):
+    server = network.hosts["server"]
+
+    def connects(address, port):
+        return server.run([sys.executable, "-c", CONNECT, address, port], check=False).returncode == 0
+
+    with network.hosts["registry"].popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == "listening\n"
+        network.bring_up("joiner", "server")
+        await_(lambda: connects("169.254.119.103", "80"), "the enrolment port")
+        assert not connects("169.254.119.103", "81")
+        assert not connects("10.7.8.1", "80")
+        assert not network.ping("server", "10.7.8.1")
+        assert not network.ping("server", "10.7.8.3")
+        process.kill()
+    server.run(["wg-quick", "down", str(network.directory / "joiner.conf")])
+
+
 def test_nothing_is_left_after_an_exit_nor_after_a_kill_and_another_start(network):
     assert "wgdisco_mesh" in network.tables()
     assert network.sysctls() == ["1", "1", "1"]
@@ -197,7 +220,10 @@ def test_nothing_is_left_after_an_exit_nor_after_a_kill_and_another_start(networ
     assert "wgdisco_mesh" in network.tables()  # harmless: it speaks of an interface that is gone
     network.start()
     assert network.tables().count("wgdisco_mesh") == 1
-    await_(lambda: network.ping("phone", "10.7.8.3", 1), "phone to reach tablet again", 30)
+    # A device shakes hands anew once its data has gone unanswered for 15 s; keepalives alone do not make it.
+    for name in ("tablet", "phone"):
+        await_(lambda n=name: network.ping(n, "10.7.8.1", 1), f"{name} to reach the registry again", 40)
+    assert network.reaches("phone", "tablet") == [True, True]
     assert network.end() == 0
     assert "wgdisco" not in network.tables()
 
@@ -206,7 +232,13 @@ def test_switches_are_as_they_were_after_an_exit(network):
     for path in ("ipv4/conf/uplink/forwarding", "ipv6/conf/all/forwarding"):
         network.hosts["registry"].run(["sh", "-c", f"echo 0 >/proc/sys/net/{path}"])
     network.hosts["registry"].run(["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/br0/forwarding"])
+    advertised = ["ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "uplink", "proto", "ra"]
+    network.hosts["registry"].run(advertised)
+    accept_ra = ["cat", "/proc/sys/net/ipv6/conf/uplink/accept_ra"]
+    assert network.hosts["registry"].run(accept_ra).stdout == "1\n"
     network.start()
     assert network.sysctls() == ["1", "1", "1"]
+    assert network.hosts["registry"].run(accept_ra).stdout == "2\n"
     assert network.end() == 0
     assert network.sysctls() == ["0", "0", "1"]
+    assert network.hosts["registry"].run(accept_ra).stdout == "1\n"
