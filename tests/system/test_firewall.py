@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,10 +107,9 @@ def walled(request, tmp_path):
 
 @contextmanager
 def listening(network, host):
-    with network.hosts[host].popen([sys.executable, "-c", LISTEN], stdout=subprocess.PIPE) as process:
+    with hub.running(network.hosts[host], sys.executable, "-c", LISTEN) as process:
         assert process.stdout.readline() == "listening\n"
         yield
-        process.kill()
 
 
 def ruleset(network, tool):

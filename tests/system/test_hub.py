@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ import socket
 servers = [socket.create_server(("", port)) for port in (80, 81)]; print("listening", flush=True)
 while True: servers[0].accept()[0].close()
 """
+
+
+@contextmanager
+def running(host, *command):
+    """A process that is killed at the end of the block, whatever ends it."""
+    with host.popen(command, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 class Network:
@@ -150,23 +161,21 @@ def test_a_change_of_groups_holds_at_once_in_the_middle_of_a_flow(network):
     network.regroup("guest", "guests", "ops")
     assert network.reaches("guest", "tablet") == [True, True]
     assert network.reaches("guest", "phone") == [False, False]
-    with network.hosts["guest"].popen(["ping", "-n", "-i", "0.1", "10.7.8.3"], stdout=subprocess.PIPE) as flow:
+    with running(network.hosts["guest"], "ping", "-n", "-i", "0.1", "10.7.8.3") as flow:
         for _ in range(3):
             flow.stdout.readline()
         network.regroup("guest", "guests")
         assert network.reaches("guest", "tablet") == [False, False]
-        flow.kill()
     assert network.reaches("phone", "tablet") == [True, True]
 
 
 def test_a_full_tunnel_reaches_the_internet_under_the_registrys_address_with_a_clamped_mss(network):
     """The phone is set to an MTU that no path here carries; what arrives is what 1280 allows."""
     network.hosts["phone"].run(["ip", "link", "set", "phone", "mtu", "1420"])
-    with network.hosts["server"].popen([sys.executable, "-c", SERVER], stdout=subprocess.PIPE) as server:
+    with running(network.hosts["server"], sys.executable, "-c", SERVER) as server:
         assert server.stdout.readline() == "listening\n"
         network.hosts["phone"].run([sys.executable, "-c", CONNECT, "203.0.113.2", "80"])
         assert server.stdout.readline().split() == ["203.0.113.1", "1240"]
-        server.kill()
     network.hosts["phone"].run(["ip", "link", "set", "phone", "mtu", "1280"])
 
 
@@ -201,7 +210,7 @@ def test_who_is_being_enrolled_reaches_that_one_port_and_nothing_else(network):
     def connects(address, port):
         return server.run([sys.executable, "-c", CONNECT, address, port], check=False).returncode == 0
 
-    with network.hosts["registry"].popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE) as process:
+    with running(network.hosts["registry"], sys.executable, "-c", SERVE) as process:
         assert process.stdout.readline() == "listening\n"
         network.bring_up("joiner", "server")
         await_(lambda: connects("169.254.119.103", "80"), "the enrolment port")
@@ -209,7 +218,6 @@ def test_who_is_being_enrolled_reaches_that_one_port_and_nothing_else(network):
         assert not connects("10.7.8.1", "80")
         assert not network.ping("server", "10.7.8.1")
         assert not network.ping("server", "10.7.8.3")
-        process.kill()
     server.run(["wg-quick", "down", str(network.directory / "joiner.conf")])
 
 
