@@ -109,7 +109,9 @@ class MemberRecord:
 
     `kind` is "member" or "device" (stock WireGuard, reached through the registry); `role` "member" or "admin".
     `addresses` are its own in the tunnel. `endpoint` is where the registry last saw it, or its fixed one; `live` says
-    whether that is fresh. `epoch`, `sig` and `next_key` are for signed membership and key rotation.
+    whether that is fresh. `epoch`, `sig` and `next_key` are for signed membership and key rotation. `direct` is true
+    of a device that has the very member asking as a peer of its own: that member makes it a peer too, and waits for
+    its packets.
     """
 
     name: str
@@ -123,6 +125,7 @@ class MemberRecord:
     epoch: int | None = None
     sig: str | None = None
     next_key: str | None = None
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True)

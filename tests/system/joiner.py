@@ -39,7 +39,7 @@ def conf(link, private, addresses, allowed, psk=None):
 async def enrol(link, key):
     addresses = [IPv4Interface((enrol_address(link.secret), 32))]
     allowed = [ip_network(ENROL_REGISTRY_ADDRESS)]
-    async with tunnel_interface("enrol", conf(link, enrol_private_key(link.secret), addresses, allowed), managed=False):
+    async with tunnel_interface("enrol", conf(link, enrol_private_key(link.secret), addresses, allowed)):
         body = {"schema": 1, "public_key": key.public_key().to_text()}
         url = f"http://{ENROL_REGISTRY_ADDRESS}/v1/enrol"
         async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
@@ -86,7 +86,7 @@ async def main():
     base = f"http://{network['registry_addresses'][0]}"
     psk = member_preshared_key(link.secret)
     async with (
-        tunnel_interface("mesh", conf(link, key, addresses, allowed, psk), managed=False),
+        tunnel_interface("mesh", conf(link, key, addresses, allowed, psk)),
         aiohttp.ClientSession() as session,
     ):
         await asyncio.gather(listen(session, base), obey(session, base), return_exceptions=False)

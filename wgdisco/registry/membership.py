@@ -71,7 +71,8 @@ class Member:
     """One member or device. `proven`: a handshake with `public_key` has shown that somebody holds it.
 
     `invitation` is the one-time key it was enrolled under, until it is proven. `endpoint` is a fixed public one.
-    `next_key` is announced while the key is being rotated. `created_at` is unix time.
+    `next_key` is announced while the key is being rotated. `created_at` is unix time. Of devices only: `direct_to`
+    names the members it has as peers of its own, and with `full_tunnel` it sends everything through the registry.
     """
 
     name: str
@@ -86,6 +87,8 @@ class Member:
     invitation: PublicKey | None = None
     endpoint: Endpoint | None = None
     next_key: PublicKey | None = None
+    direct_to: tuple[str, ...] = ()
+    full_tunnel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,13 +286,18 @@ class Membership:
         preshared_key: PresharedKey,
         now: float,
         groups: tuple[str, ...] = (DEFAULT_GROUP,),
+        direct_to: tuple[str, ...] = (),
+        full_tunnel: bool = False,
     ) -> tuple[list[Change], Member]:
-        """Add a stock WireGuard device; LocalError when name or key is taken."""
+        """Add a stock WireGuard device; LocalError when name or key is taken, or one of `direct_to` is nobody."""
         self._check_free(name)
         if self._is_known(key):
             raise LocalError(f"the key {key} is known already: make a new one on the device")
+        for other in direct_to:
+            self.by_name(other)
         number, network = self._allocate()
-        device = Member(name, key, number, groups, now, kind=Kind.DEVICE, preshared_key=preshared_key, proven=True)
+        device = Member(name, key, number, groups, now, Kind.DEVICE, preshared_key=preshared_key, proven=True)
+        device = replace(device, direct_to=direct_to, full_tunnel=full_tunnel)
         return [Put(network), Put(device)], device
 
     def rename(self, name: str, new_name: str) -> list[Change]:
@@ -298,7 +306,7 @@ class Membership:
         if name == new_name:
             return []
         self._check_free(new_name)
-        return [Put(replace(member, name=new_name))]
+        return [Put(replace(member, name=new_name)), *self._rename_in_devices(name, new_name)]
 
     def set_endpoint(self, name: str, endpoint: Endpoint | None) -> list[Change]:
         """Fix a member's public endpoint, or (None) let it be learnt again."""
@@ -319,6 +327,7 @@ class Membership:
         if member is not None:
             theirs = [member.public_key] if member.next_key is None else [member.public_key, member.next_key]
             gone += [Remove(member), *(Put(Revoked(key, name, now)) for key in theirs)]
+            gone += self._rename_in_devices(name, None)
             keys += theirs
         if not gone:
             raise LocalError(f"there is no member or invitation {name!r}: `wgdisco registry list` shows them")
@@ -397,6 +406,15 @@ class Membership:
             raise LocalError(f"there is a member {name!r} already: revoke it first, or choose another name")
         if any(invitation.name == name and invitation != but for invitation in self.invitations.values()):
             raise LocalError(f"{name!r} is invited already: revoke that first, or choose another name")
+
+    def _rename_in_devices(self, name: str, new_name: str | None) -> list[Change]:
+        """The devices that had `name` as a direct peer; None takes it out."""
+        names = {name: () if new_name is None else (new_name,)}
+        return [
+            Put(replace(device, direct_to=tuple(n for old in device.direct_to for n in names.get(old, (old,)))))
+            for device in self.members.values()
+            if name in device.direct_to and device.name != name
+        ]
 
     def _allocate(self) -> tuple[int, Network]:
         """A free host number, and the network that has moved past it; LocalError when there is none left."""

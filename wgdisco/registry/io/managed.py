@@ -74,10 +74,11 @@ def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
 
 def _device_config(membership: Membership, *, with_ipv6: bool) -> DeviceConfig:
     config = membership.device_config()
-    if with_ipv6:
-        return config
-    peers = tuple(replace(p, allowed_ips=tuple(n for n in p.allowed_ips if n.version == 4)) for p in config.peers)
-    return replace(config, peers=peers)
+    peers = (
+        replace(peer, managed=True, allowed_ips=tuple(n for n in peer.allowed_ips if with_ipv6 or n.version == 4))
+        for peer in config.peers
+    )
+    return replace(config, peers=tuple(peers))
 
 
 def _has_ipv6() -> bool:

@@ -1,0 +1,67 @@
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
+
+import pytest
+
+from wgdisco.tunnel.nft import Enrolment, HubHost, HubRules, block_incoming_rules, remove_table, table_name
+
+
+def host(number, *groups, full=False):
+    return HubHost((IPv4Address(f"10.7.8.{number}"), IPv6Address(f"fd77::{number}")), groups, full)
+
+
+def test_the_table_is_replaced_whether_or_not_there_is_one():
+    text = HubRules("mesh").to_text()
+    assert text.startswith("table inet wgdisco_mesh\ndelete table inet wgdisco_mesh\ntable inet wgdisco_mesh {\n")
+    assert remove_table("mesh") == "table inet wgdisco_mesh\ndelete table inet wgdisco_mesh\n"
+
+
+@pytest.mark.parametrize(
+    ("interface", "table"), [("mesh", "wgdisco_mesh"), ("a-b.c", "wgdisco_a-b.c"), ("a+=@", "wgdisco_a___")]
+)
+def test_any_interface_has_a_table(interface, table):
+    assert table_name(interface) == table
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\", "wg*", "a\nb"])
+def test_a_name_that_would_end_the_string_is_refused(name):
+    with pytest.raises(ValueError, match="interface name"):
+        HubRules(name).to_text()
+
+
+def test_group_names_never_reach_nft():
+    text = HubRules("mesh", (host(2, 'ops"; drop', "b c"),)).to_text()
+    assert "ops" not in text
+    assert "b c" not in text
+
+
+def test_hosts_in_the_same_groups_share_a_chain():
+    hosts = (host(2, "a", "b"), host(3, "b", "a"), host(4, "c"), host(5))
+    text = HubRules("mesh", hosts).to_text()
+    assert text.count("chain class") == 3
+    assert "10.7.8.2 : jump class0, 10.7.8.3 : jump class0, 10.7.8.4 : jump class1, 10.7.8.5 : jump class2" in text
+
+
+def test_without_a_full_tunnel_nothing_leaves_by_an_uplink():
+    text = HubRules("mesh", (host(2, "a"),), uplinks={4: ("eth0",)}).to_text()
+    assert "masquerade" not in text
+    assert "eth0" not in text
+
+
+def test_a_full_tunnel_is_masqueraded_by_its_uplink_of_each_version():
+    text = HubRules("mesh", (host(2, "a", full=True), host(3, "a")), uplinks={4: ("eth0", "eth1")}).to_text()
+    assert 'oifname { "eth0", "eth1" } ip saddr @full4 masquerade' in text
+    assert "ip6 saddr @full6" not in text
+    assert 'iifname "mesh" ip daddr 169.254.0.0/16 counter drop' in text
+
+
+def test_who_is_being_enrolled_reaches_one_port():
+    enrolment = Enrolment(IPv4Network("169.254.128.0/18"), IPv4Address("169.254.119.103"), 80)
+    text = HubRules("mesh", enrolment=enrolment).to_text()
+    peers = 'iifname "mesh" ip saddr 169.254.128.0/18'
+    accept, drop = f"{peers} ip daddr 169.254.119.103 tcp dport 80 accept", f"{peers} counter drop"
+    assert text.index(accept) < text.index(drop)
+
+
+def test_block_incoming_is_about_its_interface_only():
+    lines = [line for line in block_incoming_rules("mesh").splitlines() if "drop" in line or "accept" in line]
+    assert all("mesh" in line or "policy accept" in line for line in lines)

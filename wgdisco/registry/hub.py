@@ -1,0 +1,20 @@
+"""The registry as a hub: what membership means for the packets it forwards."""
+
+from ipaddress import IPv4Network
+
+from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
+from wgdisco.registry.membership import Membership
+from wgdisco.tunnel.nft import Enrolment, HubHost, HubRules
+
+ENROLMENT = Enrolment(IPv4Network("169.254.128.0/18"), ENROL_REGISTRY_ADDRESS, 80)
+
+
+def hub_rules(membership: Membership, interface: str, uplinks: dict[int, tuple[str, ...]]) -> HubRules:
+    """The rules that hold until membership changes; `uplinks` as in `HubRules`."""
+    network = membership.network
+    hosts = tuple(
+        HubHost(network.addresses(member.number), member.groups, member.full_tunnel)
+        for member in membership.members.values()
+        if member.proven
+    )
+    return HubRules(interface, hosts, network.registry_addresses, ENROLMENT, uplinks)

@@ -1,0 +1,215 @@
+"""Our own nftables table as text: what the registry forwards between its peers, and what a member lets in.
+
+One table an interface, replaced as a whole in one transaction: there is no moment with half of the rules, and none
+without. An accept here overrides nobody's drop elsewhere (`firewall.py`); a drop here is final.
+
+A packet from peer to peer costs one look-up of its source (a verdict map) and one of its destination for each group
+that the source is in, however many peers and groups there are.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from wgdisco.endpoint import IPAddress, IPNetwork
+
+_UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
+_LINK_LOCAL = {4: "169.254.0.0/16", 6: "fe80::/10"}
+_FAMILY = {4: "ip", 6: "ip6"}
+
+
+@dataclass(frozen=True, slots=True)
+class HubHost:
+    """A peer as the hub sees it: its own addresses, its groups, and whether it sends everything through the hub."""
+
+    addresses: tuple[IPAddress, ...]
+    groups: tuple[str, ...]
+    full_tunnel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """Who is being enrolled may speak to `address`, TCP `port`, and to nothing else; `peers` are their addresses."""
+
+    peers: IPNetwork
+    address: IPAddress
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class HubRules:
+    """What the registry's table is made of.
+
+    `own` are the registry's addresses in the tunnel. `uplinks` has the interfaces of the default routes, by IP version;
+    without one, full-tunnel peers get nowhere with that version.
+    """
+
+    interface: str
+    hosts: tuple[HubHost, ...] = ()
+    own: tuple[IPAddress, ...] = ()
+    enrolment: Enrolment | None = None
+    uplinks: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def needs_uplink(self) -> bool:
+        """Whether any peer's traffic leaves the tunnel here."""
+        return any(host.full_tunnel for host in self.hosts)
+
+    def to_text(self) -> str:
+        """Input of `nft -f`: replaces the table of this interface, whether or not there is one."""
+        body = [
+            *self._sets(),
+            *self._classes(),
+            *_chain("forward", "type filter hook forward priority filter; policy accept;", self._forward()),
+            *_chain("clamp", "type filter hook forward priority mangle; policy accept;", self._clamp()),
+            *_chain("input", "type filter hook input priority filter; policy accept;", self._input()),
+            *_chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", self._masquerade()),
+        ]
+        return _table(self.interface, body)
+
+    def _group_numbers(self) -> dict[str, int]:
+        """Groups by number: their names are the operator's, and may be anything."""
+        groups = dict.fromkeys(group for host in self.hosts for group in host.groups)
+        return {group: number for number, group in enumerate(groups)}
+
+    def _sets(self) -> list[str]:
+        lines = []
+        numbers = self._group_numbers()
+        for version in (4, 6):
+            members: dict[int, list[IPAddress]] = {number: [] for number in numbers.values()}
+            full: list[IPAddress] = []
+            for host in self.hosts:
+                addresses = [address for address in host.addresses if address.version == version]
+                for group in dict.fromkeys(host.groups):
+                    members[numbers[group]] += addresses
+                full += addresses if host.full_tunnel else []
+            for number, addresses in members.items():
+                lines += _set(f"group{number}_{version}", version, addresses)
+            lines += _set(f"full{version}", version, full)
+        return lines
+
+    def _classes(self) -> list[str]:
+        """For each class a chain that accepts what goes to one of its groups; then who is of which class."""
+        lines = []
+        numbers = self._group_numbers()
+        groups_of = [tuple(sorted({numbers[group] for group in host.groups})) for host in self.hosts]
+        classes = {groups: number for number, groups in enumerate(dict.fromkeys(groups_of))}
+        for groups, number in classes.items():
+            rules = [
+                f"{_FAMILY[version]} daddr @group{group}_{version} accept" for group in groups for version in (4, 6)
+            ]
+            lines += _chain(f"class{number}", "", rules)
+        for version in (4, 6):
+            elements = [
+                f"{address} : jump class{classes[groups]}"
+                for host, groups in zip(self.hosts, groups_of, strict=True)
+                for address in host.addresses
+                if address.version == version
+            ]
+            lines += _block(f"map class_of{version}", [f"type {_type(version)} : verdict;", *_elements(elements)])
+        return lines
+
+    def _forward(self) -> list[str]:
+        into, out_of = f"oifname {_quoted(self.interface)}", f"iifname {_quoted(self.interface)}"
+        rules = [f"{out_of} {into} {_FAMILY[version]} saddr vmap @class_of{version}" for version in (4, 6)]
+        for version in (4, 6):
+            uplinks = self.uplinks.get(version, ())
+            if uplinks and self.needs_uplink:
+                names, family = _names(uplinks), _FAMILY[version]
+                # Link-local is the registry's own business: a cloud's metadata service gives out credentials there.
+                rules += [
+                    f"{out_of} {family} daddr {_LINK_LOCAL[version]} counter drop",
+                    f"{out_of} oifname {names} {family} saddr @full{version} accept",
+                    f"{into} iifname {names} {family} daddr @full{version} ct state established,related accept",
+                ]
+        return [*rules, f"{out_of} counter drop", f"{into} counter drop"]
+
+    def _clamp(self) -> list[str]:
+        clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+        return [f"{direction} {_quoted(self.interface)} {clamp}" for direction in ("iifname", "oifname")]
+
+    def _input(self) -> list[str]:
+        rules = []
+        interface = _quoted(self.interface)
+        # Nobody speaks to our addresses in the tunnel from outside of it (Linux takes them on any interface).
+        own = [*self.own, *([self.enrolment.address] if self.enrolment else [])]
+        rules += [
+            f"iifname != {interface} {_FAMILY[address.version]} daddr {address} fib saddr type != local counter drop"
+            for address in own
+        ]
+        if self.enrolment is not None:
+            it = self.enrolment
+            family = _FAMILY[it.address.version]
+            peers = f"iifname {interface} {family} saddr {it.peers}"
+            rules += [f"{peers} {family} daddr {it.address} tcp dport {it.port} accept", f"{peers} counter drop"]
+        return rules
+
+    def _masquerade(self) -> list[str]:
+        return [
+            f"oifname {_names(self.uplinks[version])} {_FAMILY[version]} saddr @full{version} masquerade"
+            for version in (4, 6)
+            if self.uplinks.get(version) and self.needs_uplink
+        ]
+
+
+def table_name(interface: str) -> str:
+    """The name of our table for an interface: `wgdisco_IFACE`, of family inet."""
+    return f"wgdisco_{_UNFIT.sub('_', interface)}"
+
+
+def remove_table(interface: str) -> str:
+    """Input of `nft -f` that leaves no table of ours for this interface, whether or not there is one."""
+    name = table_name(interface)
+    return f"table inet {name}\ndelete table inet {name}\n"
+
+
+def block_incoming_rules(interface: str) -> str:
+    """Input of `nft -f` for a member that opens connections to others and lets none in; it still answers pings."""
+    name = _quoted(interface)
+    rules = [
+        f"iifname {name} ct state established,related accept",
+        f"iifname {name} icmp type {{ echo-request, destination-unreachable, time-exceeded }} accept",
+        f"iifname {name} icmpv6 type {{ echo-request, destination-unreachable, packet-too-big }} accept",
+        f"iifname {name} counter drop",
+    ]
+    both = _chain("input", "type filter hook input priority filter; policy accept;", rules)
+    forward = [f"iifname {name} ct state != {{ established, related }} counter drop"]
+    both += _chain("forward", "type filter hook forward priority filter; policy accept;", forward)
+    return _table(interface, both)
+
+
+def _table(interface: str, body: Iterable[str]) -> str:
+    lines = [*_block(f"table inet {table_name(interface)}", body)]
+    return remove_table(interface) + "\n".join(lines) + "\n"
+
+
+def _block(head: str, body: Iterable[str]) -> list[str]:
+    return [f"{head} {{", *(f"  {line}" for line in body), "}"]
+
+
+def _chain(name: str, hook: str, rules: Iterable[str]) -> list[str]:
+    return _block(f"chain {name}", [*([hook] if hook else []), *rules])
+
+
+def _set(name: str, version: int, addresses: Iterable[IPAddress]) -> list[str]:
+    return _block(f"set {name}", [f"type {_type(version)};", *_elements(map(str, addresses))])
+
+
+def _elements(elements: Iterable[str]) -> list[str]:
+    text = ", ".join(elements)
+    return [f"elements = {{ {text} }}"] if text else []  # nft takes no empty list
+
+
+def _type(version: int) -> str:
+    return "ipv4_addr" if version == 4 else "ipv6_addr"
+
+
+def _quoted(interface: str) -> str:
+    """An interface name as nft reads it; the kernel allows almost any character, nft's strings no quote."""
+    if '"' in interface or "\\" in interface or "*" in interface or "\n" in interface:
+        raise ValueError(f"the interface name {interface!r} cannot be written in nft rules")
+    return f'"{interface}"'
+
+
+def _names(interfaces: Iterable[str]) -> str:
+    return f"{{ {', '.join(map(_quoted, interfaces))} }}"
