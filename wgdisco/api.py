@@ -99,8 +99,8 @@ class MemberRecord:
     """One member or device, as other members see it.
 
     `kind` is "member" or "device" (stock WireGuard, reached through the registry); `role` "member" or "admin".
-    `addresses` are its own in the tunnel. `endpoint` is where the registry last saw it, or its fixed one; `live` whether
-    that is fresh. `epoch`, `sig` and `next_key` are for signed membership and key rotation.
+    `addresses` are its own in the tunnel. `endpoint` is where the registry last saw it, or its fixed one; `live` says
+    whether that is fresh. `epoch`, `sig` and `next_key` are for signed membership and key rotation.
     """
 
     name: str

@@ -87,11 +87,17 @@ class JoinLink:
         hosts, version, key, secret = parts
         if version != VERSION:
             raise ValueError(f"the join link is of version {version[:8]!r}, this wgdisco knows {VERSION}: update it")
-        registries = tuple(_check_host(host) for host in hosts.split(","))
+        registries = tuple(check_registry(host) for host in hosts.split(","))
         return cls(registries, PublicKey(_decode(key, KEY_SIZE)), _decode(secret, SECRET_SIZE))
 
 
-def _check_host(text: str) -> str:
+def link_id(secret: bytes) -> str:
+    """What tells one invitation from another in a member's own files, without giving it away."""
+    return _derive(secret, "wgdisco link id 1", 8).hex()
+
+
+def check_registry(text: str) -> str:
+    """`text` again when it is HOST:PORT or [IPV6]:PORT; ValueError otherwise."""
     host, separator, port = text.rpartition(":")
     valid_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
     if not separator or not _HOST.fullmatch(host) or not valid_port:
