@@ -3,7 +3,7 @@
 The control socket serves it as `GET /v1/status`; `wgdisco status -o json` prints the same object.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Self
 
@@ -45,7 +45,7 @@ class Origin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PeerReport:
-    """One peer: what `wg show` says, its path and where its endpoint came from.
+    """One peer: what `wg show` says, its path and where its endpoint came from; `name` where peers have one.
 
     `latest_handshake` is unix time in seconds, or None; sizes are bytes; `persistent_keepalive` seconds, 0 is off.
     """
@@ -61,11 +61,15 @@ class PeerReport:
     tx_bytes: int
     persistent_keepalive: int
     preshared_key: bool
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """One daemon's interface. `role` is "registry" or "member"; `zone` the DNS name it serves or follows."""
+    """One daemon's interface. `role` is "registry" or "member"; `zone` the DNS name it serves or follows.
+
+    `notes` are lines for a person: what is wrong and what to do.
+    """
 
     role: str
     interface: str
@@ -76,6 +80,7 @@ class StatusReport:
     version: str
     peers: list[PeerReport]
     drops: dict[str, int]
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The object as it goes over the wire."""

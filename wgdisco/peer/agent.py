@@ -117,6 +117,13 @@ class Agent:
             self._actions = [action for action in self._actions if action.key != key]
             self._news = [news for news in self._news if news.key != key]
 
+    def restart(self, key: PublicKey, now: float) -> None:
+        """Shake hands anew with a peer that seems to have forgotten us, or moved."""
+        path = self._paths.get(key)
+        if path is not None:
+            path.restart(now)
+            self._settle(path, now)
+
     def set_alternatives(self, key: PublicKey, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """What the names of a peer resolve to now; endpoints that must not be applied are left out."""
         path = self._paths.get(key)

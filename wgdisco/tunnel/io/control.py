@@ -5,23 +5,32 @@ import grp
 import importlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wgdisco.api import StatusReport
-from wgdisco.errors import LocalError, NotRunningError
+from wgdisco.api import SCHEMA, StatusReport
+from wgdisco.errors import LocalError, NotRunningError, WgdiscoError
 
 DIRECTORY = Path("/run/wgdisco")
 GROUP = "wgdisco"
 
+# What a daemon does when asked by `POST /v1/NAME`; WgdiscoError becomes the asker's error.
+Command = Callable[[Mapping[str, Any]], Awaitable[None]]
+
 
 class ControlServer:
-    """Serves `GET /v1/status`. aiohttp is imported aside, since a tunnel must not wait for it to come up."""
+    """Serves `GET /v1/status` and the daemon's commands.
 
-    def __init__(self, interface: str, status: Callable[[], StatusReport]) -> None:
+    aiohttp is imported aside, since a tunnel must not wait for it to come up.
+    """
+
+    def __init__(
+        self, interface: str, status: Callable[[], StatusReport], commands: Mapping[str, Command] | None = None
+    ) -> None:
         self.path = DIRECTORY / f"{interface}.sock"
+        self._commands = commands or {}
         self._status = status
         self._runner: Any = None
 
@@ -36,6 +45,8 @@ class ControlServer:
 
         application = web.Application()
         application.router.add_get("/v1/status", status)
+        for name, command in self._commands.items():
+            application.router.add_post(f"/v1/{name}", _handler(web, command))
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         try:
@@ -56,6 +67,23 @@ class ControlServer:
             await self._runner.cleanup()
             self._runner = None
             self.path.unlink(missing_ok=True)
+
+
+def _handler(web: Any, command: Command) -> Callable[[Any], Awaitable[Any]]:
+    async def handle(request: Any) -> Any:
+        try:
+            told = await request.json()
+        except ValueError:
+            told = None
+        if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+            return web.json_response({"error": "not a request this daemon knows: restart it"}, status=400)
+        try:
+            await command(told)
+        except WgdiscoError as error:
+            return web.json_response({"error": str(error)}, status=409)
+        return web.json_response({"schema": SCHEMA})
+
+    return handle
 
 
 def _clear_the_way(path: Path) -> None:
@@ -81,17 +109,32 @@ def running_interfaces() -> list[str]:
 
 async def fetch_status(interface: str) -> StatusReport:
     """Ask the daemon of `interface`; NotRunningError when none answers."""
+    _, said = await _ask(interface, "GET", "/v1/status", None)
+    try:
+        return StatusReport.from_json(said)
+    except ValueError as error:
+        raise LocalError(str(error)) from error
+
+
+async def command(interface: str, name: str, **told: Any) -> None:
+    """Have the daemon of `interface` do something; NotRunningError when none answers, LocalError when it refuses."""
+    status, said = await _ask(interface, "POST", f"/v1/{name}", {"schema": SCHEMA, **told})
+    if status != 200:
+        reason = said.get("error") if isinstance(said, dict) else None
+        raise LocalError(str(reason or f"the daemon of {interface} does not know {name}"))
+
+
+async def _ask(interface: str, method: str, url: str, body: Any) -> tuple[int, Any]:
     import aiohttp  # noqa: PLC0415  a sixth of a second that only this command pays
 
     path = DIRECTORY / f"{interface}.sock"
+    connector = aiohttp.UnixConnector(str(path))
     try:
         async with (
-            aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(path)), timeout=aiohttp.ClientTimeout(total=5)
-            ) as session,
-            session.get("http://localhost/v1/status") as response,
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=20)) as session,
+            session.request(method, f"http://localhost{url}", json=body) as response,
         ):
-            return StatusReport.from_json(await response.json())
+            return response.status, await response.json(content_type=None)
     except PermissionError as error:
         raise LocalError(f"no access to {path}: use sudo, or join the group {GROUP}") from error
     except (OSError, TimeoutError, aiohttp.ClientError) as error:
@@ -101,4 +144,4 @@ async def fetch_status(interface: str) -> StatusReport:
             f"no wgdisco daemon answers for {interface}: start `wgdisco join` or `registry run`"
         ) from error
     except ValueError as error:
-        raise LocalError(str(error)) from error
+        raise LocalError(f"the daemon of {interface} cannot be understood: restart it") from error
