@@ -222,6 +222,11 @@ class Agent:
         path = self._paths.get(key)
         return path is not None and isinstance(path.state, Live)
 
+    def published(self, key: PublicKey) -> Endpoint | None:
+        """What the zone last said of the peer."""
+        path = self._paths.get(key)
+        return None if path is None else path.published
+
     def all_live(self) -> bool:
         """Whether every peer that is wanted is reached."""
         return all(isinstance(path.state, Live) or path.word() is PathWord.IDLE for path in self._paths.values())
