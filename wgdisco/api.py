@@ -1,13 +1,17 @@
-"""The format of what daemons tell about themselves: dataclasses to JSON and back, `"schema": 1`.
+"""The formats daemons speak: dataclasses to JSON and back, `"schema": 1`.
 
-The control socket serves it as `GET /v1/status`; `wgdisco status -o json` prints the same object.
+The control socket serves a StatusReport as `GET /v1/status`; `wgdisco status -o json` prints the same object. The other
+records are the registry's API inside the tunnel. What a registry is sent is checked here, field by field.
 """
 
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Self
 
+from wgdisco.keys import PublicKey
+
 SCHEMA = 1
+_NAME_MAX_SIZE = 255
 
 
 class PathWord(Enum):
@@ -158,6 +162,26 @@ class EnrolRequest:
     public_key: str
     name: str | None = None
 
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read a request's body; ValueError says what is wrong with it."""
+        name = _body(data).get("name")
+        if name is not None and (not isinstance(name, str) or len(name) > _NAME_MAX_SIZE):
+            raise ValueError("name: a text of up to 255 characters")
+        return cls(_key(data, "public_key"), name)
+
+
+@dataclass(frozen=True, slots=True)
+class RotateRequest:
+    """A member announces the key it will go over to: the body of `POST /v1/self/rotate`."""
+
+    next_key: str
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read a request's body; ValueError says what is wrong with it."""
+        return cls(_key(_body(data), "next_key"))
+
 
 @dataclass(frozen=True, slots=True)
 class Removed:
@@ -174,3 +198,29 @@ class EndpointChange:
     public_key: str
     endpoint: str | None
     live: bool
+
+
+Record = MemberRecord | SelfRecord | Snapshot | EnrolRequest | RotateRequest | Removed | EndpointChange
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """The object as it goes over the wire."""
+    return {"schema": SCHEMA, **asdict(record)}
+
+
+def _body(data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError("the body is not a JSON object")
+    if data.get("schema", SCHEMA) != SCHEMA:
+        raise ValueError(f"schema: this registry knows {SCHEMA}")
+    return data
+
+
+def _key(data: dict[str, Any], name: str) -> str:
+    value = data.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: a key of 44 base64 characters")
+    try:
+        return PublicKey.from_text(value).to_text()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error

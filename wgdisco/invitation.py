@@ -22,8 +22,8 @@ DEFAULT_PORT = 51820
 
 # Both ends of an enrolment, inside the tunnel: link-local, since the joiner knows none of the network's own prefixes.
 ENROL_REGISTRY_ADDRESS = IPv4Address("169.254.119.103")
-_ENROL_BASE = int(IPv4Address("169.254.128.0"))
-_ENROL_SIZE = 1 << 14  # 169.254.128.0/18: clear of the cloud's metadata address and of our own
+_ENROL_BASE = int(IPv4Address("169.254.192.0"))
+_ENROL_SIZE = 1 << 13  # 169.254.192.0/19: clear of our own and of what clouds answer on (169.254.169.254, .170.2)
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 

@@ -4,12 +4,13 @@ Device events go in; entries, and from them the zone's instances, come out. An e
 packet came from it within 180 s; then it is stale: out of the zone, still an entry (formats.md, Liveness).
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from wgdisco.api import Origin, PathWord, PeerReport, Reason
 from wgdisco.endpoint import Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
-from wgdisco.tunnel.config import DeviceConfig
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import DeviceStatus, Event, PathSeen, PeerHandshake, PeerStatus
 
 LIVE_FOR = 180.0
@@ -66,19 +67,41 @@ class Directory:
     def __init__(self, config: DeviceConfig, tunnel: tuple[IPNetwork, ...], exact: bool = False) -> None:
         self._tunnel = tunnel
         self._exact = exact
-        self._entries = {peer.public_key: Entry(peer.public_key, peer.allowed_ips) for peer in config.peers}
+        self._entries: dict[PublicKey, Entry] = {}
+        self._fixed: dict[PublicKey, Endpoint] = {}
         self._published: dict[PublicKey, Endpoint] = {}
         self._events: list[DirectoryEvent] = []
+        self.set_peers(config.peers, 0.0)
         if exact:
             for peer in config.peers:
                 if peer.endpoint is not None:
                     self._entries[peer.public_key] = replace(self._entries[peer.public_key], endpoint=peer.endpoint)
                     self._published[peer.public_key] = peer.endpoint
 
+    def set_peers(
+        self, peers: Iterable[PeerConfig], now: float, fixed: Mapping[PublicKey, Endpoint] | None = None
+    ) -> None:
+        """These are the peers from now on: what is known of those who stay is kept, the others are withdrawn.
+
+        A live peer with a `fixed` endpoint is published there, wherever it speaks from.
+        """
+        wanted = {peer.public_key: peer.allowed_ips for peer in peers}
+        for key in [key for key in self._entries if key not in wanted]:
+            self._withdraw(key, "no longer a peer", now)
+            del self._entries[key]
+        for key, allowed_ips in wanted.items():
+            self._entries[key] = replace(self._entries.get(key, Entry(key, ())), allowed_ips=allowed_ips)
+        before, self._fixed = self._fixed, dict(fixed or {})
+        for key in {**before, **self._fixed}:
+            entry = self._entries.get(key)
+            moved = before.get(key) != self._fixed.get(key)
+            if moved and entry is not None and entry.live and entry.endpoint is not None:
+                self._publish(key, entry.endpoint, now)
+
     def observe_event(self, event: Event) -> None:
         """The device heard from a peer."""
         match event:
-            case PeerHandshake(key, endpoint, at):
+            case PeerHandshake(key, endpoint, at) if key in self._entries:
                 self._observe(key, endpoint, seen_at=at, handshake_at=at)
                 self._events.append(Handshaken(key, endpoint, at))
             case PathSeen(key, endpoint, at):
@@ -86,17 +109,20 @@ class Directory:
             case _:
                 pass
 
-    def observe_status(self, status: DeviceStatus, now: float) -> None:
-        """Take over when each peer was last heard, then let go of who was silent too long."""
+    def observe_status(self, status: DeviceStatus, now: float) -> list[PublicKey]:
+        """Take over when each peer was last heard, then let go of who was silent too long: their keys."""
         for peer in status.peers:
             entry = self._entries.get(peer.key)
             if entry is not None and entry.live and peer.received_at is not None and entry.seen_at is not None:
                 self._entries[peer.key] = replace(entry, seen_at=max(entry.seen_at, peer.received_at))
+        silent = []
         for entry in self._entries.values():
             if entry.live and entry.seen_at is not None and now - entry.seen_at >= LIVE_FOR:
                 self._entries[entry.key] = replace(entry, live=False)
+                silent.append(entry.key)
                 if not self._exact:
                     self._withdraw(entry.key, "silent too long", now)
+        return silent
 
     def get_timer(self) -> float | None:
         """When the first live entry may go stale, unless `observe_status` knows better by then."""
@@ -121,6 +147,10 @@ class Directory:
             if key in self._published
         )
 
+    def entry(self, key: PublicKey) -> Entry | None:
+        """One peer's."""
+        return self._entries.get(key)
+
     def report(self, status: PeerStatus) -> PeerReport:
         """One peer for the status output."""
         entry = self._entries[status.key]
@@ -144,12 +174,16 @@ class Directory:
         self._entries[key] = replace(
             entry, endpoint=endpoint, seen_at=seen_at, handshake_at=handshake_at or entry.handshake_at, live=True
         )
+        self._publish(key, endpoint, seen_at)
+
+    def _publish(self, key: PublicKey, seen: Endpoint, now: float) -> None:
+        endpoint = self._fixed.get(key, seen)
         if self._may_publish(endpoint):
             if self._published.get(key) != endpoint:
                 self._published[key] = endpoint
-                self._events.append(Published(key, endpoint, seen_at))
+                self._events.append(Published(key, endpoint, now))
         elif key in self._published:
-            self._withdraw(key, "its endpoint is private now", seen_at)
+            self._withdraw(key, "its endpoint is private now", now)
 
     def _may_publish(self, endpoint: Endpoint) -> bool:
         return self._exact or (endpoint.is_global and not in_any(endpoint.address, self._tunnel))

@@ -22,6 +22,7 @@ from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 DEFAULT_GROUP = "all"
 INVITATION_LIFETIME = 24 * 3600.0
 REGISTRY_HOST_NUMBER = 1
+FIXED_ENDPOINT_KEEPALIVE = 25
 
 
 class Role(Enum):
@@ -223,8 +224,7 @@ class Membership:
         enrolled = self.members.get(key)
         if enrolled is not None and enrolled.invitation == invitation.enrol_key:
             return [], enrolled
-        taken = key == self.network.private_key.public_key() or key in self.revoked or key in self.invitations
-        if enrolled is not None or taken:
+        if self._is_known(key):
             raise RemoteError("this key cannot be enrolled: join again with a new one")
         if invitation.uses <= 0:
             raise RemoteError("the invitation has expired or was used up: ask for another")
@@ -249,8 +249,15 @@ class Membership:
         used = replace(invitation, uses=invitation.uses - 1)
         return [Put(network), Put(member), Put(used)], member
 
-    def prove(self, key: PublicKey) -> list[Change]:
-        """A handshake with a member's own key completed: it holds the key, and a used-up invitation goes."""
+    def prove(self, key: PublicKey, now: float) -> list[Change]:
+        """A handshake with a member's own key completed: it holds the key, and a used-up invitation goes.
+
+        With an announced next key it is the member's key from now on, and the one before is revoked.
+        """
+        member = self.by_next_key(key)
+        if member is not None:
+            renewed = replace(member, public_key=key, next_key=None, proven=True)
+            return [Put(renewed), Put(Revoked(member.public_key, member.name, now))]
         member = self.members.get(key)
         if member is None or member.proven:
             return []
@@ -259,6 +266,15 @@ class Membership:
         if invitation is not None and invitation.uses <= 0:
             changes.append(Remove(invitation))
         return changes
+
+    def announce_key(self, key: PublicKey, next_key: PublicKey) -> list[Change]:
+        """A member will go over to `next_key`; RemoteError when that is anybody's. Again with the same does nothing."""
+        member = self.members[key]
+        if member.next_key == next_key:
+            return []
+        if self._is_known(next_key):
+            raise RemoteError("this key cannot be the next one: make a new one")
+        return [Put(replace(member, next_key=next_key))]
 
     def add_device(
         self,
@@ -270,7 +286,7 @@ class Membership:
     ) -> tuple[list[Change], Member]:
         """Add a stock WireGuard device; LocalError when name or key is taken."""
         self._check_free(name)
-        if key in self.members or key in self.revoked or key == self.network.private_key.public_key():
+        if self._is_known(key):
             raise LocalError(f"the key {key} is known already: make a new one on the device")
         number, network = self._allocate()
         device = Member(name, key, number, groups, now, kind=Kind.DEVICE, preshared_key=preshared_key, proven=True)
@@ -289,11 +305,14 @@ class Membership:
         return [Put(replace(self.by_name(name), endpoint=endpoint))]
 
     def revoke(self, name: str, now: float) -> tuple[list[Change], list[PublicKey]]:
-        """Take the member or invitation of that name away for good; the keys that go. LocalError without one."""
+        """Take the member or invitation of that name away for good; the keys that go. LocalError without one.
+
+        An invitation that names nobody goes by its one-time public key.
+        """
         gone: list[Change] = []
         keys: list[PublicKey] = []
         for invitation in self.invitations.values():
-            if invitation.name == name:
+            if name in (invitation.name, invitation.enrol_key.to_text()):
                 gone.append(Remove(invitation))
                 keys.append(invitation.enrol_key)
         member = next((member for member in self.members.values() if member.name == name), None)
@@ -327,15 +346,22 @@ class Membership:
                 return member
         raise LocalError(f"there is no member {name!r}: `wgdisco registry list` shows them")
 
+    def by_next_key(self, key: PublicKey) -> Member | None:
+        """Who announced `key` as its next."""
+        return next((member for member in self.members.values() if member.next_key == key), None)
+
     def by_address(self, address: IPv4Address | IPv6Address) -> Member | None:
         """Whose own address this is: inside the tunnel the source address is the identity."""
         return next((m for m in self.members.values() if address in self.network.addresses(m.number)), None)
 
     def visible_to(self, member: Member) -> tuple[Member, ...]:
         """Proven members and devices that share a group with `member`, itself left out, in the order they came."""
-        groups = set(member.groups)
-        others = (other for other in self.members.values() if other.number != member.number and other.proven)
-        return tuple(other for other in others if groups.intersection(other.groups))
+        return tuple(other for other in self.members.values() if self.sees(member, other))
+
+    def sees(self, member: Member, other: Member) -> bool:
+        """Whether `member` may know of `other`: proven, in a common group, and not itself."""
+        common = set(member.groups).intersection(other.groups)
+        return bool(common) and other.proven and other.number != member.number
 
     def allowed_ips(self, member: Member) -> tuple[IPNetwork, ...]:
         """A member's own two addresses."""
@@ -343,10 +369,13 @@ class Membership:
 
     def device_config(self) -> DeviceConfig:
         """What the registry's device is to be: every member, device and live invitation a peer."""
-        peers = [
-            PeerConfig(member.public_key, member.preshared_key, member.endpoint, self.allowed_ips(member))
-            for member in self.members.values()
-        ]
+        peers: list[PeerConfig] = []
+        for member in self.members.values():
+            keepalive = 0 if member.endpoint is None else FIXED_ENDPOINT_KEEPALIVE
+            allowed = self.allowed_ips(member)
+            peers.append(PeerConfig(member.public_key, member.preshared_key, member.endpoint, allowed, keepalive))
+            if member.next_key is not None:
+                peers.append(PeerConfig(member.next_key, member.preshared_key, replaces=member.public_key))
         peers += [
             PeerConfig(invitation.enrol_key, None, None, (ip_network(invitation.address),))
             for invitation in self.invitations.values()
@@ -354,6 +383,11 @@ class Membership:
         return DeviceConfig(self.network.private_key, self.network.listen_port, 0, tuple(peers))
 
     # Inside
+
+    def _is_known(self, key: PublicKey) -> bool:
+        own = self.network.private_key.public_key()
+        known = key == own or key in self.members or key in self.revoked or key in self.invitations
+        return known or self.by_next_key(key) is not None
 
     def _check_free(self, name: str, but: Invitation | None = None) -> None:
         check_member_name(name)

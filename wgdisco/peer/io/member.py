@@ -5,11 +5,10 @@ to keep, or to begin again with, the peers that are known.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_interface
@@ -166,11 +165,7 @@ class _Managed:
     async def follow_zone(self) -> None:
         """While the stream is down, poll the zone."""
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ZONE_AFTER):
-                    await self._stream_up.wait()
-                    await asyncio.sleep(ZONE_AFTER)
-                continue
+            await asyncio.sleep(ZONE_AFTER)
             if self._stream_up.is_set():
                 continue
             wanted = [member.key for member in self._roster.members.values() if not member.is_device]
@@ -220,18 +215,20 @@ class _Managed:
         """By name."""
         return {"rotate-key": self._rotate_key, "accept": self._accept, "stop": self._stop}
 
-    async def _stop(self, _told: Mapping[str, Any]) -> None:
+    async def _stop(self, _told: dict[str, Any]) -> dict[str, Any]:
         asyncio.get_running_loop().call_later(0.05, self.stopping.set)  # once the answer is out
+        return {}
 
-    async def _accept(self, told: Mapping[str, Any]) -> None:
+    async def _accept(self, told: dict[str, Any]) -> dict[str, Any]:
         name = told.get("name")
         if not isinstance(name, str):
             raise LocalError("accept whom? give a NAME")
-        self._roster.accept(name)
+        key = self._roster.accept(name)
         self._refresh()
         await self.save()
+        return {"key": key.to_text()}
 
-    async def _rotate_key(self, _told: Mapping[str, Any]) -> None:
+    async def _rotate_key(self, _told: dict[str, Any]) -> dict[str, Any]:
         """Announce the next key over the old tunnel, then use it: sessions under the old one still receive."""
         if not self._stream_up.is_set():
             raise LocalError("the registry is unreachable: a key can be changed only when it is told")
@@ -248,6 +245,7 @@ class _Managed:
             self.driver.agent.restart(key, boot_time())
         self.driver.settle()
         LOG.info("key changed", extra={"fields": {"key": str(next_key.public_key())}})
+        return {"key": next_key.public_key().to_text()}
 
     # What is told
 
@@ -379,11 +377,11 @@ class _Managed:
     def _tell(self, news: RosterNews) -> None:
         match news:
             case Accepted(name, key):
-                LOG.info("member", extra={"fields": {"name_": name, "peer": str(key)}})
+                LOG.info("member", extra={"fields": {"name": name, "peer": str(key)}})
             case Gone(name, key):
-                LOG.info("member gone", extra={"fields": {"name_": name, "peer": str(key)}})
+                LOG.info("member gone", extra={"fields": {"name": name, "peer": str(key)}})
             case MemberRefused(name, key, why):
-                LOG.warning("member refused", extra={"fields": {"name_": name, "peer": str(key), "reason": why}})
+                LOG.warning("member refused", extra={"fields": {"name": name, "peer": str(key), "reason": why}})
             case OlderEpoch():
                 self._older_epoch = news
                 LOG.warning(_epoch_note(news))

@@ -1,37 +1,41 @@
-"""The control socket `/run/wgdisco/IFACE.sock`: HTTP for root and the group `wgdisco`, and the client that asks it."""
+"""The control socket `/run/wgdisco/IFACE.sock`: HTTP for root and the group `wgdisco`, and the client that asks it.
+
+Commands, `POST /v1/command/NAME`, are for root alone.
+"""
 
 import asyncio
 import grp
 import importlib
+import json
 import os
+import socket
 import stat
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from wgdisco.api import SCHEMA, StatusReport
-from wgdisco.errors import LocalError, NotRunningError, WgdiscoError
+from wgdisco.errors import LocalError, NotRunningError, RemoteError
 
 DIRECTORY = Path("/run/wgdisco")
 GROUP = "wgdisco"
 
-# What a daemon does when asked by `POST /v1/NAME`; WgdiscoError becomes the asker's error.
-Command = Callable[[Mapping[str, Any]], Awaitable[None]]
+# A command takes and returns a JSON object; LocalError and RemoteError are told to whoever asked.
+Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+_CREDENTIALS = struct.Struct("=3i")
 
 
 class ControlServer:
-    """Serves `GET /v1/status` and the daemon's commands.
-
-    aiohttp is imported aside, since a tunnel must not wait for it to come up.
-    """
+    """Serves `GET /v1/status`, and `commands` by name. aiohttp is imported aside, since a tunnel must not wait for it to come up."""
 
     def __init__(
         self, interface: str, status: Callable[[], StatusReport], commands: Mapping[str, Command] | None = None
     ) -> None:
         self.path = DIRECTORY / f"{interface}.sock"
-        self._commands = commands or {}
         self._status = status
+        self._commands = dict(commands or {})
         self._runner: Any = None
 
     async def start(self) -> None:
@@ -43,10 +47,21 @@ class ControlServer:
         async def status(_request: Any) -> Any:
             return web.json_response(self._status().to_json())
 
+        async def command(request: Any) -> Any:
+            if _caller(request) not in (0, os.geteuid()):
+                return web.json_response({"schema": SCHEMA, "error": "only root may do this: use sudo"}, status=403)
+            try:
+                asked = self._commands[request.match_info["name"]]
+                return web.json_response({"schema": SCHEMA, **await asked(json.loads(await request.text()))})
+            except KeyError:
+                error = "the daemon that runs knows no such command: restart it"
+                return web.json_response({"schema": SCHEMA, "error": error}, status=404)
+            except (LocalError, RemoteError) as refusal:
+                return web.json_response({"schema": SCHEMA, "error": str(refusal)}, status=409)
+
         application = web.Application()
+        application.router.add_post("/v1/command/{name}", command)
         application.router.add_get("/v1/status", status)
-        for name, command in self._commands.items():
-            application.router.add_post(f"/v1/{name}", _handler(web, command))
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         try:
@@ -67,23 +82,6 @@ class ControlServer:
             await self._runner.cleanup()
             self._runner = None
             self.path.unlink(missing_ok=True)
-
-
-def _handler(web: Any, command: Command) -> Callable[[Any], Awaitable[Any]]:
-    async def handle(request: Any) -> Any:
-        try:
-            told = await request.json()
-        except ValueError:
-            told = None
-        if not isinstance(told, dict) or told.get("schema") != SCHEMA:
-            return web.json_response({"error": "not a request this daemon knows: restart it"}, status=400)
-        try:
-            await command(told)
-        except WgdiscoError as error:
-            return web.json_response({"error": str(error)}, status=409)
-        return web.json_response({"schema": SCHEMA})
-
-    return handle
 
 
 def _clear_the_way(path: Path) -> None:
@@ -109,39 +107,45 @@ def running_interfaces() -> list[str]:
 
 async def fetch_status(interface: str) -> StatusReport:
     """Ask the daemon of `interface`; NotRunningError when none answers."""
-    _, said = await _ask(interface, "GET", "/v1/status", None)
     try:
-        return StatusReport.from_json(said)
+        return StatusReport.from_json(await _ask(interface, "GET", "/v1/status", None))
     except ValueError as error:
         raise LocalError(str(error)) from error
 
 
-async def command(interface: str, name: str, **told: Any) -> None:
+async def send_command(interface: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Have the daemon of `interface` do something; NotRunningError when none answers, LocalError when it refuses."""
-    status, said = await _ask(interface, "POST", f"/v1/{name}", {"schema": SCHEMA, **told})
-    if status != 200:
-        reason = said.get("error") if isinstance(said, dict) else None
-        raise LocalError(str(reason or f"the daemon of {interface} does not know {name}"))
+    answer = await _ask(interface, "POST", f"/v1/command/{name}", arguments)
+    if "error" in answer:
+        raise LocalError(str(answer["error"]))
+    return answer
 
 
-async def _ask(interface: str, method: str, url: str, body: Any) -> tuple[int, Any]:
+async def _ask(interface: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
     import aiohttp  # noqa: PLC0415  a sixth of a second that only this command pays
 
-    path = DIRECTORY / f"{interface}.sock"
-    connector = aiohttp.UnixConnector(str(path))
+    where = DIRECTORY / f"{interface}.sock"
     try:
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=20)) as session,
-            session.request(method, f"http://localhost{url}", json=body) as response,
+            aiohttp.ClientSession(
+                connector=aiohttp.UnixConnector(str(where)), timeout=aiohttp.ClientTimeout(total=10)
+            ) as session,
+            session.request(method, f"http://localhost{path}", json=body) as response,
         ):
-            return response.status, await response.json(content_type=None)
+            answer: dict[str, Any] = await response.json()
+            return answer
     except PermissionError as error:
-        raise LocalError(f"no access to {path}: use sudo, or join the group {GROUP}") from error
+        raise LocalError(f"no access to {where}: use sudo, or join the group {GROUP}") from error
     except (OSError, TimeoutError, aiohttp.ClientError) as error:
         if isinstance(getattr(error, "os_error", error), PermissionError):
-            raise LocalError(f"no access to {path}: use sudo, or join the group {GROUP}") from error
+            raise LocalError(f"no access to {where}: use sudo, or join the group {GROUP}") from error
         raise NotRunningError(
             f"no wgdisco daemon answers for {interface}: start `wgdisco join` or `registry run`"
         ) from error
-    except ValueError as error:
-        raise LocalError(f"the daemon of {interface} cannot be understood: restart it") from error
+
+
+def _caller(request: Any) -> int:
+    """The user at the other end of the socket."""
+    connection = request.transport.get_extra_info("socket")
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(raw)[1])

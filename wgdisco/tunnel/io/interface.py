@@ -18,6 +18,13 @@ async def tunnel_interface(name: str, conf: TunnelConf, *, managed: bool) -> Asy
     `managed` peers are the agent's (formats.md, Backend). Raises ConfigError without a private key, LocalError when
     the machine does not let us.
     """
+    async with tunnel_device(name, conf, managed=managed) as (engine, _link):
+        yield engine
+
+
+@asynccontextmanager
+async def tunnel_device(name: str, conf: TunnelConf, *, managed: bool) -> AsyncIterator[tuple[Engine, Link]]:
+    """The same, with the link, for those whose peers and routes change while it is up."""
     if conf.device.private_key is None:
         raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
     mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
@@ -29,7 +36,7 @@ async def tunnel_interface(name: str, conf: TunnelConf, *, managed: bool) -> Asy
             await link.configure(conf.addresses, mtu, networks)
             peers = tuple(replace(peer, managed=managed) for peer in conf.device.peers)
             engine.apply(replace(conf.device, peers=peers))
-            yield engine
+            yield engine, link
         finally:
             await link.remove()
     finally:

@@ -1,0 +1,179 @@
+"""The event stream: what each member that listens may see, as it changes.
+
+A consumer is told the difference between what it was shown and what it may see now; who falls too far behind is cut,
+and comes back with Last-Event-ID, or for a snapshot.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from wgdisco.api import EndpointChange, MemberRecord, Record, Removed, to_json
+from wgdisco.keys import PublicKey
+from wgdisco.registry.directory import Directory
+from wgdisco.registry.membership import Member, Membership
+from wgdisco.registry.records import member_record, snapshot
+
+BEHIND_MAX = 256
+STREAMS_MAX = 4
+HISTORY = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """Something about the member of `key` changed at `serial`; `groups` are all it was or is in."""
+
+    serial: int
+    key: PublicKey
+    name: str
+    groups: frozenset[str]
+
+
+class Consumer:
+    """One open stream. `cut` is called when it is to end at once."""
+
+    def __init__(self, number: int, cut: Callable[[], None]) -> None:
+        self.number = number
+        self.shown: dict[PublicKey, MemberRecord] = {}
+        self.ended = False
+        self._cut = cut
+        self._pending: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+
+    def put(self, serial: int, name: str, record: Record) -> None:
+        """Queue an event, or cut the stream when too many wait."""
+        if len(self._pending) >= BEHIND_MAX:
+            self.end()
+            return
+        self._pending.append(f"id: {serial}\nevent: {name}\ndata: {json.dumps(to_json(record))}\n\n".encode())
+        self._arrived.set()
+
+    def end(self) -> None:
+        """Cut it."""
+        self.ended = True
+        self._arrived.set()
+        self._cut()
+
+    async def take(self) -> bytes:
+        """All that waits, as soon as there is something; b"" when the stream has ended."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        taken = b"".join(self._pending)
+        self._pending.clear()
+        return b"" if self.ended else taken
+
+
+class Feed:
+    """All consumers. `serial()` is the zone's now."""
+
+    def __init__(self, membership: Membership, directory: Directory, serial: Callable[[], int]) -> None:
+        self._membership = membership
+        self._directory = directory
+        self._serial = serial
+        self._consumers: list[Consumer] = []
+        self._history: deque[_Past] = deque(maxlen=HISTORY)
+        self._forgotten = serial()
+
+    def open(self, member: Member, last_id: int | None, cut: Callable[[], None]) -> Consumer:
+        """A stream for `member` that begins after `last_id`, or with a snapshot where that cannot be."""
+        consumer = Consumer(member.number, cut)
+        theirs = [other for other in self._consumers if other.number == member.number]
+        if len(theirs) >= STREAMS_MAX:
+            theirs[0].end()
+        self._show(consumer, member)
+        if last_id is None or not self._resume(consumer, member, last_id):
+            consumer.put(self._serial(), "snapshot", snapshot(self._membership, self._directory, member))
+        self._consumers.append(consumer)
+        return consumer
+
+    def close(self, consumer: Consumer) -> None:
+        """The stream has ended."""
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
+
+    def end_all(self) -> None:
+        """Cut every stream: the registry goes."""
+        for consumer in list(self._consumers):
+            consumer.end()
+
+    def listening(self) -> set[int]:
+        """The host numbers of members with an open stream."""
+        return {consumer.number for consumer in self._consumers}
+
+    def forget_past(self) -> None:
+        """What went before does not explain what is now (the network itself changed): everybody gets a snapshot."""
+        self._history.clear()
+        self._forgotten = self._serial()
+        for consumer in self._consumers:
+            member = self._member(consumer)
+            if member is not None:
+                self._show(consumer, member)
+                consumer.put(self._serial(), "snapshot", snapshot(self._membership, self._directory, member))
+
+    def refresh(self, changed: Iterable[Member]) -> None:
+        """Tell who may know what is different about these members, as they were or as they are."""
+        before_by_key = {member.public_key: member for member in changed}
+        for key, before in before_by_key.items():
+            after = self._membership.members.get(key)
+            groups = frozenset(before.groups) | frozenset(() if after is None else after.groups)
+            if len(self._history) == HISTORY:
+                self._forgotten = self._history[0].serial
+            self._history.append(_Past(self._serial(), key, before.name, groups))
+        for consumer in list(self._consumers):
+            member = self._member(consumer)
+            if member is None:
+                consumer.end()
+                continue
+            visible = {other.public_key: other for other in self._visible(member, before_by_key)}
+            for key in before_by_key:
+                self._tell(consumer, key, visible.get(key))
+
+    # Inside
+
+    def _member(self, consumer: Consumer) -> Member | None:
+        members = self._membership.members.values()
+        return next((member for member in members if member.number == consumer.number), None)
+
+    def _visible(self, member: Member, keys: Iterable[PublicKey]) -> list[Member]:
+        candidates = [self._membership.members[key] for key in keys if key in self._membership.members]
+        return [other for other in candidates if self._membership.sees(member, other)]
+
+    def _show(self, consumer: Consumer, member: Member) -> None:
+        consumer.shown = {
+            other.public_key: member_record(self._membership, self._directory, other)
+            for other in self._membership.visible_to(member)
+        }
+
+    def _tell(self, consumer: Consumer, key: PublicKey, other: Member | None) -> None:
+        shown = consumer.shown.get(key)
+        if other is None:
+            if shown is not None:
+                del consumer.shown[key]
+                consumer.put(self._serial(), "removed", Removed(shown.public_key, shown.name))
+            return
+        record = member_record(self._membership, self._directory, other)
+        if shown == record:
+            return
+        consumer.shown[key] = record
+        if shown is not None and replace(shown, endpoint=record.endpoint, live=record.live) == record:
+            change = EndpointChange(record.public_key, record.endpoint, record.live)
+            consumer.put(self._serial(), "endpoint", change)
+        else:
+            consumer.put(self._serial(), "member", record)
+
+    def _resume(self, consumer: Consumer, member: Member, last_id: int) -> bool:
+        """Queue what happened after `last_id`; False when that is not known, or is too much."""
+        if not self._forgotten <= last_id <= self._serial():
+            return False
+        # of the same serial too: one number may stand for several events
+        missed = {past.key: past for past in self._history if past.serial >= last_id}
+        if len(missed) >= BEHIND_MAX or member.public_key in missed:
+            return False
+        for key, past in missed.items():
+            if key in consumer.shown:
+                consumer.put(self._serial(), "member", consumer.shown[key])
+            elif past.groups.intersection(member.groups):
+                consumer.put(self._serial(), "removed", Removed(key.to_text(), past.name))
+        return True

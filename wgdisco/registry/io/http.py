@@ -1,0 +1,251 @@
+"""The registry's API inside the tunnel (formats.md, API): who asks is told by the address the request comes from.
+
+Sockets are bound to the interface as well as the address: a neighbour on the LAN cannot speak from a member's address.
+"""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Address
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from wgdisco.api import SCHEMA, EnrolRequest, RotateRequest, to_json
+from wgdisco.endpoint import IPAddress, parse_address
+from wgdisco.errors import LocalError, RemoteError
+from wgdisco.keys import PublicKey
+from wgdisco.registry.directory import Directory
+from wgdisco.registry.io.feed import Feed
+from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.membership import Member
+from wgdisco.registry.records import member_records, network_record, self_record
+
+PORT = 80
+BODY_MAX_SIZE = 16 * 1024
+HEARTBEAT = 15.0
+ENROL_BURST = 10
+ENROL_INTERVAL = 1.0
+_RATES_MAX = 4096
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_T = TypeVar("_T")
+
+
+class Refusal(Exception):
+    """An answer that is not what was asked for."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class ApiServer:
+    """See the module's docstring. `names` are the host names it goes by, besides its addresses."""
+
+    def __init__(self, ledger: Ledger, directory: Directory, feed: Feed, names: Sequence[str]) -> None:
+        self._ledger = ledger
+        self._directory = directory
+        self._feed = feed
+        self._names = {name.lower().removesuffix(".") for name in names}
+        self._hosts: set[str] = set()
+        self._rates: dict[IPAddress, float] = {}
+        application = web.Application(middlewares=[self._checked], client_max_size=BODY_MAX_SIZE)
+        application.router.add_post("/v1/enrol", self._enrol)
+        application.router.add_get("/v1/self", self._self, allow_head=False)
+        application.router.add_get("/v1/members", self._members, allow_head=False)
+        application.router.add_get("/v1/events", self._events, allow_head=False)
+        application.router.add_get("/v1/health", self._health, allow_head=False)
+        application.router.add_post("/v1/self/rotate", self._rotate)
+        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+
+    async def start(self, addresses: Sequence[IPAddress], interface: str | None, port: int = PORT) -> list[int]:
+        """Listen on each address and on `interface` alone; the ports. LocalError when it cannot be."""
+        await self._runner.setup()
+        ports = []
+        for address in addresses:
+            listener = _listen(address, port, interface)
+            ports.append(int(listener.getsockname()[1]))
+            self._hosts.add(str(address))
+            await web.SockSite(self._runner, listener).start()
+        return ports
+
+    async def close(self) -> None:
+        """End every stream and connection."""
+        self._feed.end_all()
+        await self._runner.cleanup()
+
+    # Every request
+
+    @web.middleware
+    async def _checked(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        try:
+            self._check_host(request)
+            if request.method not in ("GET", "HEAD"):
+                self._check_change(request)
+            return await handler(request)
+        except Refusal as refusal:
+            return _error(refusal.status, str(refusal))
+        except RemoteError as error:
+            return _error(403, error.reason)
+        except LocalError:
+            return _error(503, "the registry cannot store this now: ask whoever runs it, and try again")
+        except web.HTTPException as error:
+            return _error(error.status, error.reason.lower())
+
+    def _check_host(self, request: web.Request) -> None:
+        """Only our own names: a page of another site that points its name here (DNS rebinding) does not get in."""
+        hosts = request.headers.getall("Host", [])
+        if len(hosts) != 1 or not self._is_ours(hosts[0]):
+            raise Refusal(421, "this host is not served here: use the registry's address in the tunnel")
+
+    def _is_ours(self, host: str) -> bool:
+        name = host.lower()
+        if name.startswith("["):
+            name, _, port = name[1:].partition("]")
+            port = port.removeprefix(":")
+        else:
+            name, _, port = name.partition(":")
+        if port and not (port.isascii() and port.isdigit()):
+            return False
+        try:
+            return str(parse_address(name)) in self._hosts
+        except ValueError:
+            return name.removesuffix(".") in self._names
+
+    def _check_change(self, request: web.Request) -> None:
+        if request.content_type != "application/json":
+            raise Refusal(415, "Content-Type must be application/json")
+        for origin in request.headers.getall("Origin", []):
+            scheme, separator, host = origin.partition("://")
+            if not separator or scheme != "http" or not self._is_ours(host):
+                raise Refusal(403, "another site may not ask for this")
+
+    async def _member(self, request: web.Request) -> Member:
+        """Whose own address the request comes from."""
+        member = self._ledger.membership.by_address(_source(request))
+        if member is None:
+            raise Refusal(403, "only members may ask: join with a link from `wgdisco registry invite`")
+        if not member.proven:
+            # its first request may overtake the event of the handshake that carried it
+            key = member.public_key
+            await self._ledger.change(lambda: (self._ledger.membership.prove(key, time.time()), None))
+            member = self._ledger.membership.by_address(_source(request))
+            if member is None:
+                raise Refusal(403, "this membership has just ended")
+        return member
+
+    # The paths
+
+    async def _enrol(self, request: web.Request) -> web.StreamResponse:
+        source = _source(request)
+        membership = self._ledger.membership
+        if not isinstance(source, IPv4Address) or all(i.address != source for i in membership.invitations.values()):
+            raise Refusal(404, "only who holds a join link may ask for this")
+        self._limit(source)
+        asked = await _body(request, EnrolRequest.from_json)
+        key, now = PublicKey.from_text(asked.public_key), time.time()
+        member = await self._ledger.change(lambda: membership.enrol(source, key, asked.name, now))
+        return web.json_response(to_json(self_record(membership, self._directory, member)))
+
+    async def _self(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        return web.json_response(to_json(self_record(self._ledger.membership, self._directory, member)))
+
+    async def _members(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        records = member_records(self._ledger.membership, self._directory, member)
+        return web.json_response({"schema": SCHEMA, "members": [to_json(record) for record in records]})
+
+    async def _health(self, request: web.Request) -> web.StreamResponse:
+        await self._member(request)
+        epoch = network_record(self._ledger.membership).epoch
+        return web.json_response({"schema": SCHEMA, "status": "ok", "epoch": epoch, "time": int(time.time())})
+
+    async def _rotate(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        asked = await _body(request, RotateRequest.from_json)
+        next_key = PublicKey.from_text(asked.next_key)
+        membership = self._ledger.membership
+        current = member.public_key
+
+        def command() -> tuple[list[Any], None]:
+            return membership.announce_key(current, next_key), None
+
+        await self._ledger.change(command)
+        renewed = membership.members.get(current, member)
+        return web.json_response(to_json(self_record(membership, self._directory, renewed)))
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        last = request.headers.get("Last-Event-ID", "")
+        last_id = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        transport = request.transport
+        consumer = self._feed.open(member, last_id, lambda: None if transport is None else transport.abort())
+        try:
+            while not consumer.ended:
+                try:
+                    async with asyncio.timeout(HEARTBEAT):
+                        data = await consumer.take()
+                except TimeoutError:
+                    data = b": still here\n\n"
+                if data:
+                    await response.write(data)
+        except ConnectionError:
+            pass
+        finally:
+            self._feed.close(consumer)
+        return response
+
+    def _limit(self, source: IPAddress) -> None:
+        """ENROL_BURST at once, and one each ENROL_INTERVAL seconds; when the bucket would be full is what is kept."""
+        now = time.monotonic()
+        full_at = max(now, self._rates.pop(source, now)) + ENROL_INTERVAL
+        if full_at > now + ENROL_BURST * ENROL_INTERVAL:
+            self._rates[source] = full_at - ENROL_INTERVAL
+            raise Refusal(429, "too many requests: wait a second")
+        self._rates[source] = full_at
+        if len(self._rates) > _RATES_MAX:
+            del self._rates[next(iter(self._rates))]
+
+
+def _source(request: web.Request) -> IPAddress:
+    """The address the request came from, as the socket has it; ValueError never: the kernel wrote it."""
+    peer = None if request.transport is None else request.transport.get_extra_info("peername")
+    if peer is None:
+        raise Refusal(400, "the connection is gone")
+    return parse_address(peer[0])
+
+
+async def _body(request: web.Request, parse: Callable[[Any], _T]) -> _T:
+    try:
+        return parse(json.loads(await request.read()))
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if type(error) is ValueError else "the body is not JSON"
+        raise Refusal(400, reason) from error
+
+
+def _error(status: int, reason: str) -> web.Response:
+    return web.json_response({"schema": SCHEMA, "error": reason}, status=status)
+
+
+def _listen(address: IPAddress, port: int, interface: str | None) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if interface is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        listener.bind((str(address), port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise LocalError(f"the API cannot listen on {address} port {port}: {error.strerror}") from error
+    return listener

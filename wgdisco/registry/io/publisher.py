@@ -1,0 +1,111 @@
+"""Device event → directory → zone snapshot → answer, for a registry of either kind.
+
+Nothing between them waits, so an endpoint is answerable as soon as the packet that proved it has been handled.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from wgdisco.api import StatusReport
+from wgdisco.dnssd.instance import OwnInstance, ServiceInstance
+from wgdisco.dnssd.names import ZoneNames
+from wgdisco.dnssd.responder import Profile, Responder
+from wgdisco.dnssd.zone import Zone
+from wgdisco.errors import LocalError
+from wgdisco.keys import PublicKey
+from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
+from wgdisco.tunnel.events import DeviceGone, Event
+from wgdisco.tunnel.io.engine import Engine, boot_time
+
+LOG = logging.getLogger(__name__)
+
+# How often the device's counters are looked at, in seconds: what they tell (silence) is a matter of minutes.
+STATUS_INTERVAL = 1.0
+
+
+class Publisher:
+    """Holds the directory, and the responder that answers from its latest snapshot.
+
+    `next_serial()` gives the zone's serial, ever higher. `heard` is called with each event the directory has taken, and
+    `moved` with the keys whose entry may be another now.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        directory: Directory,
+        names: ZoneNames,
+        next_serial: Callable[[], int],
+        version: str,
+        own: OwnInstance | None = None,
+        profile: Profile = Profile.STRICT,
+    ) -> None:
+        self.directory = directory
+        self.serial = 0
+        self.heard: Callable[[Event], None] | None = None
+        self.moved: Callable[[Iterable[PublicKey]], None] | None = None
+        self._engine = engine
+        self._names = names
+        self._next_serial = next_serial
+        self._version = version
+        self._own = own
+        self.responder = Responder(self._snapshot(), profile)
+
+    async def follow_device(self) -> None:
+        """Fold every device event into the zone at once."""
+        async for event in self._engine.events():
+            if isinstance(event, DeviceGone):
+                raise LocalError(f"{self._engine.interface} is gone: {event.reason}")
+            self.directory.observe_event(event)
+            self.publish()
+            if self.heard is not None:
+                self.heard(event)
+
+    async def watch_silence(self) -> None:
+        """Take what went silent out of the zone."""
+        while True:
+            await asyncio.sleep(STATUS_INTERVAL)
+            now = boot_time()
+            deadline = self.directory.get_timer()
+            if deadline is not None and now >= deadline:
+                silent = self.directory.observe_status(self._engine.status(), now)
+                self.publish()
+                if silent and self.moved is not None:
+                    self.moved(silent)
+
+    def report(self) -> StatusReport:
+        """For the control socket."""
+        status = self._engine.status()
+        return StatusReport(
+            role="registry",
+            interface=self._engine.interface,
+            public_key=None if status.public_key is None else status.public_key.to_text(),
+            listen_port=status.listen_port,
+            zone=self._names.to_text(),
+            engine="userspace (reference)",
+            version=self._version,
+            peers=[self.directory.report(peer) for peer in status.peers if self.directory.entry(peer.key) is not None],
+            drops={reason.value: count for reason, count in status.drops.items()},
+        )
+
+    def publish(self, *, changed: bool = False) -> None:
+        """Make what the directory says the zone; a new serial when that, or (`changed`) a member's facts changed."""
+        events = self.directory.events()
+        if changed or any(isinstance(event, Published | Withdrawn) for event in events):
+            self.responder.zone = self._snapshot()
+        for event in events:
+            match event:
+                case Handshaken(key, endpoint, at):
+                    LOG.info("handshake", extra={"fields": {"at": at, "peer": str(key), "endpoint": str(endpoint)}})
+                case Published(key, endpoint, at):
+                    LOG.info("published", extra={"fields": {"at": at, "peer": str(key), "endpoint": str(endpoint)}})
+                case Withdrawn(key, why, at):
+                    LOG.info("stale", extra={"fields": {"at": at, "peer": str(key), "reason": why}})
+
+    def _snapshot(self) -> Zone:
+        self.serial = self._next_serial()
+        instances = {
+            key: ServiceInstance(key, endpoint, allowed) for key, endpoint, allowed in self.directory.published()
+        }
+        return Zone(self._names, self.serial, instances, self._own)

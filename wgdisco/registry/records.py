@@ -1,0 +1,53 @@
+"""Facts and observations as the API tells them: who may know what is decided by `Membership.visible_to`."""
+
+from wgdisco.api import MemberRecord, NetworkRecord, SelfRecord, Snapshot
+from wgdisco.registry.directory import Directory
+from wgdisco.registry.membership import Member, Membership
+
+
+def network_record(membership: Membership) -> NetworkRecord:
+    """The network, the same for all members."""
+    network = membership.network
+    return NetworkRecord(
+        network.name,
+        network.zone,
+        network.epoch,
+        [str(network.prefix4), str(network.prefix6)],
+        list(network.endpoints),
+        network.private_key.public_key().to_text(),
+        [str(address) for address in network.registry_addresses],
+    )
+
+
+def member_record(membership: Membership, directory: Directory, member: Member) -> MemberRecord:
+    """One member, with where it is."""
+    entry = directory.entry(member.public_key)
+    endpoint = member.endpoint or (None if entry is None else entry.endpoint)
+    return MemberRecord(
+        name=member.name,
+        public_key=member.public_key.to_text(),
+        addresses=[str(address) for address in membership.network.addresses(member.number)],
+        kind=member.kind.value,
+        role=member.role.value,
+        groups=list(member.groups),
+        endpoint=None if endpoint is None else endpoint.to_text(),
+        live=entry is not None and entry.live,
+        epoch=membership.network.epoch,
+        next_key=None if member.next_key is None else member.next_key.to_text(),
+    )
+
+
+def self_record(membership: Membership, directory: Directory, member: Member) -> SelfRecord:
+    """What `member` is told of itself."""
+    return SelfRecord(network_record(membership), member_record(membership, directory, member))
+
+
+def member_records(membership: Membership, directory: Directory, member: Member) -> list[MemberRecord]:
+    """All that `member` may see."""
+    return [member_record(membership, directory, other) for other in membership.visible_to(member)]
+
+
+def snapshot(membership: Membership, directory: Directory, member: Member) -> Snapshot:
+    """Network, itself and all that `member` may see."""
+    own = self_record(membership, directory, member)
+    return Snapshot(own.network, own.member, member_records(membership, directory, member))
