@@ -5,26 +5,15 @@ Exit codes: 0 ok, 1 error, 2 usage or configuration, 3 not running, 4 degraded, 
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
-import signal
 import sys
-from collections.abc import Coroutine
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from wgdisco import config, logs
+from wgdisco import config, logs, member_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
-
-
-def program_version() -> str:
-    """The installed version, or "source" when run from a checkout that is not installed."""
-    try:
-        return version("wgdisco")
-    except PackageNotFoundError:
-        return "source"
+from wgdisco.process import program_version, run_daemon
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -46,11 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(run=_registry_run)
 
-    join = verbs.add_parser(
-        "join", help="keep direct tunnels to the peers of a .conf, endpoints from the registry's zone"
-    )
-    _add_daemon_flags(join)
-    join.set_defaults(run=_join)
+    member_cli.add_verbs(verbs, _add_daemon_flags, _join_pinned)
 
     status = verbs.add_parser("status", help="what the daemons on this host see: peers, paths, endpoints")
     status.add_argument("interface", nargs="?", help="one interface; all that run when left out")
@@ -83,7 +68,7 @@ def _registry_run(args: argparse.Namespace) -> int:
     settings = config.load_registry(_settings_flags(args), os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
-    return _run_daemon(
+    return run_daemon(
         daemon.run(
             interface=settings.interface,
             conf=settings.conf,
@@ -97,12 +82,12 @@ def _registry_run(args: argparse.Namespace) -> int:
     )
 
 
-def _join(args: argparse.Namespace) -> int:
+def _join_pinned(args: argparse.Namespace) -> int:
     logs.configure(args.log, args.verbose)
     settings = config.load_join(_settings_flags(args), os.environ)
     from wgdisco.peer.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
-    return _run_daemon(
+    return run_daemon(
         daemon.run(
             interface=settings.interface,
             conf=settings.conf,
@@ -116,21 +101,6 @@ def _join(args: argparse.Namespace) -> int:
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
     names = ("conf", "zone", "dns", "interface", "self", "wgsd_exact")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-
-
-def _run_daemon(daemon: Coroutine[Any, Any, None]) -> int:
-    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down."""
-
-    async def supervise() -> None:
-        task = asyncio.ensure_future(daemon)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    asyncio.run(supervise())
-    return 0
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ and may name the `.conf`. Every mistake is a ConfigError that names the file, li
 
 import re
 import socket
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from wgdisco.tunnel.conf import TunnelConf, parse_conf
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
 _INTERFACE_NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
+_LINK_MAX_SIZE = 4096
 _KEYS = frozenset({"conf", "zone", "dns", "interface", "self", "wgsd_exact"})
 
 
@@ -109,6 +111,26 @@ def _load(told: Mapping[str, Any]) -> Settings:
     except ValueError as error:
         raise ConfigError(f"--zone: {error}") from error
     return Settings(interface, read_conf(told["conf"]), zone, _endpoint("--dns", told["dns"], DNS_PORT))
+
+
+def read_link(text: str | None, environment: Mapping[str, str]) -> str | None:
+    """A join link: `text` itself, `-` for standard input, `@FILE`; else systemd's credential `link`, else None."""
+    if text == "-":
+        return sys.stdin.readline(_LINK_MAX_SIZE)
+    if text is not None and not text.startswith("@"):
+        return text
+    if text is not None:
+        path = Path(text[1:])
+    elif "CREDENTIALS_DIRECTORY" in environment and (Path(environment["CREDENTIALS_DIRECTORY"]) / "link").exists():
+        path = Path(environment["CREDENTIALS_DIRECTORY"]) / "link"
+    else:
+        return None
+    try:
+        return path.read_text()[:_LINK_MAX_SIZE]
+    except UnicodeDecodeError as error:
+        raise ConfigError("not a join link", str(path)) from error
+    except OSError as error:
+        raise ConfigError(f"cannot read it: {error.strerror}", str(path)) from error
 
 
 def read_conf(path: str) -> TunnelConf:
