@@ -1,33 +1,11 @@
-"""The member's verbs: join, up, down, leave, accept, rotate-key. Parsed here, carried out by `peer.io`."""
+"""The member's verbs on the command line: join, up, down, leave, accept, rotate-key."""
 
 import argparse
-import asyncio
-import getpass
 import os
-import socket
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 
-from wgdisco import config, logs
-from wgdisco.api import Snapshot, StatusReport
-from wgdisco.errors import ConfigError, LocalError, NotRunningError
-from wgdisco.invitation import JoinLink, link_id, member_preshared_key
-from wgdisco.keys import PrivateKey
-from wgdisco.names import check_member_name, check_network_name, label_of
-from wgdisco.peer.io import service
-from wgdisco.peer.io.enrol import enrol, no_answer
-from wgdisco.peer.io.member import is_settled, run
-from wgdisco.peer.io.state import MemberState, StateStore
-from wgdisco.peer.roster import Accept, Memory
-from wgdisco.process import program_version, run_daemon
-from wgdisco.status import render_table
-from wgdisco.tunnel.io import control
-
-SETTLE_TIMEOUT = 20.0
-STOP_TIMEOUT = 10.0
-DEGRADED = 4
+from wgdisco.errors import ConfigError
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -45,7 +23,7 @@ def add_verbs(
     join.add_argument("--foreground", action="store_true", help="stay, even where systemd could run it")
     join.add_argument(
         "--accept-peers",
-        choices=[mode.value for mode in Accept],
+        choices=("all", "ask", "pinned"),
         help="members never seen before: accept all (default), those you `wgdisco accept`, or only those there now",
     )
     join.add_argument(
@@ -55,17 +33,17 @@ def add_verbs(
         help="let nothing in that this host did not ask for",
     )
     add_pinned_flags(join)
-    join.set_defaults(run=lambda args: _join(args) if _is_managed(args) else join_pinned(args))
+    join.set_defaults(run=lambda args: _carry_out("join", args) if _is_managed(args) else join_pinned(args))
 
-    for name, verb, text in (
-        ("up", _up, "connect to a network this host is a member of"),
-        ("down", _down, "disconnect from it, and stay a member"),
-        ("leave", _leave, "give the membership up"),
-        ("rotate-key", _rotate_key, "change this member's key, over the tunnel that stands"),
+    for name, text in (
+        ("up", "connect to a network this host is a member of"),
+        ("down", "disconnect from it, and stay a member"),
+        ("leave", "give the membership up"),
+        ("rotate-key", "change this member's key, over the tunnel that stands"),
     ):
         parser = verbs.add_parser(name, help=text)
         parser.add_argument("network", nargs="?", metavar="NETWORK", help="may be left out where there is only one")
-        parser.set_defaults(run=verb)
+        parser.set_defaults(run=partial(_carry_out, name.replace("-", "_")))
         if name == "leave":
             parser.add_argument("--yes", action="store_true", help="do not ask")
         if name == "up":
@@ -73,7 +51,7 @@ def add_verbs(
     accept = verbs.add_parser("accept", help="talk to a member that is new, or whose key has changed")
     accept.add_argument("name", metavar="NAME")
     accept.add_argument("--network", metavar="NETWORK", help="may be left out where there is only one")
-    accept.set_defaults(run=_accept)
+    accept.set_defaults(run=partial(_carry_out, "accept"))
 
 
 def _add_log_flags(parser: argparse.ArgumentParser) -> None:
@@ -89,205 +67,8 @@ def _is_managed(args: argparse.Namespace) -> bool:
     return not any(pinned)
 
 
-# join
+def _carry_out(name: str, args: argparse.Namespace) -> int:
+    from wgdisco import member_verbs  # noqa: PLC0415  costs nothing to those who do not use it
 
-
-def _join(args: argparse.Namespace) -> int:
-    logs.configure(args.log, args.verbose)
-    store = StateStore()
-    state = _membership(args, store)
-    wanted = replace(
-        state,
-        accept=state.accept if args.accept_peers is None else Accept(args.accept_peers),
-        block_incoming=state.block_incoming if args.block_incoming is None else args.block_incoming,
-    )
-    if wanted != state:
-        store.save(wanted)
-    return _connect(wanted, store, args.foreground)
-
-
-def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
-    """The membership that is meant: one there is, or a new one by a join link."""
-    text = config.read_link(args.link, os.environ)
-    if text is None and args.network is not None:
-        state = store.load(args.network)
-        if state is not None:
-            return state
-    if text is None:
-        text = _ask_for_link(store)
-    try:
-        link = JoinLink.from_text(text)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    state = store.by_link(link_id(link.secret))
-    return _enrol(link, args.name, args.network, store) if state is None else state
-
-
-def _ask_for_link(store: StateStore) -> str:
-    if sys.stdin.isatty():
-        return getpass.getpass("Join link: ")
-    names = store.names()
-    known = f", or --network {names[0]}" if names else ""
-    raise ConfigError(f"which network? give the join link (`-` reads it from standard input){known}")
-
-
-def _enrol(link: JoinLink, name: str | None, network: str | None, store: StateStore) -> MemberState:
-    """Become a member. A key is kept before it is sent, so that the same link can be tried again."""
-    if name is not None:
-        check_member_name(name)
-    if network is not None:
-        check_network_name(network)
-        _check_unused(network, store)
-    identifier = link_id(link.secret)
-    private_key = store.enrolment_key(identifier, PrivateKey(os.urandom(32)))
-    wish = name or label_of(socket.gethostname()) or None
-    told = asyncio.run(enrol(link, private_key.public_key(), wish))
-    if told.member.public_key != private_key.public_key().to_text():
-        raise LocalError("the registry enrolled another key than ours: ask for another invitation")
-    if told.network.registry_key != link.registry_key.to_text():
-        raise LocalError("the registry that answers is not the one of the link: ask for another invitation")
-    network = network or told.network.name
-    _check_unused(network, store)
-    snapshot = Snapshot(told.network, told.member, [])
-    state = MemberState(
-        name=network,
-        private_key=private_key,
-        preshared_key=member_preshared_key(link.secret),
-        registries=link.registries,
-        registry_key=link.registry_key,
-        link=identifier,
-        memory=Memory(snapshot, time.time(), told.network.epoch),
-    )
-    store.save(state)
-    store.enrolment_done(identifier)
-    print(f"wgdisco: {told.member.name} is a member of {network}", file=sys.stderr)
-    return state
-
-
-def _check_unused(network: str, store: StateStore) -> None:
-    if network in store.names():
-        raise LocalError(
-            f"this host is a member of a network {network!r} already: `wgdisco leave {network}` first,"
-            " or call the new one otherwise with --network NAME"
-        )
-
-
-def _connect(state: MemberState, store: StateStore, foreground: bool) -> int:
-    """Bring the network up, and wait for it; stay where nothing else keeps it up."""
-    if state.name in control.running_interfaces() and _is_running(state.name):
-        return _wait_until_settled(state)
-    if service.has_systemd() and not foreground:
-        service.start(state.name)
-        return _wait_until_settled(state)
-    return run_daemon(run(state, store, program_version(), _print_report))
-
-
-def _is_running(network: str) -> bool:
-    try:
-        asyncio.run(control.fetch_status(network))
-    except NotRunningError:
-        return False
-    return True
-
-
-def _print_report(report: StatusReport) -> None:
-    print(render_table(report), flush=True)
-
-
-def _wait_until_settled(state: MemberState) -> int:
-    """Wait for the registry and the members that are online; print what came of it."""
-    deadline = time.monotonic() + SETTLE_TIMEOUT
-    report: StatusReport | None = None
-    while time.monotonic() < deadline:
-        try:
-            report = asyncio.run(control.fetch_status(state.name))
-        except NotRunningError:
-            report = None
-        if report is not None and is_settled(report):
-            _print_report(report)
-            return 0
-        time.sleep(0.2)
-    if report is None:
-        raise NotRunningError(
-            f"the daemon of {state.name} did not start: `journalctl -u {service.unit_name(state.name)}`"
-        )
-    _print_report(report)
-    if any(peer.name == "registry" and peer.path == "punching" for peer in report.peers):
-        print(f"wgdisco: {no_answer(state.registries)}", file=sys.stderr)
-    return DEGRADED
-
-
-# The others
-
-
-def _known(network: str | None, store: StateStore) -> str:
-    """The network that is meant; ConfigError when there are several, LocalError when there is none."""
-    names = store.names()
-    if network is not None:
-        if network not in names:
-            raise LocalError(f"this host is no member of {network!r}: `wgdisco join` makes it one")
-        return network
-    if not names:
-        raise LocalError("this host is a member of no network: `wgdisco join` makes it one")
-    if len(names) > 1:
-        raise ConfigError(f"which network? this host is a member of {', '.join(names)}")
-    return names[0]
-
-
-def _up(args: argparse.Namespace) -> int:
-    logs.configure(args.log, args.verbose)
-    store = StateStore()
-    state = store.load(_known(args.network, store))
-    assert state is not None, "its file was listed"
-    return _connect(state, store, foreground=False)
-
-
-def _down(args: argparse.Namespace) -> int:
-    _stop(_known(args.network, StateStore()))
-    return 0
-
-
-def _stop(network: str) -> None:
-    """End what keeps the network up, if anything does; returns when it is down."""
-    if service.has_systemd():
-        service.stop(network)
-    try:
-        asyncio.run(control.send_command(network, "stop", {}))
-    except NotRunningError:
-        return
-    deadline = time.monotonic() + STOP_TIMEOUT
-    while _is_running(network):
-        if time.monotonic() > deadline:
-            raise LocalError(f"the daemon of {network} does not stop: end it by hand")
-        time.sleep(0.05)
-
-
-def _leave(args: argparse.Namespace) -> int:
-    store = StateStore()
-    network = _known(args.network, store)
-    if not args.yes:
-        if not sys.stdin.isatty():
-            raise ConfigError(f"leaving {network} cannot be undone: give --yes")
-        answer = input(f"Leave {network}? Coming back takes a new join link. [y/N] ")
-        if answer.strip().lower() not in {"y", "yes"}:
-            return 1
-    _stop(network)
-    if service.has_systemd():
-        service.remove(network)
-    store.forget(network)
-    print(f"left {network}; whoever runs its registry may now revoke this member")
-    return 0
-
-
-def _rotate_key(args: argparse.Namespace) -> int:
-    network = _known(args.network, StateStore())
-    answer = asyncio.run(control.send_command(network, "rotate-key", {}))
-    print(f"the key of this member of {network} is now {answer.get('key')}")
-    return 0
-
-
-def _accept(args: argparse.Namespace) -> int:
-    network = _known(args.network, StateStore())
-    answer = asyncio.run(control.send_command(network, "accept", {"name": args.name}))
-    print(f"{args.name} is accepted with the key {answer.get('key')}")
-    return 0
+    verb: Verb = getattr(member_verbs, name)
+    return verb(args)

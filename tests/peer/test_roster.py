@@ -225,3 +225,11 @@ def test_endpoints_follow_what_the_registry_sees():
     one.endpoint(EndpointChange(str(OWN), "192.0.2.10:9", True))
     assert one.own_endpoint == Endpoint.from_text("192.0.2.10:9")
     one.endpoint(EndpointChange(str(EVIL), "192.0.2.10:9", True))
+
+
+def test_pinned_takes_over_who_is_there_at_the_first_snapshot():
+    one = roster(accept=Accept.PINNED, memory=Memory(snapshot(), NOW, 1, is_fresh=True))
+    one.snapshot(snapshot(record("bob", BOB, 3)), NOW)
+    one.member(record("carol", CAROL, 4))
+    assert names(one) == {"bob"}
+    assert not one.memory().is_fresh

@@ -25,7 +25,10 @@ MAX_PINS = 4 * MAX_MEMBERS
 
 
 class Accept(Enum):
-    """Which members that were never seen before are accepted: all, those a person accepts, or none."""
+    """Which members that were never seen before are accepted.
+
+    All; those a person accepts; or none but the ones that are there when we become a member.
+    """
 
     ALL = "all"
     ASK = "ask"
@@ -36,7 +39,7 @@ class Accept(Enum):
 class Memory:
     """What a roster keeps over a restart. `confirmed_at` is when a registry last vouched for `snapshot`.
 
-    `announced` maps a pinned key to the one that may follow it.
+    `announced` maps a pinned key to the one that may follow it; `is_fresh` until the first snapshot after enrolment.
     """
 
     snapshot: Snapshot
@@ -44,6 +47,7 @@ class Memory:
     epoch: int
     pins: Mapping[str, PublicKey] = field(default_factory=dict)
     announced: Mapping[PublicKey, PublicKey] = field(default_factory=dict)
+    is_fresh: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class Roster:
     """See the module's docstring."""
 
     def __init__(self, own_key: PublicKey, accept: Accept, memory: Memory) -> None:
-        """Begin with what is remembered; of a fresh enrolment, its first snapshot without pins."""
+        """Begin with what is remembered."""
         self.own_key = own_key
         self.accept_mode = accept
         self.network = Network.of(memory.snapshot.network)
@@ -114,6 +118,7 @@ class Roster:
         self._pins = dict(memory.pins)
         self._announced = dict(memory.announced)
         self._records = {PublicKey.from_text(record.public_key): record for record in memory.snapshot.members}
+        self._is_fresh = memory.is_fresh
         self._is_older = False
         self._is_expired = False
         self._refused: dict[PublicKey, MemberRefused] = {}
@@ -140,6 +145,7 @@ class Roster:
         self._own, self._epoch = snapshot.member, network.epoch
         self._records = {PublicKey.from_text(record.public_key): record for record in snapshot.members}
         self._judge()
+        self._is_fresh = False
         self.confirm(now)
 
     def member(self, record: MemberRecord) -> None:
@@ -270,7 +276,7 @@ class Roster:
     def memory(self) -> Memory:
         """What to keep."""
         snapshot = Snapshot(self._network_record, self._own, list(self._records.values()))
-        return Memory(snapshot, self.confirmed_at, self._epoch, dict(self._pins), dict(self._announced))
+        return Memory(snapshot, self.confirmed_at, self._epoch, dict(self._pins), dict(self._announced), self._is_fresh)
 
     def refused(self) -> tuple[MemberRefused, ...]:
         """Who is not talked to, and why."""
@@ -342,6 +348,8 @@ class Roster:
                 return None
             case Accept.ASK:
                 return f"it is new: `wgdisco accept {name}` accepts it"
+            case Accept.PINNED if self._is_fresh:
+                return None
             case Accept.PINNED:
                 return f"it is new, and only known members are accepted: `wgdisco accept {name}` makes it one"
 

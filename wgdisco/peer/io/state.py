@@ -60,6 +60,7 @@ class MemberState:
             "listen_port": self.listen_port,
             "confirmed_at": self.memory.confirmed_at,
             "epoch": self.memory.epoch,
+            "fresh": self.memory.is_fresh,
             "snapshot": {"schema": SCHEMA, **asdict(self.memory.snapshot)},
             "pins": {name: key.to_text() for name, key in self.memory.pins.items()},
             "announced": {old.to_text(): new.to_text() for old, new in self.memory.announced.items()},
@@ -78,6 +79,7 @@ class MemberState:
             int(data["epoch"]),
             {name: PublicKey.from_text(key) for name, key in data["pins"].items()},
             {PublicKey.from_text(old): PublicKey.from_text(new) for old, new in data["announced"].items()},
+            bool(data["fresh"]),
         )
         return cls(
             name=str(data["name"]),
