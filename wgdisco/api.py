@@ -72,7 +72,7 @@ class PeerReport:
 class StatusReport:
     """One daemon's interface. `role` is "registry" or "member"; `zone` the DNS name it serves or follows.
 
-    `notes` are lines for a person: what is wrong and what to do.
+    `notes` are lines for a person: what is wrong and what to do. `settled`: all that can be reached is.
     """
 
     role: str
@@ -85,6 +85,7 @@ class StatusReport:
     peers: list[PeerReport]
     drops: dict[str, int]
     notes: list[str] = field(default_factory=list)
+    settled: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The object as it goes over the wire."""

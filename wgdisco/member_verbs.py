@@ -17,7 +17,7 @@ from wgdisco.keys import PrivateKey
 from wgdisco.names import check_member_name, check_network_name, label_of
 from wgdisco.peer.io import service
 from wgdisco.peer.io.enrol import enrol, no_answer
-from wgdisco.peer.io.member import is_settled, run
+from wgdisco.peer.io.member import run
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.roster import Accept, Memory
 from wgdisco.process import program_version, run_daemon
@@ -43,6 +43,10 @@ def join(args: argparse.Namespace) -> int:
         block_incoming=state.block_incoming if args.block_incoming is None else args.block_incoming,
     )
     if wanted != state:
+        if _is_running(state.name):
+            raise LocalError(
+                f"{state.name} is up: `wgdisco down {state.name}` first, then join again with these options"
+            )
         store.save(wanted)
     return _connect(wanted, store, args.foreground)
 
@@ -115,7 +119,7 @@ def _check_unused(network: str, store: StateStore) -> None:
 
 def _connect(state: MemberState, store: StateStore, foreground: bool) -> int:
     """Bring the network up, and wait for it; stay where nothing else keeps it up."""
-    if state.name in control.running_interfaces() and _is_running(state.name):
+    if _is_running(state.name):
         return _wait_until_settled(state)
     if service.has_systemd() and not foreground:
         service.start(state.name)
@@ -124,6 +128,8 @@ def _connect(state: MemberState, store: StateStore, foreground: bool) -> int:
 
 
 def _is_running(network: str) -> bool:
+    if network not in control.running_interfaces():
+        return False
     try:
         asyncio.run(control.fetch_status(network))
     except NotRunningError:
@@ -144,7 +150,7 @@ def _wait_until_settled(state: MemberState) -> int:
             report = asyncio.run(control.fetch_status(state.name))
         except NotRunningError:
             report = None
-        if report is not None and is_settled(report):
+        if report is not None and report.settled:
             _print_report(report)
             return 0
         time.sleep(0.2)

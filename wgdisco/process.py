@@ -7,6 +7,8 @@ from collections.abc import Coroutine
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from wgdisco.errors import WgdiscoError
+
 
 def program_version() -> str:
     """The installed version, or "source" when run from a checkout that is not installed."""
@@ -17,7 +19,10 @@ def program_version() -> str:
 
 
 def run_daemon(daemon: Coroutine[Any, Any, None]) -> int:
-    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down."""
+    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down.
+
+    The WgdiscoError of any of its tasks is raised bare.
+    """
 
     async def supervise() -> None:
         task = asyncio.ensure_future(daemon)
@@ -27,5 +32,16 @@ def run_daemon(daemon: Coroutine[Any, Any, None]) -> int:
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    asyncio.run(supervise())
-    return 0
+    try:
+        asyncio.run(supervise())
+    except* WgdiscoError as group:
+        failure = group
+    else:
+        return 0
+    raise _first(failure)
+
+
+def _first(group: BaseExceptionGroup[WgdiscoError]) -> WgdiscoError:
+    """The error of the task that failed first: the others were cancelled for it."""
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
 from wgdisco import invitation
@@ -43,7 +44,9 @@ async def enrol(link: JoinLink, key: PublicKey, name: str | None) -> SelfRecord:
     conf = TunnelConf(DeviceConfig(private_key, peers=(peer,)), (ip_interface(f"{own}/32"),), MTU)
     interface = f"wgd-join{os.getpid() % 1_000_000}"
     async with tunnel_interface(interface, conf, managed=True) as device:
-        agent = Agent((peer,), Ourselves(private_key.public_key(), LINK_LOCAL), boot_time())
+        agent = Agent(
+            (replace(peer, endpoint=endpoints[0]),), Ourselves(private_key.public_key(), LINK_LOCAL), boot_time()
+        )
         agent.set_alternatives(link.registry_key, endpoints, boot_time())
         async with _handshake(device, agent, link):
             client = RegistryClient(ENROL_REGISTRY_ADDRESS, interface)

@@ -15,7 +15,7 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
-from wgdisco.api import EndpointChange, MemberRecord, PathWord, PeerReport, Reason, Removed, Snapshot, StatusReport
+from wgdisco.api import EndpointChange, MemberRecord, Removed, Snapshot, StatusReport
 from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
 from wgdisco.dnssd.io.client import ZoneFollower
 from wgdisco.endpoint import Endpoint, in_any
@@ -28,6 +28,7 @@ from wgdisco.peer.io.interfaces import local_addresses
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
+from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig
@@ -42,6 +43,8 @@ DNS_PORT = 53
 MTU = 1280  # until it is measured
 # How long remembered members wait at the start for the registry to say that they still are
 GRACE = 2.0
+# How long until `connected` is told how it stands, reached or not
+SETTLE_TIMEOUT = 15.0
 RESOLVE_INTERVAL = 5.0
 SAVE_INTERVAL = 5.0
 CONFIRM_INTERVAL = 600.0
@@ -55,7 +58,7 @@ async def run(
 ) -> None:
     """Run until cancelled, told to stop, or until the interface is taken away (LocalError).
 
-    `connected` is called once, when the registry and the reachable members answer.
+    `connected` is called once, when the registry and the members that are online answer, or SETTLE_TIMEOUT is over.
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory)
     async with _interface(state, roster) as device, incoming_blocked(device.interface, state.block_incoming):
@@ -112,7 +115,7 @@ def _addresses(roster: Roster) -> tuple[IPInterface, ...]:
 
 def _has_ipv6() -> bool:
     try:
-        return Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").read_text().strip() == "0"
+        return Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").read_text().strip() == "0"
     except OSError:
         return False
 
@@ -140,6 +143,7 @@ class _Managed:
         self._stream_up = asyncio.Event()
         self._saved_at = 0.0
         self._older_epoch: OlderEpoch | None = None
+        self._has_snapshot = False
         self._known = False  # whether members need not wait any longer
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         self.driver = AgentDriver(device, Agent((), ourselves, boot_time()), self._look, self._handshake)
@@ -147,11 +151,13 @@ class _Managed:
         self._client = RegistryClient(address, device.interface)
         self._zone_server = Endpoint(address, DNS_PORT)
         self._refresh()
-        self._grace = asyncio.get_running_loop().call_later(GRACE, self._release)
+        loop = asyncio.get_running_loop()
+        self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
 
     def close(self) -> None:
         """No more timers."""
-        self._grace.cancel()
+        for deadline in self._deadlines:
+            deadline.cancel()
         self.driver.stop()
 
     # Tasks
@@ -253,13 +259,13 @@ class _Managed:
         """For the control socket."""
         status = self._device.status()
         names = {member.key: member.name for member in self._roster.members.values()}
-        names[self._registry_key] = "registry"
+        names[self._registry_key] = REGISTRY_NAME
         live = self._roster.live_endpoints()
         peers = []
         for peer in status.peers:
             told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
             if self._stream_up.is_set() and peer.key in live and live[peer.key] is None:
-                told = _offline(told)
+                told = offline(told)
             peers.append(told)
         return StatusReport(
             role="member",
@@ -271,16 +277,9 @@ class _Managed:
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
-            notes=self._notes(),
+            notes=notes(self._roster, time.time(), self._older_epoch),
+            settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
-
-    def _notes(self) -> list[str]:
-        notes = [f"{one.name} ({one.key}) is not talked to: {one.why}" for one in self._roster.refused()]
-        if not self._roster.check_trust(time.time()):
-            notes.append("no registry was heard for a week: members are not trusted until one is")
-        if self._older_epoch is not None:
-            notes.append(_epoch_note(self._older_epoch))
-        return notes
 
     # Inside
 
@@ -303,7 +302,7 @@ class _Managed:
                     LOG.warning("snapshot refused: %s", error)
                     return
                 self._state = replace(self._state, registries=tuple(event.network.registries))
-                self._known = True
+                self._known = self._has_snapshot = True
                 self._refresh()
             case MemberRecord():
                 roster.member(event)
@@ -384,15 +383,21 @@ class _Managed:
                 LOG.warning("member refused", extra={"fields": {"name": name, "peer": str(key), "reason": why}})
             case OlderEpoch():
                 self._older_epoch = news
-                LOG.warning(_epoch_note(news))
+                LOG.warning(epoch_note(news))
             case TrustExpired():
-                LOG.warning("no registry was heard for a week: members are not trusted until one is")
+                LOG.warning(TRUST_NOTE)
 
     def _look(self) -> None:
         """Tell once that all who can be reached are."""
-        if self._connected is not None and self._stream_up.is_set() and is_settled(report := self.report()):
+        if self._connected is not None and self._has_snapshot and (report := self.report()).settled:
             connected, self._connected = self._connected, None
             connected(report)
+
+    def _give_up(self) -> None:
+        """Tell how it stands when not all could be reached in time."""
+        if self._connected is not None:
+            connected, self._connected = self._connected, None
+            connected(self.report())
 
     def _remembered(self) -> MemberState:
         """The state as it would be kept now, but for when it was confirmed."""
@@ -404,26 +409,3 @@ class _Managed:
                 endpoints[peer.key] = peer.endpoint
         kept = {key: at for key, at in endpoints.items() if key == self._registry_key or key in self._roster.members}
         return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port)
-
-
-def is_settled(report: StatusReport) -> bool:
-    """Whether the registry answers, and every member that is online."""
-    waiting = [peer for peer in report.peers if peer.path == PathWord.PUNCHING.value]
-    registry = [peer for peer in report.peers if peer.name == "registry"]
-    return (
-        all(peer.reason == Reason.PEER_OFFLINE.value for peer in waiting)
-        and bool(registry)
-        and registry[0].path != PathWord.PUNCHING.value
-    )
-
-
-def _offline(report: PeerReport) -> PeerReport:
-    """What is not heard here nor by the registry is offline."""
-    return replace(report, reason=Reason.PEER_OFFLINE.value) if report.path == PathWord.PUNCHING.value else report
-
-
-def _epoch_note(news: OlderEpoch) -> str:
-    return (
-        f"the registry was restored from an older backup (epoch {news.told}, {news.known} is known here): its list of"
-        " members is not taken over; restore a newer one with `wgdisco registry restore`"
-    )
