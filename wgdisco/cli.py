@@ -8,9 +8,10 @@ import asyncio
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
-from wgdisco import config, logs, member_cli
+from wgdisco import config, logs, member_cli, registry_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
 from wgdisco.process import program_version, run_daemon
@@ -23,7 +24,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     registry = verbs.add_parser("registry", help="the public side: learns endpoints, publishes them by DNS-SD")
     registry_verbs = registry.add_subparsers(dest="registry_verb", required=True, metavar="VERB")
-    run = registry_verbs.add_parser("run", help="run the registry in the foreground")
+    run = registry_verbs.add_parser(
+        "run", help="run the registry in the foreground: of `registry init`, or of the peers in --conf"
+    )
     _add_daemon_flags(run)
     run.add_argument("--wgsd-exact", action="store_true", default=None, help="answer byte for byte as wgsd does")
     run.add_argument(
@@ -33,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ADDRESS:PORT",
         help="publish the registry's own key too, at this endpoint or at the address it is asked on",
     )
+    run.add_argument("--store", type=Path, metavar="FILE", help="where `registry init` put its facts")
     run.set_defaults(run=_registry_run)
+    registry_cli.add_verbs(registry_verbs)
 
     member_cli.add_verbs(verbs, _add_daemon_flags, _join_pinned)
 
@@ -65,7 +70,13 @@ def _add_daemon_flags(parser: argparse.ArgumentParser) -> None:
 
 def _registry_run(args: argparse.Namespace) -> int:
     logs.configure(args.log, args.verbose)
-    settings = config.load_registry(_settings_flags(args), os.environ)
+    flags = _settings_flags(args)
+    if config.is_managed(flags, os.environ):
+        from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
+
+        dns = config.load_dns(flags, os.environ)
+        return run_daemon(managed.run(store=args.store or store.PATH, dns=dns, version=program_version()))
+    settings = config.load_registry(flags, os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
     return run_daemon(

@@ -67,6 +67,17 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
     )
 
 
+def is_managed(flags: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    """Whether `wgdisco registry run` is of its own store: nothing names a `.conf` or a TOML file."""
+    return all(not flags.get(name) and not environment.get(f"WGDISCO_{name.upper()}") for name in ("conf", "interface"))
+
+
+def load_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Endpoint | None:
+    """Where a registry of its own store is to serve its zone, if not inside the tunnel alone."""
+    text = flags.get("dns") or environment.get("WGDISCO_DNS")
+    return None if not text else _endpoint("--dns", str(text), DNS_PORT)
+
+
 def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     told: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     for name in _KEYS - {"self", "wgsd_exact"}:

@@ -352,7 +352,9 @@ class Membership:
 
     def by_address(self, address: IPv4Address | IPv6Address) -> Member | None:
         """Whose own address this is: inside the tunnel the source address is the identity."""
-        return next((m for m in self.members.values() if address in self.network.addresses(m.number)), None)
+        prefix = self.network.prefix4 if address.version == 4 else self.network.prefix6
+        number = int(address) - int(prefix.network_address)
+        return next((member for member in self.members.values() if member.number == number), None)
 
     def visible_to(self, member: Member) -> tuple[Member, ...]:
         """Proven members and devices that share a group with `member`, itself left out, in the order they came."""

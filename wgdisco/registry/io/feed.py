@@ -102,19 +102,13 @@ class Feed:
         """The host numbers of members with an open stream."""
         return {consumer.number for consumer in self._consumers}
 
-    def forget_past(self) -> None:
-        """What went before does not explain what is now (the network itself changed): everybody gets a snapshot."""
-        self._history.clear()
-        self._forgotten = self._serial()
-        for consumer in self._consumers:
-            member = self._member(consumer)
-            if member is not None:
-                self._show(consumer, member)
-                consumer.put(self._serial(), "snapshot", snapshot(self._membership, self._directory, member))
+    def refresh(self, changed: Iterable[Member], *, facts: bool = False) -> None:
+        """Tell who may know what is different about these members, as they were or as they are.
 
-    def refresh(self, changed: Iterable[Member]) -> None:
-        """Tell who may know what is different about these members, as they were or as they are."""
+        Where that is more than their endpoints (`facts`), they get a snapshot themselves.
+        """
         before_by_key = {member.public_key: member for member in changed}
+        numbers = {member.number for member in before_by_key.values()} if facts else set()
         for key, before in before_by_key.items():
             after = self._membership.members.get(key)
             groups = frozenset(before.groups) | frozenset(() if after is None else after.groups)
@@ -125,6 +119,10 @@ class Feed:
             member = self._member(consumer)
             if member is None:
                 consumer.end()
+                continue
+            if consumer.number in numbers:
+                self._show(consumer, member)
+                consumer.put(self._serial(), "snapshot", snapshot(self._membership, self._directory, member))
                 continue
             visible = {other.public_key: other for other in self._visible(member, before_by_key)}
             for key in before_by_key:

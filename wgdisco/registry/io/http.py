@@ -34,7 +34,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _T = TypeVar("_T")
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """An answer that is not what was asked for."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -86,7 +86,7 @@ class ApiServer:
             if request.method not in ("GET", "HEAD"):
                 self._check_change(request)
             return await handler(request)
-        except Refusal as refusal:
+        except RefusedError as refusal:
             return _error(refusal.status, str(refusal))
         except RemoteError as error:
             return _error(403, error.reason)
@@ -99,7 +99,7 @@ class ApiServer:
         """Only our own names: a page of another site that points its name here (DNS rebinding) does not get in."""
         hosts = request.headers.getall("Host", [])
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
-            raise Refusal(421, "this host is not served here: use the registry's address in the tunnel")
+            raise RefusedError(421, "this host is not served here: use the registry's address in the tunnel")
 
     def _is_ours(self, host: str) -> bool:
         name = host.lower()
@@ -117,24 +117,24 @@ class ApiServer:
 
     def _check_change(self, request: web.Request) -> None:
         if request.content_type != "application/json":
-            raise Refusal(415, "Content-Type must be application/json")
+            raise RefusedError(415, "Content-Type must be application/json")
         for origin in request.headers.getall("Origin", []):
             scheme, separator, host = origin.partition("://")
             if not separator or scheme != "http" or not self._is_ours(host):
-                raise Refusal(403, "another site may not ask for this")
+                raise RefusedError(403, "another site may not ask for this")
 
     async def _member(self, request: web.Request) -> Member:
         """Whose own address the request comes from."""
         member = self._ledger.membership.by_address(_source(request))
         if member is None:
-            raise Refusal(403, "only members may ask: join with a link from `wgdisco registry invite`")
+            raise RefusedError(403, "only members may ask: join with a link from `wgdisco registry invite`")
         if not member.proven:
             # its first request may overtake the event of the handshake that carried it
             key = member.public_key
             await self._ledger.change(lambda: (self._ledger.membership.prove(key, time.time()), None))
             member = self._ledger.membership.by_address(_source(request))
             if member is None:
-                raise Refusal(403, "this membership has just ended")
+                raise RefusedError(403, "this membership has just ended")
         return member
 
     # The paths
@@ -143,7 +143,7 @@ class ApiServer:
         source = _source(request)
         membership = self._ledger.membership
         if not isinstance(source, IPv4Address) or all(i.address != source for i in membership.invitations.values()):
-            raise Refusal(404, "only who holds a join link may ask for this")
+            raise RefusedError(404, "only who holds a join link may ask for this")
         self._limit(source)
         asked = await _body(request, EnrolRequest.from_json)
         key, now = PublicKey.from_text(asked.public_key), time.time()
@@ -207,7 +207,7 @@ class ApiServer:
         full_at = max(now, self._rates.pop(source, now)) + ENROL_INTERVAL
         if full_at > now + ENROL_BURST * ENROL_INTERVAL:
             self._rates[source] = full_at - ENROL_INTERVAL
-            raise Refusal(429, "too many requests: wait a second")
+            raise RefusedError(429, "too many requests: wait a second")
         self._rates[source] = full_at
         if len(self._rates) > _RATES_MAX:
             del self._rates[next(iter(self._rates))]
@@ -217,7 +217,7 @@ def _source(request: web.Request) -> IPAddress:
     """The address the request came from, as the socket has it; ValueError never: the kernel wrote it."""
     peer = None if request.transport is None else request.transport.get_extra_info("peername")
     if peer is None:
-        raise Refusal(400, "the connection is gone")
+        raise RefusedError(400, "the connection is gone")
     return parse_address(peer[0])
 
 
@@ -226,7 +226,7 @@ async def _body(request: web.Request, parse: Callable[[Any], _T]) -> _T:
         return parse(json.loads(await request.read()))
     except (ValueError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else "the body is not JSON"
-        raise Refusal(400, reason) from error
+        raise RefusedError(400, reason) from error
 
 
 def _error(status: int, reason: str) -> web.Response:

@@ -145,9 +145,27 @@ class Store:
             return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
 
-def exists(path: Path = PATH) -> bool:
-    """Whether there is a store at all."""
-    return path.exists()
+def peek(path: Path = PATH) -> Network | None:
+    """The network in a store that another process may have open; None when there is none. LocalError as `open`."""
+    if not path.exists():
+        return None
+    with _explained(path), closing(sqlite3.connect(path)) as connection:
+        if not _version(connection):
+            return None
+        return next((fact for fact in _load(connection, path) if isinstance(fact, Network)), None)
+
+
+def delete(path: Path = PATH) -> None:
+    """Delete the store; LocalError while another process has it."""
+    lock = _take_lock(path)
+    try:
+        for name in (path, *_companions(path)):
+            name.unlink(missing_ok=True)
+        path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
+    except OSError as error:
+        raise LocalError(f"cannot delete {path}: {error.strerror}") from error
+    finally:
+        lock.close()
 
 
 def restore(source: Path, path: Path = PATH) -> int:

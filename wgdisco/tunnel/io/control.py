@@ -28,7 +28,10 @@ _CREDENTIALS = struct.Struct("=3i")
 
 
 class ControlServer:
-    """Serves `GET /v1/status`, and `commands` by name. aiohttp is imported aside, since a tunnel must not wait for it to come up."""
+    """Serves `GET /v1/status`, and `commands` by name.
+
+    aiohttp is imported aside, since a tunnel must not wait for it to come up.
+    """
 
     def __init__(
         self, interface: str, status: Callable[[], StatusReport], commands: Mapping[str, Command] | None = None

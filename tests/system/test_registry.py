@@ -1,0 +1,195 @@
+"""The registry that keeps its own members: its verbs and its API, from hosts behind NATs."""
+
+import json
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.system.network import PROGRAM, await_
+from wgdisco.keys import PrivateKey
+from wgdisco.lab.topology import Lab
+
+pytestmark = pytest.mark.usefixtures("needs_lab")
+JOINER = str(Path(__file__).with_name("joiner.py"))
+
+
+class Joiner:
+    """A member in a host: what it said, and the processes it is."""
+
+    def __init__(self, host, link, *, key=None, only_enrol=False, record=None):
+        self.key = key or PrivateKey(secrets.token_bytes(32))
+        command = [sys.executable, JOINER, link, self.key.to_text(), "enrol" if only_enrol else "stay"]
+        if record:
+            command.append(json.dumps(record))
+        self.process = host.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.said = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.said.append(json.loads(line))
+
+    def wait(self, wanted, seconds=15):
+        return await_(lambda: next((said for said in self.said if wanted(said)), None), "what the joiner says", seconds)
+
+    def enrolled(self):
+        return self.wait(lambda said: "enrolled" in said)["enrolled"]
+
+    def event(self, name, wanted=lambda data: True, seconds=15):
+        return self.wait(lambda said: said.get("event") == name and wanted(said["data"]), seconds)
+
+    def ask(self, line):
+        before = len([said for said in self.said if "status" in said])
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+        return await_(lambda: [said for said in self.said if "status" in said][before:], "an answer")[0]
+
+    def stop(self):
+        self.process.stop()
+
+
+class Mesh:
+    def __init__(self, lab):
+        self.lab = lab
+        self.registry = lab.hosts["registry"]
+        self.daemon = None
+
+    def verb(self, *words, check=True):
+        done = self.registry.run([*PROGRAM, "registry", *words], check=False)
+        if check:
+            assert done.returncode == 0, done.stderr
+        return done
+
+    def start(self):
+        self.daemon = self.registry.popen([*PROGRAM, "registry", "run", "--log", "json"], stderr=sys.stderr)
+        await_(lambda: self.registry.run([*PROGRAM, "status", "mesh"], check=False).returncode == 0, "the registry", 15)
+
+    def invite(self, *words):
+        return self.verb("invite", *words).stdout.strip()
+
+
+@pytest.fixture
+def mesh():
+    with Lab() as lab:
+        mesh = Mesh(lab)
+        done = mesh.verb("init")
+        assert "UDP 51820" in done.stderr
+        assert "invite" in done.stderr
+        mesh.start()
+        yield mesh
+
+
+def test_from_init_to_revoke(mesh):
+    assert "already" in mesh.verb("init").stderr
+    link = mesh.invite("laptop1")
+    assert link.startswith("wgdisco://198.51.100.10:51820/1/")
+    alice = Joiner(mesh.lab.hosts["alice"], link)
+    record = alice.enrolled()
+    assert record["member"]["name"] == "laptop1"
+    snapshot = alice.event("snapshot")["data"]
+    assert snapshot["members"] == []
+    bob = Joiner(mesh.lab.hosts["bob"], mesh.invite("laptop2"))
+    seen = bob.event("snapshot")["data"]["members"]
+    assert [member["name"] for member in seen] == ["laptop1"]
+    assert seen[0]["live"]
+    told = alice.event("member", lambda data: data["name"] == "laptop2")
+    assert told["data"]["public_key"] == str(bob.key.public_key())
+    assert alice.event("endpoint", lambda data: data["live"])["data"]["public_key"] == str(bob.key.public_key())
+    assert alice.ask("get /v1/members")["body"]["members"][0]["name"] == "laptop2"
+    assert alice.ask("post /v1/enrol {}")["status"] == 404
+    listing = json.loads(mesh.verb("list", "-o", "json").stdout)
+    assert [(m["name"], m["state"]) for m in listing["members"]] == [("laptop1", "live"), ("laptop2", "live")]
+    assert listing["invitations"] == []
+    dug = mesh.lab.hosts["alice"].run(
+        ["dig", f"@{snapshot['network']['registry_addresses'][0]}", "+short", "PTR", "_wireguard._udp.wg.internal."]
+    )
+    assert bob.key.public_key().to_label() in dug.stdout
+    began = time.monotonic()
+    assert "1 of 1 members" in mesh.verb("revoke", "laptop2").stderr
+    alice.event("removed", lambda data: data["name"] == "laptop2", 5)
+    assert time.monotonic() - began < 5
+    ping = ["ping", "-c1", "-W1", snapshot["network"]["registry_addresses"][0]]
+    assert mesh.lab.hosts["alice"].run(ping, check=False).returncode == 0
+    assert mesh.lab.hosts["bob"].run(ping, check=False).returncode != 0
+
+
+def test_a_restart_calls_members_back(mesh):
+    alice = Joiner(mesh.lab.hosts["alice"], mesh.invite("laptop1"))
+    alice.event("snapshot")
+
+    def stored():
+        return json.loads(mesh.verb("show", "laptop1", "-o", "json").stdout)["last_seen"]
+
+    await_(stored, "what was seen in the store")
+    mesh.daemon.kill()
+    mesh.daemon.wait()
+    assert mesh.verb("check", check=False).returncode == 4
+    began = time.monotonic()
+    mesh.start()
+    await_(lambda: json.loads(mesh.verb("list", "-o", "json").stdout)["members"][0]["state"] == "live", "alice", 10)
+    assert time.monotonic() - began < 10
+
+
+def test_a_next_key_takes_over_with_its_first_handshake(mesh):
+    link = mesh.invite("laptop1")
+    alice = Joiner(mesh.lab.hosts["alice"], link)
+    alice.event("snapshot")
+    bob = Joiner(mesh.lab.hosts["bob"], mesh.invite("laptop2"))
+    bob.event("snapshot")
+    new = PrivateKey(secrets.token_bytes(32))
+    answer = alice.ask(f'post /v1/self/rotate {{"next_key": "{new.public_key()}"}}')
+    assert answer["body"]["member"]["next_key"] == str(new.public_key())
+    bob.event("member", lambda data: data["next_key"] == str(new.public_key()))
+    alice.stop()
+    again = Joiner(mesh.lab.hosts["alice"], link, key=new, record=alice.enrolled())
+    bob.event("member", lambda data: data["public_key"] == str(new.public_key()), 20)
+    bob.event("removed", lambda data: data["public_key"] == str(alice.key.public_key()))
+    again.stop()
+
+
+def test_the_same_key_may_enrol_again_and_no_other(mesh):
+    """The reply is lost: the joiner asks again, before it has shown its own key."""
+    link = mesh.invite("laptop1")
+    key = PrivateKey(secrets.token_bytes(32))
+    alice = mesh.lab.hosts["alice"]
+    first = Joiner(alice, link, key=key, only_enrol=True).enrolled()
+    assert Joiner(alice, link, key=key, only_enrol=True).enrolled() == first
+    refused = Joiner(mesh.lab.hosts["bob"], link, only_enrol=True).wait(lambda said: "refused" in said)
+    assert "used up" in refused["refused"]["error"]
+    assert mesh.verb("list").stdout.count("laptop1") == 2  # the member, and its invitation until it is proven
+
+
+def test_killed_while_members_enrol_no_acknowledged_one_is_lost(mesh):
+    records = []
+    for number in range(4):
+        link = mesh.invite(f"m{number}")
+        joiner = Joiner(mesh.lab.hosts["alice"], link, only_enrol=True)
+        records.append(joiner.enrolled()["member"])
+        mesh.daemon.kill()
+        mesh.daemon.wait()
+        mesh.start()
+    stored = json.loads(mesh.verb("list", "-o", "json").stdout)["members"]
+    assert [(m["name"], m["addresses"]) for m in stored] == [(m["name"], m["addresses"]) for m in records]
+    assert len({m["addresses"][0] for m in stored}) == 4
+
+
+def test_a_scan_from_outside_finds_nothing_that_answers(mesh):
+    listening = mesh.registry.run(["ss", "-Hltun"]).stdout.splitlines()
+    outside = [line.split()[4] for line in listening if "%mesh" not in line]
+    assert {address.rpartition(":")[2] for address in outside} == {"51820"}
+
+
+def test_uninstall_and_again(mesh):
+    mesh.daemon.stop()
+    assert mesh.verb("uninstall", check=False).returncode == 1
+    mesh.verb("uninstall", "--yes")
+    mesh.verb("uninstall", "--yes")
+    assert "init" in mesh.verb("list", check=False).stderr
+    mesh.verb("init")
+    mesh.start()
+    assert mesh.invite("laptop1").startswith("wgdisco://")

@@ -1,0 +1,169 @@
+"""What root may ask of a registry: one set of commands, run by the daemon, or on its store while it is not running.
+
+A command takes and gives a JSON object. LocalError says why not.
+"""
+
+import os
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
+from wgdisco.invitation import SECRET_SIZE
+from wgdisco.registry.directory import Directory
+from wgdisco.registry.io.feed import Feed
+from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.membership import Invitation, Kind, Member, Role
+
+COMMANDS = ("invite", "list", "show", "rename", "revoke", "set_endpoint", "backup")
+_DRAWS = 16
+
+
+class Commands:
+    """`directory` and `feed` are the daemon's; without them nothing is known of who is online."""
+
+    def __init__(self, ledger: Ledger, directory: Directory | None = None, feed: Feed | None = None) -> None:
+        self._ledger = ledger
+        self._membership = ledger.membership
+        self._directory = directory
+        self._feed = feed
+
+    def named(self, name: str) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
+        """The command of that name, one of COMMANDS."""
+        command: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] = {
+            "invite": self.invite,
+            "list": self.list,
+            "show": self.show,
+            "rename": self.rename,
+            "revoke": self.revoke,
+            "set_endpoint": self.set_endpoint,
+            "backup": self.backup,
+        }[name]
+        return command
+
+    async def invite(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`name` or None, `groups`, `admin`, `uses`, `lifetime` in seconds → `link`, `expires_at`."""
+        groups = tuple(_texts(asked, "groups"))
+        role = Role.ADMIN if asked.get("admin") else Role.MEMBER
+        uses, lifetime, name = int(asked["uses"]), float(asked["lifetime"]), _text_or_none(asked, "name")
+        for _ in range(_DRAWS):
+            secret, now = os.urandom(SECRET_SIZE), time.time()
+            try:
+                link = await self._ledger.change(
+                    lambda secret=secret, now=now: self._membership.invite(  # type: ignore[misc]
+                        secret, now, name, groups, role, uses, lifetime
+                    )
+                )
+            except ValueError:
+                continue  # its address is in use: draw again
+            return {"link": link.to_text(), "name": name, "uses": uses, "expires_at": now + lifetime}
+        raise LocalError("too many invitations are out: revoke some, or wait until they expire")
+
+    async def list(self, _asked: dict[str, Any]) -> dict[str, Any]:
+        """→ `network`, `zone`, `epoch`, `members`, `invitations`."""
+        network = self._membership.network
+        return {
+            "network": network.name,
+            "zone": network.zone,
+            "epoch": network.epoch,
+            "running": self._directory is not None,
+            "members": [self._member(member) for member in self._membership.members.values()],
+            "invitations": [_invitation(invitation) for invitation in self._membership.invitations.values()],
+        }
+
+    async def show(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`name` → the member, and whom it sees."""
+        member = self._membership.by_name(_text(asked, "name"))
+        sees = [other.name for other in self._membership.visible_to(member)]
+        return {**self._member(member), "sees": sees}
+
+    async def rename(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`name`, `new_name` → nothing."""
+        name, new_name = _text(asked, "name"), _text(asked, "new_name")
+        await self._ledger.change(lambda: (self._membership.rename(name, new_name), None))
+        return {}
+
+    async def set_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`name`, `endpoint` as ADDRESS:PORT or None → nothing."""
+        name, text = _text(asked, "name"), _text_or_none(asked, "endpoint")
+        endpoint = None if text is None else _global_endpoint(text)
+        await self._ledger.change(lambda: (self._membership.set_endpoint(name, endpoint), None))
+        return {}
+
+    async def revoke(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`name` → `keys` that are gone, `told`: members that heard at once, `unseen`: those that have not yet."""
+        name, now = _text(asked, "name"), time.time()
+        member = next((member for member in self._membership.members.values() if member.name == name), None)
+        others = () if member is None else self._membership.visible_to(member)
+        listening = set() if self._feed is None else self._feed.listening()
+        keys = await self._ledger.change(lambda: self._membership.revoke(name, now))
+        told = [other.name for other in others if other.number in listening]
+        unseen = [other.name for other in others if other.kind is Kind.MEMBER and other.number not in listening]
+        return {"keys": [str(key) for key in keys], "told": told, "unseen": unseen, "was_member": member is not None}
+
+    async def backup(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`file`, an absolute path → nothing."""
+        target = Path(_text(asked, "file"))
+        if not target.is_absolute():
+            raise LocalError("backup: give an absolute path")
+        self._ledger.store.backup(target)
+        return {}
+
+    def _member(self, member: Member) -> dict[str, Any]:
+        entry = None if self._directory is None else self._directory.entry(member.public_key)
+        seen = next((one for one in self._ledger.store.observations() if one.key == member.public_key), None)
+        endpoint = entry.endpoint if entry is not None and entry.endpoint is not None else None
+        if endpoint is None and seen is not None:
+            endpoint = seen.endpoint
+        return {
+            "name": member.name,
+            "public_key": str(member.public_key),
+            "kind": member.kind.value,
+            "role": member.role.value,
+            "groups": [*member.groups],
+            "addresses": [str(address) for address in self._membership.network.addresses(member.number)],
+            "state": "enrolled" if not member.proven else "live" if entry is not None and entry.live else "offline",
+            "endpoint": None if endpoint is None else str(endpoint),
+            "fixed_endpoint": None if member.endpoint is None else str(member.endpoint),
+            "last_seen": None if seen is None else seen.at,
+            "created_at": member.created_at,
+            "next_key": None if member.next_key is None else str(member.next_key),
+        }
+
+
+def _invitation(invitation: Invitation) -> dict[str, Any]:
+    return {
+        "name": invitation.name,
+        "enrol_key": str(invitation.enrol_key),
+        "groups": [*invitation.groups],
+        "role": invitation.role.value,
+        "uses": invitation.uses,
+        "expires_at": invitation.expires_at,
+    }
+
+
+def _text(asked: dict[str, Any], name: str) -> str:
+    value = asked.get(name)
+    if not isinstance(value, str) or not value:
+        raise LocalError(f"{name} is missing")
+    return value
+
+
+def _text_or_none(asked: dict[str, Any], name: str) -> str | None:
+    return None if asked.get(name) is None else _text(asked, name)
+
+
+def _texts(asked: dict[str, Any], name: str) -> list[str]:
+    return [_text({name: one}, name) for one in asked.get(name, [])]
+
+
+def _global_endpoint(text: str) -> Endpoint:
+    try:
+        endpoint = Endpoint.from_text(text)
+    except ValueError as error:
+        raise LocalError(str(error)) from error
+    if not endpoint.is_global:
+        raise LocalError(f"{text} is a private address: members elsewhere cannot reach it; give a public one, or none")
+    return endpoint

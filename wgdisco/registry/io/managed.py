@@ -1,0 +1,258 @@
+"""`wgdisco registry run`: a registry that keeps its own members, in its store.
+
+What changes is stored first, then applied to the device, the directory, the zone and the event streams, in this order.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Interface, IPv6Interface, ip_network
+from pathlib import Path
+
+from wgdisco.dnssd.io.server import DnsServer
+from wgdisco.dnssd.names import ZoneNames
+from wgdisco.endpoint import Endpoint, IPAddress
+from wgdisco.errors import LocalError, RemoteError
+from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
+from wgdisco.keys import PublicKey
+from wgdisco.registry.directory import Directory
+from wgdisco.registry.io.commands import COMMANDS, Commands
+from wgdisco.registry.io.feed import Feed
+from wgdisco.registry.io.http import ApiServer
+from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.publisher import Publisher
+from wgdisco.registry.io.store import OBSERVATIONS_INTERVAL, Store
+from wgdisco.registry.membership import Change, Member, Membership
+from wgdisco.tunnel.conf import IPInterface, TunnelConf
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
+from wgdisco.tunnel.io.control import ControlServer
+from wgdisco.tunnel.io.engine import Engine, boot_time
+from wgdisco.tunnel.io.interface import tunnel_device
+from wgdisco.tunnel.io.link import Link
+
+LOG = logging.getLogger(__name__)
+
+MTU = 1280
+DNS_PORT = 53
+EXPIRY_INTERVAL = 30.0
+# At most 200 initiations a second towards those met before
+INITIATION_GAP = 0.005
+_IPV6_OFF = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+
+
+async def run(*, store: Path, dns: Endpoint | None, version: str) -> None:
+    """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`.
+
+    `dns` is another address for the zone's server than the registry's own inside the tunnel.
+    """
+    ledger = Ledger.open(store)
+    try:
+        network = ledger.membership.network
+        conf = _conf(ledger.membership, with_ipv6=_has_ipv6())
+        async with tunnel_device(network.name, conf, managed=False) as (engine, link):
+            await _Registry(ledger, engine, link, conf, version).serve(dns)
+    finally:
+        await ledger.close()
+
+
+def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
+    network = membership.network
+    address4, address6 = network.registry_addresses
+    addresses: list[IPInterface] = [
+        IPv4Interface((address4, network.prefix4.prefixlen)),
+        IPv4Interface((ENROL_REGISTRY_ADDRESS, 32)),
+    ]
+    if with_ipv6:
+        addresses.append(IPv6Interface((address6, network.prefix6.prefixlen)))
+    return TunnelConf(_device_config(membership, with_ipv6=with_ipv6), tuple(addresses), MTU)
+
+
+def _device_config(membership: Membership, *, with_ipv6: bool) -> DeviceConfig:
+    config = membership.device_config()
+    if with_ipv6:
+        return config
+    peers = tuple(replace(p, allowed_ips=tuple(n for n in p.allowed_ips if n.version == 4)) for p in config.peers)
+    return replace(config, peers=peers)
+
+
+def _has_ipv6() -> bool:
+    try:
+        return _IPV6_OFF.read_text().strip() == "0"
+    except OSError:
+        return False
+
+
+@dataclass(slots=True)
+class _Serials:
+    """Zone serials in blocks that the store has reserved, so that none comes twice."""
+
+    store: Store
+    last: int = 0
+    reserved: int = 0
+
+    def following(self) -> int:
+        """The next: unix time, or one more than the last."""
+        self.last = max(self.last + 1, int(time.time()))
+        if self.last >= self.reserved:
+            try:
+                block = self.store.reserve_serial(self.last)
+                self.last, self.reserved = block.start, block.stop
+            except LocalError as error:
+                # answers matter more: only a restart before the disk has room could go back
+                LOG.error("%s", error)
+        return self.last
+
+
+class _Registry:
+    """What the tasks share."""
+
+    def __init__(self, ledger: Ledger, engine: Engine, link: Link, conf: TunnelConf, version: str) -> None:
+        self._ledger = ledger
+        self._membership = ledger.membership
+        self._engine = engine
+        self._link = link
+        self._with_ipv6 = any(address.version == 6 for address in conf.addresses)
+        network = self._membership.network
+        prefixes = (network.prefix4, network.prefix6)
+        self._directory = Directory(DeviceConfig(), prefixes)
+        self._set_directory()
+        names = ZoneNames.from_text(network.zone)
+        serials = _Serials(ledger.store)
+        self._publisher = Publisher(engine, self._directory, names, serials.following, version)
+        self._publisher.heard = self._heard
+        self._publisher.moved = self._moved
+        self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
+        zone = names.to_text()
+        self._api = ApiServer(ledger, self._directory, self._feed, [zone, f"registry.{zone}", f"ns1.{zone}"])
+        self._dns = DnsServer(self._publisher.responder)
+        commands = Commands(ledger, self._directory, self._feed)
+        bound = {name: commands.named(name) for name in COMMANDS}
+        self._control = ControlServer(engine.interface, self._publisher.report, bound)
+        self._proofs: set[asyncio.Task[None]] = set()
+        ledger.follow = self._follow
+
+    async def serve(self, dns: Endpoint | None) -> None:
+        """Run all of it, and take it down in the end."""
+        network, interface = self._membership.network, self._engine.interface
+        own: list[IPAddress] = [network.registry_addresses[0]]
+        if self._with_ipv6:
+            own.append(network.registry_addresses[1])
+        try:
+            await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
+            if dns is None:
+                await self._dns.start([(address, DNS_PORT) for address in own], interface)
+            else:
+                await self._dns.start([(dns.address, dns.port)])
+            await self._api.start([*own, ENROL_REGISTRY_ADDRESS], interface)
+            await self._control.start()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._publisher.follow_device())
+                tasks.create_task(self._publisher.watch_silence())
+                tasks.create_task(self._call_back())
+                tasks.create_task(self._write_observations())
+                tasks.create_task(self._expire())
+                fields = {"interface": interface, "zone": network.zone, "dns": str(dns or own[0])}
+                LOG.info("started", extra={"fields": fields})
+        finally:
+            for task in self._proofs:
+                task.cancel()
+            await self._control.close()
+            await self._api.close()
+            await self._dns.close()
+            self._ledger.follow = None
+
+    # What the device tells
+
+    def _heard(self, event: Event) -> None:
+        match event:
+            case PeerHandshake(key, endpoint, _) | PathSeen(key, endpoint, _):
+                pass
+            case _:
+                return
+        member = self._membership.members.get(key)
+        if member is not None and member.proven:
+            self._ledger.store.observe(key, endpoint, time.time())
+            self._moved([key])
+        elif isinstance(event, PeerHandshake) and key not in self._membership.invitations:
+            task = asyncio.ensure_future(self._prove(event))
+            self._proofs.add(task)
+            task.add_done_callback(self._proofs.discard)
+
+    async def _prove(self, event: PeerHandshake) -> None:
+        """A first handshake with a member's own key, or with its next one."""
+        try:
+            await self._ledger.change(lambda: (self._membership.prove(event.key, time.time()), None))
+        except LocalError as error:
+            LOG.error("%s", error)
+            return
+        if event.key in self._membership.members:
+            self._directory.observe_event(event)
+            self._publisher.publish()
+            self._heard(event)
+
+    def _moved(self, keys: Iterable[PublicKey]) -> None:
+        members = (self._membership.members.get(key) for key in keys)
+        self._feed.refresh([member for member in members if member is not None])
+
+    # What the store tells
+
+    async def _follow(self, changes: list[Change]) -> None:
+        """Changes are stored and facts: now the device, the directory, the zone and the streams have them."""
+        known = self._known
+        self._engine.apply(_device_config(self._membership, with_ipv6=self._with_ipv6))
+        self._set_directory()
+        routes = [ip_network(invitation.address) for invitation in self._membership.invitations.values()]
+        self._publisher.publish(changed=True)
+        touched = {change.fact.number for change in changes if isinstance(change.fact, Member)}
+        before = [member for member in known.values() if member.number in touched]
+        after = [member for member in self._membership.members.values() if member.number in touched]
+        self._feed.refresh([*after, *before], facts=True)
+        try:
+            await self._link.set_routes(routes)
+        except LocalError as error:
+            LOG.error("%s", error)
+
+    def _set_directory(self) -> None:
+        proven = {key: member for key, member in self._membership.members.items() if member.proven}
+        peers = [PeerConfig(key, allowed_ips=self._membership.allowed_ips(member)) for key, member in proven.items()]
+        fixed = {key: member.endpoint for key, member in proven.items() if member.endpoint is not None}
+        self._directory.set_peers(peers, boot_time(), fixed)
+        self._known = proven
+
+    # What time brings
+
+    async def _call_back(self) -> None:
+        """Greet those met before where they were last; what they answer puts them into the zone."""
+        for seen in self._ledger.store.observations():
+            member = self._membership.members.get(seen.key)
+            if member is None or member.endpoint is not None:
+                continue
+            # a keepalive that is switched on goes out at once, and asks for a session to go out in
+            self._engine.set_peer(seen.key, seen.endpoint, 1)
+            self._engine.set_peer(seen.key, seen.endpoint, 0)
+            await asyncio.sleep(INITIATION_GAP)
+
+    async def _write_observations(self) -> None:
+        await self._every(OBSERVATIONS_INTERVAL, self._ledger.store.flush)
+
+    async def _expire(self) -> None:
+        async def expire() -> None:
+            await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
+
+        await self._every(EXPIRY_INTERVAL, expire)
+
+    async def _every(self, interval: float, work: Callable[[], object]) -> None:
+        """Do it each `interval` seconds; a store that fails is reported once, until it works again."""
+        failing = False
+        while True:
+            await asyncio.sleep(interval)
+            try:
+                await work()  # type: ignore[misc]
+                failing = False
+            except (LocalError, RemoteError) as error:
+                if not failing:
+                    LOG.error("%s", error)
+                failing = True

@@ -1,0 +1,127 @@
+"""Making a registry on this machine: what `wgdisco registry init` and `uninstall` find out and set up.
+
+Every path is below `root`, "/" but in tests and packaging.
+"""
+
+import errno
+import os
+import socket
+import subprocess
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from wgdisco.endpoint import Endpoint, IPNetwork, parse_address
+from wgdisco.errors import LocalError
+from wgdisco.keys import PrivateKey
+from wgdisco.registry.membership import Network
+
+UNIT = "wgdisco-registry.service"
+_SYSTEMD = "run/systemd/system"
+_UNIT_DIRECTORIES = (
+    "etc/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+)
+_RT_TABLE_MAIN = 254
+_DRAWS = 256
+# Any address of the documentation ranges will do: nothing is sent by connecting a UDP socket.
+_PROBES = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
+
+
+def default_address() -> str:
+    """The public address of this machine, by its default route; LocalError with the remedy when there is none."""
+    found: list[str] = []
+    for family, target in _PROBES:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((target, 9))
+            except OSError:
+                continue
+            found.append(str(probe.getsockname()[0]))
+    for text in found:
+        if Endpoint(parse_address(text), 1).is_global:
+            return text
+    if not found:
+        raise LocalError("this machine has no default route: say where it is reached with --endpoint HOST[:PORT]")
+    raise LocalError(
+        f"{found[0]} is a private address, which members elsewhere cannot reach: run this on a machine with a public"
+        " address, or forward the port to it and give --endpoint HOST[:PORT]"
+    )
+
+
+async def local_networks() -> list[IPNetwork]:
+    """Where this machine's routes in the main table lead, default routes left out."""
+    networks = []
+    async with AsyncIPRoute() as netlink:
+        for family, whole in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+            try:
+                routes = [route async for route in await netlink.route("dump", family=family, table=_RT_TABLE_MAIN)]
+            except NetlinkError as error:
+                if error.code in (errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+                    continue
+                raise LocalError(f"cannot list the routes: {error}") from error
+            networks += [ip_network((route.get_attr("RTA_DST") or whole, route["dst_len"])) for route in routes]
+    return [network for network in networks if network.prefixlen]
+
+
+def draw_prefixes(taken: Iterable[IPNetwork]) -> tuple[IPv4Network, IPv6Network]:
+    """A random 10.x.y.0/24 and ULA /64 (RFC 4193) that overlap nothing that is `taken`."""
+    used = list(taken)
+    for _ in range(_DRAWS):
+        high, low = os.urandom(2)
+        prefix4 = IPv4Network(f"10.{high}.{low}.0/24")
+        prefix6 = IPv6Network((b"\xfd" + os.urandom(7) + bytes(8), 64))
+        both: tuple[IPNetwork, ...] = (prefix4, prefix6)
+        if not any(one.overlaps(other) for one in both for other in used if one.version == other.version):
+            return prefix4, prefix6
+    raise LocalError("every 10.x.y.0/24 tried is routed here already: take a route away, and try again")
+
+
+def new_network(name: str, zone: str, endpoint: str, port: int, taken: Iterable[IPNetwork]) -> Network:
+    """A network with a fresh key, reached at `endpoint` (HOST:PORT)."""
+    prefix4, prefix6 = draw_prefixes(taken)
+    return Network(name, zone, PrivateKey(os.urandom(32)), port, (endpoint,), prefix4, prefix6)
+
+
+def has_systemd(root: Path) -> bool:
+    """Whether systemd runs the machine."""
+    return (root / _SYSTEMD).is_dir()
+
+
+def unit_installed(root: Path) -> bool:
+    """Whether `make install` has put the unit where systemd finds it."""
+    return any((root / directory / UNIT).exists() for directory in _UNIT_DIRECTORIES)
+
+
+def start_unit(root: Path) -> bool:
+    """Enable and start the unit where systemd runs and has it; whether it was. LocalError when systemd refuses."""
+    if not has_systemd(root) or not unit_installed(root):
+        return False
+    _systemctl("enable", "--now", UNIT)
+    return True
+
+
+def stop_unit(root: Path) -> None:
+    """Stop and disable the unit, where systemd has it."""
+    if has_systemd(root) and unit_installed(root):
+        _systemctl("disable", "--now", UNIT)
+
+
+def unit_state(root: Path) -> str | None:
+    """What `systemctl is-active` says, or None where there is no systemd."""
+    if not has_systemd(root):
+        return None
+    done = subprocess.run(["systemctl", "is-active", UNIT], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _systemctl(*arguments: str) -> None:
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise LocalError(f"systemctl {' '.join(arguments)}: {last}; see `journalctl -u {UNIT}`")

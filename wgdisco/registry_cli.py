@@ -1,0 +1,61 @@
+"""The command line of `wgdisco registry init|invite|list|…`; `registry_verbs` does what they say."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add them to the subparsers of `wgdisco registry`."""
+    init = _verb(verbs, "init", "make a network, with this machine as its registry")
+    init.add_argument("--network", default="mesh", metavar="NAME", help="the network's and its interface's (mesh)")
+    init.add_argument("--zone", default="wg.internal.", help="DNS zone of the network (wg.internal.)")
+    init.add_argument("--endpoint", metavar="HOST[:PORT]", help="where members reach this machine")
+    init.add_argument("--port", type=int, default=51820, help="UDP port to listen on (51820)")
+    invite = _verb(verbs, "invite", "print a join link")
+    invite.add_argument("name", nargs="?", metavar="NAME", help="the member's name; left out, the joiner chooses")
+    invite.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join with it (1)")
+    invite.add_argument("--group", action="append", metavar="G", help="a group to be in (all); may be repeated")
+    invite.add_argument("--admin", action="store_true", help="the member may administer the network")
+    invite.add_argument("--expires", default="24h", metavar="TIME", help="for example 30m, 24h, 7d (24h)")
+    listing = _verb(verbs, "list", "members and invitations")
+    listing.add_argument("-o", "--output", choices=("table", "json", "jsonl"), default="table")
+    show = _verb(verbs, "show", "one member")
+    show.add_argument("name", metavar="NAME")
+    show.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    rename = _verb(verbs, "rename", "give a member another name")
+    rename.add_argument("name", metavar="NAME")
+    rename.add_argument("new_name", metavar="NEW")
+    revoke = _verb(verbs, "revoke", "take a member, or an invitation, away for good")
+    revoke.add_argument("name", metavar="NAME")
+    change = _verb(verbs, "set", "fix a member's public endpoint, or let it be learnt")
+    change.add_argument("name", metavar="NAME")
+    change.add_argument("what", choices=("endpoint",))
+    change.add_argument("value", metavar="ADDRESS:PORT|none")
+    backup = _verb(verbs, "backup", "write all facts, secrets included, to a file or (-) standard output")
+    backup.add_argument("file", metavar="FILE|-")
+    restore = _verb(verbs, "restore", "put a backup in place; the registry must not run")
+    restore.add_argument("file", type=Path, metavar="FILE")
+    _verb(verbs, "check", "ports, forwarding, zone, time, disk, unit")
+    uninstall = _verb(verbs, "uninstall", "end the network: stop the registry and delete its facts")
+    uninstall.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    parser.add_argument(
+        "--store",
+        type=Path,
+        default=Path("/var/lib/wgdisco/registry.db"),
+        metavar="FILE",
+        help="where the facts are (/var/lib/wgdisco/registry.db)",
+    )
+    parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
+    parser.set_defaults(run=_run)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    from wgdisco import registry_verbs  # noqa: PLC0415  costs nothing to those who do not use it
+
+    return registry_verbs.VERBS[args.registry_verb](args)

@@ -1,0 +1,280 @@
+"""`wgdisco registry init|invite|list|…`: the verbs that make a network and keep its members.
+
+They go through the daemon's control socket while it runs, and straight to its store while it does not.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from wgdisco.dnssd.names import ZoneNames
+from wgdisco.endpoint import parse_address
+from wgdisco.errors import ConfigError, LocalError, NotRunningError
+from wgdisco.invitation import check_registry
+from wgdisco.names import check_member_name, check_network_name
+from wgdisco.registry.io import setup, store
+from wgdisco.registry.io.checks import check_machine
+from wgdisco.registry.io.commands import Commands
+from wgdisco.registry.io.ledger import NO_NETWORK, Ledger
+from wgdisco.registry.membership import DEFAULT_GROUP, Network, Put
+from wgdisco.tunnel.io import control
+
+_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+async def _command(path: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Have the daemon do it or, when it is not running, do it on its store."""
+    network = store.peek(path)
+    if network is None:
+        raise LocalError(NO_NETWORK)
+    try:
+        return await control.send_command(network.name, name, arguments)
+    except NotRunningError:
+        ledger = Ledger.open(path)
+    try:
+        return await Commands(ledger).named(name)(arguments)
+    finally:
+        await ledger.close()
+
+
+def _run(args: argparse.Namespace, command: str, /, **arguments: Any) -> dict[str, Any]:
+    return asyncio.run(_command(args.store, command, arguments))
+
+
+# init and uninstall
+
+
+def init(args: argparse.Namespace) -> int:
+    """`wgdisco registry init`."""
+    network = store.peek(args.store)
+    if network is None:
+        network = _make_network(args)
+        _say(f"made the network {network.name} ({network.prefix4}, {network.prefix6})")
+    else:
+        _say(f"the network {network.name} is here already ({network.prefix4}, {network.prefix6}); nothing was changed")
+    if setup.start_unit(args.root):
+        _say(f"{setup.UNIT} runs, and starts with the machine")
+        runs = True
+    else:
+        why = "its unit is not installed" if setup.has_systemd(args.root) else "there is no systemd here"
+        _say(f"{why}: run it yourself, as root:\n\n    wgdisco registry run\n")
+        runs = False
+    _say(f"open ONE port, here and at your provider: UDP {network.listen_port} (members reach {network.endpoints[0]})")
+    _say(f"{'next' if runs else 'then'}:\n\n    sudo wgdisco registry invite NAME\n")
+    return 0
+
+
+def _make_network(args: argparse.Namespace) -> Network:
+    check_network_name(args.network)
+    try:
+        zone = ZoneNames.from_text(args.zone).to_text()
+    except ValueError as error:
+        raise ConfigError(f"--zone: {error}") from error
+    if not 0 < args.port < 65536:
+        raise ConfigError("--port: a number from 1 to 65535")
+    endpoint = _endpoint(args.endpoint or setup.default_address(), args.port)
+    taken = asyncio.run(setup.local_networks())
+    network = setup.new_network(args.network, zone, endpoint, args.port, taken)
+    with closing(store.Store.open(args.store)) as facts:
+        asyncio.run(facts.commit([Put(network)]))
+    return network
+
+
+def _endpoint(text: str, port: int) -> str:
+    """HOST, HOST:PORT, an IPv6 address with or without brackets, as HOST:PORT."""
+    try:
+        address = parse_address(text.removeprefix("[").removesuffix("]"))
+        text = f"[{address}]" if address.version == 6 else str(address)
+    except ValueError:
+        pass
+    whole = text if re.fullmatch(r"(\[[^]]*\]|[^:]*):[0-9]+", text) else f"{text}:{port}"
+    try:
+        return check_registry(whole)
+    except ValueError as error:
+        raise ConfigError(f"--endpoint: {text!r} is not HOST[:PORT]") from error
+
+
+def uninstall(args: argparse.Namespace) -> int:
+    """`wgdisco registry uninstall`."""
+    network = store.peek(args.store)
+    if network is None and not args.store.exists():
+        _say("there is no network here")
+        return 0
+    name = "the damaged network" if network is None else f"the network {network.name}"
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise LocalError(f"this ends {name} for all its members: say so with --yes")
+        if input(f"End {name} for all its members, and delete its keys? [y/N] ").strip().lower() not in ("y", "yes"):
+            return 1
+    setup.stop_unit(args.root)
+    store.delete(args.store)
+    _say(f"{name} is gone; members forget it with `wgdisco leave`")
+    return 0
+
+
+# Members
+
+
+def invite(args: argparse.Namespace) -> int:
+    """`wgdisco registry invite`."""
+    match = _DURATION.fullmatch(args.expires)
+    if match is None or not int(match[1]):
+        raise ConfigError(f"--expires: {args.expires!r} is not a time: write 30m, 24h or 7d")
+    if args.uses < 1:
+        raise ConfigError("--uses: at least 1")
+    for name in (args.name, *(args.group or ())):
+        if name is not None:
+            check_member_name(name)
+    lifetime = int(match[1]) * _SECONDS[match[2]]
+    groups = args.group or [DEFAULT_GROUP]
+    answer = _run(args, "invite", name=args.name, uses=args.uses, groups=groups, admin=args.admin, lifetime=lifetime)
+    whom = args.name or f"{args.uses} member{'' if args.uses == 1 else 's'}"
+    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer["expires_at"]))
+    _say(f"for {whom}, until {until}: type `sudo wgdisco join` there, and give it this link")
+    print(answer["link"])
+    return 0
+
+
+def list_members(args: argparse.Namespace) -> int:
+    """`wgdisco registry list`."""
+    answer = _run(args, "list")
+    if args.output == "json":
+        print(json.dumps({"schema": 1, **answer}, indent=2))
+    elif args.output == "jsonl":
+        for kind in ("members", "invitations"):
+            for item in answer[kind]:
+                print(json.dumps({"schema": 1, "what": kind.removesuffix("s"), **item}))
+    else:
+        print(_table(answer))
+    return 0
+
+
+def _table(answer: dict[str, Any]) -> str:
+    rows = [("NAME", "ADDRESS", "GROUPS", "KIND", "STATE", "ENDPOINT", "LAST SEEN")]
+    for member in answer["members"]:
+        kind = "admin" if member["role"] == "admin" else member["kind"]
+        where = member["fixed_endpoint"] or member["endpoint"] or "-"
+        seen = "now" if member["state"] == "live" else _ago(member["last_seen"])
+        groups = ",".join(member["groups"])
+        rows.append((member["name"], member["addresses"][0], groups, kind, member["state"], where, seen))
+    for invitation in answer["invitations"]:
+        name = invitation["name"] or invitation["enrol_key"]
+        left = f"invited, {invitation['uses']} left" if invitation["uses"] else "invitation used"
+        rows.append((name, "-", ",".join(invitation["groups"]), "-", left, "-", "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _ago(at: float | None) -> str:
+    if at is None:
+        return "never"
+    seconds = max(0, int(time.time() - at))
+    unit, size = next((unit, size) for unit, size in reversed(_SECONDS.items()) if seconds >= size or unit == "s")
+    return f"{seconds // size} {unit} ago"
+
+
+def show(args: argparse.Namespace) -> int:
+    """`wgdisco registry show`."""
+    answer = _run(args, "show", name=args.name)
+    if args.output == "json":
+        print(json.dumps({"schema": 1, **answer}, indent=2))
+        return 0
+    for name, value in answer.items():
+        if name != "schema" and value is not None and value != []:
+            text = ", ".join(value) if isinstance(value, list) else _ago(value) if name == "last_seen" else value
+            if name == "created_at":
+                text = time.strftime("%Y-%m-%d %H:%M", time.localtime(value))
+            print(f"{name.replace('_', ' ')}: {text}")
+    return 0
+
+
+def rename(args: argparse.Namespace) -> int:
+    """`wgdisco registry rename`."""
+    check_member_name(args.new_name)
+    _run(args, "rename", name=args.name, new_name=args.new_name)
+    return 0
+
+
+def revoke(args: argparse.Namespace) -> int:
+    """`wgdisco registry revoke`."""
+    answer = _run(args, "revoke", name=args.name)
+    if not answer["was_member"]:
+        _say(f"the invitation {args.name} is void")
+        return 0
+    told, unseen = answer["told"], answer["unseen"]
+    count = f"{len(told)} of {len(told) + len(unseen)} members"
+    _say(f"{args.name} is off the registry and out of the zone, and gone from {count}")
+    if unseen:
+        _say(f"not seen since: {', '.join(unseen)}; they drop it when they reach the registry next")
+    return 0
+
+
+def set_endpoint(args: argparse.Namespace) -> int:
+    """`wgdisco registry set`."""
+    _run(args, "set_endpoint", name=args.name, endpoint=None if args.value == "none" else args.value)
+    return 0
+
+
+# The store
+
+
+def backup(args: argparse.Namespace) -> int:
+    """`wgdisco registry backup`."""
+    if args.file != "-":
+        _run(args, "backup", file=str(Path(args.file).absolute()))
+        return 0
+    if sys.stdout.isatty():
+        raise LocalError("a backup is binary, and secret: send it to a file or a pipe")
+    with tempfile.TemporaryDirectory(dir=args.store.parent) as directory:
+        target = Path(directory, "backup")
+        _run(args, "backup", file=str(target))
+        sys.stdout.buffer.write(target.read_bytes())
+    return 0
+
+
+def restore(args: argparse.Namespace) -> int:
+    """`wgdisco registry restore`."""
+    epoch = store.restore(args.file, args.store)
+    _say(f"restored, epoch {epoch}; what was there is beside it. Invitations that were out are void: invite again")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """`wgdisco registry check`."""
+    network = store.peek(args.store)
+    if network is None:
+        raise LocalError(NO_NETWORK)
+    findings = asyncio.run(check_machine(network, args.store, args.root))
+    for finding in findings:
+        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.said}")
+    return 0 if all(finding.ok for finding in findings) else 4
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "init": init,
+    "invite": invite,
+    "list": list_members,
+    "show": show,
+    "rename": rename,
+    "revoke": revoke,
+    "set": set_endpoint,
+    "backup": backup,
+    "restore": restore,
+    "check": check,
+    "uninstall": uninstall,
+}
