@@ -25,7 +25,7 @@ ADDRESSES_EVERY = 30
 class AgentDriver:
     """Call `settle` after telling the agent anything.
 
-    `settled` is called after each settling, `handshake` for each handshake that completes.
+    `settled` is called after each settling, `handshake` for each handshake that completes. `quiet` logs nothing.
     """
 
     def __init__(
@@ -34,11 +34,14 @@ class AgentDriver:
         agent: Agent,
         settled: Callable[[], None] = lambda: None,
         handshake: Callable[[PublicKey], None] = lambda _key: None,
+        *,
+        quiet: bool = False,
     ) -> None:
         self.device = device
         self.agent = agent
         self._settled = settled
         self._handshake = handshake
+        self._quiet = quiet
         self._timer: asyncio.TimerHandle | None = None
 
     async def follow_device(self) -> None:
@@ -50,7 +53,7 @@ class AgentDriver:
             if isinstance(event, PeerHandshake):
                 self._handshake(event.key)
             self.settle()
-            if isinstance(event, PathSeen):
+            if isinstance(event, PathSeen) and not self._quiet:
                 fields = {"at": event.at, "peer": str(event.key), "endpoint": str(event.endpoint)}
                 LOG.info("data", extra={"fields": fields})
 
@@ -72,7 +75,8 @@ class AgentDriver:
         for action in self.agent.actions():
             self._act(action)
         for news in self.agent.news():
-            _tell(news)
+            if not self._quiet:
+                _tell(news)
         self._settled()
         self.stop()
         deadline = self.agent.get_timer()

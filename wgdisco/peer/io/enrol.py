@@ -57,7 +57,7 @@ async def enrol(link: JoinLink, key: PublicKey, name: str | None) -> SelfRecord:
 async def _handshake(device: Engine, agent: Agent, link: JoinLink) -> AsyncIterator[None]:
     """Have a session with the registry for as long as this lasts."""
     reached = asyncio.Event()
-    driver = AgentDriver(device, agent, handshake=lambda _key: reached.set())
+    driver = AgentDriver(device, agent, handshake=lambda _key: reached.set(), quiet=True)
     driver.settle()
     watching = asyncio.gather(driver.follow_device(), driver.watch_status())
     try:
