@@ -276,7 +276,9 @@ class Roster:
     def memory(self) -> Memory:
         """What to keep."""
         snapshot = Snapshot(self._network_record, self._own, list(self._records.values()))
-        return Memory(snapshot, self.confirmed_at, self._epoch, dict(self._pins), dict(self._announced), self._is_fresh)
+        pinned = set(self._pins.values())
+        announced = {old: new for old, new in self._announced.items() if old in pinned}
+        return Memory(snapshot, self.confirmed_at, self._epoch, dict(self._pins), announced, self._is_fresh)
 
     def refused(self) -> tuple[MemberRefused, ...]:
         """Who is not talked to, and why."""

@@ -8,39 +8,31 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_interface
-from pathlib import Path
 from typing import Any
 
 from wgdisco.api import EndpointChange, MemberRecord, Removed, Snapshot, StatusReport
 from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
 from wgdisco.dnssd.io.client import ZoneFollower
-from wgdisco.endpoint import Endpoint, in_any
+from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.firewall import incoming_blocked
-from wgdisco.peer.io.interfaces import local_addresses
+from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
-from wgdisco.tunnel.conf import IPInterface, TunnelConf
-from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.engine import Engine, boot_time
-from wgdisco.tunnel.io.interface import tunnel_interface
-from wgdisco.tunnel.io.port_owner import port_owner
 
 LOG = logging.getLogger(__name__)
 
 DNS_PORT = 53
-MTU = 1280  # until it is measured
 # How long remembered members wait at the start for the registry to say that they still are
 GRACE = 2.0
 # How long until `connected` is told how it stands, reached or not
@@ -61,7 +53,7 @@ async def run(
     `connected` is called once, when the registry and the members that are online answer, or SETTLE_TIMEOUT is over.
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory)
-    async with _interface(state, roster) as device, incoming_blocked(device.interface, state.block_incoming):
+    async with member_interface(state, roster) as device, incoming_blocked(device.interface, state.block_incoming):
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
         member = _Managed(device, state, store, roster, version, connected)
         control = ControlServer(device.interface, member.report, member.commands())
@@ -86,38 +78,6 @@ async def run(
             member.close()
             await control.close()
             await member.save()
-
-
-@asynccontextmanager
-async def _interface(state: MemberState, roster: Roster) -> AsyncIterator[Engine]:
-    for address in await local_addresses():
-        if in_any(address, roster.network.prefixes):
-            raise LocalError(
-                f"this host has {address} already, which is inside the network {state.name}: "
-                "is it joined twice? Stop the other, or have the network given other prefixes"
-            )
-    port = 0 if state.listen_port and port_owner(state.listen_port) else state.listen_port
-    conf = TunnelConf(DeviceConfig(state.private_key, port), _addresses(roster), MTU)
-    async with tunnel_interface(state.name, conf, managed=True) as device:
-        yield device
-
-
-def _addresses(roster: Roster) -> tuple[IPInterface, ...]:
-    """Our own, each with the network's prefix it is in: that routes the whole of it into the tunnel."""
-    prefixes = [prefix for prefix in roster.network.prefixes if prefix.version == 4 or _has_ipv6()]
-    return tuple(
-        ip_interface(f"{address}/{prefix.prefixlen}")
-        for address in roster.own_addresses()
-        for prefix in prefixes
-        if prefix.version == address.version and address in prefix
-    )
-
-
-def _has_ipv6() -> bool:
-    try:
-        return Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").read_text().strip() == "0"
-    except OSError:
-        return False
 
 
 class _Managed:
