@@ -1,4 +1,4 @@
-"""A bare member for tests of the registry: `joiner.py LINK PRIVATE_KEY enrol|stay [RECORD]` enrols, and prints its event stream.
+"""A bare member for tests of the registry: `joiner.py LINK PRIVATE_KEY enrol|stay [RECORD]` enrols, prints events.
 
 With the RECORD of before it does not enrol again.
 

@@ -28,7 +28,8 @@ class Joiner:
             command.append(json.dumps(record))
         self.process = host.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.said = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self):
         for line in self.process.stdout:
@@ -51,6 +52,9 @@ class Joiner:
 
     def stop(self):
         self.process.stop()
+        self.reader.join()
+        self.process.stdin.close()
+        self.process.stdout.close()
 
 
 class Mesh:
@@ -58,6 +62,11 @@ class Mesh:
         self.lab = lab
         self.registry = lab.hosts["registry"]
         self.daemon = None
+        self.joiners = []
+
+    def joiner(self, host, link, **more):
+        self.joiners.append(Joiner(self.lab.hosts[host], link, **more))
+        return self.joiners[-1]
 
     def verb(self, *words, check=True):
         done = self.registry.run([*PROGRAM, "registry", *words], check=False)
@@ -82,18 +91,20 @@ def mesh():
         assert "invite" in done.stderr
         mesh.start()
         yield mesh
+        for joiner in mesh.joiners:
+            joiner.stop()
 
 
 def test_from_init_to_revoke(mesh):
     assert "already" in mesh.verb("init").stderr
     link = mesh.invite("laptop1")
     assert link.startswith("wgdisco://198.51.100.10:51820/1/")
-    alice = Joiner(mesh.lab.hosts["alice"], link)
+    alice = mesh.joiner("alice", link)
     record = alice.enrolled()
     assert record["member"]["name"] == "laptop1"
     snapshot = alice.event("snapshot")["data"]
     assert snapshot["members"] == []
-    bob = Joiner(mesh.lab.hosts["bob"], mesh.invite("laptop2"))
+    bob = mesh.joiner("bob", mesh.invite("laptop2"))
     seen = bob.event("snapshot")["data"]["members"]
     assert [member["name"] for member in seen] == ["laptop1"]
     assert seen[0]["live"]
@@ -118,8 +129,21 @@ def test_from_init_to_revoke(mesh):
     assert mesh.lab.hosts["bob"].run(ping, check=False).returncode != 0
 
 
+def test_groups_are_kept_apart_in_the_api_and_in_the_zone(mesh):
+    alice = mesh.joiner("alice", mesh.invite("laptop1", "--group", "dev"))
+    address = alice.event("snapshot")["data"]["network"]["registry_addresses"][0]
+    bob = mesh.joiner("bob", mesh.invite("laptop2", "--group", "sales"))
+    assert bob.event("snapshot")["data"]["members"] == []
+    assert alice.ask("get /v1/members")["body"]["members"] == []
+    question = ["PTR", "_wireguard._udp.wg.internal."]
+    for transport in ("+notcp", "+tcp"):
+        dug = mesh.lab.hosts["alice"].run(["dig", f"@{address}", "+short", transport, *question]).stdout
+        assert dug.startswith(alice.key.public_key().to_label())
+        assert bob.key.public_key().to_label() not in dug
+
+
 def test_a_restart_calls_members_back(mesh):
-    alice = Joiner(mesh.lab.hosts["alice"], mesh.invite("laptop1"))
+    alice = mesh.joiner("alice", mesh.invite("laptop1"))
     alice.event("snapshot")
 
     def stored():
@@ -137,29 +161,27 @@ def test_a_restart_calls_members_back(mesh):
 
 def test_a_next_key_takes_over_with_its_first_handshake(mesh):
     link = mesh.invite("laptop1")
-    alice = Joiner(mesh.lab.hosts["alice"], link)
+    alice = mesh.joiner("alice", link)
     alice.event("snapshot")
-    bob = Joiner(mesh.lab.hosts["bob"], mesh.invite("laptop2"))
+    bob = mesh.joiner("bob", mesh.invite("laptop2"))
     bob.event("snapshot")
     new = PrivateKey(secrets.token_bytes(32))
     answer = alice.ask(f'post /v1/self/rotate {{"next_key": "{new.public_key()}"}}')
     assert answer["body"]["member"]["next_key"] == str(new.public_key())
     bob.event("member", lambda data: data["next_key"] == str(new.public_key()))
     alice.stop()
-    again = Joiner(mesh.lab.hosts["alice"], link, key=new, record=alice.enrolled())
+    mesh.joiner("alice", link, key=new, record=alice.enrolled())
     bob.event("member", lambda data: data["public_key"] == str(new.public_key()), 20)
     bob.event("removed", lambda data: data["public_key"] == str(alice.key.public_key()))
-    again.stop()
 
 
 def test_the_same_key_may_enrol_again_and_no_other(mesh):
     """The reply is lost: the joiner asks again, before it has shown its own key."""
     link = mesh.invite("laptop1")
     key = PrivateKey(secrets.token_bytes(32))
-    alice = mesh.lab.hosts["alice"]
-    first = Joiner(alice, link, key=key, only_enrol=True).enrolled()
-    assert Joiner(alice, link, key=key, only_enrol=True).enrolled() == first
-    refused = Joiner(mesh.lab.hosts["bob"], link, only_enrol=True).wait(lambda said: "refused" in said)
+    first = mesh.joiner("alice", link, key=key, only_enrol=True).enrolled()
+    assert mesh.joiner("alice", link, key=key, only_enrol=True).enrolled() == first
+    refused = mesh.joiner("bob", link, only_enrol=True).wait(lambda said: "refused" in said)
     assert "used up" in refused["refused"]["error"]
     assert mesh.verb("list").stdout.count("laptop1") == 2  # the member, and its invitation until it is proven
 
@@ -168,7 +190,7 @@ def test_killed_while_members_enrol_no_acknowledged_one_is_lost(mesh):
     records = []
     for number in range(4):
         link = mesh.invite(f"m{number}")
-        joiner = Joiner(mesh.lab.hosts["alice"], link, only_enrol=True)
+        joiner = mesh.joiner("alice", link, only_enrol=True)
         records.append(joiner.enrolled()["member"])
         mesh.daemon.kill()
         mesh.daemon.wait()

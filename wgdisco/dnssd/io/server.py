@@ -9,7 +9,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -33,10 +33,14 @@ _PORT_ATTEMPTS = 8
 
 
 class DnsServer:
-    """Serves one responder on any number of addresses. `unsent` counts UDP replies the kernel did not take."""
+    """Serves one responder on any number of addresses. `unsent` counts UDP replies the kernel did not take.
 
-    def __init__(self, responder: Responder) -> None:
+    With `view`, who asks from an address is answered by the responder that `view` has for it.
+    """
+
+    def __init__(self, responder: Responder, view: Callable[[IPAddress], Responder] | None = None) -> None:
         self.responder = responder
+        self._view = view
         self.endpoints: tuple[Endpoint, ...] = ()
         self.unsent = 0
         self._udp: list[socket.socket] = []
@@ -80,6 +84,9 @@ class DnsServer:
             await server.wait_closed()
         self._udp, self._tcp, self.endpoints = [], [], ()
 
+    def _responder(self, source: Any) -> Responder:
+        return self.responder if self._view is None else self._view(parse_address(source[0]))
+
     # UDP
 
     def _serve_udp(self, udp: socket.socket, address: IPAddress) -> None:
@@ -95,7 +102,7 @@ class DnsServer:
             except OSError:
                 # an ICMP error about an earlier reply
                 continue
-            reply = self.responder.respond(query, local_address, Transport.UDP)
+            reply = self._responder(source).respond(query, local_address, Transport.UDP)
             if reply is not None:
                 self._send(udp, reply, [], source)
 
@@ -108,7 +115,7 @@ class DnsServer:
             except OSError:
                 continue
             queried, reply_from = _read_pktinfo(ancillary)
-            reply = self.responder.respond(query, queried, Transport.UDP)
+            reply = self._responder(source).respond(query, queried, Transport.UDP)
             if reply is not None:
                 self._send(udp, reply, reply_from, source)
 
@@ -141,11 +148,12 @@ class DnsServer:
     async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer framed queries in order until the client closes, or is idle or does not read for IDLE_TIMEOUT."""
         local_address = _unmapped(parse_address(writer.get_extra_info("sockname")[0]))
+        source = writer.get_extra_info("peername")
         while True:
             async with asyncio.timeout(IDLE_TIMEOUT):
                 size = int.from_bytes(await reader.readexactly(2), "big")
                 query = await reader.readexactly(size)
-                reply = self.responder.respond(query, local_address, Transport.TCP)
+                reply = self._responder(source).respond(query, local_address, Transport.TCP)
                 if reply is not None:
                     writer.write(len(reply).to_bytes(2, "big") + reply)
                     await writer.drain()

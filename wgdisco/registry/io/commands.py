@@ -12,9 +12,11 @@ from typing import Any
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.invitation import SECRET_SIZE
+from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.store import Observation
 from wgdisco.registry.membership import Invitation, Kind, Member, Role
 
 COMMANDS = ("invite", "list", "show", "rename", "revoke", "set_endpoint", "backup")
@@ -64,12 +66,13 @@ class Commands:
     async def list(self, _asked: dict[str, Any]) -> dict[str, Any]:
         """→ `network`, `zone`, `epoch`, `members`, `invitations`."""
         network = self._membership.network
+        seen = self._seen()
         return {
             "network": network.name,
             "zone": network.zone,
             "epoch": network.epoch,
             "running": self._directory is not None,
-            "members": [self._member(member) for member in self._membership.members.values()],
+            "members": [self._member(member, seen) for member in self._membership.members.values()],
             "invitations": [_invitation(invitation) for invitation in self._membership.invitations.values()],
         }
 
@@ -77,7 +80,7 @@ class Commands:
         """`name` → the member, and whom it sees."""
         member = self._membership.by_name(_text(asked, "name"))
         sees = [other.name for other in self._membership.visible_to(member)]
-        return {**self._member(member), "sees": sees}
+        return {**self._member(member, self._seen()), "sees": sees}
 
     async def rename(self, asked: dict[str, Any]) -> dict[str, Any]:
         """`name`, `new_name` → nothing."""
@@ -111,9 +114,12 @@ class Commands:
         self._ledger.store.backup(target)
         return {}
 
-    def _member(self, member: Member) -> dict[str, Any]:
+    def _seen(self) -> dict[PublicKey, Observation]:
+        return {one.key: one for one in self._ledger.store.observations()}
+
+    def _member(self, member: Member, observations: dict[PublicKey, Observation]) -> dict[str, Any]:
         entry = None if self._directory is None else self._directory.entry(member.public_key)
-        seen = next((one for one in self._ledger.store.observations() if one.key == member.public_key), None)
+        seen = observations.get(member.public_key)
         endpoint = entry.endpoint if entry is not None and entry.endpoint is not None else None
         if endpoint is None and seen is not None:
             endpoint = seen.endpoint

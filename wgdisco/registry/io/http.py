@@ -5,6 +5,7 @@ Sockets are bound to the interface as well as the address: a neighbour on the LA
 
 import asyncio
 import json
+import logging
 import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -22,6 +23,8 @@ from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.membership import Member
 from wgdisco.registry.records import member_records, network_record, self_record
+
+LOG = logging.getLogger(__name__)
 
 PORT = 80
 BODY_MAX_SIZE = 16 * 1024
@@ -90,7 +93,8 @@ class ApiServer:
             return _error(refusal.status, str(refusal))
         except RemoteError as error:
             return _error(403, error.reason)
-        except LocalError:
+        except LocalError as error:
+            LOG.error("%s", error)
             return _error(503, "the registry cannot store this now: ask whoever runs it, and try again")
         except web.HTTPException as error:
             return _error(error.status, error.reason.lower())

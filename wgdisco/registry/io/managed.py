@@ -24,6 +24,7 @@ from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.store import OBSERVATIONS_INTERVAL, Store
+from wgdisco.registry.io.views import ZoneViews
 from wgdisco.registry.membership import Change, Member, Membership
 from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
@@ -127,7 +128,7 @@ class _Registry:
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
         zone = names.to_text()
         self._api = ApiServer(ledger, self._directory, self._feed, [zone, f"registry.{zone}", f"ns1.{zone}"])
-        self._dns = DnsServer(self._publisher.responder)
+        self._views = ZoneViews(self._membership, self._publisher.responder)
         commands = Commands(ledger, self._directory, self._feed)
         bound = {name: commands.named(name) for name in COMMANDS}
         self._control = ControlServer(engine.interface, self._publisher.report, bound)
@@ -140,12 +141,14 @@ class _Registry:
         own: list[IPAddress] = [network.registry_addresses[0]]
         if self._with_ipv6:
             own.append(network.registry_addresses[1])
+        # elsewhere than inside the tunnel nobody is known by an address: whoever may ask there sees all
+        server = DnsServer(self._publisher.responder, self._views.of if dns is None else None)
         try:
             await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
             if dns is None:
-                await self._dns.start([(address, DNS_PORT) for address in own], interface)
+                await server.start([(address, DNS_PORT) for address in own], interface)
             else:
-                await self._dns.start([(dns.address, dns.port)])
+                await server.start([(dns.address, dns.port)])
             await self._api.start([*own, ENROL_REGISTRY_ADDRESS], interface)
             await self._control.start()
             async with asyncio.TaskGroup() as tasks:
@@ -161,7 +164,7 @@ class _Registry:
                 task.cancel()
             await self._control.close()
             await self._api.close()
-            await self._dns.close()
+            await server.close()
             self._ledger.follow = None
 
     # What the device tells

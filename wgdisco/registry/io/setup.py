@@ -72,14 +72,20 @@ async def local_networks() -> list[IPNetwork]:
 def draw_prefixes(taken: Iterable[IPNetwork]) -> tuple[IPv4Network, IPv6Network]:
     """A random 10.x.y.0/24 and ULA /64 (RFC 4193) that overlap nothing that is `taken`."""
     used = list(taken)
-    for _ in range(_DRAWS):
-        high, low = os.urandom(2)
-        prefix4 = IPv4Network(f"10.{high}.{low}.0/24")
-        prefix6 = IPv6Network((b"\xfd" + os.urandom(7) + bytes(8), 64))
-        both: tuple[IPNetwork, ...] = (prefix4, prefix6)
-        if not any(one.overlaps(other) for one in both for other in used if one.version == other.version):
-            return prefix4, prefix6
-    raise LocalError("every 10.x.y.0/24 tried is routed here already: take a route away, and try again")
+
+    def is_free(prefix: IPNetwork) -> bool:
+        return not any(prefix.overlaps(other) for other in used if other.version == prefix.version)
+
+    start = int.from_bytes(os.urandom(2), "big")
+    numbers = ((start + step) % 0x10000 for step in range(0x10000))
+    prefix4 = next(filter(is_free, (IPv4Network(((10 << 24) + (number << 8), 24)) for number in numbers)), None)
+    if prefix4 is None:
+        raise LocalError("all of 10.0.0.0/8 is routed here already: take a route away, and try again")
+    draws = (IPv6Network((b"\xfd" + os.urandom(7) + bytes(8), 64)) for _ in range(_DRAWS))
+    prefix6 = next(filter(is_free, draws), None)
+    if prefix6 is None:
+        raise LocalError("all of fd00::/8 is routed here already: take a route away, and try again")
+    return prefix4, prefix6
 
 
 def new_network(name: str, zone: str, endpoint: str, port: int, taken: Iterable[IPNetwork]) -> Network:

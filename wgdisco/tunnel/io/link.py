@@ -24,6 +24,7 @@ DEFAULT_MTU = 1420  # 1500 less the outer IPv6 and UDP headers and 32 bytes of W
 _RTMGRP_LINK = 1
 _RT_TABLE_MAIN = 254
 _IFF_UP = 1
+_IFA_F_NODAD = 2  # linux/if_addr.h
 
 _ALREADY_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENOENT})
 _NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
@@ -209,11 +210,13 @@ def _family(version: int) -> int:
 
 
 def _address_fields(address: IPInterface) -> dict[str, Any]:
-    return {
+    """For adding and deleting. A new IPv6 address can be bound to at once: there is nobody it could clash with."""
+    fields = {
         "family": _family(address.version),
         "address": str(address.ip),
         "prefixlen": address.network.prefixlen,
     }
+    return fields if address.version == 4 else {**fields, "flags": _IFA_F_NODAD}
 
 
 def _destination(route: Any, version: int) -> IPNetwork:

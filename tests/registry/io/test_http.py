@@ -1,0 +1,319 @@
+"""The API over real sockets on loopback: the network's prefix is 127.9.8.0/24, so that each member has its address."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+
+import aiohttp
+import pytest
+
+from wgdisco.keys import PrivateKey, PublicKey
+from wgdisco.registry.directory import Directory
+from wgdisco.registry.io.feed import BEHIND_MAX, Feed
+from wgdisco.registry.io.http import ENROL_BURST, ApiServer
+from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.store import Store
+from wgdisco.registry.membership import Member, Membership, Network, Put, Remove
+from wgdisco.registry.records import member_record
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+
+NETWORK = Network(
+    "mesh",
+    "wg.internal.",
+    PrivateKey(bytes(range(32))),
+    51820,
+    ("198.51.100.10:51820",),
+    IPv4Network("127.9.8.0/24"),
+    IPv6Network("fd00:9:8::/64"),
+)
+REGISTRY = "127.9.8.1"
+ENROL = "127.9.9.5"
+
+
+def key(number):
+    return PublicKey(bytes([number]) * 32)
+
+
+def member(number, name, *groups, proven=True):
+    return Member(name, key(number), number, groups or ("all",), 0.0, proven=proven)
+
+
+ALICE, BOB, EVE = member(2, "alice"), member(3, "bob", "all", "dev"), member(4, "eve", "other")
+
+
+class Registry:
+    """The parts of a managed registry that the API is over, without its device."""
+
+    def __init__(self, ledger):
+        self.ledger = ledger
+        self.membership = ledger.membership
+        self.directory = Directory(DeviceConfig(), ())
+        self.serial = 1000
+        self.feed = Feed(self.membership, self.directory, lambda: self.serial)
+        self.api = ApiServer(ledger, self.directory, self.feed, ["wg.internal.", "registry.wg.internal."])
+        self.port = 0
+        ledger.follow = self._follow
+        self._known = {}
+        self._learn()
+
+    def _learn(self):
+        self._known = {k: m for k, m in self.membership.members.items() if m.proven}
+        self.directory.set_peers([PeerConfig(k) for k in self._known], 0.0)
+
+    async def _follow(self, changes):
+        before = self._known
+        self._learn()
+        self.serial += 1
+        numbers = {change.fact.number for change in changes if isinstance(change.fact, Member)}
+        now = self.membership.members.values()
+        self.feed.refresh([m for m in [*now, *before.values()] if m.number in numbers], facts=True)
+
+    async def put(self, *changes):
+        await self.ledger.change(lambda: (list(changes), None))
+
+    @asynccontextmanager
+    async def request(self, source, method, path, **options):
+        connector = aiohttp.TCPConnector(local_addr=(source, 0), force_close=True)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            url = f"http://{REGISTRY}:{self.port}{path}"
+            async with session.request(method, url, **options) as response:
+                yield response
+
+    async def ask(self, source, method, path, **options):
+        async with self.request(source, method, path, **options) as response:
+            body = await response.read()
+            return response.status, json.loads(body) if response.content_type == "application/json" else body
+
+
+def run(tmp_path, scenario, *facts):
+    async def main():
+        store = Store.open(tmp_path / "registry.db")
+        everything = [NETWORK, ALICE, BOB, EVE, *facts]
+        await store.commit(map(Put, everything))
+        registry = Registry(Ledger(store, Membership(store.load())))
+        (registry.port,) = await registry.api.start([IPv4Address(REGISTRY)], None, 0)
+        try:
+            await scenario(registry)
+        finally:
+            await registry.api.close()
+            await registry.ledger.close()
+
+    asyncio.run(main())
+
+
+def invitation(uses=1, name="carol"):
+    made = Membership([NETWORK]).invite(b"s" * 16, 4e9)[0][0].fact
+    return replace(made, address=IPv4Address(ENROL), uses=uses, name=name)
+
+
+async def events(response, count):
+    found = []
+    while len(found) < count:
+        event = {}
+        async with asyncio.timeout(5):
+            while line := (await response.content.readline()).decode().rstrip("\n"):
+                field, _, value = line.partition(": ")
+                event[field] = value
+        if "event" in event:
+            found.append((event["event"], json.loads(event["data"]), int(event["id"])))
+    return found
+
+
+def test_a_member_is_known_by_its_address_and_sees_its_groups_only(tmp_path):
+    async def scenario(registry):
+        status, said = await registry.ask("127.9.8.2", "GET", "/v1/self")
+        assert (status, said["schema"], said["member"]["name"]) == (200, 1, "alice")
+        for source, names in (("127.9.8.2", ["bob"]), ("127.9.8.3", ["alice"]), ("127.9.8.4", [])):
+            status, said = await registry.ask(source, "GET", "/v1/members")
+            assert [one["name"] for one in said["members"]] == names
+        assert (await registry.ask("127.9.8.2", "GET", "/v1/health"))[1]["status"] == "ok"
+        for path in ("self", "members", "events", "health"):
+            status, said = await registry.ask("127.9.8.77", "GET", f"/v1/{path}")
+            assert status == 403
+            assert "error" in said
+        spoofed = {"X-Forwarded-For": "127.9.8.2", "Forwarded": "for=127.9.8.2", "X-Real-IP": "127.9.8.2"}
+        assert (await registry.ask("127.9.8.77", "GET", "/v1/self", headers=spoofed))[0] == 403
+        assert "private_key" not in json.dumps(said)
+
+    run(tmp_path, scenario)
+
+
+def test_enrolment_is_from_an_invitations_address_alone_and_idempotent(tmp_path):
+    async def scenario(registry):
+        body = {"schema": 1, "public_key": key(9).to_text(), "name": "ignored"}
+        for source in ("127.9.8.2", "127.9.8.77"):
+            assert (await registry.ask(source, "POST", "/v1/enrol", json=body))[0] == 404
+        first = await registry.ask(ENROL, "POST", "/v1/enrol", json=body)
+        assert (first[0], first[1]["member"]["name"]) == (200, "carol")
+        assert await registry.ask(ENROL, "POST", "/v1/enrol", json=body) == first
+        status, said = await registry.ask(ENROL, "POST", "/v1/enrol", json={**body, "public_key": key(10).to_text()})
+        assert status == 403
+        assert "used up" in said["error"]
+        for path in ("self", "members", "events", "health"):
+            assert (await registry.ask(ENROL, "GET", f"/v1/{path}"))[0] == 403
+        assert registry.membership.members[key(9)].number == 5
+        assert registry.ledger.store.load().count(registry.membership.members[key(9)]) == 1
+
+    run(tmp_path, scenario, invitation())
+
+
+def test_enrolment_is_rate_limited(tmp_path):
+    async def scenario(registry):
+        body = {"public_key": key(2).to_text()}
+        asked = [await registry.ask(ENROL, "POST", "/v1/enrol", json=body) for _ in range(ENROL_BURST + 1)]
+        assert [status for status, _ in asked] == [403] * ENROL_BURST + [429]
+
+    run(tmp_path, scenario, invitation())
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [
+        (REGISTRY, True),
+        (f"{REGISTRY}:80", True),
+        ("registry.wg.internal", True),
+        ("WG.INTERNAL.", True),
+        ("evil.example", False),
+        ("127.9.8.1.evil.example", False),
+        ("127.9.8.2", False),
+        ("", False),
+        ("127.9.8.1:80@evil.example", False),
+        ("[::1", False),
+    ],
+)
+def test_only_our_own_host_names_are_served(tmp_path, host, allowed):
+    async def scenario(registry):
+        status, _ = await registry.ask("127.9.8.2", "GET", "/v1/self", headers={"Host": host})
+        assert (status == 200) == allowed
+        assert status < 500
+
+    run(tmp_path, scenario)
+
+
+def test_another_sites_page_can_change_nothing(tmp_path):
+    async def scenario(registry):
+        body = json.dumps({"next_key": key(20).to_text()})
+
+        async def post(**headers):
+            fields = {name.replace("_", "-"): value for name, value in headers.items()}
+            return (await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", data=body, headers=fields))[0]
+
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+            assert await post(Content_Type=kind) == 415
+        for origin in ("http://evil.example", "null", f"https://{REGISTRY}", f"http://{REGISTRY}.evil.example"):
+            assert await post(Content_Type="application/json", Origin=origin) == 403
+        assert registry.membership.members[key(2)].next_key is None
+        assert await post(Content_Type="application/json", Origin=f"http://{REGISTRY}") == 200
+        assert registry.membership.members[key(2)].next_key == key(20)
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"[" * 16000,
+        b'{"public_key": 5}',
+        b'{"public_key": "x"}',
+        b'{"public_key": "' + b"A" * 44 + b'"}',
+        b'{"public_key": "' + key(9).to_text().encode() + b'", "name": "../../etc"}',
+        b'{"public_key": "' + key(9).to_text().encode() + b'", "name": ["x"]}',
+        b'{"public_key": "' + key(9).to_text().encode() + b'", "name": "\\ud800"}',
+        b'{"schema": 2, "public_key": "' + key(9).to_text().encode() + b'"}',
+        b"\xff\xfe\x00",
+        b"\xff",
+        b'{"a": 1e999, "b": NaN}',
+        b"1" * 5000,
+        b"x" * 20000,
+    ],
+)
+def test_no_body_makes_it_stumble(tmp_path, body):
+    async def scenario(registry):
+        headers = {"Content-Type": "application/json"}
+        status, said = await registry.ask(ENROL, "POST", "/v1/enrol", data=body, headers=headers)
+        assert 400 <= status < 500
+        assert said["schema"] == 1
+        assert "\n" not in said["error"]
+        assert len(registry.membership.members) == 3
+
+    run(tmp_path, scenario, invitation(name=None))
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/v1", "/v1/self/", "/v1//self", "/v1/../v1/self", "/v1/%73elf%00", "/v1/members/../self", "/v1/self%2e",
+     "/etc/passwd", "//evil.example/v1/self", "/v1/self/rotate", "/v1/enrol"],
+)  # fmt: skip
+def test_no_path_leads_anywhere_else(tmp_path, path):
+    async def scenario(registry):
+        reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=("127.9.8.2", 0))
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {REGISTRY}\r\nConnection: close\r\n\r\n".encode())
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+        assert status in (400, 403, 404, 405, 421)
+
+    run(tmp_path, scenario)
+
+
+def test_the_stream_tells_who_comes_goes_and_moves(tmp_path):
+    async def scenario(registry):
+        async with registry.request("127.9.8.2", "GET", "/v1/events") as response:
+            assert response.content_type == "text/event-stream"
+            ((name, data, serial),) = await events(response, 1)
+            assert (name, serial) == ("snapshot", 1000)
+            assert [one["name"] for one in data["members"]] == ["bob"]
+            await registry.put(Put(member(7, "dave")), Put(member(8, "mallory", "other")))
+            await registry.put(Put(replace(BOB, name="robert")))
+            await registry.put(Remove(replace(BOB, name="robert")))
+            told = await events(response, 3)
+            assert [(name, data["name"], serial) for name, data, serial in told] == [
+                ("member", "dave", 1001),
+                ("member", "robert", 1002),
+                ("removed", "robert", 1003),
+            ]
+        headers = {"Last-Event-ID": "1002"}
+        async with registry.request("127.9.8.2", "GET", "/v1/events", headers=headers) as response:
+            told = [(name, data["name"]) for name, data, _ in await events(response, 1)]
+            assert told == [("removed", "robert")]
+        for unknown in ("999", "5000", "x", "-1"):
+            headers = {"Last-Event-ID": unknown}
+            async with registry.request("127.9.8.2", "GET", "/v1/events", headers=headers) as response:
+                assert (await events(response, 1))[0][0] == "snapshot"
+
+    run(tmp_path, scenario)
+
+
+def test_a_resumed_stream_tells_nothing_of_other_groups(tmp_path):
+    async def scenario(registry):
+        await registry.put(Put(replace(EVE, name="evelyn")))
+        await registry.put(Remove(replace(EVE, name="evelyn")))
+        headers = {"Last-Event-ID": "1000"}
+        async with registry.request("127.9.8.2", "GET", "/v1/events", headers=headers) as response:
+            await registry.put(Put(member(7, "dave")))
+            ((name, data, _),) = await events(response, 1)
+            assert (name, data["name"]) == ("member", "dave")
+
+    run(tmp_path, scenario)
+
+
+def test_whoever_falls_behind_or_is_revoked_is_cut(tmp_path):
+    async def scenario(registry):
+        async with registry.request("127.9.8.3", "GET", "/v1/events") as response:
+            await events(response, 1)
+            await registry.put(Remove(BOB))
+            with pytest.raises((aiohttp.ClientError, ConnectionError)):
+                await events(response, 1)
+        cut = []
+        record = member_record(registry.membership, registry.directory, ALICE)
+        consumer = registry.feed.open(ALICE, None, lambda: cut.append(True))
+        for number in range(BEHIND_MAX):
+            consumer.put(number, "member", record)
+        assert cut
+        assert consumer.ended
+
+    run(tmp_path, scenario)
