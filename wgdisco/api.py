@@ -4,7 +4,7 @@ The control socket serves a StatusReport as `GET /v1/status`; `wgdisco status -o
 records are the registry's API inside the tunnel. What a registry is sent is checked here, field by field.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Self
 
@@ -49,7 +49,7 @@ class Origin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PeerReport:
-    """One peer: what `wg show` says, its path and where its endpoint came from.
+    """One peer: what `wg show` says, its path and where its endpoint came from; `name` where peers have one.
 
     `latest_handshake` is unix time in seconds, or None; sizes are bytes; `persistent_keepalive` seconds, 0 is off.
     """
@@ -65,11 +65,15 @@ class PeerReport:
     tx_bytes: int
     persistent_keepalive: int
     preshared_key: bool
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StatusReport:
-    """One daemon's interface. `role` is "registry" or "member"; `zone` the DNS name it serves or follows."""
+    """One daemon's interface. `role` is "registry" or "member"; `zone` the DNS name it serves or follows.
+
+    `notes` are lines for a person: what is wrong and what to do. `settled`: all that can be reached is.
+    """
 
     role: str
     interface: str
@@ -80,6 +84,8 @@ class StatusReport:
     version: str
     peers: list[PeerReport]
     drops: dict[str, int]
+    notes: list[str] = field(default_factory=list)
+    settled: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """The object as it goes over the wire."""

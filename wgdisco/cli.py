@@ -8,24 +8,14 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wgdisco import config, logs, registry_cli
+from wgdisco import config, logs, member_cli, registry_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
-
-
-def program_version() -> str:
-    """The installed version, or "source" when run from a checkout that is not installed."""
-    try:
-        return version("wgdisco")
-    except PackageNotFoundError:
-        return "source"
+from wgdisco.process import ignore_signals, program_version, run_daemon
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,11 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.set_defaults(run=_registry_run)
     registry_cli.add_verbs(registry_verbs)
 
-    join = verbs.add_parser(
-        "join", help="keep direct tunnels to the peers of a .conf, endpoints from the registry's zone"
-    )
-    _add_daemon_flags(join)
-    join.set_defaults(run=_join)
+    member_cli.add_verbs(verbs, _add_daemon_flags, _join_pinned)
 
     status = verbs.add_parser("status", help="what the daemons on this host see: peers, paths, endpoints")
     status.add_argument("interface", nargs="?", help="one interface; all that run when left out")
@@ -96,11 +82,11 @@ def _registry_run(args: argparse.Namespace) -> int:
         from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
 
         dns = config.load_dns(flags, os.environ)
-        return _run_daemon(lambda: managed.run(store=args.store or store.PATH, dns=dns, version=program_version()))
+        return run_daemon(lambda: managed.run(store=args.store or store.PATH, dns=dns, version=program_version()))
     settings = config.load_registry(flags, os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
-    return _run_daemon(
+    return run_daemon(
         lambda: daemon.run(
             interface=settings.interface,
             conf=settings.conf,
@@ -114,12 +100,12 @@ def _registry_run(args: argparse.Namespace) -> int:
     )
 
 
-def _join(args: argparse.Namespace) -> int:
+def _join_pinned(args: argparse.Namespace) -> int:
     logs.configure(args.log, args.verbose)
     settings = config.load_join(_settings_flags(args), os.environ)
     from wgdisco.peer.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
-    return _run_daemon(
+    return run_daemon(
         lambda: daemon.run(
             interface=settings.interface,
             conf=settings.conf,
@@ -133,56 +119,6 @@ def _join(args: argparse.Namespace) -> int:
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
     names = ("conf", "zone", "dns", "interface", "self", "wgsd_exact")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-
-
-def _run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down.
-
-    A second signal does not interrupt the taking down. What fails in a task of the daemon is raised as if there were
-    no task group around it.
-    """
-
-    async def supervise() -> None:
-        task = asyncio.ensure_future(daemon())
-
-        def stop() -> None:
-            if not task.cancelling():
-                task.cancel()
-
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop)
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    try:
-        asyncio.run(supervise())
-    except BaseExceptionGroup as group:
-        expected = _first_expected(group)
-        if expected is None:
-            raise
-        raise expected from None
-    finally:
-        _ignore_signals()
-    return 0
-
-
-def _ignore_signals() -> None:
-    """All is down, and who asks once more would only make the interpreter complain on its way out."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _first_expected(group: BaseExceptionGroup[BaseException]) -> WgdiscoError | None:
-    """The error of ours in a group that holds nothing else; None when there is a bug among them."""
-    ours, others = group.split(WgdiscoError)
-    if ours is None or others is not None:
-        return None
-    error: BaseException = ours
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, WgdiscoError)
-    return error
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -237,6 +173,6 @@ def main() -> int:
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
-        _ignore_signals()
+        ignore_signals()
         return 130
     return code

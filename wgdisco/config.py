@@ -5,6 +5,7 @@ and may name the `.conf`. Every mistake is a ConfigError that names the file, li
 """
 
 import socket
+import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ _VARIABLES = ("conf", "zone", "dns", "interface")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
 _KEY_TEXT_SIZE = 44
+_LINK_MAX_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +162,26 @@ def _text(told: Mapping[str, _Told], name: str, example: str) -> _Told:
     if not isinstance(found.value, str) or not found.value or not found.value.isprintable():
         raise ConfigError(f'{found.where}: write it as text, for example "{example}"')
     return found
+
+
+def read_link(text: str | None, environment: Mapping[str, str]) -> str | None:
+    """A join link: `text` itself, `-` for standard input, `@FILE`; else systemd's credential `link`, else None."""
+    if text == "-":
+        return sys.stdin.readline(_LINK_MAX_SIZE)
+    if text is not None and not text.startswith("@"):
+        return text
+    if text is not None:
+        path = Path(text[1:])
+    elif "CREDENTIALS_DIRECTORY" in environment and (Path(environment["CREDENTIALS_DIRECTORY"]) / "link").exists():
+        path = Path(environment["CREDENTIALS_DIRECTORY"]) / "link"
+    else:
+        return None
+    try:
+        return path.read_text()[:_LINK_MAX_SIZE]
+    except UnicodeDecodeError as error:
+        raise ConfigError("not a join link", str(path)) from error
+    except OSError as error:
+        raise ConfigError(f"cannot read it: {error.strerror}", str(path)) from error
 
 
 def read_conf(path: str) -> TunnelConf:

@@ -7,6 +7,7 @@
     │   ├── ConfigError          2   a file, flag or variable that cannot be used; names file and line
     │   └── NotRunningError      3   no daemon answers on the control socket
     └── RemoteError              1   the wire's fault; carries a reason
+        └── TimedOutError        5   nothing came in time
 
 Garbage from the network is not an error: it is dropped and counted by reason.
 """
@@ -49,3 +50,9 @@ class RemoteError(WgdiscoError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class TimedOutError(RemoteError):
+    """Nothing came from the other side in time."""
+
+    exit_code = 5

@@ -91,6 +91,11 @@ class JoinLink:
         return cls(registries, PublicKey(_decode(key, KEY_SIZE)), _decode(secret, SECRET_SIZE))
 
 
+def link_id(secret: bytes) -> str:
+    """What tells one invitation from another in a member's own files, without giving it away."""
+    return _derive(secret, "wgdisco link id 1", 8).hex()
+
+
 def check_registry(text: str) -> str:
     """`text` again when it is HOST:PORT or [IPV6]:PORT; ValueError otherwise."""
     host, separator, port = text.rpartition(":")

@@ -20,3 +20,9 @@ def check_network_name(name: str) -> None:
     """LocalError unless `name` may be a network's: it names the interface too."""
     if not _LABEL.fullmatch(name) or len(name) > 15:
         raise LocalError(f"{name[:70]!r} cannot name a network: use up to 15 lower-case letters, digits, inner hyphens")
+
+
+def label_of(host_name: str) -> str:
+    """A host's name as a member's: its first label, lower case, everything else a hyphen; may be empty."""
+    first = re.sub(r"[^a-z0-9]+", "-", host_name.partition(".")[0].lower())
+    return first[:63].strip("-")

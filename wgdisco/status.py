@@ -15,15 +15,33 @@ def render_status(report: StatusReport, now: float | None = None) -> str:
         f"  listening port: {report.listen_port}",
         f"  engine: {report.engine}",
     ]
+    lines += [f"  note: {note}" for note in report.notes]
     for peer in report.peers:
         lines.append("")
         lines.extend(_peer_lines(peer, unix_now))
     return "\n".join(lines)
 
 
+def render_table(report: StatusReport) -> str:
+    """One line a peer: name, address, path, endpoint; and what there is to note."""
+    rows = [("PEER", "ADDRESS", "PATH", "ENDPOINT")]
+    for peer in report.peers:
+        if peer.allowed_ips:
+            path = peer.path if peer.reason is None else f"{peer.path} ({peer.reason})"
+            address = peer.allowed_ips[0].partition("/")[0]
+            rows.append((peer.name or peer.public_key, address, path, peer.endpoint or "-"))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
+    ]
+    return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])
+
+
 def _peer_lines(peer: PeerReport, now: float) -> list[str]:
     path = peer.path if peer.reason is None else f"{peer.path} ({peer.reason})"
     lines = [f"peer: {peer.public_key}", f"  path: {path}"]
+    if peer.name is not None:
+        lines.insert(1, f"  name: {peer.name}")
     if peer.preshared_key:
         lines.append("  preshared key: (hidden)")
     if peer.endpoint is not None:

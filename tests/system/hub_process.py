@@ -58,7 +58,7 @@ async def main() -> None:
     addresses = [ip_interface(f"{address}/{address.max_prefixlen}") for address in it.network.registry_addresses]
     addresses.append(ip_interface(f"{ENROL_REGISTRY_ADDRESS}/32"))
     conf = TunnelConf(it.device_config(), tuple(addresses), 1280)
-    async with tunnel_interface("mesh", conf, managed=False), hub("mesh") as forwarder:
+    async with tunnel_interface("mesh", conf), hub("mesh") as forwarder:
         await forwarder.apply(hub_rules(it, "mesh", await forwarder.uplinks()))
         await follow(it, forwarder)
 

@@ -566,3 +566,29 @@ def test_no_call_costs_more_than_the_peers_it_touches():
     assert hub.device.get_timer() is None
     assert hub.device._heap == []
     assert hub.device._dirty == {}
+
+
+def test_a_peer_that_changes_to_its_next_key_loses_no_packet():
+    wire, alice, bob = joined()
+    alice.ping(bob)
+    next_private = PrivateKey(bytes([9]) * 32)
+    successor = PeerConfig(next_private.public_key(), managed=True, replaces=alice.key)
+    bob.device.apply(DeviceConfig(bob.private, peers=(*bob.peers.values(), successor)), wire.now)
+    bob.ping(alice)
+    alice.private = next_private
+    alice.apply()
+    sent = [alice.ping(bob, which) for which in (0, 1)]
+    assert bob.delivered[-2:] == sent
+    assert bob.drops(Drop.SOURCE_NOT_ALLOWED) == 0
+    answer = bob.ping(alice)
+    assert alice.delivered[-1] == answer
+    by_key = {status.key: status for status in bob.device.status().peers}
+    assert set(by_key[alice.key].allowed_ips) == {ip_network("10.9.0.1"), ip_network("fd00:9::1")}
+
+
+def test_a_next_key_that_never_speaks_changes_nothing():
+    wire, alice, bob = joined()
+    successor = PeerConfig(PrivateKey(bytes([9]) * 32).public_key(), managed=True, replaces=alice.key)
+    bob.device.apply(DeviceConfig(bob.private, peers=(*bob.peers.values(), successor)), wire.now)
+    sent = [alice.ping(bob), bob.ping(alice)]
+    assert [*bob.delivered, *alice.delivered] == sent

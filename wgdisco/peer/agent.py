@@ -76,18 +76,60 @@ class Ourselves:
 
 
 class Agent:
-    """See the module's docstring. `peers` are the device's, in its order."""
+    """See the module's docstring. `peers` are the device's, in its order; `set_peers` gives it others later.
+
+    Whoever changes peers tells the device first: an action for a peer that is gone there would be refused.
+    """
 
     def __init__(self, peers: tuple[PeerConfig, ...], ourselves: Ourselves, now: float) -> None:
         self.ourselves = ourselves
-        self._paths = {
-            peer.public_key: Path(peer.public_key, peer.persistent_keepalive, peer.endpoint, now) for peer in peers
-        }
+        self._paths: dict[PublicKey, Path] = {}
         self._told: dict[PublicKey, tuple[PathWord, tuple[Endpoint, ...]]] = {}
         self._actions: list[Action] = []
         self._news: list[News] = []
         self._registry_reachable = True
-        for path in self._paths.values():
+        self.set_peers(peers, now)
+
+    # Who the peers are
+
+    def set_peers(self, peers: tuple[PeerConfig, ...], now: float) -> None:
+        """Have paths to these peers and no others; a path that stays keeps its state."""
+        wanted = {peer.public_key for peer in peers}
+        for key in [key for key in self._paths if key not in wanted]:
+            self.remove_peer(key)
+        for peer in peers:
+            self.add_peer(peer, now)
+
+    def add_peer(self, peer: PeerConfig, now: float) -> None:
+        """Have a path to `peer`; to one that is there already, only its keepalive may be news."""
+        path = self._paths.get(peer.public_key)
+        if path is None:
+            path = Path(peer.public_key, peer.persistent_keepalive, peer.endpoint, now)
+            self._paths[peer.public_key] = path
+        elif path.keepalive != peer.persistent_keepalive:
+            path.set_keepalive(peer.persistent_keepalive, now)
+        self._settle(path, now)
+
+    def remove_peer(self, key: PublicKey) -> None:
+        """Forget a peer's path, and what was still to be done and told about it; without one, nothing."""
+        if self._paths.pop(key, None) is not None:
+            self._told.pop(key, None)
+            self._actions = [action for action in self._actions if action.key != key]
+            self._news = [news for news in self._news if news.key != key]
+
+    def restart(self, key: PublicKey, now: float) -> None:
+        """Shake hands anew with a peer that seems to have forgotten us, or moved."""
+        path = self._paths.get(key)
+        if path is not None:
+            path.restart(now)
+            self._settle(path, now)
+
+    def set_alternatives(self, key: PublicKey, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """What the names of a peer resolve to now; endpoints that must not be applied are left out."""
+        path = self._paths.get(key)
+        if path is not None:
+            usable = tuple(endpoint for endpoint in endpoints if self.ourselves.refuse(endpoint) is None)
+            path.set_alternatives(usable, now)
             self._settle(path, now)
 
     # What happens
@@ -137,13 +179,13 @@ class Agent:
         """
         if key == self.ourselves.key:
             self.ourselves.reflexive = None
-            for registry in self.ourselves.registries:
-                self._paths[registry].restart(now)
-                self._settle(self._paths[registry], now)
-        path = self._paths.get(key)
-        if path is not None:
-            path.zone_said(None, now)
-            self._settle(path, now)
+            for path in [path for key, path in self._paths.items() if key in self.ourselves.registries]:
+                path.restart(now)
+                self._settle(path, now)
+        gone = self._paths.get(key)
+        if gone is not None:
+            gone.zone_said(None, now)
+            self._settle(gone, now)
 
     def registry_reachable(self, reachable: bool, now: float) -> None:
         """The zone's server answers, or has ceased to: then see whether the registry itself still knows us."""
@@ -176,6 +218,16 @@ class Agent:
         """What there is to tell a person; each is returned once."""
         news, self._news = self._news, []
         return news
+
+    def is_live(self, key: PublicKey) -> bool:
+        """Whether authenticated packets come from the peer."""
+        path = self._paths.get(key)
+        return path is not None and isinstance(path.state, Live)
+
+    def published(self, key: PublicKey) -> Endpoint | None:
+        """What the zone last said of the peer."""
+        path = self._paths.get(key)
+        return None if path is None else path.published
 
     def all_live(self) -> bool:
         """Whether every peer that is wanted is reached."""

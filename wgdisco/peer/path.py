@@ -79,6 +79,7 @@ class Path:
         self.key = key
         self.keepalive = keepalive
         self.configured = configured
+        self.alternatives: tuple[Endpoint, ...] = ()
         self.published: Endpoint | None = None
         self.last_known: Endpoint | None = None
         self.eager = keepalive > 0
@@ -102,6 +103,21 @@ class Path:
                 self._actions.append(Initiate(self.key, (current, endpoint)))
             case _:
                 pass
+
+    def set_alternatives(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """What the peer's names resolve to now: all of it is tried while nothing answers."""
+        if endpoints == self.alternatives:
+            return
+        self.alternatives = endpoints
+        if endpoints and isinstance(self.state, Punching):
+            self._punch(now)
+
+    def set_keepalive(self, keepalive: int, now: float) -> None:
+        """How often to keep the path open (seconds): 0 leaves it to whoever sends, anything else wants it for ever."""
+        self.keepalive = keepalive
+        self.eager = keepalive > 0
+        if self.eager and isinstance(self.state, Idle):
+            self._punch(now)
 
     def restart(self, now: float) -> None:
         """Shake hands anew, since the other side has forgotten us."""
@@ -171,7 +187,7 @@ class Path:
 
     def candidates(self) -> tuple[Endpoint, ...]:
         """Endpoints to try, the likeliest first."""
-        known = (self.published, self.configured, self.last_known)
+        known = (self.published, self.configured, *self.alternatives, self.last_known)
         return tuple(dict.fromkeys(endpoint for endpoint in known if endpoint is not None))
 
     def origin(self, endpoint: Endpoint | None) -> Origin | None:
@@ -180,7 +196,7 @@ class Path:
             return None
         if endpoint == self.published:
             return Origin.ZONE
-        return Origin.CONF if endpoint == self.configured else Origin.PACKET
+        return Origin.CONF if endpoint == self.configured or endpoint in self.alternatives else Origin.PACKET
 
     def word(self) -> PathWord:
         """The path in one word."""

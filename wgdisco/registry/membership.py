@@ -386,7 +386,7 @@ class Membership:
             allowed = self.allowed_ips(member)
             peers.append(PeerConfig(member.public_key, member.preshared_key, member.endpoint, allowed, keepalive))
             if member.next_key is not None:
-                peers.append(PeerConfig(member.next_key, member.preshared_key))
+                peers.append(PeerConfig(member.next_key, member.preshared_key, replaces=member.public_key))
         peers += [
             PeerConfig(invitation.enrol_key, None, None, (ip_network(invitation.address),))
             for invitation in self.invitations.values()

@@ -11,7 +11,11 @@ from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """One peer. `managed` peers may do what formats.md allows beyond the letter of the protocol."""
+    """One peer. `managed` peers may do what formats.md allows beyond the letter of the protocol.
+
+    `replaces` is the key this peer had before: with the first session under the new one, the old peer's allowed IPs
+    are its own, in the same moment.
+    """
 
     public_key: PublicKey
     preshared_key: PresharedKey | None = None
@@ -19,6 +23,7 @@ class PeerConfig:
     allowed_ips: tuple[IPNetwork, ...] = ()
     persistent_keepalive: int = 0
     managed: bool = False
+    replaces: PublicKey | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class Device:
         self._heap: list[tuple[float, int, Peer]] = []
         self._armed: dict[Peer, float] = {}
         self._sequence = count()
+        self._successors: dict[PublicKey, PublicKey] = {}
         self._cookie_replies: list[tuple[Burst, Endpoint]] = []
         self._delivered: list[Burst] = []
         self._events: list[Event] = []
@@ -93,6 +94,11 @@ class Device:
             self._remove_peer(key)
         for peer_config in wanted.values():
             self._apply_peer(peer_config, now)
+        self._successors = {
+            peer.public_key: peer.replaces
+            for peer in wanted.values()
+            if peer.replaces is not None and peer.replaces in self._peers
+        }
         if key_arrives:
             for peer in self._peers.values():
                 peer.resume(now)
@@ -331,6 +337,8 @@ class Device:
             self._local.drops[Drop.UNKNOWN_INDEX] += 1
             return
         peer.consume_response(state, response, source, now)
+        if peer.key in self._successors and peer.handshake_at is not None:
+            self._succeed(peer)
         self._touch(peer)
 
     def _receive_cookie_reply(self, reply: CookieReply, now: float) -> None:
@@ -345,7 +353,10 @@ class Device:
         if peer is None or not isinstance(session, Session):
             self._local.drops[Drop.UNKNOWN_INDEX] += datagrams.count
             return
-        for plain in peer.receive(session, datagrams, source, now):
+        packets = peer.receive(session, datagrams, source, now)
+        if peer.key in self._successors and peer.handshake_at is not None:
+            self._succeed(peer)
+        for plain in packets:
             parsed = inner_packet(plain)
             if parsed is None:
                 self._local.drops[Drop.BAD_INNER_PACKET] += 1
@@ -354,6 +365,16 @@ class Device:
             else:
                 self._delivered.append(Burst.of(parsed[0]))
         self._touch(peer)
+
+    def _succeed(self, peer: Peer) -> None:
+        """A peer has shown its next key: what was routed to it under the old one is routed to the new."""
+        replaced = self._peers.get(self._successors.pop(peer.key))
+        if replaced is None:
+            return
+        networks = self._allowed_ips.networks(replaced)
+        self._allowed_ips.remove_peer(replaced)
+        for network in networks:
+            self._allowed_ips.insert(network, peer)
 
     def _peer_status(self, peer: Peer) -> PeerStatus:
         return PeerStatus(

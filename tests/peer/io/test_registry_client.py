@@ -1,0 +1,291 @@
+"""The registry's API from the member's side, against a small server that keeps to the format, or does not."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from ipaddress import ip_address
+
+import pytest
+from aiohttp import web
+
+from tests.peer.test_roster import BOB, OWN, record, snapshot
+from wgdisco.api import EndpointChange, EnrolRequest, Removed, SelfRecord
+from wgdisco.errors import RemoteError
+from wgdisco.peer import stream
+from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamUp
+
+LOOPBACK = ip_address("127.0.0.1")
+ALICE = record("alice", OWN, 2)
+SNAPSHOT = snapshot(record("bob", BOB, 3))
+
+
+@asynccontextmanager
+async def serving(method: str, path: str, answer: Callable, silence: float = 5.0) -> AsyncIterator[RegistryClient]:
+    application = web.Application()
+    application.router.add_route(method, path, answer)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, str(LOOPBACK), 0)
+        await site.start()
+        yield RegistryClient(LOOPBACK, None, runner.addresses[0][1], silence)
+    finally:
+        await runner.cleanup()
+
+
+def frame(name: str, data: object, number: int = 1) -> bytes:
+    return f"id: {number}\nevent: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+SNAPSHOT_FRAME = frame("snapshot", {"schema": 1, **asdict(SNAPSHOT)})
+
+
+def streaming(*chunks: bytes, hold: bool = False, seen: list | None = None) -> Callable:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if seen is not None:
+            seen.append(dict(request.headers))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+        if hold:
+            await asyncio.Event().wait()
+        return response
+
+    return answer
+
+
+async def heard(client: RegistryClient, until: Callable[[list], bool], epoch: int = 0) -> list:
+    """Events up to the one that makes `until` true, heartbeats left out."""
+    events: list = []
+    async with asyncio.timeout(10):
+        follower = client.follow(epoch)
+        async for event in follower:
+            if not isinstance(event, Heartbeat):
+                events.append(event)
+            if until(events):
+                await follower.aclose()
+                break
+    return events
+
+
+def down(events: list) -> bool:
+    return bool(events) and isinstance(events[-1], StreamDown)
+
+
+def run(coroutine):
+    return asyncio.run(coroutine)
+
+
+def test_a_stream_in_any_pieces():
+    change = {"public_key": str(BOB), "endpoint": "203.0.113.9:7", "live": True}
+    text = (
+        b": hello\n\n"
+        + SNAPSHOT_FRAME
+        + frame("endpoint", change, 2)
+        + frame("order", {"unknown": "here"}, 3)
+        + frame("removed", {"public_key": str(BOB), "name": "bob"}, 4)
+        + frame("member", asdict(record("bob", BOB, 3)), 5)
+    )
+
+    async def scenario(pieces: list[bytes]) -> None:
+        async with serving("GET", "/v1/events", streaming(*pieces)) as client:
+            assert await heard(client, down) == [
+                StreamUp(),
+                SNAPSHOT,
+                EndpointChange(str(BOB), "203.0.113.9:7", True),
+                Removed(str(BOB), "bob"),
+                record("bob", BOB, 3),
+                StreamDown("the registry ended the stream"),
+            ]
+
+    run(scenario([text]))
+    run(scenario([text[i : i + 7] for i in range(0, len(text), 7)]))
+
+
+def test_it_resumes_where_it_was_and_tells_the_epoch_it_knows():
+    async def scenario() -> None:
+        seen: list = []
+        async with serving("GET", "/v1/events", streaming(SNAPSHOT_FRAME, seen=seen)) as client:
+            await heard(client, lambda events: events.count(StreamUp()) == 2, epoch=7)
+        assert "Last-Event-ID" not in seen[0]
+        assert seen[1]["Last-Event-ID"] == "1"
+        assert seen[0]["Wgdisco-Epoch"] == "7"
+
+    run(scenario())
+
+
+def test_a_silent_stream_is_dead():
+    async def scenario() -> None:
+        async with serving("GET", "/v1/events", streaming(b": hi\n", hold=True), silence=0.2) as client:
+            assert (await heard(client, down))[-1] == StreamDown("no answer in time")
+
+    run(scenario())
+
+
+def test_a_registry_that_is_not_there():
+    async def scenario() -> None:
+        client = RegistryClient(LOOPBACK, None, 1)
+        (event,) = await heard(client, down)
+        assert isinstance(event, StreamDown)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        frame("snapshot", {"schema": 1, **asdict(SNAPSHOT), "members": [{}]}),
+        frame("snapshot", {"schema": 2, **asdict(SNAPSHOT)}),
+        frame("snapshot", []),
+        frame("snapshot", {"schema": 1, **asdict(SNAPSHOT), "members": [asdict(ALICE)] * 4097}),
+        frame("member", {**asdict(ALICE), "addresses": ["10.9.8.2/24"]}),
+        frame("member", {**asdict(ALICE), "addresses": []}),
+        frame("member", {**asdict(ALICE), "name": "../alice"}),
+        frame("member", {**asdict(ALICE), "name": 7}),
+        frame("member", {**asdict(ALICE), "public_key": "x"}),
+        frame("member", {**asdict(ALICE), "live": "yes"}),
+        frame("member", {**asdict(ALICE), "kind": "god"}),
+        frame("member", {**asdict(ALICE), "groups": "all"}),
+        frame("endpoint", {"public_key": str(BOB), "endpoint": "203.0.113.9:99999", "live": True}),
+        frame("endpoint", {"public_key": str(BOB), "endpoint": "host:1", "live": True}),
+        frame("removed", {"public_key": str(BOB), "name": "a\x1b[2J"}),
+        b"event: member\ndata: {\n\n",
+        b"event: member\ndata: " + b"[" * 100_000 + b"\n\n",
+        b"data: \xff\n\n",
+    ],
+)
+def test_what_is_not_the_format_ends_the_stream(text):
+    async def scenario() -> None:
+        async with serving("GET", "/v1/events", streaming(SNAPSHOT_FRAME, text, hold=True)) as client:
+            assert (await heard(client, down))[-1].why.startswith("the registry sent what cannot be used")
+
+    run(scenario())
+
+
+def test_after_what_cannot_be_used_a_snapshot_is_asked_for_again():
+    async def scenario() -> None:
+        seen: list = []
+        chunks = (SNAPSHOT_FRAME, frame("member", {}, 2))
+        async with serving("GET", "/v1/events", streaming(*chunks, hold=True, seen=seen)) as client:
+            await heard(client, lambda events: events.count(StreamUp()) == 2)
+        assert "Last-Event-ID" not in seen[1]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "text", [b"x" * (5 << 20), b"data: " + b"x" * (3 << 20) + b"\ndata: " + b"x" * (2 << 20) + b"\n"]
+)
+def test_an_endless_event_is_cut(text):
+    async def scenario() -> None:
+        async with serving("GET", "/v1/events", streaming(text, hold=True)) as client:
+            assert "too large" in (await heard(client, down))[-1].why
+
+    run(scenario())
+
+
+def test_an_event_cut_in_the_middle_is_no_event():
+    async def scenario() -> None:
+        async with serving("GET", "/v1/events", streaming(SNAPSHOT_FRAME[:-10])) as client:
+            assert await heard(client, down) == [StreamUp(), StreamDown("the registry ended the stream")]
+
+    run(scenario())
+
+
+def replying(status: int, body: bytes, content_type: str = "application/json", told: list | None = None) -> Callable:
+    async def answer(request: web.Request) -> web.Response:
+        if told is not None:
+            told.append(await request.json())
+        return web.Response(status=status, body=body, headers={"Content-Type": content_type, "Location": "/elsewhere"})
+
+    return answer
+
+
+def test_a_page_instead_of_a_stream():
+    async def scenario() -> None:
+        async with serving("GET", "/v1/events", replying(200, b"<html>", "text/html")) as client:
+            (event,) = await heard(client, down)
+            assert "not a stream" in event.why
+
+    run(scenario())
+
+
+def test_a_refused_stream_gives_the_reason():
+    async def scenario() -> None:
+        async with serving("GET", "/v1/events", replying(403, b'{"error": "you are nobody"}')) as client:
+            assert await heard(client, down) == [StreamDown("you are nobody")]
+
+    run(scenario())
+
+
+def test_enrolment():
+    told: list = []
+    granted = SelfRecord(SNAPSHOT.network, ALICE)
+
+    async def scenario() -> SelfRecord:
+        body = json.dumps({"schema": 1, **asdict(granted), "new": "field"}).encode()
+        async with serving("POST", "/v1/enrol", replying(200, body, told=told)) as client:
+            return await client.enrol(EnrolRequest(str(OWN), "alice"))
+
+    assert run(scenario()) == granted
+    assert told == [{"schema": 1, "public_key": str(OWN), "name": "alice"}]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "why"),
+    [
+        (409, b'{"error": "the invitation has expired"}', "the invitation has expired"),
+        (409, b'{"error": "two\\nlines"}', "answers 409"),
+        (409, b'{"error": 7}', "answers 409"),
+        (500, b"<html>", "answers 500"),
+        (500, b"x" * (1 << 20), "answers 500"),
+        (302, b"", "answers 302"),
+        (200, b"", "cannot be used"),
+        (200, b"{}", "cannot be used"),
+        (200, b"[" * 60_000, "cannot be used"),
+        (200, b" " * (1 << 20), "cannot be used"),
+        (200, json.dumps({"schema": 1, "member": asdict(ALICE), "network": {}}).encode(), "cannot be used"),
+    ],
+)
+def test_an_enrolment_that_fails_says_why_in_one_line(status, body, why):
+    async def scenario() -> None:
+        async with serving("POST", "/v1/enrol", replying(status, body)) as client:
+            await client.enrol(EnrolRequest(str(OWN), None))
+
+    with pytest.raises(RemoteError, match=why) as raised:
+        run(scenario())
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("prefix", ["0.0.0.0/0", "8.0.0.0/8", "10.0.0.0/8", "::/0", "fd00::/8", "192.0.2.0/24"])
+def test_a_network_that_would_swallow_others_is_refused(prefix):
+    network = asdict(SNAPSHOT.network) | {"prefixes": ["10.9.8.0/24", "fd00:9::/64", prefix]}
+    body = json.dumps({"schema": 1, "member": asdict(ALICE), "network": network}).encode()
+
+    async def scenario() -> None:
+        async with serving("POST", "/v1/enrol", replying(200, body)) as client:
+            await client.enrol(EnrolRequest(str(OWN), None))
+
+    with pytest.raises(RemoteError, match="private one of reasonable size"):
+        run(scenario())
+
+
+def test_announcing_the_next_key():
+    told: list = []
+
+    async def scenario() -> None:
+        async with serving("POST", "/v1/self/rotate", replying(202, b"", told=told)) as client:
+            await client.announce_key(BOB)
+
+    run(scenario())
+    assert told == [{"schema": 1, "next_key": str(BOB)}]
+
+
+def test_the_parser_counts_an_event_and_not_the_stream():
+    parser = stream.EventParser()
+    for _ in range(10):
+        assert len(parser.feed(b"data: " + b"x" * (1 << 20) + b"\n\n")) == 1
+    assert parser.feed(b": c\n" * 100) == []

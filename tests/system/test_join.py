@@ -1,0 +1,318 @@
+"""Members by join link, in the lab with a real registry: what a person types, and what then happens."""
+
+import json
+import re
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from tests.system.network import PROGRAM, await_
+from wgdisco.lab.topology import Lab
+
+pytestmark = pytest.mark.usefixtures("needs_lab")
+
+
+READERS: list[threading.Thread] = []  # end with their lab
+
+
+@contextmanager
+def read_lab():
+    """A lab after which nobody reads any longer."""
+    before = len(READERS)
+    with Lab() as lab:
+        yield lab
+    while len(READERS) > before:
+        READERS.pop().join()
+
+
+class Daemon:
+    """A process that stays, and what it said."""
+
+    def __init__(self, host, command):
+        self.process = host.popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.out: list[str] = []
+        self.err: list[str] = []
+        for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
+            reader = threading.Thread(target=self._read, args=(stream, lines))
+            reader.start()
+            READERS.append(reader)
+
+    @staticmethod
+    def _read(stream, lines):
+        with stream:
+            lines.extend(iter(stream.readline, ""))
+
+    def wait_for(self, text, seconds=20.0):
+        await_(lambda: text in "".join(self.out + self.err), f"{text!r} in {self.out} {self.err}", seconds)
+
+
+class Mesh:
+    """A lab with a registry, and its members by host."""
+
+    def __init__(self, lab, *init):
+        self.lab = lab
+        self.members = {}
+        self.registry("init", *init)
+        self.start_registry()
+
+    def registry(self, *words):
+        return self.lab.hosts["registry"].run([*PROGRAM, "registry", *words]).stdout.strip()
+
+    def start_registry(self):
+        self.daemon = Daemon(self.lab.hosts["registry"], [*PROGRAM, "registry", "run"])
+        self.daemon.wait_for("started")
+
+    def stop_registry(self, how="terminate"):
+        getattr(self.daemon.process, how)()
+        self.daemon.process.wait()
+
+    def join(self, host, *words, link=None):
+        """Join, or come back, and wait for the table."""
+        link = link or self.registry("invite", host)
+        self.stay(host, "join", link, *words)
+        self.members[host].wait_for("PEER ")
+
+    def stay(self, host, *words):
+        self.members[host] = Daemon(self.lab.hosts[host], [*PROGRAM, *words])
+
+    def verb(self, host, *words, code=0):
+        done = self.lab.hosts[host].run([*PROGRAM, *words], check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def address(self, host):
+        return json.loads(self.registry("show", host, "-o", "json"))["addresses"][0]
+
+    def status(self, host):
+        (interface,) = json.loads(self.verb(host, "status", "-o", "json"))["interfaces"]
+        return interface
+
+    def peers(self, host):
+        return {peer["name"]: peer for peer in self.status(host)["peers"]}
+
+    def ping(self, host, to, count=3):
+        """How many of `count` pings to a member, or an address, were answered."""
+        to = to if "." in to else self.address(to)
+        command = ["ping", "-q", "-c", str(count), "-i", "0.1", "-W", "1", to]
+        found = re.search(r"(\d+) received", self.lab.hosts[host].run(command, check=False).stdout)
+        return int(found[1]) if found else 0
+
+    def pinging(self, host, to, count):
+        """Pings that run meanwhile; call the result for how many were answered."""
+        command = ["ping", "-q", "-c", str(count), "-i", "0.1", "-W", "1", self.address(to)]
+        process = self.lab.hosts[host].popen(command, stdout=subprocess.PIPE)
+        return lambda: int(re.search(r"(\d+) received", process.communicate(timeout=60)[0])[1])
+
+
+@pytest.fixture
+def mesh():
+    with read_lab() as lab:
+        yield Mesh(lab)
+
+
+@pytest.fixture(scope="module")
+def joined():
+    with read_lab() as lab:
+        mesh = Mesh(lab)
+        mesh.link = mesh.registry("invite", "alice")
+        mesh.join("alice", link=mesh.link)
+        mesh.join("bob")
+        await_(lambda: mesh.peers("alice").get("bob", {}).get("path") == "direct", "alice to see bob")
+        yield mesh
+
+
+class TestMembers:
+    def test_reach_each_other_directly(self, joined):
+        assert joined.ping("alice", "bob") == 3
+        assert joined.ping("bob", "alice") == 3
+        assert {name: peer["path"] for name, peer in joined.peers("bob").items()} == {
+            "registry": "direct",
+            "alice": "direct",
+        }
+        assert joined.status("bob")["settled"]
+
+    def test_the_table_names_who_is_reached(self, joined):
+        table = "".join(joined.members["bob"].out)
+        assert re.search(r"registry +10\.\S+ +direct +198\.51\.100\.10:51820", table)
+        assert re.search(r"alice +10\.\S+ +direct +192\.0\.2\.10:\d+", table)
+
+    def test_the_same_link_again_is_harmless(self, joined):
+        assert "bob" in joined.verb("alice", "join", joined.link)
+        assert "bob" in joined.verb("alice", "join", "--network", "mesh")
+        assert "bob" in joined.verb("alice", "up")
+
+    def test_the_link_is_of_no_use_to_another(self, joined):
+        said = joined.verb("bob", "join", joined.link, "--network", "other", code=5)
+        assert "no answer from 198.51.100.10 udp/51820: open it in the host's firewall" in said
+        assert said.count("\n") == 1
+
+    def test_secrets_are_for_root_alone_and_nowhere_else(self, joined):
+        host = joined.lab.hosts["alice"]
+        assert host.run(["stat", "-c", "%a", "/var/lib/wgdisco/mesh.json"]).stdout.strip() == "600"
+        state = json.loads(host.run(["cat", "/var/lib/wgdisco/mesh.json"]).stdout)
+        said = "".join(joined.members["alice"].out + joined.members["alice"].err) + joined.verb("alice", "status")
+        for secret in (state["private_key"], state["preshared_key"], joined.link.rpartition("/")[2]):
+            assert secret not in said
+        assert host.run(["ls", "-A", "/var/lib/wgdisco"]).stdout.split() == ["mesh.json"]
+
+    def test_the_one_time_interface_is_gone(self, joined):
+        links = joined.lab.hosts["alice"].run(["ip", "-br", "link"]).stdout
+        assert "wgd-join" not in links
+        assert "mesh" in links
+        assert "169.254" not in joined.lab.hosts["alice"].run(["ip", "-4", "route"]).stdout
+
+    def test_no_ping_is_lost_while_a_key_is_renewed(self, joined):
+        before = joined.status("alice")["public_key"]
+        answered = [joined.pinging("bob", "alice", 60), joined.pinging("alice", "bob", 60)]
+        joined.verb("alice", "rotate-key")
+        assert [count() for count in answered] == [60, 60]
+        after = joined.status("alice")["public_key"]
+        assert after != before
+        assert joined.peers("bob")["alice"]["public_key"] == after
+        await_(
+            lambda: json.loads(joined.registry("show", "alice", "-o", "json"))["public_key"] == after, "the registry"
+        )
+
+
+def test_without_a_registry_it_says_what_to_open(mesh):
+    link = mesh.registry("invite", "alice")
+    mesh.stop_registry()
+    began = time.monotonic()
+    said = mesh.verb("alice", "join", link, code=5)
+    assert 9 < time.monotonic() - began < 14
+    assert said.startswith("wgdisco: no answer from 198.51.100.10 udp/51820: open it in the host's firewall and the")
+    mesh.start_registry()
+    mesh.join("alice", link=link)
+
+
+def test_every_registry_of_the_link_is_tried_at_once(mesh):
+    link = mesh.registry("invite", "alice").replace(
+        "198.51.100.10", "198.51.100.99:51820,203.0.113.250:51820,198.51.100.10"
+    )
+    began = time.monotonic()
+    mesh.join("alice", link=link)
+    assert time.monotonic() - began < 5
+
+
+def test_down_and_up_and_leave(mesh):
+    mesh.join("alice")
+    mesh.join("bob")
+    mesh.verb("alice", "down")
+    mesh.members["alice"].process.wait()
+    assert "mesh" not in mesh.lab.hosts["alice"].run(["ip", "-br", "link"]).stdout
+    mesh.verb("alice", "down")
+    mesh.stay("alice", "up")
+    mesh.members["alice"].wait_for("PEER ")
+    await_(lambda: mesh.ping("alice", "bob", 1), "a ping")
+    assert "give --yes" in mesh.verb("alice", "leave", code=2)
+    mesh.verb("alice", "leave", "--yes")
+    assert mesh.lab.hosts["alice"].run(["ls", "-A", "/var/lib/wgdisco"]).stdout == ""
+    assert "no network" in mesh.verb("alice", "up", code=1)
+
+
+def test_a_revoked_member_is_gone_within_5_seconds(mesh):
+    mesh.join("alice")
+    mesh.join("bob")
+    address = mesh.address("bob")
+    await_(lambda: mesh.ping("alice", address, 1), "a ping")
+    mesh.registry("revoke", "bob")
+    await_(lambda: "bob" not in mesh.peers("alice"), "bob to be gone", 5)
+    assert mesh.ping("alice", address, 1) == 0
+
+
+def test_with_the_registry_gone_a_rebooted_member_is_back_within_10_seconds(mesh):
+    mesh.join("alice")
+    mesh.join("bob")
+    address = mesh.address("bob")
+    await_(lambda: mesh.ping("alice", address, 1), "a ping")
+    time.sleep(6)  # what is learnt is on disk after 5 s
+    mesh.stop_registry("kill")
+    mesh.members["alice"].process.kill()
+    mesh.members["alice"].process.wait()
+    mesh.stay("alice", "join", "--network", "mesh")
+    await_(lambda: mesh.ping("alice", address, 1), "a ping", 10)
+    assert mesh.peers("alice")["registry"]["reason"] in {"no UDP answer", "registry unreachable"}
+    assert not mesh.status("alice")["settled"]
+
+
+def test_a_registry_restart_breaks_nothing_and_is_noticed(mesh):
+    mesh.join("alice")
+    mesh.join("bob")
+    await_(lambda: mesh.ping("alice", "bob", 1), "a ping")
+    answered = mesh.pinging("alice", "bob", 60)
+    mesh.stop_registry("kill")
+    mesh.start_registry()
+    assert answered() == 60
+    await_(lambda: mesh.status("alice")["settled"] and mesh.status("bob")["settled"], "both to be content", 60)
+    mesh.registry("revoke", "bob")
+    await_(lambda: "bob" not in mesh.peers("alice"), "bob to be gone", 60)
+
+
+def test_nothing_comes_in_where_it_is_blocked(mesh):
+    mesh.join("alice", "--block-incoming")
+    mesh.join("bob")
+    await_(lambda: mesh.ping("alice", "bob", 1), "a ping")
+    assert mesh.ping("bob", "alice") == 0
+    assert mesh.ping("alice", "bob") == 3
+    assert "wgdisco-block-mesh" in mesh.lab.hosts["alice"].run(["nft", "list", "tables"]).stdout
+    assert "down" in mesh.verb("alice", "join", "--network", "mesh", "--no-block-incoming", code=1)
+    mesh.verb("alice", "down")
+    assert mesh.lab.hosts["alice"].run(["nft", "list", "tables"]).stdout == ""
+    mesh.stay("alice", "join", "--network", "mesh", "--no-block-incoming")
+    await_(lambda: mesh.ping("bob", "alice", 1), "a ping", 20)
+
+
+def test_new_members_wait_until_they_are_accepted(mesh):
+    mesh.join("alice", "--accept-peers", "ask")
+    mesh.stay("bob", "join", mesh.registry("invite", "bob"))
+    await_(lambda: any("wgdisco accept bob" in note for note in mesh.status("alice")["notes"]), "a note")
+    assert mesh.ping("bob", "alice", 1) == 0
+    mesh.verb("alice", "accept", "bob")
+    await_(lambda: mesh.ping("bob", "alice", 1), "a ping")
+    assert "nobody" not in mesh.verb("alice", "accept", "carol", code=1)
+
+
+def test_another_key_under_a_known_name_is_refused(mesh):
+    mesh.join("alice")
+    mesh.join("bob")
+    await_(lambda: "bob" in mesh.peers("alice"), "bob")
+    mesh.registry("revoke", "bob")
+    mesh.members["bob"].process.terminate()
+    mesh.members["bob"].process.wait()
+    mesh.verb("bob", "leave", "--yes")
+    mesh.stay("bob", "join", mesh.registry("invite", "bob"))
+    await_(lambda: any("its key has changed" in note for note in mesh.status("alice")["notes"]), "a note")
+    assert "bob" not in mesh.peers("alice")
+    mesh.verb("alice", "accept", "bob")
+    await_(lambda: mesh.ping("alice", "bob", 1), "a ping")
+
+
+def test_the_registry_moves_and_members_follow_within_60_seconds():
+    def say_where(lab, address):
+        for host in ("registry", "alice"):
+            lab.hosts[host].run(
+                ["sh", "-c", "cat >/run/lab-hosts", host], text=f"127.0.0.1 localhost\n{address} vpn.test\n"
+            )
+
+    with read_lab() as lab:
+        say_where(lab, "198.51.100.10")
+        for host in ("registry", "alice"):
+            lab.hosts[host].run(["mount", "--bind", "/run/lab-hosts", "/etc/hosts"])
+        mesh = Mesh(lab, "--endpoint", "vpn.test:51820")
+        mesh.join("alice")
+        lab.hosts["registry"].run(["ip", "addr", "del", "198.51.100.10/24", "dev", "eth0"])
+        lab.hosts["registry"].run(
+            ["sh", "-c", "ip addr show dev eth0 | grep -q 198.51.100.11 || ip addr add 198.51.100.11/24 dev eth0"]
+        )
+        lab.hosts["registry"].run(["ip", "route", "replace", "default", "via", "198.51.100.1"])
+        say_where(lab, "198.51.100.11")
+        began = time.monotonic()
+        await_(
+            lambda: (mesh.peers("alice")["registry"]["endpoint"] or "").startswith("198.51.100.11"),
+            "alice to follow",
+            60,
+        )
+        await_(lambda: mesh.status("alice")["settled"], "alice to be content", 60 - (time.monotonic() - began))

@@ -1,0 +1,75 @@
+"""The member's verbs on the command line: join, up, down, leave, accept, rotate-key."""
+
+import argparse
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from wgdisco.errors import ConfigError
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+def add_verbs(
+    verbs: "argparse._SubParsersAction[Any]",
+    add_pinned_flags: Callable[[argparse.ArgumentParser], None],
+    join_pinned: Verb,
+) -> None:
+    """Mount the verbs; `join_pinned` is what `join --conf …` does."""
+    join = verbs.add_parser("join", help="become a member of a network by its join link, and keep tunnels to its peers")
+    join.add_argument("link", nargs="?", metavar="LINK|-|@FILE", help="the join link (asked for when left out)")
+    join.add_argument("--name", metavar="NAME", help="this member's name (default: the host's)")
+    join.add_argument("--network", metavar="NAME", help="what to call the network here (default: its own name)")
+    join.add_argument("--foreground", action="store_true", help="stay, even where systemd could run it")
+    join.add_argument(
+        "--accept-peers",
+        choices=("all", "ask", "pinned"),
+        help="members never seen before: accept all (default), those you `wgdisco accept`, or only those there now",
+    )
+    join.add_argument(
+        "--block-incoming",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="let nothing in that this host did not ask for",
+    )
+    add_pinned_flags(join)
+    join.set_defaults(run=lambda args: _carry_out("join", args) if _is_managed(args) else join_pinned(args))
+
+    for name, text in (
+        ("up", "connect to a network this host is a member of"),
+        ("down", "disconnect from it, and stay a member"),
+        ("leave", "give the membership up"),
+        ("rotate-key", "change this member's key, over the tunnel that stands"),
+    ):
+        parser = verbs.add_parser(name, help=text)
+        parser.add_argument("network", nargs="?", metavar="NETWORK", help="may be left out where there is only one")
+        parser.set_defaults(run=partial(_carry_out, name.replace("-", "_")))
+        if name == "leave":
+            parser.add_argument("--yes", action="store_true", help="do not ask")
+        if name == "up":
+            _add_log_flags(parser)
+    accept = verbs.add_parser("accept", help="talk to a member that is new, or whose key has changed")
+    accept.add_argument("name", metavar="NAME")
+    accept.add_argument("--network", metavar="NETWORK", help="may be left out where there is only one")
+    accept.set_defaults(run=partial(_carry_out, "accept"))
+
+
+def _add_log_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--log", choices=("text", "json"), default="text", help="one line an event")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is usually not worth a line")
+
+
+def _is_managed(args: argparse.Namespace) -> bool:
+    pinned = [args.conf, args.zone, args.dns, args.interface, os.environ.get("WGDISCO_CONF")]
+    managed = [args.link, args.network, args.name, args.accept_peers]
+    if any(pinned) and any(managed):
+        raise ConfigError("--conf, --zone, --dns and --interface are for a .conf; a join link needs none of them")
+    return not any(pinned)
+
+
+def _carry_out(name: str, args: argparse.Namespace) -> int:
+    from wgdisco import member_verbs  # noqa: PLC0415  costs nothing to those who do not use it
+
+    verb: Verb = getattr(member_verbs, name)
+    return verb(args)

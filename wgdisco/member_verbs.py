@@ -1,0 +1,245 @@
+"""What the member's verbs do: memberships on disk, daemons that run, and `peer.io` that does the work."""
+
+import argparse
+import asyncio
+import getpass
+import os
+import socket
+import sys
+import time
+from dataclasses import replace
+
+from wgdisco import config, logs
+from wgdisco.api import Snapshot, StatusReport
+from wgdisco.errors import ConfigError, LocalError, NotRunningError
+from wgdisco.invitation import JoinLink, link_id, member_preshared_key
+from wgdisco.keys import PrivateKey
+from wgdisco.names import check_member_name, check_network_name, label_of
+from wgdisco.peer.io import service
+from wgdisco.peer.io.enrol import enrol, no_answer
+from wgdisco.peer.io.member import run
+from wgdisco.peer.io.state import MemberState, StateStore
+from wgdisco.peer.roster import Accept, Memory
+from wgdisco.process import program_version, run_daemon
+from wgdisco.status import render_table
+from wgdisco.tunnel.io import control
+
+SETTLE_TIMEOUT = 20.0
+STOP_TIMEOUT = 10.0
+DEGRADED = 4
+
+
+# join
+
+
+def join(args: argparse.Namespace) -> int:
+    """Become a member unless this host is one, and connect."""
+    logs.configure(args.log, args.verbose)
+    store = StateStore()
+    state = _membership(args, store)
+    wanted = replace(
+        state,
+        accept=state.accept if args.accept_peers is None else Accept(args.accept_peers),
+        block_incoming=state.block_incoming if args.block_incoming is None else args.block_incoming,
+    )
+    if wanted != state:
+        if _is_running(state.name):
+            raise LocalError(
+                f"{state.name} is up: `wgdisco down {state.name}` first, then join again with these options"
+            )
+        store.save(wanted)
+    return _connect(wanted, store, args.foreground)
+
+
+def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
+    """The membership that is meant: one there is, or a new one by a join link."""
+    text = config.read_link(args.link, os.environ)
+    if text is None and args.network is not None:
+        state = store.load(args.network)
+        if state is not None:
+            return state
+    if text is None:
+        text = _ask_for_link(store)
+    try:
+        link = JoinLink.from_text(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    state = store.by_link(link_id(link.secret))
+    return _enrol(link, args.name, args.network, store) if state is None else state
+
+
+def _ask_for_link(store: StateStore) -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass("Join link: ")
+    names = store.names()
+    known = f", or --network {names[0]}" if names else ""
+    raise ConfigError(f"which network? give the join link (`-` reads it from standard input){known}")
+
+
+def _enrol(link: JoinLink, name: str | None, network: str | None, store: StateStore) -> MemberState:
+    """Become a member. A key is kept before it is sent, so that the same link can be tried again."""
+    if name is not None:
+        check_member_name(name)
+    if network is not None:
+        check_network_name(network)
+        _check_unused(network, store)
+    identifier = link_id(link.secret)
+    private_key = store.enrolment_key(identifier, PrivateKey(os.urandom(32)))
+    wish = name or label_of(socket.gethostname()) or None
+    told = asyncio.run(enrol(link, private_key.public_key(), wish))
+    if told.member.public_key != private_key.public_key().to_text():
+        raise LocalError("the registry enrolled another key than ours: ask for another invitation")
+    if told.network.registry_key != link.registry_key.to_text():
+        raise LocalError("the registry that answers is not the one of the link: ask for another invitation")
+    network = network or told.network.name
+    _check_unused(network, store)
+    snapshot = Snapshot(told.network, told.member, [])
+    state = MemberState(
+        name=network,
+        private_key=private_key,
+        preshared_key=member_preshared_key(link.secret),
+        registries=link.registries,
+        registry_key=link.registry_key,
+        link=identifier,
+        memory=Memory(snapshot, time.time(), told.network.epoch, is_fresh=True),
+    )
+    store.save(state)
+    store.enrolment_done(identifier)
+    print(f"wgdisco: {told.member.name} is a member of {network}", file=sys.stderr)
+    return state
+
+
+def _check_unused(network: str, store: StateStore) -> None:
+    if network in store.names():
+        raise LocalError(
+            f"this host is a member of a network {network!r} already: `wgdisco leave {network}` first,"
+            " or call the new one otherwise with --network NAME"
+        )
+
+
+def _connect(state: MemberState, store: StateStore, foreground: bool) -> int:
+    """Bring the network up, and wait for it; stay where nothing else keeps it up."""
+    if _is_running(state.name):
+        return _wait_until_settled(state)
+    if service.has_systemd() and not foreground:
+        service.start(state.name)
+        return _wait_until_settled(state)
+    return run_daemon(lambda: run(state, store, program_version(), _print_report))
+
+
+def _is_running(network: str) -> bool:
+    if network not in control.running_interfaces():
+        return False
+    try:
+        asyncio.run(control.fetch_status(network))
+    except NotRunningError:
+        return False
+    return True
+
+
+def _print_report(report: StatusReport) -> None:
+    print(render_table(report), flush=True)
+
+
+def _wait_until_settled(state: MemberState) -> int:
+    """Wait for the registry and the members that are online; print what came of it."""
+    deadline = time.monotonic() + SETTLE_TIMEOUT
+    report: StatusReport | None = None
+    while time.monotonic() < deadline:
+        try:
+            report = asyncio.run(control.fetch_status(state.name))
+        except NotRunningError:
+            report = None
+        if report is not None and report.settled:
+            _print_report(report)
+            return 0
+        time.sleep(0.2)
+    if report is None:
+        raise NotRunningError(
+            f"the daemon of {state.name} did not start: `journalctl -u {service.unit_name(state.name)}`"
+        )
+    _print_report(report)
+    if any(peer.name == "registry" and peer.path == "punching" for peer in report.peers):
+        print(f"wgdisco: {no_answer(state.registries)}", file=sys.stderr)
+    return DEGRADED
+
+
+# The others
+
+
+def _known(network: str | None, store: StateStore) -> str:
+    """The network that is meant; ConfigError when there are several, LocalError when there is none."""
+    names = store.names()
+    if network is not None:
+        if network not in names:
+            raise LocalError(f"this host is no member of {network!r}: `wgdisco join` makes it one")
+        return network
+    if not names:
+        raise LocalError("this host is a member of no network: `wgdisco join` makes it one")
+    if len(names) > 1:
+        raise ConfigError(f"which network? this host is a member of {', '.join(names)}")
+    return names[0]
+
+
+def up(args: argparse.Namespace) -> int:
+    """Connect to a network this host is a member of."""
+    logs.configure(args.log, args.verbose)
+    store = StateStore()
+    state = store.load(_known(args.network, store))
+    assert state is not None, "its file was listed"
+    return _connect(state, store, foreground=False)
+
+
+def down(args: argparse.Namespace) -> int:
+    """Disconnect, and stay a member."""
+    _stop(_known(args.network, StateStore()))
+    return 0
+
+
+def _stop(network: str) -> None:
+    """End what keeps the network up, if anything does; returns when it is down."""
+    if service.has_systemd():
+        service.stop(network)
+    try:
+        asyncio.run(control.send_command(network, "stop", {}))
+    except NotRunningError:
+        return
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while _is_running(network):
+        if time.monotonic() > deadline:
+            raise LocalError(f"the daemon of {network} does not stop: end it by hand")
+        time.sleep(0.05)
+
+
+def leave(args: argparse.Namespace) -> int:
+    """Give the membership up."""
+    store = StateStore()
+    network = _known(args.network, store)
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"leaving {network} cannot be undone: give --yes")
+        answer = input(f"Leave {network}? Coming back takes a new join link. [y/N] ")
+        if answer.strip().lower() not in {"y", "yes"}:
+            return 1
+    _stop(network)
+    if service.has_systemd():
+        service.remove(network)
+    store.forget(network)
+    print(f"left {network}; whoever runs its registry may now revoke this member")
+    return 0
+
+
+def rotate_key(args: argparse.Namespace) -> int:
+    """Change the member's key over the tunnel that stands."""
+    network = _known(args.network, StateStore())
+    answer = asyncio.run(control.send_command(network, "rotate-key", {}))
+    print(f"the key of this member of {network} is now {answer.get('key')}")
+    return 0
+
+
+def accept(args: argparse.Namespace) -> int:
+    """Talk to a member that is new, or whose key has changed."""
+    network = _known(args.network, StateStore())
+    answer = asyncio.run(control.send_command(network, "accept", {"name": args.name}))
+    print(f"{args.name} is accepted with the key {answer.get('key')}")
+    return 0

@@ -1,0 +1,124 @@
+"""Drives an agent: device events, the device's counters and the clock go in; what it wants done goes to the device."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from wgdisco.api import PathWord
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
+from wgdisco.keys import PublicKey
+from wgdisco.peer.agent import Agent, Found, News, PathChanged, Refused
+from wgdisco.peer.io.interfaces import local_addresses
+from wgdisco.peer.path import Action, Initiate, SetPeer
+from wgdisco.tunnel.events import DeviceGone, PathSeen, PeerHandshake
+from wgdisco.tunnel.io.backend import Backend
+from wgdisco.tunnel.io.engine import boot_time
+
+LOG = logging.getLogger(__name__)
+
+STATUS_INTERVAL = 1.0
+# How often to look which addresses are ours, in status intervals
+ADDRESSES_EVERY = 30
+
+
+class AgentDriver:
+    """Call `settle` after telling the agent anything.
+
+    `settled` is called after each settling, `handshake` for each handshake that completes. `quiet` logs nothing.
+    """
+
+    def __init__(
+        self,
+        device: Backend,
+        agent: Agent,
+        settled: Callable[[], None] = lambda: None,
+        handshake: Callable[[PublicKey], None] = lambda _key: None,
+        *,
+        quiet: bool = False,
+    ) -> None:
+        self.device = device
+        self.agent = agent
+        self._settled = settled
+        self._handshake = handshake
+        self._quiet = quiet
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def follow_device(self) -> None:
+        """Let the agent know what the device sees; LocalError when the interface is taken away."""
+        async for event in self.device.events():
+            if isinstance(event, DeviceGone):
+                raise LocalError(f"{self.device.interface} is gone: {event.reason}")
+            self.agent.device_event(event)
+            if isinstance(event, PeerHandshake):
+                self._handshake(event.key)
+            self.settle()
+            if isinstance(event, PathSeen) and not self._quiet:
+                fields = {"at": event.at, "peer": str(event.key), "endpoint": str(event.endpoint)}
+                LOG.info("data", extra={"fields": fields})
+
+    async def watch_status(self) -> None:
+        """Let the agent look at the device's counters, and now and then at our addresses."""
+        turn = 0
+        while True:
+            await asyncio.sleep(STATUS_INTERVAL)
+            turn += 1
+            if turn % ADDRESSES_EVERY == 0:
+                await self.look_at_addresses()
+            self.agent.device_status(self.device.status(), boot_time())
+            self.settle()
+
+    async def look_at_addresses(self) -> None:
+        """Let the agent know which addresses are ours: before it hears where others are, and now and then."""
+        port = self.device.status().listen_port
+        addresses = await local_addresses()
+        self.agent.ourselves.addresses = frozenset(Endpoint(address, port) for address in addresses)
+
+    def settle(self) -> None:
+        """Carry out and tell what the agent has, and arm the next deadline."""
+        for action in self.agent.actions():
+            self._act(action)
+        for news in self.agent.news():
+            if not self._quiet:
+                _tell(news)
+        self._settled()
+        self.stop()
+        deadline = self.agent.get_timer()
+        if deadline is not None:
+            delay = max(0.0, deadline - boot_time())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._timer_fired)
+
+    def stop(self) -> None:
+        """Let the next deadline pass; `settle` arms one again."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _timer_fired(self) -> None:
+        self.agent.handle_timer(boot_time())
+        self.settle()
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case SetPeer(key, endpoint, keepalive):
+                self.device.set_peer(key, endpoint, keepalive)
+            case Initiate(key, endpoints):
+                self.device.initiate(key, endpoints)
+
+
+def _tell(news: News) -> None:
+    match news:
+        case Found(key, endpoint, at):
+            LOG.info("found", extra={"fields": {"at": at, "peer": str(key), "endpoint": str(endpoint)}})
+        case Refused(key, endpoint, why, at):
+            refused = {"at": at, "peer": str(key), "endpoint": str(endpoint), "reason": why}
+            LOG.warning("endpoint refused", extra={"fields": refused})
+        case PathChanged(key, path, reason, endpoints, at):
+            told: dict[str, object] = {"at": at, "peer": str(key)}
+            if path is PathWord.PUNCHING:
+                told["endpoints"] = [str(endpoint) for endpoint in endpoints]
+            elif endpoints:
+                told["endpoint"] = str(endpoints[0])
+            if reason is not None:
+                told["reason"] = reason.value
+            LOG.info(path.value, extra={"fields": told})

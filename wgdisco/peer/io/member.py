@@ -1,0 +1,372 @@
+"""A managed member: the registry tells it who its peers are, and it remembers them.
+
+The stream of events is followed while it is up; while it is down, the zone is polled for endpoints. Neither is needed
+to keep, or to begin again with, the peers that are known.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from wgdisco.api import EndpointChange, MemberRecord, Removed, Snapshot, StatusReport
+from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
+from wgdisco.dnssd.io.client import ZoneFollower
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
+from wgdisco.keys import PrivateKey, PublicKey
+from wgdisco.peer.agent import Agent, Ourselves
+from wgdisco.peer.io.driver import AgentDriver
+from wgdisco.peer.io.firewall import incoming_blocked
+from wgdisco.peer.io.member_interface import member_interface
+from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamEvent, StreamUp
+from wgdisco.peer.io.resolve import resolve
+from wgdisco.peer.io.state import MemberState, StateStore
+from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, epoch_note, is_settled, notes, offline
+from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.tunnel.io.control import Command, ControlServer
+from wgdisco.tunnel.io.engine import Engine, boot_time
+
+LOG = logging.getLogger(__name__)
+
+DNS_PORT = 53
+# How long remembered members wait at the start for the registry to say that they still are
+GRACE = 2.0
+# How long until `connected` is told how it stands, reached or not
+SETTLE_TIMEOUT = 15.0
+RESOLVE_INTERVAL = 5.0
+SAVE_INTERVAL = 5.0
+CONFIRM_INTERVAL = 600.0
+ZONE_AFTER = 3.0
+# How long others get to hear of our next key before we use it
+ANNOUNCE_TIME = 2.0
+
+
+async def run(
+    state: MemberState, store: StateStore, version: str, connected: Callable[[StatusReport], None] = lambda _r: None
+) -> None:
+    """Run until cancelled, told to stop, or until the interface is taken away (LocalError).
+
+    `connected` is called once, when the registry and the members that are online answer, or SETTLE_TIMEOUT is over.
+    """
+    roster = Roster(state.private_key.public_key(), state.accept, state.memory)
+    async with member_interface(state, roster) as device, incoming_blocked(device.interface, state.block_incoming):
+        LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
+        member = _Managed(device, state, store, roster, version, connected)
+        control = ControlServer(device.interface, member.report, member.commands())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [
+                    tasks.create_task(task)
+                    for task in (
+                        member.driver.follow_device(),
+                        member.driver.watch_status(),
+                        member.follow_registry(),
+                        member.follow_zone(),
+                        member.find_registry(),
+                        member.keep(),
+                    )
+                ]
+                await control.start()
+                await member.stopping.wait()
+                for task in running:
+                    task.cancel()
+        finally:
+            member.close()
+            await control.close()
+            await member.save()
+
+
+class _Managed:
+    """What the tasks share."""
+
+    def __init__(
+        self,
+        device: Engine,
+        state: MemberState,
+        store: StateStore,
+        roster: Roster,
+        version: str,
+        connected: Callable[[StatusReport], None],
+    ) -> None:
+        self.stopping = asyncio.Event()
+        self._device = device
+        self._state = state
+        self._store = store
+        self._roster = roster
+        self._version = version
+        self._connected: Callable[[StatusReport], None] | None = connected
+        self._registry_key = roster.network.registry_key
+        self._stream_up = asyncio.Event()
+        self._saved_at = 0.0
+        self._older_epoch: OlderEpoch | None = None
+        self._has_snapshot = False
+        self._known = False  # whether members need not wait any longer
+        ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
+        self.driver = AgentDriver(device, Agent((), ourselves, boot_time()), self._look, self._handshake)
+        address = roster.network.registry_addresses[0]
+        self._client = RegistryClient(address, device.interface)
+        self._zone_server = Endpoint(address, DNS_PORT)
+        self._refresh()
+        loop = asyncio.get_running_loop()
+        self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
+
+    def close(self) -> None:
+        """No more timers."""
+        for deadline in self._deadlines:
+            deadline.cancel()
+        self.driver.stop()
+
+    # Tasks
+
+    async def follow_registry(self) -> None:
+        """Let the roster know what the registry says."""
+        await self.driver.look_at_addresses()
+        async for event in self._client.follow(self._roster.memory().epoch):
+            self._stream_event(event)
+            self.driver.settle()
+
+    async def follow_zone(self) -> None:
+        """While the stream is down, poll the zone."""
+        while True:
+            await asyncio.sleep(ZONE_AFTER)
+            if self._stream_up.is_set():
+                continue
+            wanted = [member.key for member in self._roster.members.values() if not member.is_device]
+            follower = ZoneFollower(
+                self._zone_server, self._roster.network.zone.origin.to_text(), wanted, also=[self._roster.own_key]
+            )
+            polling = asyncio.gather(follower.run(), self._poll(follower))
+            try:
+                await self._stream_up.wait()
+            finally:
+                polling.cancel()
+                await asyncio.gather(polling, return_exceptions=True)
+
+    async def find_registry(self) -> None:
+        """While the registry does not answer, look up where it is, and try every address."""
+        while True:
+            if not self.driver.agent.is_live(self._registry_key):
+                endpoints = await resolve(self._state.registries)
+                if endpoints:
+                    self.driver.agent.set_alternatives(self._registry_key, endpoints, boot_time())
+                    self.driver.settle()
+            await asyncio.sleep(RESOLVE_INTERVAL)
+
+    async def keep(self) -> None:
+        """Keep on disk what is worth it, and look whether members are still to be trusted."""
+        trusted = True
+        while True:
+            await asyncio.sleep(SAVE_INTERVAL)
+            if self._roster.check_trust(time.time()) != trusted:
+                trusted = not trusted
+                self._refresh()
+            if self._remembered() != self._state or time.time() - self._saved_at > CONFIRM_INTERVAL:
+                await self.save()
+
+    async def save(self) -> None:
+        """Keep what is known now; a disk that refuses is told of, and the tunnel goes on."""
+        self._state = replace(self._remembered(), memory=self._roster.memory())
+        self._saved_at = time.time()
+        try:
+            await asyncio.to_thread(self._store.save, self._state)
+        except LocalError as error:
+            LOG.warning("%s", error)
+
+    # Commands of the control socket
+
+    def commands(self) -> dict[str, Command]:
+        """By name."""
+        return {"rotate-key": self._rotate_key, "accept": self._accept, "stop": self._stop}
+
+    async def _stop(self, _told: dict[str, Any]) -> dict[str, Any]:
+        asyncio.get_running_loop().call_later(0.05, self.stopping.set)  # once the answer is out
+        return {}
+
+    async def _accept(self, told: dict[str, Any]) -> dict[str, Any]:
+        name = told.get("name")
+        if not isinstance(name, str):
+            raise LocalError("accept whom? give a NAME")
+        key = self._roster.accept(name)
+        self._refresh()
+        await self.save()
+        return {"key": key.to_text()}
+
+    async def _rotate_key(self, _told: dict[str, Any]) -> dict[str, Any]:
+        """Announce the next key over the old tunnel, then use it: sessions under the old one still receive."""
+        if not self._stream_up.is_set():
+            raise LocalError("the registry is unreachable: a key can be changed only when it is told")
+        next_key = self._state.next_private_key or PrivateKey(os.urandom(32))
+        self._state = replace(self._state, next_private_key=next_key)
+        await asyncio.to_thread(self._store.save, self._remembered())
+        await self._client.announce_key(next_key.public_key())
+        await asyncio.sleep(ANNOUNCE_TIME)
+        self._state = replace(self._state, private_key=next_key, next_private_key=None)
+        await asyncio.to_thread(self._store.save, self._remembered())
+        self._roster.own_key = self.driver.agent.ourselves.key = next_key.public_key()
+        self._refresh()
+        for key in (self._registry_key, *self._roster.members):
+            self.driver.agent.restart(key, boot_time())
+        self.driver.settle()
+        LOG.info("key changed", extra={"fields": {"key": str(next_key.public_key())}})
+        return {"key": next_key.public_key().to_text()}
+
+    # What is told
+
+    def report(self) -> StatusReport:
+        """For the control socket."""
+        status = self._device.status()
+        names = {member.key: member.name for member in self._roster.members.values()}
+        names[self._registry_key] = REGISTRY_NAME
+        live = self._roster.live_endpoints()
+        peers = []
+        for peer in status.peers:
+            told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
+            if self._stream_up.is_set() and peer.key in live and live[peer.key] is None:
+                told = offline(told)
+            peers.append(told)
+        return StatusReport(
+            role="member",
+            interface=self._device.interface,
+            public_key=None if status.public_key is None else status.public_key.to_text(),
+            listen_port=status.listen_port,
+            zone=self._roster.network.zone.origin.to_text(),
+            engine="userspace (reference)",
+            version=self._version,
+            peers=peers,
+            drops={reason.value: count for reason, count in status.drops.items()},
+            notes=notes(self._roster, time.time(), self._older_epoch),
+            settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
+        )
+
+    # Inside
+
+    def _stream_event(self, event: StreamEvent) -> None:
+        agent, roster, now = self.driver.agent, self._roster, time.time()
+        match event:
+            case StreamUp():
+                self._stream_up.set()
+                agent.registry_reachable(True, boot_time())
+                LOG.info("registry reachable")
+            case StreamDown(why):
+                self._stream_down(why)
+            case Heartbeat():
+                roster.confirm(now)
+            case Snapshot():
+                self._older_epoch = None
+                try:
+                    roster.snapshot(event, now)
+                except ValueError as error:
+                    LOG.warning("snapshot refused: %s", error)
+                    return
+                self._state = replace(self._state, registries=tuple(event.network.registries))
+                self._known = self._has_snapshot = True
+                self._refresh()
+            case MemberRecord():
+                roster.member(event)
+                self._refresh()
+            case Removed():
+                roster.removed(event)
+                self._refresh()
+            case EndpointChange():
+                roster.endpoint(event)
+                self._tell_endpoints()
+
+    def _stream_down(self, why: str) -> None:
+        agent = self.driver.agent
+        if self._stream_up.is_set():
+            self._stream_up.clear()
+            agent.registry_reachable(False, boot_time())
+            LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
+            agent.restart(self._registry_key, boot_time())
+
+    async def _poll(self, follower: ZoneFollower) -> None:
+        agent = self.driver.agent
+        async for event in follower.events():
+            now = boot_time()
+            match event:
+                case InstanceFound(instance, _):
+                    agent.instance_found(instance.key, instance.endpoint, now)
+                case InstanceGone(key, _):
+                    agent.instance_gone(key, now)
+                case RegistryReachable():
+                    agent.registry_reachable(True, now)
+                case RegistryUnreachable():
+                    agent.registry_reachable(False, now)
+                case _:
+                    pass
+            self.driver.settle()
+
+    def _handshake(self, key: PublicKey) -> None:
+        if self._roster.rotated(key):
+            self._refresh()
+
+    def _release(self) -> None:
+        if not self._known:
+            self._known = True
+            self._refresh()
+            self.driver.settle()
+
+    def _refresh(self) -> None:
+        """Have device and agent hold the peers of the roster as it is now."""
+        peers = self._roster.peers(time.time(), self._state.endpoints)
+        if not self._known:
+            peers = peers[:1]  # the registry
+        state, port = self._state, self._device.status().listen_port
+        self._device.apply(self._roster.device_config(state.private_key, state.preshared_key, port, peers))
+        self.driver.agent.set_peers(peers, boot_time())
+        for news in self._roster.news():
+            self._tell(news)
+        if self._known:
+            self._tell_endpoints()
+        self.driver.settle()
+
+    def _tell_endpoints(self) -> None:
+        """The agent is told of changes only: it reports each."""
+        agent, now = self.driver.agent, boot_time()
+        agent.ourselves.reflexive = self._roster.own_endpoint
+        for key, endpoint in self._roster.live_endpoints().items():
+            if endpoint is None:
+                agent.instance_gone(key, now)
+            elif agent.published(key) != endpoint:
+                agent.instance_found(key, endpoint, now)
+
+    def _tell(self, news: RosterNews) -> None:
+        match news:
+            case Accepted(name, key):
+                LOG.info("member", extra={"fields": {"name": name, "peer": str(key)}})
+            case Gone(name, key):
+                LOG.info("member gone", extra={"fields": {"name": name, "peer": str(key)}})
+            case MemberRefused(name, key, why):
+                LOG.warning("member refused", extra={"fields": {"name": name, "peer": str(key), "reason": why}})
+            case OlderEpoch():
+                self._older_epoch = news
+                LOG.warning(epoch_note(news))
+            case TrustExpired():
+                LOG.warning(TRUST_NOTE)
+
+    def _look(self) -> None:
+        """Tell once that all who can be reached are."""
+        if self._connected is not None and self._has_snapshot and (report := self.report()).settled:
+            connected, self._connected = self._connected, None
+            connected(report)
+
+    def _give_up(self) -> None:
+        """Tell how it stands when not all could be reached in time."""
+        if self._connected is not None:
+            connected, self._connected = self._connected, None
+            connected(self.report())
+
+    def _remembered(self) -> MemberState:
+        """The state as it would be kept now, but for when it was confirmed."""
+        status = self._device.status()
+        memory = replace(self._roster.memory(), confirmed_at=self._state.memory.confirmed_at)
+        endpoints = dict(self._state.endpoints)
+        for peer in status.peers:
+            if peer.endpoint is not None and self.driver.agent.is_live(peer.key):
+                endpoints[peer.key] = peer.endpoint
+        kept = {key: at for key, at in endpoints.items() if key == self._registry_key or key in self._roster.members}
+        return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port)

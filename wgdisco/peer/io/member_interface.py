@@ -1,0 +1,55 @@
+"""A managed member's interface: our addresses in the network, and nothing that is the host's own already."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from ipaddress import ip_interface
+from pathlib import Path
+
+from wgdisco.endpoint import in_any
+from wgdisco.errors import LocalError
+from wgdisco.peer.io.interfaces import local_addresses
+from wgdisco.peer.io.state import MemberState
+from wgdisco.peer.roster import Roster
+from wgdisco.tunnel.conf import IPInterface, TunnelConf
+from wgdisco.tunnel.config import DeviceConfig
+from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.interface import tunnel_interface
+from wgdisco.tunnel.io.port_owner import port_owner
+
+MTU = 1280  # until it is measured
+
+
+@asynccontextmanager
+async def member_interface(state: MemberState, roster: Roster) -> AsyncIterator[Engine]:
+    """The interface without peers, up and down with this; LocalError when the network overlaps what is here.
+
+    The port is the last one, so that others find us where we were, unless somebody has it now.
+    """
+    for address in await local_addresses():
+        if in_any(address, roster.network.prefixes):
+            raise LocalError(
+                f"this host has {address} already, which is inside the network {state.name}: "
+                "is it joined twice? Stop the other, or have the network given other prefixes"
+            )
+    port = 0 if state.listen_port and port_owner(state.listen_port) else state.listen_port
+    conf = TunnelConf(DeviceConfig(state.private_key, port), _addresses(roster), MTU)
+    async with tunnel_interface(state.name, conf) as device:
+        yield device
+
+
+def _addresses(roster: Roster) -> tuple[IPInterface, ...]:
+    """Our own, each with the network's prefix it is in: that routes the whole of it into the tunnel."""
+    prefixes = [prefix for prefix in roster.network.prefixes if prefix.version == 4 or _has_ipv6()]
+    return tuple(
+        ip_interface(f"{address}/{prefix.prefixlen}")
+        for address in roster.own_addresses()
+        for prefix in prefixes
+        if prefix.version == address.version and address in prefix
+    )
+
+
+def _has_ipv6() -> bool:
+    try:
+        return Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        return False

@@ -1,0 +1,213 @@
+"""The registry's API as a member uses it: HTTP inside the tunnel, and its stream of events.
+
+The socket is bound to the tunnel's interface: no other network is ever asked. What comes back is bounded in size and
+checked field by field (`peer.records`); anything else is an error or ends the stream, which is then begun anew.
+"""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import asdict, dataclass
+from ipaddress import IPv6Address
+from typing import Any
+
+import aiohttp
+
+from wgdisco.api import SCHEMA, EndpointChange, EnrolRequest, MemberRecord, Removed, SelfRecord, Snapshot
+from wgdisco.endpoint import IPAddress
+from wgdisco.errors import RemoteError
+from wgdisco.keys import PublicKey
+from wgdisco.peer import records
+from wgdisco.peer.stream import EventParser, ServerEvent
+
+HTTP_PORT = 80
+REQUEST_TIMEOUT = 10.0
+CONNECT_TIMEOUT = 5.0
+# A comment comes every 15 s: two may be lost.
+SILENCE = 40.0
+BACKOFF_FIRST = 0.5
+BACKOFF_MOST = 10.0
+MAX_REPLY_SIZE = 64 << 10
+MAX_REASON_SIZE = 300
+_CHUNK = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class StreamUp:
+    """The registry answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamDown:
+    """The stream has ended or could not be had; `why` is one phrase. It is tried again."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The stream is alive."""
+
+
+StreamEvent = StreamUp | StreamDown | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange
+
+_PARSERS: Mapping[str, Callable[[Any], StreamEvent]] = {
+    "snapshot": records.parse_snapshot,
+    "member": records.parse_member,
+    "removed": records.parse_removed,
+    "endpoint": records.parse_endpoint,
+}
+
+
+class RegistryClient:
+    """One registry at `address` inside the tunnel on `interface` (None: not bound, for an address of this host)."""
+
+    def __init__(
+        self, address: IPAddress, interface: str | None, port: int = HTTP_PORT, silence: float = SILENCE
+    ) -> None:
+        host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
+        self._base = f"http://{host}" if port == HTTP_PORT else f"http://{host}:{port}"
+        self._interface = interface
+        self._silence = silence
+
+    async def enrol(self, request: EnrolRequest) -> SelfRecord:
+        """`POST /v1/enrol`. RemoteError with the registry's reason, or for what cannot be understood."""
+        reply = await self._post("/v1/enrol", {"schema": SCHEMA, **asdict(request)})
+        try:
+            return records.parse_self(reply)
+        except ValueError as error:
+            raise RemoteError(f"the registry's answer cannot be used: {error}") from error
+
+    async def announce_key(self, next_key: PublicKey) -> None:
+        """`POST /v1/self/rotate`: `next_key` will follow ours. RemoteError with the registry's reason."""
+        await self._post("/v1/self/rotate", {"schema": SCHEMA, "next_key": next_key.to_text()})
+
+    async def follow(self, epoch: int = 0) -> AsyncIterator[StreamEvent]:
+        """`GET /v1/events` without end: a registry that is gone is tried again. `epoch` is told to the registry."""
+        backoff = BACKOFF_FIRST
+        last_id = ""
+        while True:
+            parser = EventParser()
+            parser.last_id = last_id
+            is_up = False
+            try:
+                async with contextlib.aclosing(self._stream(parser, epoch)) as stream:
+                    async for event in stream:
+                        if not is_up:
+                            is_up = True
+                            backoff = BACKOFF_FIRST
+                            yield StreamUp()
+                        yield event
+                why, last_id = "the registry ended the stream", parser.last_id
+            except ValueError as error:
+                # What was missed is unknown: begin with a snapshot.
+                why, last_id = f"the registry sent what cannot be used: {error}", ""
+            except RemoteError as error:
+                why, last_id = error.reason, ""
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                why, last_id = _phrase(error), parser.last_id
+            yield StreamDown(why)
+            await asyncio.sleep(backoff)
+            backoff = min(backoff * 2, BACKOFF_MOST)
+
+    async def _stream(self, parser: EventParser, epoch: int) -> AsyncGenerator[StreamEvent, None]:
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Wgdisco-Epoch": str(epoch)}
+        if parser.last_id:
+            headers["Last-Event-ID"] = parser.last_id
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._silence)
+        async with (
+            self._session(timeout) as session,
+            session.get(f"{self._base}/v1/events", headers=headers, allow_redirects=False) as response,
+        ):
+            if response.status != 200:
+                raise RemoteError(await _reason(response))
+            if response.content_type != "text/event-stream":
+                raise ValueError("not a stream of events")
+            yield Heartbeat()
+            async for chunk in response.content.iter_chunked(_CHUNK):
+                events = parser.feed(chunk)
+                if not events:
+                    yield Heartbeat()
+                for event in events:
+                    parsed = _parse_event(event)
+                    if parsed is not None:
+                        yield parsed
+
+    async def _post(self, path: str, body: Any) -> Any:
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
+        headers = {"Accept-Encoding": "identity"}
+        try:
+            async with (
+                self._session(timeout) as session,
+                session.post(f"{self._base}{path}", json=body, headers=headers, allow_redirects=False) as response,
+            ):
+                if response.status not in (200, 201, 202, 204):
+                    raise RemoteError(await _reason(response))
+                reply = await _bounded(response, MAX_REPLY_SIZE)
+                return json.loads(reply) if reply else None
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RemoteError(f"the registry does not answer inside the tunnel ({_phrase(error)})") from error
+        except (ValueError, RecursionError) as error:
+            raise RemoteError("the registry's answer cannot be used: it is too large or not JSON") from error
+
+    def _session(self, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(force_close=True, socket_factory=self._socket)
+        return aiohttp.ClientSession(
+            connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        )
+
+    def _socket(self, address: Any) -> socket.socket:
+        family, kind, protocol = address[:3]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            if self._interface is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._interface.encode() + b"\0")
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+
+def _parse_event(event: ServerEvent) -> StreamEvent | None:
+    """None for an event this version does not know."""
+    parser = _PARSERS.get(event.name)
+    if parser is None:
+        return None
+    try:
+        return parser(json.loads(event.data))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body; ValueError when there is more of it."""
+    body = b""
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        body += chunk
+        if len(body) > most:
+            raise ValueError("too large")
+    return body
+
+
+async def _reason(response: aiohttp.ClientResponse) -> str:
+    """What the registry says is wrong, as one line that is safe to print."""
+    try:
+        told = json.loads(await _bounded(response, MAX_REPLY_SIZE))
+        text = told.get("error") if isinstance(told, dict) else None
+    except (ValueError, RecursionError):
+        text = None
+    if isinstance(text, str) and text.isprintable() and 0 < len(text) <= MAX_REASON_SIZE:
+        return text
+    return f"the registry answers {response.status}"
+
+
+def _phrase(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return "the connection broke"

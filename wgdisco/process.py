@@ -1,0 +1,68 @@
+"""What every verb that stays needs: to run until it is asked to end."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable, Coroutine
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from wgdisco.errors import WgdiscoError
+
+
+def program_version() -> str:
+    """The installed version, or "source" when run from a checkout that is not installed."""
+    try:
+        return version("wgdisco")
+    except PackageNotFoundError:
+        return "source"
+
+
+def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down.
+
+    A second signal does not interrupt the taking down. What fails in a task of the daemon is raised as if there were
+    no task group around it.
+    """
+
+    async def supervise() -> None:
+        task = asyncio.ensure_future(daemon())
+
+        def stop() -> None:
+            if not task.cancelling():
+                task.cancel()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    try:
+        asyncio.run(supervise())
+    except BaseExceptionGroup as group:
+        expected = _first_expected(group)
+        if expected is None:
+            raise
+        raise expected from None
+    finally:
+        ignore_signals()
+    return 0
+
+
+def ignore_signals() -> None:
+    """All is down, and who asks once more would only make the interpreter complain on its way out."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _first_expected(group: BaseExceptionGroup[BaseException]) -> WgdiscoError | None:
+    """The error of ours in a group that holds nothing else; None when there is a bug among them."""
+    ours, others = group.split(WgdiscoError)
+    if ours is None or others is not None:
+        return None
+    error: BaseException = ours
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, WgdiscoError)
+    return error
