@@ -16,7 +16,7 @@ from wgdisco.api import Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.events import PeerStatus
-from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
+from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_TIMEOUT
 
 # When initiations go out after punching begins, in seconds; then one each PUNCH_INTERVAL. The engine sends the same
 # bytes each time while they are young, so that an answer to any of them is good.
@@ -147,9 +147,6 @@ class Path:
         if due is None or now < due or not isinstance(self.state, Punching):
             return
         since, step = self.state.since, self.state.step
-        if not self.eager and now - since >= REKEY_ATTEMPT_TIME:
-            self.state = Idle()  # as long as WireGuard itself would try for a packet; the next one begins anew
-            return
         self.state = Punching(since, max(step + 1, _steps_within(now - since)))
         self._initiate()
 
