@@ -126,8 +126,10 @@ class TestFollowingTheDevice:
             (BOB, PathWord.PUNCHING, Reason.PEER_OFFLINE, ()),
             (CAROL, PathWord.IDLE, Reason.NOT_YET_TRIED, ()),
         ]
-        assert agent.get_timer() == START
-        agent.handle_timer(START)
+        # The first initiation to a configured endpoint is the device's own.
+        due = START + PUNCH_OFFSETS[1]
+        assert agent.get_timer() == due
+        agent.handle_timer(due)
         assert agent.actions() == [Initiate(REGISTRY, (AT_REGISTRY,))]
 
     @pytest.mark.parametrize("event", [PeerHandshake, PathSeen])

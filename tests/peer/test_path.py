@@ -56,10 +56,12 @@ def initiations(path: Path, until: float) -> list[float]:
 
 
 class TestPunching:
-    def test_an_eager_path_tries_what_the_conf_says_at_once(self):
+    def test_what_the_conf_says_the_device_tries_by_itself_and_the_path_goes_on_from_there(self):
         path = eager(CONF)
-        assert path.get_timer() == START
         path.handle_timer(START)
+        assert path.actions() == []
+        assert path.get_timer() == START + PUNCH_OFFSETS[1]
+        path.handle_timer(START + PUNCH_OFFSETS[1])
         assert path.actions() == [Initiate(BOB, (CONF,))]
         assert path.actions() == []
 
@@ -174,14 +176,26 @@ class TestIdle:
 
 
 class TestLive:
-    def test_it_is_left_alone_whatever_the_zone_says(self):
+    @pytest.mark.parametrize("said", [[MOVED], [ZONE], [ZONE, None], [MOVED, None, CONF], [MOVED, ZONE]])
+    def test_it_is_left_alone_whatever_the_zone_says_but_for_a_move(self, said):
         path = live(eager())
-        for endpoint in (MOVED, CONF, None):
+        for endpoint in said:
             path.zone_said(endpoint, START + 2)
         path.wanted(START + 3)
         path.handle_timer(START + 3)
         assert path.actions() == []
         assert path.state == Live(ZONE, START + 1)
+
+    def test_where_the_zone_says_it_moved_to_is_tried_beside_the_working_one(self):
+        path = eager()
+        path.zone_said(ZONE, START)
+        live(path)
+        path.zone_said(MOVED, START + 2)
+        assert path.actions() == [Initiate(BOB, (ZONE, MOVED))]
+        assert path.state == Live(ZONE, START + 1)
+        assert path.get_timer() is None
+        path.zone_said(MOVED, START + 3)
+        assert path.actions() == []
 
     def test_more_from_the_same_endpoint_is_no_news(self):
         path = live(eager())

@@ -128,7 +128,7 @@ def test_tcp_queries_may_be_pipelined_and_arrive_in_pieces():
 
 
 def test_pipelined_queries_leave_the_loop_to_others():
-    """A browse of a large zone costs milliseconds; whoever pipelines them must not stop the rest of a daemon."""
+    """A browse of a large zone costs milliseconds a reply: pipelined queries must not stop the rest of a daemon."""
 
     async def main():
         async with serving() as server:
