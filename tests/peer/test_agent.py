@@ -147,10 +147,16 @@ class TestFollowingTheDevice:
         agent.actions()
         agent.instance_found(BOB, AT_CAROL, START + 1)
         agent.instance_gone(BOB, START + 2)
-        agent.registry_reachable(False, START + 3)
         agent.handle_timer(START + 60)
         assert agent.actions() == []
         assert agent.get_timer() is None
+
+    def test_when_the_zone_is_silent_only_the_registry_is_asked_whether_it_still_knows_us(self, agent):
+        agent.device_event(PeerHandshake(BOB, AT_BOB, START))
+        agent.device_event(PeerHandshake(REGISTRY, AT_REGISTRY, START))
+        agent.actions()
+        agent.registry_reachable(False, START + 3)
+        assert agent.actions() == [SetPeer(REGISTRY, AT_REGISTRY, 25), Initiate(REGISTRY, (AT_REGISTRY,))]
 
     def test_a_packet_for_a_lazy_peer_opens_its_path(self, agent):
         agent.instance_found(CAROL, AT_CAROL, START)

@@ -294,3 +294,13 @@ class TestWords:
             Origin.PACKET,
             None,
         ]
+
+
+class TestGivingUp:
+    def test_a_lazy_path_gives_up_when_wireguard_would(self):
+        path = Path(BOB, 0, CONF, START)
+        path.wanted(START)
+        for second in range(200):
+            path.handle_timer(START + second)
+        assert path.word() is PathWord.IDLE
+        assert path.get_timer() is None

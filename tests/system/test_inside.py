@@ -64,7 +64,25 @@ def test_nothing_answers_on_the_public_address(connected, host, transport):
 
 def test_the_server_listens_inside_and_nowhere_else(connected):
     listening = connected.lab.hosts["registry"].run(["ss", "-Hltun", "sport", "=", ":53"]).stdout
-    assert sorted(line.split()[4] for line in listening.splitlines()) == [INSIDE, INSIDE]
+    inside = [f"{TUNNEL['registry']}%{link}:53" for link in ("lo", "registry")]
+    assert sorted(line.split()[4] for line in listening.splitlines()) == sorted(2 * inside)
+
+
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+def test_a_neighbour_who_routes_the_tunnel_address_to_the_registry_is_not_answered(connected, transport):
+    """Linux answers on every link for every address it has (the weak host model): the socket must not."""
+    core = connected.lab.hosts["core"]
+    core.run(["ip", "route", "replace", f"{TUNNEL['registry']}/32", "via", PUBLIC])
+    code, said = ask(connected, "core", TUNNEL["registry"], transport)
+    core.run(["ip", "route", "del", f"{TUNNEL['registry']}/32"])
+    assert (code, "ANSWER" in said) == (9, False)
+
+
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+def test_the_registry_host_itself_is_answered(connected, transport):
+    code, said = ask(connected, "registry", TUNNEL["registry"], transport)
+    assert code == 0
+    assert connected.keys["alice"].to_label() in said
 
 
 def test_nobody_is_a_peer_of_himself_and_nothing_goes_wrong_in_silence(connected):

@@ -146,10 +146,12 @@ class Agent:
             self._settle(path, now)
 
     def registry_reachable(self, reachable: bool, now: float) -> None:
-        """The zone's server answers, or has ceased to."""
+        """The zone's server answers, or has ceased to: then see whether the registry itself still knows us."""
         if reachable != self._registry_reachable:
             self._registry_reachable = reachable
             for path in self._paths.values():
+                if not reachable and path.key in self.ourselves.registries:
+                    path.restart(now)
                 self._settle(path, now)
 
     def handle_timer(self, now: float) -> None:

@@ -152,6 +152,9 @@ class Path:
         if due is None or now < due or not isinstance(self.state, Punching):
             return
         since, step = self.state.since, self.state.step
+        if not self.eager and now - since >= REKEY_ATTEMPT_TIME:
+            self.state = Idle()  # as long as WireGuard itself would try for a packet; the next one begins anew
+            return
         self.state = Punching(since, max(step + 1, _steps_within(now - since)))
         self._initiate()
 
@@ -199,8 +202,8 @@ class Path:
         match self.state:
             case Live():
                 return None
-            case Idle():
-                return Reason.NOT_YET_TRIED
+            case Idle(was_live):
+                return Reason.PEER_OFFLINE if was_live else Reason.NOT_YET_TRIED
             case Punching() if self.candidates():
                 return Reason.NO_UDP_ANSWER
             case Punching():

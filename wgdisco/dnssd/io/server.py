@@ -45,15 +45,17 @@ class DnsServer:
         self._tcp_turn = asyncio.Lock()
         self._is_closing = False
 
-    async def start(self, addresses: Sequence[tuple[IPAddress, int]]) -> None:
+    async def start(self, addresses: Sequence[tuple[IPAddress, int]], interface: str | None = None) -> None:
         """Bind UDP and TCP on each address and port (0: any free one, the same for both); see `endpoints` then.
+
+        With `interface`, nobody is heard who does not come in by it. May be called again, for more.
 
         LocalError says which address failed and why, and nothing stays bound.
         """
         self._is_closing = False
         try:
             for address, port in addresses:
-                udp, tcp = _bind_pair(address, port)
+                udp, tcp = _bind_pair(address, port, interface)
                 self._udp.append(udp)
                 self._serve_udp(udp, address)
                 self._tcp.append(await asyncio.start_server(self._accept, sock=tcp))
@@ -182,12 +184,12 @@ def _socket_inode(link: Path) -> str:
     return ""
 
 
-def _bind_pair(address: IPAddress, port: int) -> tuple[socket.socket, socket.socket]:
+def _bind_pair(address: IPAddress, port: int, interface: str | None) -> tuple[socket.socket, socket.socket]:
     """A UDP and a listening TCP socket on the same port, not blocking."""
     for attempt in range(_PORT_ATTEMPTS):
-        udp = _bind(address, port, socket.SOCK_DGRAM)
+        udp = _bind(address, port, socket.SOCK_DGRAM, interface)
         try:
-            return udp, _bind(address, udp.getsockname()[1], socket.SOCK_STREAM)
+            return udp, _bind(address, udp.getsockname()[1], socket.SOCK_STREAM, interface)
         except LocalError:
             udp.close()
             # a free UDP port may be taken for TCP
@@ -196,11 +198,13 @@ def _bind_pair(address: IPAddress, port: int) -> tuple[socket.socket, socket.soc
     raise AssertionError("the last attempt returns or raises")
 
 
-def _bind(address: IPAddress, port: int, kind: socket.SocketKind) -> socket.socket:
+def _bind(address: IPAddress, port: int, kind: socket.SocketKind, interface: str | None) -> socket.socket:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     bound = socket.socket(family, kind)
     try:
         bound.setblocking(False)
+        if interface is not None:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:

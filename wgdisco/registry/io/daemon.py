@@ -48,7 +48,8 @@ async def run(
         server = DnsServer(registry.responder)
         control = ControlServer(interface, registry.report)
         try:
-            await server.start([(dns.address, dns.port)])
+            for link in _links(dns, interface, conf):
+                await server.start([(dns.address, dns.port)], link)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(registry.follow_device())
                 tasks.create_task(registry.watch_silence())
@@ -57,6 +58,16 @@ async def run(
         finally:
             await control.close()
             await server.close()
+
+
+def _links(dns: Endpoint, interface: str, conf: TunnelConf) -> tuple[str | None, ...]:
+    """By which links the DNS server is to be reached; None is any.
+
+    An address inside the tunnel is bound to the tunnel, and to the host itself: Linux answers on every link for every
+    address it has, and a neighbour on the outside could otherwise ask there.
+    """
+    inside = any(dns.address == address.ip for address in conf.addresses)
+    return (interface, "lo") if inside else (None,)
 
 
 class _Registry:
