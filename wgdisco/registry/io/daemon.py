@@ -95,6 +95,7 @@ class _Registry:
             addresses = tuple(ip_network(address.ip) for address in conf.addresses)
             own = OwnInstance(status.public_key, status.listen_port, self_endpoint, addresses, tunnel)
         self._own = own
+        self._refreshing: asyncio.Handle | None = None
         self.responder = Responder(self._snapshot(), Profile.WGSD_EXACT if exact else Profile.STRICT)
 
     async def follow_device(self) -> None:
@@ -133,7 +134,7 @@ class _Registry:
     def _publish(self) -> None:
         events = self._directory.events()
         if any(isinstance(event, Published | Withdrawn) for event in events):
-            self.responder.zone = self._snapshot()
+            self._refresh_soon()
         for event in events:
             match event:
                 case Handshaken(key, endpoint, at):
@@ -142,6 +143,15 @@ class _Registry:
                     LOG.info("published", extra={"fields": {"at": at, "peer": str(key), "endpoint": str(endpoint)}})
                 case Withdrawn(key, why, at):
                     LOG.info("stale", extra={"fields": {"at": at, "peer": str(key), "reason": why}})
+
+    def _refresh_soon(self) -> None:
+        """One snapshot, and one serial, for all that one turn of the loop brings: members return by the thousand."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().call_soon(self._refresh)
+
+    def _refresh(self) -> None:
+        self._refreshing = None
+        self.responder.zone = self._snapshot()
 
     def _snapshot(self) -> Zone:
         self._serial = max(self._serial + 1, int(time.time()))

@@ -100,6 +100,10 @@ class Engine:
         status = self._device.status()
         return DeviceStatus(status.public_key, self._udp.port, status.fwmark, status.peers, status.drops)
 
+    def set_mtu(self, mtu: int) -> None:
+        """The interface has another MTU, in bytes; packets are padded up to it and no further (rule D4)."""
+        self._device.set_mtu(mtu)
+
     def get_config(self) -> DeviceConfig:
         """What the device is told to be, keys included, with the port it really listens on."""
         config = self._device.config()
