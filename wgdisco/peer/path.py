@@ -16,7 +16,7 @@ from wgdisco.api import Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.events import PeerStatus
-from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_TIMEOUT
+from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 
 # When initiations go out after punching begins, in seconds; then one each PUNCH_INTERVAL. The engine sends the same
 # bytes each time while they are young, so that an answer to any of them is good.
