@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import re
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from typing import Self
 
 from wgdisco.keys import KEY_SIZE, PresharedKey, PrivateKey, PublicKey
@@ -22,8 +22,8 @@ DEFAULT_PORT = 51820
 
 # Both ends of an enrolment, inside the tunnel: link-local, since the joiner knows none of the network's own prefixes.
 ENROL_REGISTRY_ADDRESS = IPv4Address("169.254.119.103")
-_ENROL_BASE = int(IPv4Address("169.254.192.0"))
-_ENROL_SIZE = 1 << 13  # 169.254.192.0/19: clear of our own and of what clouds answer on (169.254.169.254, .170.2)
+# Clear of our own, and of what clouds answer on (169.254.169.254, .170.2)
+ENROL_NETWORK = IPv4Network("169.254.192.0/19")
 
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]")
 
@@ -58,8 +58,8 @@ def member_preshared_key(secret: bytes) -> PresharedKey:
 
 def enrol_address(secret: bytes) -> IPv4Address:
     """The joiner's address during enrolment; the registry draws another secret when it is taken."""
-    number = int.from_bytes(_derive(secret, "wgdisco enrol address 1", 4), "big") % _ENROL_SIZE
-    return IPv4Address(_ENROL_BASE + number)
+    number = int.from_bytes(_derive(secret, "wgdisco enrol address 1", 4), "big") % ENROL_NETWORK.num_addresses
+    return ENROL_NETWORK[number]
 
 
 @dataclass(frozen=True, slots=True)

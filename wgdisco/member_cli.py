@@ -33,6 +33,12 @@ def add_verbs(
         default=None,
         help="let nothing in that this host did not ask for",
     )
+    join.add_argument(
+        "--firewall",
+        choices=("auto", "print", "none"),
+        default="auto",
+        help="a firewall here that drops what we need: have its own tool let it in (default), say how, or nothing",
+    )
     add_pinned_flags(join)
     join.set_defaults(run=lambda args: _carry_out("join", args) if _is_managed(args) else join_pinned(args))
 

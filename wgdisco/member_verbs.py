@@ -22,7 +22,9 @@ from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.roster import Accept, Memory
 from wgdisco.process import program_version, run_daemon
 from wgdisco.status import render_table
-from wgdisco.tunnel.io import control
+from wgdisco.tunnel.firewall import Mode, Need
+from wgdisco.tunnel.io import control, firewall
+from wgdisco.tunnel.io.udp import free_port
 
 SETTLE_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
@@ -48,7 +50,7 @@ def join(args: argparse.Namespace) -> int:
                 f"{state.name} is up: `wgdisco down {state.name}` first, then join again with these options"
             )
         store.save(wanted)
-    return _connect(wanted, store, args.foreground)
+    return _connect(wanted, store, args.foreground, Mode(args.firewall))
 
 
 def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
@@ -117,14 +119,40 @@ def _check_unused(network: str, store: StateStore) -> None:
         )
 
 
-def _connect(state: MemberState, store: StateStore, foreground: bool) -> int:
+def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode = Mode.NONE) -> int:
     """Bring the network up, and wait for it; stay where nothing else keeps it up."""
+    if not state.listen_port:
+        # the port stays from now on: a firewall can be told of it
+        state = replace(state, listen_port=free_port())
+        store.save(state)
     if _is_running(state.name):
         return _wait_until_settled(state)
+    asyncio.run(_open_firewall(state, mode))
     if service.has_systemd() and not foreground:
         service.start(state.name)
         return _wait_until_settled(state)
     return run_daemon(lambda: run(state, store, program_version(), _print_report))
+
+
+async def _open_firewall(state: MemberState, mode: Mode) -> None:
+    """What cannot be done is said: most paths come about all the same, since we speak first."""
+    try:
+        outcome = await firewall.open_firewall(Need(state.name, state.listen_port), mode)
+    except LocalError as error:
+        print(f"wgdisco: this host's firewall was not looked at: {error}", file=sys.stderr)
+        return
+    for finding in outcome.opened:
+        said = f"let WireGuard through this host's firewall ({finding.tool.value}, {finding.where})"
+        print(f"wgdisco: {said}", file=sys.stderr)
+    for finding in outcome.closed:
+        print(f"wgdisco: {finding.to_text()}", file=sys.stderr)
+
+
+async def _close_firewall(state: MemberState) -> None:
+    try:
+        await firewall.close_firewall(Need(state.name, state.listen_port), permanent=True)
+    except LocalError as error:
+        print(f"wgdisco: this host's firewall was left as it is: {error}", file=sys.stderr)
 
 
 def _is_running(network: str) -> bool:
@@ -224,6 +252,9 @@ def leave(args: argparse.Namespace) -> int:
     _stop(network)
     if service.has_systemd():
         service.remove(network)
+    state = store.load(network)
+    if state is not None:
+        asyncio.run(_close_firewall(state))
     store.forget(network)
     print(f"left {network}; whoever runs its registry may now revoke this member")
     return 0

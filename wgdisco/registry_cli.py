@@ -12,12 +12,16 @@ def add_verbs(verbs: Any) -> None:
     init.add_argument("--zone", default="wg.internal.", help="DNS zone of the network (wg.internal.)")
     init.add_argument("--endpoint", metavar="HOST[:PORT]", help="where members reach this machine")
     init.add_argument("--port", type=int, default=51820, help="UDP port to listen on (51820)")
+    _add_firewall_flag(init)
     invite = _verb(verbs, "invite", "print a join link")
     invite.add_argument("name", nargs="?", metavar="NAME", help="the member's name; left out, the joiner chooses")
     invite.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join with it (1)")
     invite.add_argument("--group", action="append", metavar="G", help="a group to be in (all); may be repeated")
     invite.add_argument("--admin", action="store_true", help="the member may administer the network")
     invite.add_argument("--expires", default="24h", metavar="TIME", help="for example 30m, 24h, 7d (24h)")
+    from wgdisco import stock_cli  # noqa: PLC0415  only who administers a registry needs it
+
+    _add_flags(stock_cli.add_verb(verbs, _add_device))
     listing = _verb(verbs, "list", "members and invitations")
     listing.add_argument("-o", "--output", choices=("table", "json", "jsonl"), default="table")
     show = _verb(verbs, "show", "one member")
@@ -43,6 +47,12 @@ def add_verbs(verbs: Any) -> None:
 
 def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    _add_flags(parser)
+    parser.set_defaults(run=_run)
+    return parser
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--store",
         type=Path,
@@ -51,8 +61,21 @@ def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
         help="where the facts are (/var/lib/wgdisco/registry.db)",
     )
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
-    parser.set_defaults(run=_run)
-    return parser
+
+
+def _add_firewall_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--firewall",
+        choices=("auto", "print", "none"),
+        default="auto",
+        help="a firewall here that drops what we need: have its own tool let it in (default), say how, or nothing",
+    )
+
+
+def _add_device(args: argparse.Namespace, request: Any) -> Any:
+    from wgdisco import registry_verbs  # noqa: PLC0415  costs nothing to those who do not use it
+
+    return registry_verbs.add_device(args, request)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -25,7 +25,9 @@ from wgdisco.registry.io.checks import check_machine
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.ledger import NO_NETWORK, Ledger
 from wgdisco.registry.membership import DEFAULT_GROUP, Network, Put
-from wgdisco.tunnel.io import control
+from wgdisco.registry.stock import DeviceFacts, DeviceRequest
+from wgdisco.tunnel.firewall import Mode, Need, Service
+from wgdisco.tunnel.io import control, firewall
 
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -65,6 +67,7 @@ def init(args: argparse.Namespace) -> int:
         _say(f"made the network {network.name} ({network.prefix4}, {network.prefix6})")
     else:
         _say(f"the network {network.name} is here already ({network.prefix4}, {network.prefix6}); nothing was changed")
+    asyncio.run(_open_firewall(network, Mode(args.firewall)))
     if setup.start_unit(args.root):
         _say(f"{setup.UNIT} runs, and starts with the machine")
         runs = True
@@ -75,6 +78,31 @@ def init(args: argparse.Namespace) -> int:
     _say(f"open ONE port, here and at your provider: UDP {network.listen_port} (members reach {network.endpoints[0]})")
     _say(f"{'next' if runs else 'then'}:\n\n    sudo wgdisco registry invite NAME\n")
     return 0
+
+
+def _need(network: Network) -> Need:
+    inside = (Service("tcp", 80), Service("udp", 53), Service("tcp", 53))
+    return Need(network.name, network.listen_port, inside, forward=True)
+
+
+async def _open_firewall(network: Network, mode: Mode) -> None:
+    """What cannot be done is said, and the network is made all the same."""
+    try:
+        outcome = await firewall.open_firewall(_need(network), mode)
+    except LocalError as error:
+        _say(f"this host's firewall was not looked at: {error}")
+        return
+    for finding in outcome.opened:
+        _say(f"let the network through this host's firewall ({finding.tool.value}, {finding.where})")
+    for finding in outcome.closed:
+        _say(finding.to_text())
+
+
+async def _close_firewall(network: Network) -> None:
+    try:
+        await firewall.close_firewall(_need(network), permanent=True)
+    except LocalError as error:
+        _say(f"this host's firewall was left as it is: {error}")
 
 
 def _make_network(args: argparse.Namespace) -> Network:
@@ -120,6 +148,8 @@ def uninstall(args: argparse.Namespace) -> int:
         if input(f"End {name} for all its members, and delete its keys? [y/N] ").strip().lower() not in ("y", "yes"):
             return 1
     setup.stop_unit(args.root)
+    if network is not None:
+        asyncio.run(_close_firewall(network))
     store.delete(args.store)
     _say(f"{name} is gone; members forget it with `wgdisco leave`")
     return 0
@@ -146,6 +176,11 @@ def invite(args: argparse.Namespace) -> int:
     _say(f"for {whom}, until {until}: type `sudo wgdisco join` there, and give it this link")
     print(answer["link"])
     return 0
+
+
+def add_device(args: argparse.Namespace, request: DeviceRequest) -> DeviceFacts:
+    """Of `wgdisco registry add`: the device is stored when this returns."""
+    return DeviceFacts.from_json(_run(args, "add_device", **request.to_json()))
 
 
 def list_members(args: argparse.Namespace) -> int:

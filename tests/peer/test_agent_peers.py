@@ -37,7 +37,7 @@ def test_a_peer_that_comes_is_punched_to_and_one_that_stays_is_left_alone():
     one.device_event(PeerHandshake(REGISTRY, A, 0.1))
     one.actions()
     one.set_peers((peer(REGISTRY, A), peer(BOB, B)), 1.0)
-    one.handle_timer(1.0)
+    one.handle_timer(1.0 + PUNCH_OFFSETS[1])
     assert initiated(one.actions()) == [(BOB, (B,))]
     assert one.is_live(REGISTRY)
     assert not one.is_live(BOB)

@@ -161,6 +161,22 @@ class TestIdle:
         path.wanted(START + 0.05)
         assert path.actions() == []
 
+    def test_it_rests_again_when_nobody_wants_it_any_more(self):
+        path = lazy(CONF)
+        path.wanted(START)
+        path.wanted(START + 60)
+        assert not path.observe(counted(), START + 149)
+        assert path.observe(counted(), START + 150)
+        assert path.state == Idle()
+        assert path.get_timer() is None
+        path.wanted(START + 200)
+        assert path.state == Punching(START + 200, 1)
+
+    def test_an_eager_path_never_rests(self):
+        path = eager(CONF)
+        assert not path.observe(counted(), START + 3600)
+        assert isinstance(path.state, Punching)
+
     def test_wanted_before_the_zone_knows_it_is_punched_once_it_does(self):
         path = lazy()
         path.wanted(START)
@@ -278,13 +294,3 @@ class TestWords:
             Origin.PACKET,
             None,
         ]
-
-
-class TestGivingUp:
-    def test_a_lazy_path_gives_up_when_wireguard_would(self):
-        path = Path(BOB, 0, CONF, START)
-        path.wanted(START)
-        for second in range(200):
-            path.handle_timer(START + second)
-        assert path.word() is PathWord.IDLE
-        assert path.get_timer() is None

@@ -113,7 +113,9 @@ class Network:
         return int(found[1]) if found else 0
 
     def status(self, host: str) -> dict[str, Any]:
-        """What `wgdisco status -o json` says of the host's one interface."""
+        """What `wgdisco status -o json` says of the host's one interface, once its daemon can be asked."""
+        socket = ["test", "-S", f"/run/wgdisco/{host}.sock"]
+        await_(lambda: self.lab.hosts[host].run(socket, check=False).returncode == 0, "the control socket")
         said = json.loads(self.lab.hosts[host].run([*PROGRAM, "status", "-o", "json"]).stdout)
         assert said["schema"] == 1
         (interface,) = said["interfaces"]

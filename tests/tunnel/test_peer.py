@@ -969,6 +969,15 @@ def test_a_handshake_by_initiate_completes_and_sends_what_was_staged(managed):
     assert alice.status(bob).endpoint == bob.endpoint
 
 
+def test_a_peer_goes_on_being_wanted_while_packets_come(managed):
+    wire, alice, bob = managed
+    alice.device.set_peer(bob.key, None, 0, wire.now)
+    for _ in range(60):
+        alice.ping(bob)
+        wire.run(0.25)
+    assert [round(event.at - alice.events_of(PeerWanted)[0].at) for event in alice.events_of(PeerWanted)] == [0, 5, 10]
+
+
 def test_an_attempt_that_leads_nowhere_ends(managed):
     wire, alice, bob = managed
     alice.device.set_peer(bob.key, None, 0, wire.now)

@@ -3,8 +3,8 @@
 ::
 
     Idle ──wanted──► Punching ──authenticated packet──► Live
-                        ▲                                 │
-                        └────── nothing authenticates ────┘
+      ▲                │ ▲                                │
+      └─ not any more ─┘ └────── nothing authenticates ───┘
 
 A path that works is left alone: what the zone says meanwhile is kept for when it stops working.
 """
@@ -85,6 +85,7 @@ class Path:
         self.eager = keepalive > 0
         # The device begins by itself where it was given an endpoint and a keepalive: that is the first step done.
         self.state: State = Punching(now, step=0 if configured is None else 1) if self.eager else Idle()
+        self._wanted_at = now
         self._actions: list[Action] = []
 
     # What happens
@@ -126,6 +127,7 @@ class Path:
 
     def wanted(self, now: float) -> None:
         """Somebody sends to the peer."""
+        self._wanted_at = now
         if isinstance(self.state, Idle):
             self._punch(now)
 
@@ -142,7 +144,10 @@ class Path:
         return True
 
     def observe(self, status: PeerStatus, now: float) -> bool:
-        """Judge a live path by what the device counts; True when it was found dead."""
+        """Judge a path by what the device counts; True when it was found dead, or nobody wants it any more."""
+        if isinstance(self.state, Punching) and not self.eager and now - self._wanted_at >= REKEY_ATTEMPT_TIME:
+            self.state = Idle(was_live=self.last_known is not None)
+            return True
         if not isinstance(self.state, Live):
             return False
         unanswered = status.unanswered_since
@@ -163,9 +168,6 @@ class Path:
         if due is None or now < due or not isinstance(self.state, Punching):
             return
         since, step = self.state.since, self.state.step
-        if not self.eager and now - since >= REKEY_ATTEMPT_TIME:
-            self.state = Idle()  # as long as WireGuard itself would try for a packet; the next one begins anew
-            return
         self.state = Punching(since, max(step + 1, _steps_within(now - since)))
         self._initiate()
 
@@ -223,6 +225,8 @@ class Path:
     # What follows
 
     def _punch(self, now: float) -> None:
+        if not isinstance(self.state, Punching):
+            self._wanted_at = now
         self.state = Punching(now)
         candidates = self.candidates()
         if candidates:

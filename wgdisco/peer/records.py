@@ -118,6 +118,7 @@ def parse_member(data: Any) -> MemberRecord:
         epoch=None if told.get("epoch") is None else _number(told, "epoch"),
         sig=_text_or_none(told, "sig"),
         next_key=_text_or_none(told, "next_key"),
+        direct=_boolean(told, "direct"),
     )
     try:
         check_member_name(record.name)

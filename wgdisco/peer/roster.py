@@ -93,13 +93,17 @@ RosterNews = Accepted | Gone | MemberRefused | OlderEpoch | TrustExpired
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member or device that is trusted. `next_key` is announced to follow `key`."""
+    """A member or device that is trusted. `next_key` is announced to follow `key`.
+
+    `is_direct` of a device that has us as a peer of its own, beside the registry.
+    """
 
     name: str
     key: PublicKey
     addresses: tuple[IPNetwork, ...]
     is_device: bool
     next_key: PublicKey | None
+    is_direct: bool = False
 
 
 class Roster:
@@ -234,15 +238,20 @@ class Roster:
     def peers(self, now: float, endpoints: Mapping[PublicKey, Endpoint]) -> tuple[PeerConfig, ...]:
         """The registry and the trusted members as peers of the device, at their last known `endpoints`.
 
-        Stock devices are behind the registry's peer. A key that is announced is a peer without a path of its own.
+        Stock devices are behind the registry's peer, unless they have us as one. A key that is announced is a peer
+        without a path of its own.
         """
         registry_key = self.network.registry_key
         trusted = self.members.values() if self.check_trust(now) else ()
         to_registry = [ip_network(address) for address in self.network.registry_addresses]
         peers: list[PeerConfig] = []
         for member in trusted:
-            if member.is_device:
+            if member.is_device and not member.is_direct:
                 to_registry.extend(member.addresses)
+                continue
+            if member.is_device:
+                # it comes to us, who are at a fixed endpoint: there is nothing to keep open
+                peers.append(PeerConfig(member.key, None, None, member.addresses, managed=True))
                 continue
             endpoint = endpoints.get(member.key) or _endpoint(self._records[member.key])
             peers.append(PeerConfig(member.key, None, endpoint, member.addresses, KEEPALIVE, managed=True))
@@ -321,7 +330,7 @@ class Roster:
             next_key = None
         if next_key is not None:
             self._announced[key] = next_key
-        return Member(record.name, key, addresses, record.kind == KIND_DEVICE, next_key)
+        return Member(record.name, key, addresses, record.kind == KIND_DEVICE, next_key, record.direct)
 
     def _judge_addresses(self, addresses: tuple[IPNetwork, ...], members: Mapping[PublicKey, Member]) -> str | None:
         taken = {address for member in members.values() for address in member.addresses}

@@ -1,12 +1,10 @@
 """The registry as a hub: what membership means for the packets it forwards."""
 
-from ipaddress import IPv4Network
-
-from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
+from wgdisco.invitation import ENROL_NETWORK, ENROL_REGISTRY_ADDRESS
 from wgdisco.registry.membership import Membership
 from wgdisco.tunnel.nft import Enrolment, HubHost, HubRules
 
-ENROLMENT = Enrolment(IPv4Network("169.254.128.0/18"), ENROL_REGISTRY_ADDRESS, 80)
+ENROLMENT = Enrolment(ENROL_NETWORK, ENROL_REGISTRY_ADDRESS, 80)
 
 
 def hub_rules(membership: Membership, interface: str, uplinks: dict[int, tuple[str, ...]]) -> HubRules:

@@ -2,8 +2,6 @@
 
 from itertools import zip_longest
 
-import segno
-
 _BORDER = 4  # modules of quiet zone (ISO/IEC 18004)
 _BLOCKS = {(True, True): " ", (True, False): "▄", (False, True): "▀", (False, False): "█"}
 _BLACK_AND_WHITE = "\x1b[40;97m"
@@ -15,6 +13,8 @@ def qr_text(text: str, colour: bool) -> str:
 
     With `colour` it looks the same on a light one too. ValueError when `text` is longer than a code holds, 2,953 bytes.
     """
+    import segno  # noqa: PLC0415  only for this
+
     code = segno.make_qr(text.encode(), error="l", boost_error=False)
     rows = [[bool(module) for module in row] for row in code.matrix_iter(border=_BORDER)]
     lines = [

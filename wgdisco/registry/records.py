@@ -19,8 +19,8 @@ def network_record(membership: Membership) -> NetworkRecord:
     )
 
 
-def member_record(membership: Membership, directory: Directory, member: Member) -> MemberRecord:
-    """One member, with where it is."""
+def member_record(membership: Membership, directory: Directory, member: Member, viewer: Member) -> MemberRecord:
+    """One member as `viewer` sees it, with where it is."""
     entry = directory.entry(member.public_key)
     endpoint = member.endpoint or (None if entry is None else entry.endpoint)
     return MemberRecord(
@@ -34,17 +34,18 @@ def member_record(membership: Membership, directory: Directory, member: Member) 
         live=entry is not None and entry.live,
         epoch=membership.network.epoch,
         next_key=None if member.next_key is None else member.next_key.to_text(),
+        direct=viewer.name in member.direct_to,
     )
 
 
 def self_record(membership: Membership, directory: Directory, member: Member) -> SelfRecord:
     """What `member` is told of itself."""
-    return SelfRecord(network_record(membership), member_record(membership, directory, member))
+    return SelfRecord(network_record(membership), member_record(membership, directory, member, member))
 
 
 def member_records(membership: Membership, directory: Directory, member: Member) -> list[MemberRecord]:
     """All that `member` may see."""
-    return [member_record(membership, directory, other) for other in membership.visible_to(member)]
+    return [member_record(membership, directory, other, member) for other in membership.visible_to(member)]
 
 
 def snapshot(membership: Membership, directory: Directory, member: Member) -> Snapshot:

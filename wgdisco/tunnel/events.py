@@ -60,7 +60,10 @@ class PathSeen:
 
 @dataclass(frozen=True, slots=True)
 class PeerWanted:
-    """A packet for the peer is staged and there is no session to send it in: somebody wants this peer now."""
+    """A packet for the peer is staged and there is no session to send it in: somebody wants this peer now.
+
+    Said again while packets come and there is still none, not more often than handshakes begin.
+    """
 
     key: PublicKey
     at: float

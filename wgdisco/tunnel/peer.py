@@ -107,6 +107,7 @@ class Peer:
         self._cookies = CookieJar(key)
         self._sessions = SessionSlots()
         self._staged = StagedPackets()
+        self._wanted_at = 0.0
         self._pending: _Pending | None = None
         self._answered: _Answered | None = None
         self._unconfirmed: Session | None = None
@@ -330,7 +331,8 @@ class Peer:
             self._begin_handshake(now)
 
     def _stage(self, packets: Burst, now: float) -> None:
-        if not self._staged:
+        if not self._staged or now - self._wanted_at >= REKEY_TIMEOUT:
+            self._wanted_at = now
             self.events.append(PeerWanted(self.key, now))
         given_up = self._staged.add(packets, now)
         if given_up:

@@ -309,7 +309,7 @@ def test_whoever_falls_behind_or_is_revoked_is_cut(tmp_path):
             with pytest.raises((aiohttp.ClientError, ConnectionError)):
                 await events(response, 1)
         cut = []
-        record = member_record(registry.membership, registry.directory, ALICE)
+        record = member_record(registry.membership, registry.directory, ALICE, ALICE)
         consumer = registry.feed.open(ALICE, None, lambda: cut.append(True))
         for number in range(BEHIND_MAX):
             consumer.put(number, "member", record)

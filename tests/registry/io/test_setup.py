@@ -56,7 +56,9 @@ def test_the_unit_is_started_only_where_it_can_be(tmp_path):
 def test_init_invite_and_uninstall_with_systemd(systemd, tmp_path, capsys):
     place = ["--store", tmp_path / "registry.db", "--root", systemd]
     for _ in range(2):
-        assert registry("init", "--network", "testnet", "--endpoint", "vpn.example.net", *place) == 0
+        assert (
+            registry("init", "--network", "testnet", "--firewall", "none", "--endpoint", "vpn.example.net", *place) == 0
+        )
     said = capsys.readouterr().err
     assert "already" in said
     assert "UDP 51820" in said
@@ -94,7 +96,7 @@ def test_init_invite_and_uninstall_with_systemd(systemd, tmp_path, capsys):
 )
 def test_an_endpoint_may_be_given_in_any_form(tmp_path, capsys, given, whole):
     place = ["--store", tmp_path / "registry.db", "--root", tmp_path]
-    registry("init", "--network", "testnet", "--endpoint", given, *place)
+    registry("init", "--network", "testnet", "--firewall", "none", "--endpoint", given, *place)
     registry("invite", *place)
     assert capsys.readouterr().out.startswith(f"wgdisco://{whole}/1/")
 

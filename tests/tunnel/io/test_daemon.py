@@ -1,5 +1,6 @@
 """The command `wgdisco-tunnel`, as wg-quick and people run it."""
 
+import asyncio
 import os
 import select
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.tunnel.io.namespace import in_namespace, ip
+from wgdisco.tunnel.io.daemon import follow_mtu
+from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.link import Link
 
 COMMAND = [sys.executable, "-c", "import sys; from wgdisco.tunnel.cli import main; sys.exit(main())"]
 SOCKET = Path("/var/run/wireguard/tt0.sock")
@@ -114,3 +118,24 @@ def test_what_it_cannot_do():
         assert refused.returncode == 1
         assert refused.stderr.startswith("wgdisco-tunnel: another engine serves")
     assert "tt0" not in ip("link")
+
+
+@in_namespace
+def test_the_engine_follows_the_mtu_that_wg_quick_sets_later():
+    async def main():
+        engine = await Engine.open("tt0")
+        told = asyncio.Queue()
+        engine.set_mtu = told.put_nowait
+        link = await Link.open("tt0")
+        following = asyncio.ensure_future(follow_mtu(engine, link))
+        async with asyncio.timeout(10):
+            assert await told.get() == 1500  # what the kernel gives a TUN
+            ip("link", "set", "tt0", "mtu", "1300")
+            while await told.get() != 1300:
+                pass
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await link.remove()
+        await engine.close()
+
+    asyncio.run(main())

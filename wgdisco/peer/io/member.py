@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,6 @@ from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
-from wgdisco.peer.io.firewall import incoming_blocked
 from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.resolve import resolve
@@ -29,6 +29,8 @@ from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, epoch_note, is_settle
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.engine import Engine, boot_time
+from wgdisco.tunnel.io.nft import nft_table
+from wgdisco.tunnel.nft import block_incoming_rules
 
 LOG = logging.getLogger(__name__)
 
@@ -53,7 +55,10 @@ async def run(
     `connected` is called once, when the registry and the members that are online answer, or SETTLE_TIMEOUT is over.
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory)
-    async with member_interface(state, roster) as device, incoming_blocked(device.interface, state.block_incoming):
+    async with AsyncExitStack() as stack:
+        device = await stack.enter_async_context(member_interface(state, roster))
+        if state.block_incoming:
+            await stack.enter_async_context(nft_table(device.interface, block_incoming_rules(device.interface)))
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
         member = _Managed(device, state, store, roster, version, connected)
         control = ControlServer(device.interface, member.report, member.commands())

@@ -40,19 +40,19 @@ async def check_machine(network: Network, store: Path, root: Path) -> list[Findi
         said = f"UDP {network.listen_port} is {'free' if owner is None else f'in use by {owner}: stop that'}"
         findings.append(Finding("port", owner is None, said))
         findings.append(Finding("zone", False, f"{network.zone} is not served: the registry does not run"))
-    findings[1:1] = [_forwarding(root)]
+    findings[1:1] = [_forwarding(root, network.name)]
     findings.append(_clock(time.time()))
     findings.append(_disk(store))
     findings.append(_unit(root, runs=status is not None))
     return findings
 
 
-def _forwarding(root: Path) -> Finding:
+def _forwarding(root: Path, interface: str) -> Finding:
     try:
-        on = (root / "proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+        on = (root / f"proc/sys/net/ipv4/conf/{interface}/forwarding").read_text().strip() == "1"
     except OSError:
         on = False
-    said = "on" if on else "off: members reach stock devices only with `sysctl net.ipv4.ip_forward=1`"
+    said = "on" if on else "off: the registry switches it on while it runs; without, stock devices are not reached"
     return Finding("forwarding", on, said)
 
 

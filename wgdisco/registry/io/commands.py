@@ -18,8 +18,9 @@ from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Observation
 from wgdisco.registry.membership import Invitation, Kind, Member, Role
+from wgdisco.registry.stock import DeviceRequest, add_device
 
-COMMANDS = ("invite", "list", "show", "rename", "revoke", "set_endpoint", "backup")
+COMMANDS = ("invite", "add_device", "list", "show", "rename", "revoke", "set_endpoint", "backup")
 _DRAWS = 16
 
 
@@ -36,6 +37,7 @@ class Commands:
         """The command of that name, one of COMMANDS."""
         command: Callable[[dict[str, Any]], Awaitable[dict[str, Any]]] = {
             "invite": self.invite,
+            "add_device": self.add_device,
             "list": self.list,
             "show": self.show,
             "rename": self.rename,
@@ -62,6 +64,12 @@ class Commands:
                 continue  # its address is in use: draw again
             return {"link": link.to_text(), "name": name, "uses": uses, "expires_at": now + lifetime}
         raise LocalError("too many invitations are out: revoke some, or wait until they expire")
+
+    async def add_device(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`DeviceRequest` → `DeviceFacts`, both as JSON."""
+        request = DeviceRequest.from_json(asked)
+        facts = await self._ledger.change(lambda: add_device(self._membership, request, time.time()))
+        return facts.to_json()
 
     async def list(self, _asked: dict[str, Any]) -> dict[str, Any]:
         """→ `network`, `zone`, `epoch`, `members`, `invitations`."""

@@ -41,7 +41,7 @@ async def run(
         own = _own_instance(engine, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
-        publisher = Publisher(engine, directory, zone, _serials(), version, own, profile)
+        publisher = Publisher(engine, directory, zone, serials(), version, own, profile)
         server = DnsServer(publisher.responder)
         control = ControlServer(interface, publisher.report)
         try:
@@ -75,7 +75,7 @@ def _own_instance(engine: Engine, conf: TunnelConf, endpoint: Endpoint | None) -
     return OwnInstance(status.public_key, status.listen_port, endpoint, addresses, conf.tunnel_prefixes())
 
 
-def _serials() -> Callable[[], int]:
+def serials() -> Callable[[], int]:
     """Serials from unix time, ever higher while this process runs."""
     last = 0
 

@@ -126,7 +126,7 @@ class Feed:
                 continue
             visible = {other.public_key: other for other in self._visible(member, before_by_key)}
             for key in before_by_key:
-                self._tell(consumer, key, visible.get(key))
+                self._tell(consumer, member, key, visible.get(key))
 
     # Inside
 
@@ -140,18 +140,18 @@ class Feed:
 
     def _show(self, consumer: Consumer, member: Member) -> None:
         consumer.shown = {
-            other.public_key: member_record(self._membership, self._directory, other)
+            other.public_key: member_record(self._membership, self._directory, other, member)
             for other in self._membership.visible_to(member)
         }
 
-    def _tell(self, consumer: Consumer, key: PublicKey, other: Member | None) -> None:
+    def _tell(self, consumer: Consumer, member: Member, key: PublicKey, other: Member | None) -> None:
         shown = consumer.shown.get(key)
         if other is None:
             if shown is not None:
                 del consumer.shown[key]
                 consumer.put(self._serial(), "removed", Removed(shown.public_key, shown.name))
             return
-        record = member_record(self._membership, self._directory, other)
+        record = member_record(self._membership, self._directory, other, member)
         if shown == record:
             return
         consumer.shown[key] = record

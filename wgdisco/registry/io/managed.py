@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
@@ -18,6 +19,7 @@ from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory
+from wgdisco.registry.hub import hub_rules
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
@@ -31,6 +33,7 @@ from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.engine import Engine, boot_time
+from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
 from wgdisco.tunnel.io.link import Link
 
@@ -39,6 +42,7 @@ LOG = logging.getLogger(__name__)
 MTU = 1280
 DNS_PORT = 53
 EXPIRY_INTERVAL = 30.0
+FORWARDING_INTERVAL = 60.0
 # At most 200 initiations a second towards those met before
 INITIATION_GAP = 0.005
 _IPV6_OFF = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
@@ -54,8 +58,8 @@ async def run(*, store: Path, dns: Endpoint | None, version: str) -> None:
         network = ledger.membership.network
         await refuse_second_daemon(network.name)
         conf = _conf(ledger.membership, with_ipv6=_has_ipv6())
-        async with tunnel_device(network.name, conf) as (engine, link):
-            await _Registry(ledger, engine, link, conf, version).serve(dns)
+        async with tunnel_device(network.name, conf) as (engine, link), hub(network.name) as forwarder:
+            await _Registry(ledger, engine, link, forwarder, conf, version).serve(dns)
     finally:
         await ledger.close()
 
@@ -112,11 +116,15 @@ class _Serials:
 class _Registry:
     """What the tasks share."""
 
-    def __init__(self, ledger: Ledger, engine: Engine, link: Link, conf: TunnelConf, version: str) -> None:
+    def __init__(
+        self, ledger: Ledger, engine: Engine, link: Link, forwarder: Hub, conf: TunnelConf, version: str
+    ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
         self._engine = engine
         self._link = link
+        self._forwarder = forwarder
+        self._forwarding_due = asyncio.Event()
         self._with_ipv6 = any(address.version == 6 for address in conf.addresses)
         network = self._membership.network
         prefixes = (network.prefix4, network.prefix6)
@@ -147,6 +155,7 @@ class _Registry:
         server = DnsServer(self._publisher.responder, self._views.of if dns is None else None)
         try:
             await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
+            await self._forward()  # before anything is let in that it confines
             # by the loopback too, since the host itself may ask; nobody else comes in by it
             for link in (interface, "lo"):
                 if dns is None:
@@ -162,6 +171,7 @@ class _Registry:
                 tasks.create_task(self._call_back())
                 tasks.create_task(self._write_observations())
                 tasks.create_task(self._expire())
+                tasks.create_task(self._keep_forwarding())
                 fields = {"interface": interface, "zone": network.zone, "dns": str(dns or own[0])}
                 LOG.info("started", extra={"fields": fields})
         finally:
@@ -218,6 +228,7 @@ class _Registry:
         before = [member for member in known.values() if member.number in touched]
         after = [member for member in self._membership.members.values() if member.number in touched]
         self._feed.refresh([*after, *before], facts=True)
+        self._forwarding_due.set()
         try:
             await self._link.set_routes(routes)
         except LocalError as error:
@@ -229,6 +240,22 @@ class _Registry:
         fixed = {key: member.endpoint for key, member in proven.items() if member.endpoint is not None}
         self._directory.set_peers(peers, boot_time(), fixed)
         self._known = proven
+
+    async def _forward(self) -> None:
+        interface = self._engine.interface
+        await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks()))
+
+    async def _keep_forwarding(self) -> None:
+        """Forward as membership says now; and look now and then where the default routes lead."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FORWARDING_INTERVAL):
+                    await self._forwarding_due.wait()
+            self._forwarding_due.clear()
+            try:
+                await self._forward()
+            except LocalError as error:
+                LOG.error("%s", error)
 
     # What time brings
 

@@ -50,6 +50,7 @@ class Publisher:
         self._next_serial = next_serial
         self._version = version
         self._own = own
+        self._refreshing: asyncio.Handle | None = None
         self.responder = Responder(self._snapshot(), profile)
 
     async def follow_device(self) -> None:
@@ -92,8 +93,10 @@ class Publisher:
     def publish(self, *, changed: bool = False) -> None:
         """Make what the directory says the zone; a new serial when that, or (`changed`) a member's facts changed."""
         events = self.directory.events()
-        if changed or any(isinstance(event, Published | Withdrawn) for event in events):
-            self.responder.zone = self._snapshot()
+        if changed:
+            self._refresh()
+        elif any(isinstance(event, Published | Withdrawn) for event in events):
+            self._refresh_soon()
         for event in events:
             match event:
                 case Handshaken(key, endpoint, at):
@@ -102,6 +105,17 @@ class Publisher:
                     LOG.info("published", extra={"fields": {"at": at, "peer": str(key), "endpoint": str(endpoint)}})
                 case Withdrawn(key, why, at):
                     LOG.info("stale", extra={"fields": {"at": at, "peer": str(key), "reason": why}})
+
+    def _refresh_soon(self) -> None:
+        """One snapshot, and one serial, for all that one turn of the loop brings: members return by the thousand."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().call_soon(self._refresh)
+
+    def _refresh(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            self._refreshing = None
+        self.responder.zone = self._snapshot()
 
     def _snapshot(self) -> Zone:
         self.serial = self._next_serial()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from wgdisco.errors import WgdiscoError
 from wgdisco.tunnel.events import DeviceGone
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.link import Link, LinkState
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
 
@@ -85,12 +85,22 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
         finally:
             await link.remove()
         server = await UapiServer.open(interface, engine)
+        following = asyncio.ensure_future(follow_mtu(engine, link))
         try:
             yield engine, server
         finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             server.close()
     finally:
         await engine.close()
+
+
+async def follow_mtu(engine: Engine, link: Link) -> None:
+    """Let the engine know the interface's MTU (rule M1): whoever drives us sets it after the interface is there."""
+    async for state in link.watch():
+        if isinstance(state, LinkState):
+            engine.set_mtu(state.mtu)
 
 
 async def _gone(engine: Engine) -> None:

@@ -22,6 +22,9 @@ LOG = logging.getLogger(__name__)
 # Work done for one file descriptor before the loop gets its turn
 BURSTS_A_TURN = 8
 HANDSHAKES_A_TURN = 32
+# … and while the socket has more than a turn can read. That is well below what is read: in a flood they must pile up in
+# the device's queue, whose length says that we are under load and cookies begin, and not unseen in the kernel's.
+HANDSHAKES_A_FLOODED_TURN = 2
 
 
 def boot_time() -> float:
@@ -47,6 +50,7 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._handshakes: asyncio.Handle | None = None
+        self._is_flooded = False
         self._closed = False
         self._loop.add_reader(tun.fd, self._tun_readable)
         self._listen()
@@ -100,6 +104,10 @@ class Engine:
         status = self._device.status()
         return DeviceStatus(status.public_key, self._udp.port, status.fwmark, status.peers, status.drops)
 
+    def set_mtu(self, mtu: int) -> None:
+        """The interface has another MTU, in bytes; packets are padded up to it and no further (rule D4)."""
+        self._device.set_mtu(mtu)
+
     def get_config(self) -> DeviceConfig:
         """What the device is told to be, keys included, with the port it really listens on."""
         config = self._device.config()
@@ -142,14 +150,19 @@ class Engine:
 
     def _udp_readable(self, fd: int) -> None:
         now = boot_time()
-        for datagrams, source in self._udp.receive(fd, BURSTS_A_TURN):
+        received = self._udp.receive(fd, BURSTS_A_TURN)
+        for datagrams, source in received:
             self._device.receive(datagrams, source, now)
-        self._consume_handshakes()
+        self._is_flooded = len(received) == BURSTS_A_TURN
+        if self._handshakes is None:
+            self._consume_handshakes()
+        else:
+            self._settle()
 
     def _consume_handshakes(self) -> None:
-        self._handshakes = None
-        if self._device.handle_handshakes(boot_time(), HANDSHAKES_A_TURN):
-            self._handshakes = self._loop.call_soon(self._consume_handshakes)
+        budget = HANDSHAKES_A_FLOODED_TURN if self._is_flooded else HANDSHAKES_A_TURN
+        more = self._device.handle_handshakes(boot_time(), budget)
+        self._handshakes = self._loop.call_soon(self._consume_handshakes) if more else None
         self._settle()
 
     def _tun_readable(self) -> None:

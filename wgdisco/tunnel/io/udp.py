@@ -315,3 +315,16 @@ def _zone(scope: int) -> str:
         return socket.if_indextoname(scope)
     except OSError:
         return str(scope)
+
+
+def free_port() -> int:
+    """A UDP port that nobody has, for IPv4 and IPv6; LocalError when there is none."""
+    for _ in range(_BIND_ATTEMPTS):
+        try:
+            with _bound(socket.AF_INET, 0) as v4:
+                port: int = v4.getsockname()[1]
+            if port_owner(port) is None:
+                return port
+        except OSError as error:
+            raise _bind_failure(error, 0) from error
+    raise LocalError(f"no UDP port found that is free, in {_BIND_ATTEMPTS} attempts")
