@@ -1,4 +1,4 @@
-"""The lab's network: two hosts behind a NAT each, a registry, and a routed core between them.
+"""The lab's network: two hosts behind a NAT each (four if asked), a registry, and a routed core between them.
 
 ::
 
@@ -8,8 +8,10 @@
     alice ──── nat-a ─────── core ─────── nat-b ──── bob
        192.0.2.10 wan    .1     .1    wan 203.0.113.10
 
-A host behind a NAT has a private address (192.168.1.10, 192.168.2.10). With the types that do not translate it has one
-of the upper half of its side's public network, routed to it. The core drops what carries a private address, as the
+Further sides are carol (nat-c, 198.18.3.10) and dave (nat-d, 198.18.4.10).
+
+A host behind a NAT has a private address (192.168.1.10, 192.168.2.10, …). With the types that do not translate it has
+one of the upper half of its side's public network, routed to it. The core drops what carries a private address, as the
 Internet does; it routes rather than bridges, so that TTLs count down as there.
 
 The links are veth: a packet between two of them may be longer than their MTU and without its checksum (offloads).
@@ -71,13 +73,26 @@ class Lab:
     `hosts` has registry, core, nat-a, nat-b, alice and bob. The lab ends with the `with` block, or with this process.
     """
 
-    def __init__(self, nat_a: str = "eim-other-port", nat_b: str = "port-restricted") -> None:
-        """Build it. ConfigError on an unknown type, LocalError where this machine does not allow it."""
+    def __init__(
+        self,
+        nat_a: str = "eim-other-port",
+        nat_b: str = "port-restricted",
+        nat_c: str | None = None,
+        nat_d: str | None = None,
+    ) -> None:
+        """Build it; without a type for theirs, there is no carol and no dave.
+
+        ConfigError on an unknown type, LocalError where this machine does not allow it."""
         self.sides = {
             "alice": _side("alice", "nat-a", nat_a, "192.0.2", "192.168.1"),
             "bob": _side("bob", "nat-b", nat_b, "203.0.113", "192.168.2"),
         }
-        self._world = World(["core", "registry", "nat-a", "nat-b", "alice", "bob"])
+        if nat_c is not None:
+            self.sides["carol"] = _side("carol", "nat-c", nat_c, "198.18.3", "192.168.3")
+        if nat_d is not None:
+            self.sides["dave"] = _side("dave", "nat-d", nat_d, "198.18.4", "192.168.4")
+        names = [name for side in self.sides.values() for name in (side.router, side.host)]
+        self._world = World(["core", "registry", *names])
         self.hosts = self._world.hosts
         try:
             self._build()
