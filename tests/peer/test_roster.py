@@ -233,3 +233,11 @@ def test_pinned_takes_over_who_is_there_at_the_first_snapshot():
     one.member(record("carol", CAROL, 4))
     assert names(one) == {"bob"}
     assert not one.memory().is_fresh
+
+
+def test_a_device_that_has_us_as_a_peer_is_one_of_ours_and_not_behind_the_registry():
+    one = roster(record("router", CAROL, 4, kind="device", direct=True))
+    registry, router = one.peers(NOW, {})
+    assert (router.public_key, router.preshared_key, router.persistent_keepalive) == (CAROL, None, 0)
+    assert ip_network("10.9.8.4/32") in router.allowed_ips
+    assert ip_network("10.9.8.4/32") not in registry.allowed_ips
