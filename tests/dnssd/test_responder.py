@@ -171,6 +171,12 @@ def test_other_class_is_refused():
     assert ask(query)[0].rcode() == REFUSED
 
 
+@pytest.mark.parametrize("rdtype", ["AXFR", "IXFR"])
+def test_a_transfer_is_refused(rdtype):
+    """An empty answer would tell a secondary that the zone is broken."""
+    assert ask(dns.message.make_query("example.com.", rdtype))[0].rcode() == REFUSED
+
+
 def test_signed_query_is_notauth():
     query = dns.message.make_query(SERVICE, "PTR")
     query.use_tsig(dns.tsig.Key("key.", b"0" * 32))

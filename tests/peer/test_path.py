@@ -294,3 +294,19 @@ class TestWords:
             Origin.PACKET,
             None,
         ]
+
+
+class TestSilence:
+    def test_a_live_peer_that_missed_its_keepalive_is_silent_until_it_is_heard(self):
+        path = live(eager())
+        path.observe(counted(handshake=START, heard=START + 1), START + 30)
+        assert not path.is_silent
+        path.observe(counted(handshake=START, heard=START + 1), START + 31)
+        assert path.is_silent
+        path.observe(counted(handshake=START, heard=START + 31), START + 32)
+        assert not path.is_silent
+
+    def test_a_peer_nobody_keeps_open_is_never_silent(self):
+        path = live(lazy(CONF))
+        path.observe(counted(handshake=START, heard=START + 1), START + 100)
+        assert not path.is_silent

@@ -134,6 +134,20 @@ for _ in range(20000):
     assert sorted(delays)[2] < 0.050, delays
 
 
+def test_the_registry_publishes_itself_and_answers_as_wgsd_does_when_told_to():
+    with Lab() as lab, Network(lab) as network:
+        network.start("registry", "--wgsd-exact", "--self")
+        network.wait("registry", "started")
+        network.start("alice")
+        network.wait("registry", "published", "alice")
+        browse = network.dig("alice", "+noall", "+answer", "PTR", f"_wireguard._udp.{ZONE}").splitlines()
+        assert [line.split()[1] for line in browse] == ["0", "0"], "wgsd's TTL"
+        assert [line.split()[4] for line in browse] == [instance(network, "alice"), instance(network, "registry")]
+        own = network.dig("alice", "+noall", "+answer", "AAAA", instance(network, "registry")).split()
+        assert own[3:5] == ["A", "198.51.100.10"], "wgsd gives the endpoint's family, whatever was asked"
+        assert "status: NXDOMAIN" in network.dig("alice", "SOA", ZONE)
+
+
 def test_a_registry_that_dies_takes_no_tunnel_with_it_and_is_found_again(network):
     network.connect()
     network.stop("registry")

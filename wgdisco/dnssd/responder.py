@@ -13,6 +13,7 @@ import dns.message
 import dns.rcode
 from dns.rcode import BADVERS, FORMERR, NOERROR, NOTAUTH, NOTIMP, NXDOMAIN, REFUSED, Rcode
 from dns.rdataclass import IN
+from dns.rdatatype import AXFR, IXFR
 
 from wgdisco.dnssd import wgsd
 from wgdisco.dnssd.wire import (
@@ -124,7 +125,8 @@ class Responder:
         size = self._reply_size(message, transport)
         if message.edns > 0:
             answer = Answer(BADVERS, authoritative=False)
-        elif question.rdclass != IN:
+        elif question.rdclass != IN or (question.rdtype in (AXFR, IXFR) and self.profile is Profile.STRICT):
+            # a secondary takes an empty answer for a broken zone (RFC 5936 section 2.2.1)
             answer = Answer(REFUSED, authoritative=False)
         else:
             answer = self._lookup(question, local_address, size)

@@ -230,8 +230,15 @@ class Agent:
         return None if path is None else path.published
 
     def all_live(self) -> bool:
-        """Whether every peer that is wanted is reached."""
-        return not any(isinstance(path.state, Punching) for path in self._paths.values())
+        """Whether every peer that is wanted is reached, and none is silent that should be heard.
+
+        Registries are silent by nature: they keep no path open, members do.
+        """
+        return not any(
+            isinstance(path.state, Punching)
+            or (isinstance(path.state, Live) and path.is_silent and path.key not in self.ourselves.registries)
+            for path in self._paths.values()
+        )
 
     def report(self, status: PeerStatus) -> PeerReport:
         """One peer for the status output."""

@@ -25,6 +25,9 @@ PUNCH_INTERVAL = 5.0
 # An unanswered handshake counts as a dead path once the engine's own retransmission has gone unanswered too.
 DEAD_AFTER = REKEY_TIMEOUT + 0.5
 
+# A peer that keeps the path open as we do is heard once a keepalive; this much later it may have moved.
+SILENT_MARGIN = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class SetPeer:
@@ -85,6 +88,7 @@ class Path:
         self.eager = keepalive > 0
         # The device begins by itself where it was given an endpoint and a keepalive: that is the first step done.
         self.state: State = Punching(now, step=0 if configured is None else 1) if self.eager else Idle()
+        self.is_silent = False
         self._wanted_at = now
         self._actions: list[Action] = []
 
@@ -152,6 +156,7 @@ class Path:
             return False
         unanswered = status.unanswered_since
         heard = status.received_at if status.received_at is not None else self.state.since
+        self.is_silent = self.eager and now - heard >= self.keepalive + SILENT_MARGIN
         silent = unanswered is not None and now - unanswered >= DEAD_AFTER and heard < unanswered
         expired = status.handshake_at is not None and now - status.handshake_at >= REJECT_AFTER_TIME
         if silent or (expired and self.eager):
