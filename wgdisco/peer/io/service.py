@@ -24,9 +24,10 @@ RestartSec=2
 # 2: the configuration is wrong, and stays so
 RestartPreventExitStatus=2
 
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW
+CapabilityBoundingSet=CAP_CHOWN CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW
 RuntimeDirectory=wgdisco
-RuntimeDirectoryMode=0750
+# the socket in it is for root and the group wgdisco
+RuntimeDirectoryMode=0755
 RuntimeDirectoryPreserve=yes
 StateDirectory=wgdisco
 StateDirectoryMode=0700
