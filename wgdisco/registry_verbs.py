@@ -41,7 +41,7 @@ async def _command(path: Path, name: str, arguments: dict[str, Any]) -> dict[str
     """Have the daemon do it or, when it is not running, do it on its store."""
     network = store.peek(path)
     if network is None:
-        raise LocalError(NO_NETWORK)
+        raise ConfigError(NO_NETWORK)
     try:
         return await control.send_command(network.name, name, arguments)
     except NotRunningError:
@@ -293,7 +293,7 @@ def check(args: argparse.Namespace) -> int:
     """`wgdisco registry check`."""
     network = store.peek(args.store)
     if network is None:
-        raise LocalError(NO_NETWORK)
+        raise ConfigError(NO_NETWORK)
     findings = asyncio.run(check_machine(network, args.store, args.root))
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.said}")

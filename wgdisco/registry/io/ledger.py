@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
-from wgdisco.errors import LocalError
+from wgdisco.errors import ConfigError
 from wgdisco.registry.io.store import PATH, Store
 from wgdisco.registry.membership import Change, Membership
 
@@ -26,15 +26,15 @@ class Ledger:
 
     @classmethod
     def open(cls, path: Path = PATH) -> Self:
-        """From the store at `path`; LocalError when there is no network in it."""
+        """From the store at `path`; ConfigError when there is no network in it, LocalError as `Store.open`."""
         if not path.exists():
-            raise LocalError(NO_NETWORK)
+            raise ConfigError(NO_NETWORK)
         store = Store.open(path)
         try:
             return cls(store, Membership(store.load()))
         except ValueError as error:
             store.close()
-            raise LocalError(NO_NETWORK) from error
+            raise ConfigError(NO_NETWORK) from error
         except BaseException:
             store.close()
             raise
