@@ -18,6 +18,8 @@ from wgdisco import config, logs
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
 
 def program_version() -> str:
     """The installed version, or "source" when run from a checkout that is not installed."""
@@ -139,8 +141,9 @@ def _run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
                 task.cancel()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             loop.add_signal_handler(number, stop)
+        _heed_signals()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
@@ -158,8 +161,13 @@ def _run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
 
 def _ignore_signals() -> None:
     """All is down, and who asks once more would only make the interpreter complain on its way out."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _heed_signals() -> None:
+    """Let those through that `__main__` made wait."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
 def _first_expected(group: BaseExceptionGroup[BaseException]) -> WgdiscoError | None:
@@ -215,10 +223,16 @@ def _version(_args: argparse.Namespace) -> int:
     return 0
 
 
+# They heed signals once they can take down what they set up.
+DAEMONS = (_registry_run, _join)
+
+
 def main() -> int:
     """Run the command line; every expected failure is one line on standard error."""
     args = build_parser().parse_args()
     try:
+        if args.run not in DAEMONS:
+            _heed_signals()
         code: int = args.run(args)
     except WgdiscoError as error:
         print(f"wgdisco: {error}", file=sys.stderr)
