@@ -1,7 +1,22 @@
-"""`python -m wgdisco`."""
+"""`wgdisco` and `python -m wgdisco`: the way in.
 
+SIGINT and SIGTERM wait until somebody can do what they ask: raised in the middle of an import they can be lost, and a
+daemon that was told to stop would run on.
+"""
+
+import signal
 import sys
 
-from wgdisco.cli import main
+STOPS = (signal.SIGINT, signal.SIGTERM)
 
-sys.exit(main())
+
+def main() -> int:
+    """Run the command line; its exit code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    from wgdisco import cli  # noqa: PLC0415  only now
+
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

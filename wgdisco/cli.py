@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from wgdisco import config, logs, member_cli, registry_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
-from wgdisco.process import ignore_signals, program_version, run_daemon
+from wgdisco.process import heed_signals, ignore_signals, program_version, run_daemon
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="publish the registry's own key too, at this endpoint or at the address it is asked on",
     )
     run.add_argument("--store", type=Path, metavar="FILE", help="where `registry init` put its facts")
-    run.set_defaults(run=_registry_run)
+    run.set_defaults(run=_registry_run, holds_signals=True)
     registry_cli.add_verbs(registry_verbs)
 
     member_cli.add_verbs(verbs, _add_daemon_flags, _join_pinned)
@@ -166,6 +166,8 @@ def main() -> int:
     """Run the command line; every expected failure is one line on standard error."""
     args = build_parser().parse_args()
     try:
+        if not getattr(args, "holds_signals", False):
+            heed_signals()
         code: int = args.run(args)
     except WgdiscoError as error:
         print(f"wgdisco: {error}", file=sys.stderr)

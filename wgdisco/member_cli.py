@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from wgdisco.errors import ConfigError
+from wgdisco.process import heed_signals
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -40,7 +41,7 @@ def add_verbs(
         help="a firewall here that drops what we need: have its own tool let it in (default), say how, or nothing",
     )
     add_pinned_flags(join)
-    join.set_defaults(run=lambda args: _carry_out("join", args) if _is_managed(args) else join_pinned(args))
+    join.set_defaults(run=partial(_join, join_pinned), holds_signals=True)
 
     for name, text in (
         ("up", "connect to a network this host is a member of"),
@@ -64,6 +65,13 @@ def add_verbs(
 def _add_log_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log", choices=("text", "json"), default="text", help="one line an event")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is usually not worth a line")
+
+
+def _join(join_pinned: Verb, args: argparse.Namespace) -> int:
+    if not _is_managed(args):
+        return join_pinned(args)
+    heed_signals()  # it may ask for the link, and whoever is asked may say Ctrl-C
+    return _carry_out("join", args)
 
 
 def _is_managed(args: argparse.Namespace) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 
 from wgdisco.errors import WgdiscoError
 
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
 
 def program_version() -> str:
     """The installed version, or "source" when run from a checkout that is not installed."""
@@ -33,8 +35,9 @@ def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
                 task.cancel()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOPS:
             loop.add_signal_handler(number, stop)
+        heed_signals()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
@@ -52,8 +55,13 @@ def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
 
 def ignore_signals() -> None:
     """All is down, and who asks once more would only make the interpreter complain on its way out."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def heed_signals() -> None:
+    """Let those through that `__main__` made wait: a daemon once it can take down what it sets up, all else at once."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
 
 def _first_expected(group: BaseExceptionGroup[BaseException]) -> WgdiscoError | None:

@@ -320,7 +320,10 @@ def test_stopped_at_any_early_moment_it_leaves_nothing(network, name, number):
             time.sleep(dice.uniform(0.02, 1.0))
             for _ in range(dice.choice([1, 3])):
                 daemon.send_signal(number)
-            _, said = daemon.communicate(timeout=10)
+            try:
+                _, said = daemon.communicate(timeout=10)
+            finally:
+                daemon.kill()
         ends.add(daemon.returncode)
         # Python itself, before any line of ours runs, tells of a Ctrl-C in its own way.
         assert "Traceback" not in said or "KeyboardInterrupt" in said.splitlines()[-1]
