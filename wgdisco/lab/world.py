@@ -18,6 +18,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ _TOOLS = {
 }
 # How a holder is found again, by us and by `wgdisco lab exec`: in its environment, so that no file is left behind.
 _LAB_VARIABLE = b"WGDISCO_LAB"
+_SEEN_TIMEOUT = 2.0
 _HOST_VARIABLE = b"WGDISCO_LAB_HOST"
 
 # Arguments are the hosts' names. Where there is no /var/lib/wgdisco to mount on, /var/lib becomes a tmpfs of links to
@@ -240,6 +242,10 @@ class World:
         if not self._first.stdout.readline():
             raise LocalError(_refusal(_complaint(self._first.stderr.read())))
         holders = find_holders(self.lab)
+        deadline = time.monotonic() + _SEEN_TIMEOUT
+        while {holder.host for holder in holders} != set(names) and time.monotonic() < deadline:
+            time.sleep(0.01)  # a holder in the middle of its exec shows no environment for a moment
+            holders = find_holders(self.lab)
         hosts = {
             holder.host: Host(holder.host, holder.pid, holder.inner_pid, variables, self._started) for holder in holders
         }
