@@ -35,6 +35,7 @@ LAYERS = [
     {"vocabulary"},
     {"dnssd", "tunnel"},
     {"peer", "registry"},
+    {"machine"},
     {"dnssd.io", "tunnel.io"},
     {"peer.io", "registry.io"},
     {"lab"},
@@ -50,6 +51,8 @@ def room(module: str) -> str:
             return "vocabulary"
         case ["dnssd" | "tunnel" | "peer" | "registry" as package, *rest] if rest != ["cli"]:
             return f"{package}.io" if rest[:1] == ["io"] else package
+        case ["machine"]:
+            return "machine"
         case ["lab", *_]:
             return "lab"
     return "composition"

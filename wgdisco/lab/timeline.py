@@ -9,13 +9,13 @@ import os
 import queue
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from wgdisco.errors import LocalError
 from wgdisco.lab.world import Host, HostProcess
+from wgdisco.machine import boot_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class _Ended:
 
 def now() -> float:
     """Boot-time clock, seconds: the one the daemons log by."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return boot_time()
 
 
 def parse_line(host: str, line: str) -> Said:

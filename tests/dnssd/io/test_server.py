@@ -14,9 +14,10 @@ import pytest
 
 from tests.dnssd.goldenzone import ALICE, golden_zone
 from wgdisco.dnssd.io import server as server_module
-from wgdisco.dnssd.io.server import DnsServer, describe_port_user
+from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.responder import Profile, Responder
 from wgdisco.errors import LocalError
+from wgdisco.machine import port_owner
 
 SERVICE = "_wireguard._udp.example.com."
 COMM = Path("/proc/self/comm").read_text().strip()
@@ -256,4 +257,5 @@ def test_a_free_port_is_nobodys():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    assert describe_port_user(port, "udp") == "another process"
+    assert port_owner(port, "udp") is None
+    assert port_owner(port, "tcp") is None

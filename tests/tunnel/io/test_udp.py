@@ -8,8 +8,8 @@ import pytest
 from tests.tunnel.io.namespace import in_namespace, ip
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
+from wgdisco.machine import port_owner
 from wgdisco.tunnel.burst import Burst
-from wgdisco.tunnel.io.port_owner import port_owner
 from wgdisco.tunnel.io.udp import UdpSockets
 
 

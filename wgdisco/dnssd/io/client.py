@@ -3,20 +3,15 @@
 import asyncio
 import secrets
 import socket
-import time
 from collections.abc import AsyncIterator, Iterable
 
 from wgdisco.dnssd.browser import TCP_TIMEOUT, Browser, BrowserEvent, Pace, Query, RegistryUnreachable
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
+from wgdisco.machine import boot_time
 
 _DRAIN_MAX = 64
 _DATAGRAM_MAX_SIZE = 65535
-
-
-def boot_time() -> float:
-    """Seconds since boot, time asleep included: timers are due after a suspend."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class ZoneFollower:

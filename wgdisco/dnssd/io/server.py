@@ -6,18 +6,17 @@ runs, so that a flood leaves the loop to others between two of them.
 
 import asyncio
 import errno
-import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
 from typing import Any
 
 from wgdisco.dnssd.responder import Responder, Transport
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.errors import LocalError
+from wgdisco.machine import port_owner
 
 DRAIN_MAX = 64
 IDLE_TIMEOUT = 10.0
@@ -166,32 +165,6 @@ class DnsServer:
             return self._responder(source).respond(query, local_address, Transport.TCP)
 
 
-def describe_port_user(port: int, kind: str) -> str:
-    """Who holds a local `udp` or `tcp` port, as `NAME (pid N)`; "another process" when it cannot be told."""
-    inodes = {inode for table in (kind, f"{kind}6") for inode in _socket_inodes(Path("/proc/net", table), port)}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if any(_socket_inode(link) in inodes for link in (process / "fd").iterdir()):
-                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-    return "another process"
-
-
-def _socket_inodes(table: Path, port: int) -> list[str]:
-    """The inodes of the sockets bound to a port in a table of /proc/net; connections made from it do not count."""
-    try:
-        rows = [line.split() for line in table.read_text().splitlines()[1:]]
-    except OSError:
-        return []
-    # local address, remote address and inode are columns 1, 2 and 9; an unconnected socket has remote port 0
-    return [row[9] for row in rows if int(row[1].rpartition(":")[2], 16) == port and row[2].endswith(":0000")]
-
-
-def _socket_inode(link: Path) -> str:
-    with suppress(OSError):
-        return os.readlink(link).removeprefix("socket:[").removesuffix("]")
-    return ""
-
-
 def _bind_pair(address: IPAddress, port: int, interface: str | None) -> tuple[socket.socket, socket.socket]:
     """A UDP and a listening TCP socket on the same port, not blocking."""
     for attempt in range(_PORT_ATTEMPTS):
@@ -231,7 +204,7 @@ def _describe_bind_error(error: OSError, address: IPAddress, port: int, kind: so
     where = f"DNS cannot listen on {name} {f'[{address}]' if address.version == 6 else address}:{port}"
     match error.errno:
         case errno.EADDRINUSE:
-            return f"{where}: the port is in use by {describe_port_user(port, name)}"
+            return f"{where}: the port is in use by {port_owner(port, name) or 'another process'}"
         case errno.EADDRNOTAVAIL:
             return f"{where}: this machine has no such address"
         case errno.EACCES | errno.EPERM:

@@ -19,13 +19,13 @@ from wgdisco.dnssd.io.client import ZoneFollower
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, in_any
 from wgdisco.errors import LocalError
+from wgdisco.machine import boot_time
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
-from wgdisco.tunnel.io.engine import boot_time
 from wgdisco.tunnel.io.interface import tunnel_interface
 
 LOG = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ from wgdisco.api import PathWord
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
+from wgdisco.machine import boot_time
 from wgdisco.peer.agent import Agent, Found, News, PathChanged, Refused
 from wgdisco.peer.io.interfaces import local_addresses
 from wgdisco.peer.path import Action, Initiate, SetPeer
 from wgdisco.tunnel.events import DeviceGone, PathSeen, PeerHandshake
 from wgdisco.tunnel.io.backend import Backend
-from wgdisco.tunnel.io.engine import boot_time
 
 LOG = logging.getLogger(__name__)
 

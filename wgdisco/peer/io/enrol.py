@@ -13,6 +13,7 @@ from wgdisco.endpoint import LINK_LOCAL
 from wgdisco.errors import LocalError, RemoteError, TimedOutError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS, JoinLink
 from wgdisco.keys import PublicKey
+from wgdisco.machine import boot_time
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.registry_client import RegistryClient
@@ -20,7 +21,7 @@ from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.roster import KEEPALIVE
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
-from wgdisco.tunnel.io.engine import Engine, boot_time
+from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.interface import tunnel_interface
 
 HANDSHAKE_TIMEOUT = 10.0

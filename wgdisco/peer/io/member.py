@@ -19,6 +19,7 @@ from wgdisco.dnssd.io.client import ZoneFollower
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey, PublicKey
+from wgdisco.machine import boot_time
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.member_interface import member_interface
@@ -28,7 +29,7 @@ from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel.io.control import Command, ControlServer
-from wgdisco.tunnel.io.engine import Engine, boot_time
+from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.nft import block_incoming_rules
 

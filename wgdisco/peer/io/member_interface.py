@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wgdisco.endpoint import in_any
 from wgdisco.errors import LocalError
+from wgdisco.machine import port_owner
 from wgdisco.peer.io.interfaces import local_addresses
 from wgdisco.peer.io.state import MemberState
 from wgdisco.peer.roster import Roster
@@ -14,7 +15,6 @@ from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.interface import tunnel_interface
-from wgdisco.tunnel.io.port_owner import port_owner
 
 MTU = 1280  # until it is measured
 

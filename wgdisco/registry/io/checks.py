@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wgdisco.errors import LocalError, NotRunningError
+from wgdisco.machine import port_owner
 from wgdisco.registry.io.setup import UNIT, unit_state
 from wgdisco.registry.membership import Network
 from wgdisco.tunnel.io.control import fetch_status
-from wgdisco.tunnel.io.port_owner import port_owner
 
 DISK_FREE_MIN = 64 << 20
 # A clock before this is wrong: the program is younger than that.

@@ -18,6 +18,7 @@ from wgdisco.endpoint import Endpoint, IPAddress
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
+from wgdisco.machine import boot_time
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.hub import hub_rules
 from wgdisco.registry.io.commands import COMMANDS, Commands
@@ -32,7 +33,7 @@ from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
-from wgdisco.tunnel.io.engine import Engine, boot_time
+from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
 from wgdisco.tunnel.io.link import Link

@@ -14,9 +14,10 @@ from wgdisco.dnssd.responder import Profile, Responder
 from wgdisco.dnssd.zone import Zone
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
+from wgdisco.machine import boot_time
 from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
 from wgdisco.tunnel.events import DeviceGone, Event
-from wgdisco.tunnel.io.engine import Engine, boot_time
+from wgdisco.tunnel.io.engine import Engine
 
 LOG = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
+from wgdisco.machine import boot_time
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
@@ -25,11 +26,6 @@ HANDSHAKES_A_TURN = 32
 # … and while the socket has more than a turn can read. That is well below what is read: in a flood they must pile up in
 # the device's queue, whose length says that we are under load and cookies begin, and not unseen in the kernel's.
 HANDSHAKES_A_FLOODED_TURN = 2
-
-
-def boot_time() -> float:
-    """The device's clock: seconds since boot, time asleep included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Engine:

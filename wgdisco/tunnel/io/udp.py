@@ -18,8 +18,8 @@ from typing import Any
 
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import LocalError
+from wgdisco.machine import port_owner
 from wgdisco.tunnel.burst import Burst
-from wgdisco.tunnel.io.port_owner import port_owner
 
 # linux/udp.h, asm-generic/socket.h, linux/in.h, linux/in6.h: what the socket module does not name
 _SOL_UDP = 17

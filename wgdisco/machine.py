@@ -1,0 +1,65 @@
+"""What shells ask of the machine itself: its clock, and who holds a port."""
+
+import time
+from pathlib import Path
+
+_PROC = Path("/proc")
+
+
+def boot_time() -> float:
+    """The clock everything is driven by: seconds since boot, time asleep included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def port_owner(port: int, kind: str = "udp") -> str | None:
+    """`name (pid N)` of a process in this network namespace whose "udp" or "tcp" socket is bound to `port`.
+
+    None if not found: sockets of the kernel (a WireGuard interface) and, without root, of other users have no process to show.
+    """
+    inodes = _bound_inodes(port, kind)
+    if not inodes:
+        return None
+    links = {f"socket:[{inode}]" for inode in inodes}
+    for process in _PROC.iterdir():
+        if process.name.isdigit() and _holds(process, links):
+            return f"{_command(process)} (pid {process.name})"
+    return None
+
+
+def _bound_inodes(port: int, kind: str) -> set[str]:
+    """Inodes of the sockets bound to `port`; connections made from it do not count.
+
+    From proc_net_udp(5): columns 1 and 2 are local and remote address, column 9 the inode.
+    """
+    suffix = f":{port:04X}"
+    inodes: set[str] = set()
+    for table in (kind, f"{kind}6"):
+        try:
+            lines = (_PROC / "net" / table).read_text().splitlines()[1:]
+        except OSError:
+            continue  # no IPv6, or no /proc
+        rows = [row for row in (line.split() for line in lines) if len(row) > 9]
+        inodes.update(row[9] for row in rows if row[1].endswith(suffix) and row[2].endswith(":0000"))
+    return inodes
+
+
+def _holds(process: Path, links: set[str]) -> bool:
+    try:
+        descriptors = list((process / "fd").iterdir())
+    except OSError:
+        return False  # it ended, or it is not ours to look into
+    return any(_link(descriptor) in links for descriptor in descriptors)
+
+
+def _link(descriptor: Path) -> str | None:
+    try:
+        return str(descriptor.readlink())
+    except OSError:
+        return None  # closed meanwhile
+
+
+def _command(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return "a process"
