@@ -14,7 +14,8 @@ def boot_time() -> float:
 def port_owner(port: int, kind: str = "udp") -> str | None:
     """`name (pid N)` of a process in this network namespace whose "udp" or "tcp" socket is bound to `port`.
 
-    None if not found: sockets of the kernel (a WireGuard interface) and, without root, of other users have no process to show.
+    None if not found: sockets of the kernel (a WireGuard interface) and, without root, those of other users have no
+    process to show.
     """
     inodes = _bound_inodes(port, kind)
     if not inodes:
