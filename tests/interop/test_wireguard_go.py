@@ -56,7 +56,7 @@ class Tunnel:
                 server.kill()
 
 
-def _await(condition, what: str, seconds: float = 10.0) -> None:
+def _await(condition, what: str, seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"timed out waiting for {what}"
