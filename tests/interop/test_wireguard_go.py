@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.transfer import digest
-from wgdisco.lab.world import Host, World
+from wgdisco.lab.world import Host, HostProcess, World
 
 pytestmark = [
     pytest.mark.usefixtures("needs_lab"),
@@ -63,6 +63,11 @@ def _await(condition, what: str, seconds: float = 30.0) -> None:
         time.sleep(0.02)
 
 
+def _answers(host: Host, engine: HostProcess) -> bool:
+    assert engine.poll() is None, f"the engine ended: {engine.stderr.read()}"
+    return host.run(["wg", "show", "wgt0"], check=False).returncode == 0
+
+
 @contextmanager
 def tunnel(outer: str = "ipv4", initiator: str = "ours", preshared: bool = False):
     """Both engines up and configured; only the initiator knows where the other is."""
@@ -82,8 +87,13 @@ def tunnel(outer: str = "ipv4", initiator: str = "ours", preshared: bool = False
                 host.run(["ip", "addr", "add", f"192.0.2.{number}/24", "dev", "veth0"])
                 host.run(["ip", "addr", "add", f"2001:db8::{number}/64", "dev", "veth0", "nodad"])
                 host.run(["ip", "link", "set", "veth0", "up"])
-                engines.append(host.popen(ENGINES[name], stderr=subprocess.DEVNULL, env={"WG_PROCESS_FOREGROUND": "1"}))
-                _await(lambda h=host: h.run(["wg", "show", "wgt0"], check=False).returncode == 0, f"{name}'s engine")
+                engine = host.popen(
+                    ENGINES[name],
+                    stderr=subprocess.PIPE,
+                    env={"WG_PROCESS_FOREGROUND": "1", "LOG_LEVEL": "silent"},
+                )
+                engines.append(engine)
+                _await(lambda h=host, e=engine: _answers(h, e), f"{name}'s engine")
                 endpoint = f"Endpoint = {OUTER[outer][2 - number]}:51820\n" if name == initiator else ""
                 host.run(
                     ["wg", "setconf", "wgt0", "/dev/stdin"],
@@ -99,6 +109,7 @@ def tunnel(outer: str = "ipv4", initiator: str = "ours", preshared: bool = False
         finally:
             for engine in engines:
                 engine.stop()
+                engine.stderr.close()
 
 
 @pytest.mark.parametrize("preshared", [False, True], ids=["plain", "psk"])
