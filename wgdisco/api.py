@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Self
 
+from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 
 SCHEMA = 1
+MAX_CANDIDATES = 8
 _NAME_MAX_SIZE = 255
+_NAT_MAX_SIZE = 64
 
 
 class PathWord(Enum):
@@ -109,6 +112,25 @@ def _known(report: type[PeerReport] | type[StatusReport], data: Any) -> dict[str
     return {name: value for name, value in data.items() if name in report.__dataclass_fields__}
 
 
+class CandidateKind(Enum):
+    """What kind of address a member says it may be reached at (RFC 8445 section 5.1.1), and the peer itself learns."""
+
+    HOST = "host"
+    SERVER_REFLEXIVE = "srflx"
+    PEER_REFLEXIVE = "prflx"
+    PORT_MAPPED = "map"
+    RELAYED = "relay"
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateRecord:
+    """One address a member may be reached at. `kind` is a CandidateKind; `priority` RFC 8445's, higher is better."""
+
+    kind: str
+    endpoint: str
+    priority: int
+
+
 @dataclass(frozen=True, slots=True)
 class MemberRecord:
     """One member or device, as other members see it.
@@ -117,7 +139,7 @@ class MemberRecord:
     `addresses` are its own in the tunnel. `endpoint` is where the registry last saw it, or its fixed one; `live` says
     whether that is fresh. `epoch`, `sig` and `next_key` are for signed membership and key rotation. `direct` is true
     of a device that has the very member asking as a peer of its own: that member makes it a peer too, and waits for
-    its packets.
+    its packets. `candidates` are what the member says of itself, beside `endpoint`; `nat` is its NatProfile as text.
     """
 
     name: str
@@ -132,6 +154,8 @@ class MemberRecord:
     sig: str | None = None
     next_key: str | None = None
     direct: bool = False
+    candidates: list[CandidateRecord] = field(default_factory=list)
+    nat: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +217,54 @@ class RotateRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidatesRequest:
+    """Where a member may be reached, and behind what: the body of `PUT /v1/self/candidates`. At most 8 candidates."""
+
+    candidates: list[CandidateRecord]
+    nat: str | None = None
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read a request's body; ValueError says what is wrong with it."""
+        told = _body(data).get("candidates")
+        if not isinstance(told, list) or len(told) > MAX_CANDIDATES:
+            raise ValueError(f"candidates: a list of up to {MAX_CANDIDATES}")
+        nat = data.get("nat")
+        if nat is not None and (not isinstance(nat, str) or not 0 < len(nat) <= _NAT_MAX_SIZE):
+            raise ValueError("nat: a short text")
+        return cls([parse_candidate(one) for one in told], nat)
+
+
+@dataclass(frozen=True, slots=True)
+class PunchRequest:
+    """A member wants a path to another: the body of `POST /v1/punch`."""
+
+    peer: str
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read a request's body; ValueError says what is wrong with it."""
+        return cls(_key(_body(data), "peer"))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Both sides punch now: told to both in the same moment. `initiator` is the public key of who sends initiations.
+
+    `candidates` and `nat` are `peer`'s, its server-reflexive endpoint among them. `relay` says whether the registry
+    forwards between the two. The order holds for `expires_ms` from when it is heard.
+    """
+
+    order: int
+    peer: str
+    initiator: str
+    candidates: list[CandidateRecord]
+    nat: str | None
+    relay: bool
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Removed:
     """A member that is gone: revoked, or no longer in a common group."""
 
@@ -209,12 +281,37 @@ class EndpointChange:
     live: bool
 
 
-Record = MemberRecord | SelfRecord | Snapshot | EnrolRequest | RotateRequest | Removed | EndpointChange
+Record = (
+    MemberRecord
+    | SelfRecord
+    | Snapshot
+    | EnrolRequest
+    | RotateRequest
+    | CandidatesRequest
+    | PunchRequest
+    | Order
+    | Removed
+    | EndpointChange
+)
 
 
 def to_json(record: Record) -> dict[str, Any]:
     """The object as it goes over the wire."""
     return {"schema": SCHEMA, **asdict(record)}
+
+
+def parse_candidate(data: Any) -> CandidateRecord:
+    """One candidate from whoever tells it; ValueError says what is wrong with it."""
+    if not isinstance(data, dict):
+        raise ValueError("a candidate is a JSON object")
+    kind, endpoint, priority = data.get("kind"), data.get("endpoint"), data.get("priority")
+    if not isinstance(kind, str) or kind not in {one.value for one in CandidateKind}:
+        raise ValueError("kind: host, srflx, prflx, map or relay")
+    if not isinstance(endpoint, str) or len(endpoint) > _NAME_MAX_SIZE:
+        raise ValueError("endpoint: ADDRESS:PORT")
+    if not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority < 1 << 32:
+        raise ValueError("priority: a number of 32 bits")
+    return CandidateRecord(kind, Endpoint.from_text(endpoint).to_text(), priority)
 
 
 def _body(data: Any) -> dict[str, Any]:

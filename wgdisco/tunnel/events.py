@@ -78,13 +78,26 @@ class RawReceived:
 
 
 @dataclass(frozen=True, slots=True)
+class Foreign:
+    """WireGuard datagrams from `source` that are not for this device: a relay's business, where there is one.
+
+    A handshake message whose mac1 fits another key, or messages with a receiver index that nobody here has. `data` may
+    hold several of equal size (`row`; the last may be shorter).
+    """
+
+    data: bytes
+    row: int
+    source: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceGone:
     """The interface was taken away underneath; `reason` is one line."""
 
     reason: str
 
 
-Event = PeerHandshake | PathSeen | PeerWanted | RawReceived | DeviceGone
+Event = PeerHandshake | PathSeen | PeerWanted | RawReceived | Foreign | DeviceGone
 
 
 @dataclass(frozen=True, slots=True)
