@@ -18,6 +18,7 @@ from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Observation
 from wgdisco.registry.membership import Invitation, Kind, Member, Role
+from wgdisco.registry.relay import Relay
 from wgdisco.registry.stock import DeviceRequest, add_device
 
 COMMANDS = ("invite", "add_device", "list", "show", "rename", "revoke", "set_endpoint", "backup")
@@ -25,13 +26,20 @@ _DRAWS = 16
 
 
 class Commands:
-    """`directory` and `feed` are the daemon's; without them nothing is known of who is online."""
+    """`directory`, `feed` and `relay` are the daemon's; without them nothing is known of who is online."""
 
-    def __init__(self, ledger: Ledger, directory: Directory | None = None, feed: Feed | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        directory: Directory | None = None,
+        feed: Feed | None = None,
+        relay: Relay | None = None,
+    ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
         self._directory = directory
         self._feed = feed
+        self._relay = relay
 
     def named(self, name: str) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
         """The command of that name, one of COMMANDS."""
@@ -85,10 +93,12 @@ class Commands:
         }
 
     async def show(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """`name` → the member, and whom it sees."""
+        """`name` → the member, whom it sees, and how many bytes the relay passed on for it, by direction."""
         member = self._membership.by_name(_text(asked, "name"))
         sees = [other.name for other in self._membership.visible_to(member)]
-        return {**self._member(member, self._seen()), "sees": sees}
+        passed = None if self._relay is None else self._relay.traffic().get(member.public_key)
+        relayed = {} if passed is None else {"relayed_tx_bytes": passed.tx_bytes, "relayed_rx_bytes": passed.rx_bytes}
+        return {**self._member(member, self._seen()), "sees": sees, **relayed}
 
     async def rename(self, asked: dict[str, Any]) -> dict[str, Any]:
         """`name`, `new_name` → nothing."""
