@@ -21,7 +21,7 @@ from wgdisco.registry.membership import Invitation, Kind, Member, Role
 from wgdisco.registry.relay import Relay
 from wgdisco.registry.stock import DeviceRequest, add_device
 
-COMMANDS = ("invite", "add_device", "list", "show", "rename", "revoke", "set_endpoint", "backup")
+COMMANDS = ("invite", "add_device", "list", "show", "rename", "revoke", "set_endpoint", "set_ports", "backup")
 _DRAWS = 16
 
 
@@ -51,6 +51,7 @@ class Commands:
             "rename": self.rename,
             "revoke": self.revoke,
             "set_endpoint": self.set_endpoint,
+            "set_ports": self.set_ports,
             "backup": self.backup,
         }[name]
         return command
@@ -111,6 +112,14 @@ class Commands:
         name, text = _text(asked, "name"), _text_or_none(asked, "endpoint")
         endpoint = None if text is None else _global_endpoint(text)
         await self._ledger.change(lambda: (self._membership.set_endpoint(name, endpoint), None))
+        return {}
+
+    async def set_ports(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`also_ports` and `tls_port` (0 for none), each left as it is when missing → nothing."""
+        network = self._membership.network
+        also_ports = tuple(int(port) for port in asked.get("also_ports", network.also_ports))
+        tls_port = int(asked.get("tls_port", network.tls_port or 0)) or None
+        await self._ledger.change(lambda: (self._membership.set_ports(also_ports, tls_port), None))
         return {}
 
     async def revoke(self, asked: dict[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from wgdisco.registry.io.relay import Relaying
 from wgdisco.registry.io.store import OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.views import ZoneViews
 from wgdisco.registry.membership import Change, Member, Membership
+from wgdisco.registry.records import network_record
 from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
@@ -128,6 +129,7 @@ class _Registry:
         self._link = link
         self._forwarder = forwarder
         self._forwarding_due = asyncio.Event()
+        self._network_record = network_record(self._membership)
         self._with_ipv6 = any(address.version == 6 for address in conf.addresses)
         network = self._membership.network
         prefixes = (network.prefix4, network.prefix6)
@@ -239,6 +241,9 @@ class _Registry:
         routes = [ip_network(invitation.address) for invitation in self._membership.invitations.values()]
         self._publisher.publish(changed=True)
         touched = {change.fact.number for change in changes if isinstance(change.fact, Member)}
+        if self._network_record != (record := network_record(self._membership)):
+            self._network_record = record
+            touched.update(member.number for member in self._membership.members.values())
         before = [member for member in known.values() if member.number in touched]
         after = [member for member in self._membership.members.values() if member.number in touched]
         self._feed.refresh([*after, *before], facts=True)
