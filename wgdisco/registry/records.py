@@ -16,9 +16,10 @@ def network_record(membership: Membership) -> NetworkRecord:
         network.zone,
         network.epoch,
         [str(network.prefix4), str(network.prefix6)],
-        list(network.endpoints),
+        list(network.reached_at),
         network.private_key.public_key().to_text(),
         [str(address) for address in network.registry_addresses],
+        list(network.tls_at),
     )
 
 
