@@ -130,6 +130,11 @@ class Device:
         peer.set_endpoint(endpoint, keepalive, now)
         self._touch(peer)
 
+    def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
+        """Who forwards for managed peers: what comes from there moves no peer that is reached otherwise."""
+        self._local.relays.clear()
+        self._local.relays.update(endpoints)
+
     def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """Send an initiation to up to 8 endpoints at once (managed peers)."""
         peer = self._peer(key)

@@ -81,6 +81,10 @@ class Engine:
         self._device.set_peer(key, endpoint, keepalive, boot_time())
         self._settle()
 
+    def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
+        """Who forwards for managed peers."""
+        self._device.set_relays(endpoints)
+
     def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...]) -> None:
         """Send an initiation to each endpoint."""
         self._device.initiate(key, endpoints, boot_time())
