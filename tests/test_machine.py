@@ -38,7 +38,7 @@ def test_a_jump_of_the_clock_is_waking(watched):
 
 
 def test_it_is_told_before_what_arrived_meanwhile(watched):
-    clock, watch, woken = watched
+    clock, watch, _ = watched
     reader, writer = os.pipe()
     watch.register(reader, 1)
     os.write(writer, b"x")

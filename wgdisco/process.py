@@ -21,9 +21,7 @@ def program_version() -> str:
         return "source"
 
 
-def run_daemon(
-    daemon: Callable[[], Coroutine[Any, Any, None]], selector: selectors.BaseSelector | None = None
-) -> int:
+def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]], selector: selectors.BaseSelector | None = None) -> int:
     """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down. Its loop waits in `selector`.
 
     A second signal does not interrupt the taking down. What fails in a task of the daemon is raised as if there were
