@@ -133,8 +133,11 @@ def sequence(trial: Trial) -> str:
     width = max((len(name) for name in called.values()), default=0) + 7
     lines = [f"{'ms':>9}  {'from':<{width}}    {'to':<{width}}  what"]
     left_out = 0
+    ports = {one.sender for one in trial.crossings}  # others are of pairs before
     for crossing in trial.crossings:
-        if crossing.is_udp and crossing.length > PING_SIZE:
+        if not crossing.is_udp or crossing.receiver not in ports:
+            continue
+        if crossing.length > PING_SIZE:
             left_out += 1
         elif len(lines) <= _MOST_LINES:
             lines.append(_line(crossing, 1000 * (crossing.at - start), called, width))

@@ -29,7 +29,7 @@ _SYSCTLS = {
 
 
 class Internet:
-    """A running plan; a context manager. `crossings` are what came to the core, as far as they have been fetched."""
+    """A running plan; a context manager."""
 
     def __init__(self, plan: Plan, conditions: Conditions | None = None) -> None:
         """Build it. LocalError where this machine does not allow it."""
@@ -37,6 +37,7 @@ class Internet:
         routers = [router.name for router in plan.routers]
         self._world = World([CORE, *routers, *(leaf.name for leaf in plan.leaves)])
         self.hosts = self._world.hosts
+        self._crossings: list[Crossing] = []
         try:
             self._links = plan.at_internet()
             routes = tuple((network, number) for number, link in enumerate(self._links) for network in link[2])
@@ -65,10 +66,12 @@ class Internet:
         self._wire.tell({"flush": number})
         self._wire.settle()
 
-    def crossings(self) -> list[Crossing]:
-        """What has come to the core since this was last asked."""
+    def crossings(self, since: float) -> list[Crossing]:
+        """What has come to the core since then (boot-time clock). What came before is forgotten."""
         self._wire.settle()
-        return [Crossing.from_text(line) for line in self._wire.take()]
+        self._crossings += map(Crossing.from_text, self._wire.take())
+        self._crossings = [crossing for crossing in self._crossings if crossing.at >= since]
+        return list(self._crossings)
 
     def file(self, host: str, path: str) -> Path:
         """A file as that host sees it."""

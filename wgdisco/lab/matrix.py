@@ -3,7 +3,8 @@
 import random
 import re
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -145,18 +146,35 @@ def _run_topology(net: Internet, topology: Topology, report: Report, progress: C
         endpoint = Endpoint(net.plan.outside(REGISTRY)[0], PORT).to_text()
         with Registry(net, groups, endpoint) as registry:
             net.set_conditions(conditions)
-            for cell, group in _shuffled(list(zip(cells, groups, strict=True)), seed):
-                members = Members(net, cell.pair, group, registry.links[group])
-                cell.trials.append(members.run(PATIENCE * (1 + 5 * settings.loss), settings.rtt))
-                progress(cell)
+            order = list(zip(cells, groups, strict=True))
+            if seed:
+                random.Random(seed).shuffle(order)
+            _run_round(net, order, registry, settings, progress)
             registry.check()
 
 
-def _shuffled(cells: list[tuple[Cell, str]], seed: int) -> Iterator[tuple[Cell, str]]:
-    """The first seed keeps the order; the others have each its own."""
-    if seed:
-        random.Random(seed).shuffle(cells)
-    yield from cells
+def _run_round(
+    net: Internet,
+    order: Sequence[tuple[Cell, str]],
+    registry: Registry,
+    settings: Settings,
+    progress: Callable[[Cell], None],
+) -> None:
+    """Every pair once. The next starts while this one is still pinging: most of a trial is the start of programs."""
+    with ExitStack() as stack:
+        pairs = [
+            stack.enter_context(Members(net, cell.pair, group, registry.links[group], settings.rtt))
+            for cell, group in order
+        ]
+        pairs[0].start()
+        for number, (cell, _) in enumerate(order):
+            pairs[number].watch(PATIENCE * (1 + 5 * settings.loss))
+            if number + 1 < len(pairs):
+                pairs[number + 1].start()
+            cell.trials.append(pairs[number].conclude())
+            progress(cell)
+            if number:
+                pairs[number - 1].close()
 
 
 def _measure(net: Internet, topology: Topology) -> Measured:

@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Sequence
+from typing import Self
 
 from wgdisco.errors import LocalError
 from wgdisco.lab.internet import Internet
@@ -17,7 +18,7 @@ _INVITE = """
 import sys
 from wgdisco import cli
 for group in sys.argv[1:]:
-    sys.argv = ["wgdisco", "registry", "invite", "--group", group, "--uses", "2"]
+    sys.argv = ["wgdisco", "registry", "invite", "--group", group]
     code = cli.main()
     if code:
         sys.exit(code)
@@ -27,7 +28,7 @@ for group in sys.argv[1:]:
 class Registry:
     """A network of its own, from `registry init` to the end of the process; a context manager.
 
-    Every pair of members gets a group, so that it knows of nobody else; `links` has a join link by group.
+    Every pair of members gets a group, so that it knows of nobody else; `links` has two join links by group.
     """
 
     def __init__(self, net: Internet, groups: Sequence[str], endpoint: str) -> None:
@@ -46,8 +47,9 @@ class Registry:
     def _invite(self, groups: Sequence[str]) -> None:
         if not self._timeline.wait(lambda: self._timeline.first(REGISTRY, "started") is not None, _START_TIMEOUT):
             raise LocalError(f"the registry has not started in {_START_TIMEOUT:.0f} s")
-        said = self._host.run([sys.executable, "-c", _INVITE, *groups], timeout=5 + len(groups)).stdout.split()
-        self.links = dict(zip(groups, said, strict=True))
+        twice = [group for group in groups for _ in range(2)]
+        said = self._host.run([sys.executable, "-c", _INVITE, *twice], timeout=20 + len(groups)).stdout.split()
+        self.links = dict(zip(groups, zip(said[::2], said[1::2], strict=True), strict=True))
 
     def check(self) -> None:
         """LocalError when it has ended."""
@@ -57,7 +59,7 @@ class Registry:
         """End it."""
         self._timeline.close()
 
-    def __enter__(self) -> "Registry":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""IP packets as bytes, as far as the lab's core looks into them: addresses, ports, TTL, and what kind of message it is."""
+"""IP packets as bytes, as far as the lab's core looks into them: addresses, ports, TTL, and what kind of message."""
 
 import struct
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ def time_exceeded(packet: bytes, router: IPAddress) -> bytes:
 def _checksum(data: bytes) -> int:
     """RFC 1071."""
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

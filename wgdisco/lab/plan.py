@@ -31,7 +31,7 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """One interface of a host: in a router's LAN, or (None) at the Internet itself. `addresses[0]` is the one it uses."""
+    """One interface of a host: in a router's LAN, or (None) at the Internet itself."""
 
     router: str | None
     addresses: tuple[Interface, ...]
@@ -103,10 +103,7 @@ class Plan:
         if own.version == 6 or not router.nat_type.translates:  # IPv6 is never translated
             return self._outside(own, router.parent)
         return [
-            address
-            for wan in router.wan
-            if wan.version == own.version
-            for address in self._outside(wan, router.parent)
+            address for wan in router.wan if wan.version == own.version for address in self._outside(wan, router.parent)
         ]
 
     def _passed_on(self, router: Router) -> list[IPNetwork]:

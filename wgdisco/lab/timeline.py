@@ -128,10 +128,14 @@ class Timeline:
         """End the host's daemon with SIGTERM; its exit status. That it ended is then no surprise."""
         return self._processes.pop(host).stop()
 
-    def close(self) -> None:
-        """End every daemon that still runs, all at the same time."""
+    def tell_to_stop(self) -> None:
+        """Send SIGTERM to every daemon that still runs, and do not wait."""
         for process in self._processes.values():
             process.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """End every daemon that still runs, all at the same time."""
+        self.tell_to_stop()
         for host in list(self._processes):
             self.stop(host)
 

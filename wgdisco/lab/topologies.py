@@ -66,9 +66,7 @@ def across_the_internet(types: Sequence[str]) -> Topology:
         )
         for one, other in combinations_with_replacement(types, 2)
     ]
-    plan = Plan(
-        tuple(router for router, _ in sites.values()), (*_registry(), *(leaf for _, leaf in sites.values()))
-    )
+    plan = Plan(tuple(router for router, _ in sites.values()), (*_registry(), *(leaf for _, leaf in sites.values())))
     return Topology("T1", plan, tuple(pairs))
 
 

@@ -1,11 +1,11 @@
-"""One pair, once: two fresh members join, want each other, and are watched until they are connected as they should be."""
+"""One pair, once: two fresh members join, want each other, and are watched until connected as they should be."""
 
 import io
 import signal
 import subprocess
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Self
 
 from wgdisco.endpoint import IPAddress
 from wgdisco.errors import LocalError
@@ -41,38 +41,60 @@ class Trial:
 
 
 class Members:
-    """The two daemons of a pair, and the pings of the one that asks first."""
+    """The two daemons of a pair, and the pings of the one that asks first; a context manager.
 
-    def __init__(self, net: Internet, pair: Pair, group: str, link: str) -> None:
+    `start`, `watch`, `conclude` in this order; another pair may be started in between, and `close` takes a while.
+    """
+
+    def __init__(self, net: Internet, pair: Pair, group: str, links: tuple[str, str], rtt: float) -> None:
+        """They join by `links` and call their network `group`; `rtt` is what they are apart, in seconds."""
         self._net = net
         self._pair = pair
         self._group = group
-        self._registry_key = JoinLink.from_text(link).registry_key.to_text()
+        self._links = dict(zip((pair.a, pair.b), links, strict=True))
+        self._rtt = rtt
+        self._registry_key = JoinLink.from_text(links[0]).registry_key.to_text()
         self._output = io.StringIO()
         self._timeline = Timeline({self._registry_key: REGISTRY}, self._output)
-        self._link = link
+        self._started_at = 0.0
         self._pings: HostProcess | None = None
-        self._pinged_at: float | None = None
         self._asker = pair.a
 
-    def run(self, patience: float, rtt: float) -> Trial:
-        """Start them, wait for what is expected or as long as `patience` allows, judge. LocalError if one ends."""
-        self._net.crossings()  # of the trial before
-        with ExitStack() as stack:
-            stack.callback(self._forget)
-            stack.callback(self._timeline.close)
-            for host in (self._pair.a, self._pair.b):
-                self._timeline.start(self._net.hosts[host], join_command(self._link, self._group, f"{self._group}-{host}"))
-            if not self._timeline.wait(self._is_asked, _START_TIMEOUT):
-                return self._judge(rtt, ())
+    def start(self) -> None:
+        """Both at the same time."""
+        self._started_at = boot_time()
+        for host, link in self._links.items():
+            command = join_command(link, self._group, f"{self._group}-{host}")
+            self._timeline.start(self._net.hosts[host], command)
+
+    def watch(self, patience: float) -> None:
+        """Until both say what is expected, or as long as `patience` allows. LocalError if one ends."""
+        if self._timeline.wait(self._is_asked, _START_TIMEOUT):
             self._start_pings()
             since = boot_time()
             self._timeline.wait(self._is_there, patience)
-            settles = WINDOW + rtt
             if self._pair.expected is Outcome.RELAY:
-                settles = max(settles, since + _RELAY_SETTLES - boot_time())
-            self._timeline.wait(lambda: False, settles)
-            return self._judge(rtt, self._stop_pings())
+                self._timeline.wait(lambda: False, since + _RELAY_SETTLES - boot_time())
+
+    def conclude(self) -> Trial:
+        """See where pings go now, judge, and tell the daemons to stop."""
+        if self._pings is not None:
+            self._timeline.wait(lambda: False, WINDOW + self._rtt)
+        trial = self._judge(self._stop_pings())
+        self._timeline.tell_to_stop()
+        return trial
+
+    def close(self) -> None:
+        """Wait until they are gone, and forget what they have on disk. May be called again."""
+        self._timeline.close()
+        for host in self._links:
+            self._net.file(host, f"{STATE}/{self._group}.json").unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _side(self, host: str) -> Side:
         said = tuple(one for one in self._timeline.said if one.host == host)
@@ -83,7 +105,7 @@ class Members:
 
     def _is_asked(self) -> bool:
         """Whether one wants the other, and both are registered."""
-        sides = [self._side(host) for host in (self._pair.a, self._pair.b)]
+        sides = [self._side(host) for host in self._links]
         asked = [(at, side.host) for side in sides if (at := side.asked_at()) is not None]
         if not asked or any(side.registered_at() is None for side in sides):
             return False
@@ -92,7 +114,7 @@ class Members:
 
     def _is_there(self) -> bool:
         expected = self._pair.expected.value
-        claims = (self._side(host).claims() for host in (self._pair.a, self._pair.b))
+        claims = (self._side(host).claims() for host in self._links)
         return all(word is not None and word.value == expected for word in claims)
 
     def _start_pings(self) -> None:
@@ -101,20 +123,20 @@ class Members:
             raise LocalError(f"{self._other(self._asker)} has no membership on its disk")
         address = state.memory.snapshot.member.addresses[0]
         command = ["ping", "-nD", f"-i{PING_INTERVAL}", f"-s{PING_SIZE}", "-W1", address]
-        self._pinged_at = boot_time()
         self._pings = self._net.hosts[self._asker].popen(command, stdout=subprocess.PIPE)
 
     def _stop_pings(self) -> tuple[Reply, ...]:
-        assert self._pings is not None
+        if self._pings is None:
+            return ()
         offset = boot_time() - time.time()
         self._pings.send_signal(signal.SIGINT)
         output, _ = self._pings.communicate(timeout=5)
         return parse_replies(output, offset)
 
-    def _judge(self, rtt: float, replies: tuple[Reply, ...]) -> Trial:
+    def _judge(self, replies: tuple[Reply, ...]) -> Trial:
         until = boot_time()
         hosts = (REGISTRY, self._pair.a, self._pair.b)
-        crossings = self._net.crossings()
+        crossings = self._net.crossings(self._started_at)
         registry = frozenset(address for address in self._net.plan.outside(REGISTRY))
         observed = Observed(
             asker=self._side(self._asker),
@@ -122,16 +144,10 @@ class Members:
             registry=registry,
             crossings=crossings,
             replies=replies,
-            pinged_at=self._pinged_at,
             until=until,
             window=WINDOW,
-            rtt=rtt,
+            rtt=self._rtt,
         )
         names = {address: host for host in hosts for address in self._net.plan.outside(host)}
         verdict = judge(observed, self._pair.expected)
         return Trial(self._pair, verdict, crossings, names, self._output.getvalue())
-
-    def _forget(self) -> None:
-        """What they have on disk; the next trial is with others."""
-        for host in (self._pair.a, self._pair.b):
-            self._net.file(host, f"{STATE}/{self._group}.json").unlink(missing_ok=True)

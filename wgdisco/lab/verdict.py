@@ -1,4 +1,4 @@
-"""What became of one pair, judged by what the core saw and the pings that came back; the daemons' word is only compared.
+"""What became of one pair, judged by what the core saw and the pings that came back; the daemons' word is compared.
 
 Pings of a size nothing else has are the payload. Where they went at the end of the trial is the outcome.
 """
@@ -65,11 +65,6 @@ class Side:
         words = [said for said in self._of_peer() if said.event in _WORDS]
         return PathWord(words[-1].event) if words else None
 
-    def endpoint(self) -> str | None:
-        """Where it said last that it reaches the other."""
-        told = [said.fields["endpoint"] for said in self._of_peer() if said.event in _WORDS and "endpoint" in said.fields]
-        return str(told[-1]) if told else None
-
     def reason(self) -> str | None:
         """The reason it gave last."""
         told = [said.fields.get("reason") for said in self._of_peer() if said.event in _WORDS]
@@ -81,14 +76,13 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All that is known of one trial. `asker` pinged the other from `pinged_at` until `until`."""
+    """All that is known of one trial. `asker` pinged the other until `until`; the last `window` seconds decide."""
 
     asker: Side
     other: Side
     registry: frozenset[IPAddress]
     crossings: Sequence[Crossing]
     replies: tuple[Reply, ...]
-    pinged_at: float | None
     until: float
     window: float
     rtt: float
