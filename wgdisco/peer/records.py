@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from wgdisco.api import SCHEMA, EndpointChange, MemberRecord, NetworkRecord, Removed, SelfRecord, Snapshot
+from wgdisco.api import (
+    MAX_CANDIDATES,
+    SCHEMA,
+    CandidateRecord,
+    EndpointChange,
+    MemberRecord,
+    NetworkRecord,
+    Order,
+    Removed,
+    SelfRecord,
+    Snapshot,
+    parse_candidate,
+)
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import SITE_LOCAL, Endpoint, IPAddress, IPNetwork
 from wgdisco.errors import LocalError
@@ -43,6 +55,7 @@ class Network:
     registries: tuple[str, ...]
     registry_key: PublicKey
     registry_addresses: tuple[IPAddress, ...]
+    tls: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: NetworkRecord) -> "Network":
@@ -57,7 +70,9 @@ class Network:
             raise ValueError("the registry's addresses are not inside the network's prefixes")
         key = PublicKey.from_text(record.registry_key)
         zone = ZoneNames.from_text(record.zone)
-        return cls(record.name, zone, record.epoch, prefixes, tuple(record.registries), key, addresses)
+        return cls(
+            record.name, zone, record.epoch, prefixes, tuple(record.registries), key, addresses, tuple(record.tls)
+        )
 
 
 def _inside(address: IPAddress, prefixes: tuple[IPNetwork, ...]) -> bool:
@@ -90,6 +105,7 @@ def parse_network(data: Any) -> NetworkRecord:
         registries=_texts(told, "registries", MAX_REGISTRIES),
         registry_key=_text(told, "registry_key"),
         registry_addresses=_texts(told, "registry_addresses", MAX_ADDRESSES),
+        tls=_texts({"tls": [], **told}, "tls", MAX_REGISTRIES),
     )
     try:
         check_network_name(record.name)
@@ -97,7 +113,7 @@ def parse_network(data: Any) -> NetworkRecord:
         raise ValueError(str(error)) from error
     if not record.registries:
         raise ValueError("the network has no registries")
-    for registry in record.registries:
+    for registry in (*record.registries, *record.tls):
         check_registry(registry)
     Network.of(record)
     return record
@@ -119,6 +135,8 @@ def parse_member(data: Any) -> MemberRecord:
         sig=_text_or_none(told, "sig"),
         next_key=_text_or_none(told, "next_key"),
         direct=_boolean(told, "direct"),
+        candidates=_candidates(told),
+        nat=_text_or_none(told, "nat"),
     )
     try:
         check_member_name(record.name)
@@ -154,6 +172,30 @@ def parse_endpoint(data: Any) -> EndpointChange:
     if change.endpoint is not None:
         Endpoint.from_text(change.endpoint)
     return change
+
+
+def parse_order(data: Any) -> Order:
+    """The event `order`."""
+    told = _object(data)
+    order = Order(
+        order=_number(told, "order"),
+        peer=_text(told, "peer"),
+        initiator=_text(told, "initiator"),
+        candidates=_candidates(told),
+        nat=_text_or_none(told, "nat"),
+        relay=_boolean(told, "relay"),
+        expires_ms=_number(told, "expires_ms"),
+    )
+    PublicKey.from_text(order.peer)
+    PublicKey.from_text(order.initiator)
+    return order
+
+
+def _candidates(told: Mapping[str, Any]) -> list[CandidateRecord]:
+    """Absent is none: a registry that knows no candidates is understood."""
+    if "candidates" not in told:
+        return []
+    return [parse_candidate(one) for one in _list(told, "candidates", MAX_CANDIDATES)]
 
 
 def _object(data: Any, schema: bool = False) -> Mapping[str, Any]:

@@ -1,8 +1,11 @@
 """Facts and observations as the API tells them: who may know what is decided by `Membership.visible_to`."""
 
-from wgdisco.api import MemberRecord, NetworkRecord, SelfRecord, Snapshot
+from wgdisco.api import MemberRecord, NetworkRecord, Order, SelfRecord, Snapshot
+from wgdisco.keys import PublicKey
+from wgdisco.registry.candidates import with_seen
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.membership import Member, Membership
+from wgdisco.registry.orders import ORDER_LIFETIME, Punch
 
 
 def network_record(membership: Membership) -> NetworkRecord:
@@ -13,9 +16,10 @@ def network_record(membership: Membership) -> NetworkRecord:
         network.zone,
         network.epoch,
         [str(network.prefix4), str(network.prefix6)],
-        list(network.endpoints),
+        list(network.reached_at),
         network.private_key.public_key().to_text(),
         [str(address) for address in network.registry_addresses],
+        list(network.tls_at),
     )
 
 
@@ -35,6 +39,8 @@ def member_record(membership: Membership, directory: Directory, member: Member, 
         epoch=membership.network.epoch,
         next_key=None if member.next_key is None else member.next_key.to_text(),
         direct=viewer.name in member.direct_to,
+        candidates=[] if entry is None else list(entry.candidates),
+        nat=None if entry is None else entry.nat,
     )
 
 
@@ -52,3 +58,18 @@ def snapshot(membership: Membership, directory: Directory, member: Member) -> Sn
     """Network, itself and all that `member` may see."""
     own = self_record(membership, directory, member)
     return Snapshot(own.network, own.member, member_records(membership, directory, member))
+
+
+def order_record(directory: Directory, punch: Punch, peer: PublicKey) -> Order:
+    """The order as it is told to the side that is not `peer`."""
+    entry = directory.entry(peer)
+    known = [] if entry is None else with_seen(entry.candidates, entry.endpoint)
+    return Order(
+        order=punch.number,
+        peer=peer.to_text(),
+        initiator=punch.initiator.to_text(),
+        candidates=known,
+        nat=None if entry is None else entry.nat,
+        relay=True,
+        expires_ms=int(ORDER_LIFETIME * 1000),
+    )

@@ -62,8 +62,17 @@ class PathSeen:
 class PeerWanted:
     """A packet for the peer is staged and there is no session to send it in: somebody wants this peer now.
 
-    Said again while packets come and there is still none, not more often than handshakes begin.
+    Said again while packets come and there is still none, not more often than handshakes begin; and, of a managed peer
+    without a keepalive, when there is a session and nothing came for so long that a NAT may have forgotten.
     """
+
+    key: PublicKey
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSilent:
+    """Data was sent to a managed peer and nothing has come back for a while, though it may only have nothing to say."""
 
     key: PublicKey
     at: float
@@ -97,7 +106,7 @@ class DeviceGone:
     reason: str
 
 
-Event = PeerHandshake | PathSeen | PeerWanted | RawReceived | Foreign | DeviceGone
+Event = PeerHandshake | PathSeen | PeerWanted | PeerSilent | RawReceived | Foreign | DeviceGone
 
 
 @dataclass(frozen=True, slots=True)

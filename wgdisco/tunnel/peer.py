@@ -14,7 +14,7 @@ from wgdisco.tunnel import noise
 from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
-from wgdisco.tunnel.events import Drop, Event, PathSeen, PeerHandshake, PeerWanted
+from wgdisco.tunnel.events import Drop, Event, PathSeen, PeerHandshake, PeerSilent, PeerWanted
 from wgdisco.tunnel.messages import (
     DEFAULT_MTU,
     INITIATION_SIZE,
@@ -26,6 +26,7 @@ from wgdisco.tunnel.messages import (
     CookieReply,
     Response,
 )
+from wgdisco.tunnel.roaming import Roaming
 from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
 from wgdisco.tunnel.tai64n import Timestamps
@@ -39,13 +40,20 @@ RESPONSE_CACHE_USES = 8
 # When our first packet in a new session is said again while nothing has come back in it, in seconds: until it arrives
 # the other side can neither send nor tell that we are here, and the next packet may be a persistent keepalive away.
 CONFIRMATION_PAUSES = (0.5, 1.0, 2.0)
+# Data sent to a managed peer without an answer: after so long it is told; and so long without a packet may have closed
+# the shortest-lived hole (a NAT's timer for UDP that was never answered is 30 s)
+DOUBT_AFTER = 0.3
+QUIET_AFTER = 20.0
 
 _KEEPALIVE = Burst(b"", 0)
 
 
 @dataclass(slots=True)
 class Local:
-    """Our side of every handshake, shared by all peers. `indices`: receiver index to who holds it, and for what."""
+    """Our side of every handshake, shared by all peers. `indices`: receiver index to who holds it, and for what.
+
+    `relays` are endpoints that forward what is another's.
+    """
 
     random_bytes: Callable[[int], bytes]
     unix_time: Callable[[], float]
@@ -53,6 +61,7 @@ class Local:
     mtu: int = DEFAULT_MTU
     indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
     drops: Counter[Drop] = field(default_factory=Counter)
+    relays: set[Endpoint] = field(default_factory=set)
 
     def new_index(self, peer: "Peer") -> int:
         """A random receiver index that nobody holds (rule H7)."""
@@ -92,9 +101,8 @@ class Peer:
 
     def __init__(self, local: Local, key: PublicKey) -> None:
         self.key = key
-        self.endpoint: Endpoint | None = None
         self.preshared_key: PresharedKey | None = None
-        self.managed = False
+        self.roaming = Roaming(local.relays)
         self.timers = Timers()
         self.outbox: list[tuple[Burst, Endpoint]] = []
         self.events: list[Event] = []
@@ -113,7 +121,6 @@ class Peer:
         self._unconfirmed: Session | None = None
         self._confirmations = 0
         self._fan_out: tuple[Endpoint, ...] = ()
-        self._seen_from: Endpoint | None = None
         self._handshake_sent_at: float | None = None
         self._initiation_sent_at: float | None = None
         self._initiation_consumed_at: float | None = None
@@ -122,6 +129,16 @@ class Peer:
         self._rekey_tried: Session | None = None
         self._shared: bytes | None = None
         self.refresh_static()
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where its packets go."""
+        return self.roaming.endpoint
+
+    @property
+    def managed(self) -> bool:
+        """Whether it may do what formats.md allows beyond the letter."""
+        return self.roaming.is_managed
 
     # What we are told
 
@@ -133,13 +150,13 @@ class Peer:
     def update(self, config: PeerConfig, now: float) -> None:
         """Take over what is configurable; sessions stay (rule H15)."""
         self.preshared_key = config.preshared_key
-        self.managed = config.managed
+        self.roaming.is_managed = config.managed
         self.set_endpoint(config.endpoint or self.endpoint, config.persistent_keepalive, now)
 
     def set_endpoint(self, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
         """Set endpoint and keepalive; a keepalive goes out at once when it was off or had nowhere to go (rule T9)."""
         starts = keepalive > 0 and (not self.timers.persistent_keepalive or self.endpoint is None)
-        self.endpoint = endpoint
+        self.roaming.set(endpoint)
         self.timers.set_persistent_keepalive(keepalive)
         if starts and endpoint is not None:
             self._send_keepalive(now)
@@ -149,6 +166,8 @@ class Peer:
         session = self._sessions.current
         if session is not None and session.is_usable(now):
             self._transmit(session, packets, now)
+            if packets.row and self.roaming.is_checked:
+                self._doubt(now)
         elif self.endpoint is None and not self.managed:
             self._local.drops[Drop.NO_ENDPOINT] += packets.count
         else:
@@ -300,20 +319,33 @@ class Peer:
                     self._clear_keys()
                 case Timer.PERSISTENT_KEEPALIVE:
                     self._send_keepalive(now)
+                case Timer.DOUBT:
+                    self.events.append(PeerSilent(self.key, now))
 
     # What follows from it
 
     def _authenticated(self, size: int, source: Endpoint, now: float) -> None:
         """Something authenticated came: the endpoint follows it (rule E1)."""
         self.rx_bytes += size
-        self.endpoint = source
+        self.roaming.heard(source, now)
         self.received_at = now
         self.timers.authenticated_packet_received(now)
 
     def _note_path(self, source: Endpoint, now: float) -> None:
-        if source != self._seen_from:
-            self._seen_from = source
+        if self.roaming.is_new_source(source):
             self.events.append(PathSeen(self.key, source, now))
+
+    def _doubt(self, now: float) -> None:
+        """Data goes out in a session that stands; whether it arrives is another matter.
+
+        A hole that nothing came through for QUIET_AFTER may have closed: then somebody wants the peer anew. Otherwise
+        something should come back within DOUBT_AFTER, or be asked for.
+        """
+        is_quiet = self.received_at is not None and now - self.received_at >= QUIET_AFTER
+        if is_quiet and not self.timers.persistent_keepalive and now - self._wanted_at >= 1.0:
+            self._wanted_at = now
+            self.events.append(PeerWanted(self.key, now))
+        self.timers.doubt(now, DOUBT_AFTER)
 
     def _handshake_complete(self, source: Endpoint, now: float) -> None:
         self.timers.handshake_complete()

@@ -1,4 +1,4 @@
-"""A peer's five timers, armed here and nowhere else, through functions named for what happened (white paper section 6).
+"""A peer's timers, armed here and nowhere else, through functions named for what happened (white paper section 6).
 
 A deadline is a time on the device's clock or None. What a timer does when it fires is the peer's business.
 """
@@ -14,13 +14,14 @@ from wgdisco.tunnel.messages import (
 
 
 class Timer(IntEnum):
-    """The five."""
+    """The five, and one of managed peers alone."""
 
     RETRANSMIT_HANDSHAKE = 0
     SEND_KEEPALIVE = 1
     NEW_HANDSHAKE = 2
     ZERO_KEY = 3
     PERSISTENT_KEEPALIVE = 4
+    DOUBT = 5
 
 
 class Timers:
@@ -71,11 +72,17 @@ class Timers:
     def authenticated_packet_received(self, now: float) -> None:
         """Anything authenticated came in."""
         self._deadlines[Timer.NEW_HANDSHAKE] = None
+        self._deadlines[Timer.DOUBT] = None
         self._traversal(now)
 
     def _traversal(self, now: float) -> None:
         if self.persistent_keepalive:
             self._deadlines[Timer.PERSISTENT_KEEPALIVE] = now + self.persistent_keepalive
+
+    def doubt(self, now: float, pause: float) -> None:
+        """Data went out, and within `pause` something should come in (managed peers)."""
+        if self._deadlines[Timer.DOUBT] is None:
+            self._deadlines[Timer.DOUBT] = now + pause
 
     def keepalive_due(self, now: float) -> None:
         """The passive keepalive was sent; another follows when data came meanwhile."""

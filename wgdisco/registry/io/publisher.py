@@ -16,7 +16,7 @@ from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
-from wgdisco.tunnel.events import DeviceGone, Event
+from wgdisco.tunnel.events import DeviceGone, Event, Foreign
 from wgdisco.tunnel.io.engine import Engine
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Publisher:
     """Holds the directory, and the responder that answers from its latest snapshot.
 
     `next_serial()` gives the zone's serial, ever higher. `heard` is called with each event the directory has taken, and
-    `moved` with the keys whose entry may be another now.
+    `moved` with the keys whose entry may be another now. `foreign` gets the datagrams that are for others.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Publisher:
         self.serial = 0
         self.heard: Callable[[Event], None] | None = None
         self.moved: Callable[[Iterable[PublicKey]], None] | None = None
+        self.foreign: Callable[[Foreign], None] | None = None
         self._engine = engine
         self._names = names
         self._next_serial = next_serial
@@ -57,6 +58,10 @@ class Publisher:
     async def follow_device(self) -> None:
         """Fold every device event into the zone at once."""
         async for event in self._engine.events():
+            if isinstance(event, Foreign):
+                if self.foreign is not None:
+                    self.foreign(event)
+                continue
             if isinstance(event, DeviceGone):
                 raise LocalError(f"{self._engine.interface} is gone: {event.reason}")
             self.directory.observe_event(event)

@@ -37,6 +37,9 @@ class Backend(Protocol):
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
         """Set a peer's endpoint and persistent keepalive (seconds, 0 is off) in one step."""
 
+    def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
+        """Who forwards for managed peers: what comes from there moves no peer that is reached otherwise."""
+
     def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...]) -> None:
         """Send an initiation to each of up to 8 endpoints; while it is unanswered, repeating sends the same bytes."""
 

@@ -1,0 +1,55 @@
+"""Where a peer's packets go: the endpoint, and what moves it.
+
+A peer is wherever its last authenticated packet came from (rule E1). Where there is a relay, somebody checks the paths
+to managed peers and decides; by itself the endpoint then moves only when there is none, when it is the relay and the
+peer is heard from elsewhere, or when what is in use has been silent for SILENT_FOR. What came over the relay moves
+nothing that is there.
+"""
+
+from wgdisco.endpoint import Endpoint
+
+SILENT_FOR = 1.0
+
+
+class Roaming:
+    """`endpoint` is where to send; `relays`, shared by all peers of a device, where a relay forwards from."""
+
+    __slots__ = ("_heard_at", "_seen_from", "endpoint", "is_managed", "relays")
+
+    def __init__(self, relays: set[Endpoint]) -> None:
+        self.endpoint: Endpoint | None = None
+        self.is_managed = False
+        self.relays = relays
+        self._heard_at = float("-inf")
+        self._seen_from: Endpoint | None = None
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether somebody checks the paths to this peer."""
+        return self.is_managed and bool(self.relays)
+
+    def set(self, endpoint: Endpoint | None) -> None:
+        """Somebody decides: send there."""
+        if endpoint != self.endpoint:
+            self.endpoint = endpoint
+            self._heard_at = float("-inf")
+
+    def heard(self, source: Endpoint, now: float) -> None:
+        """Something authenticated came from `source`."""
+        if source == self.endpoint:
+            self._heard_at = now
+        elif self._moves_to(source, now):
+            self.endpoint = source
+            self._heard_at = now
+
+    def is_new_source(self, source: Endpoint) -> bool:
+        """Whether transport data comes from elsewhere than the data before."""
+        is_new, self._seen_from = source != self._seen_from, source
+        return is_new
+
+    def _moves_to(self, source: Endpoint, now: float) -> bool:
+        if self.endpoint is None or not self.is_checked:
+            return True
+        if source in self.relays:
+            return False
+        return self.endpoint in self.relays or now - self._heard_at >= SILENT_FOR
