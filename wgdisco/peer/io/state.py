@@ -1,4 +1,4 @@
-"""What a member keeps on disk: /var/lib/wgdisco/NETWORK.json, for root alone.
+"""What a member keeps on disk: /var/lib/wgdisco/NETWORK.json, for root and the daemons' user alone.
 
 A file is written under another name, forced to disk and renamed: it is there whole, or as it was before.
 """
@@ -15,6 +15,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.invitation import check_registry
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.machine import hand_over, make_state_directory
 from wgdisco.names import check_network_name
 from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.records import parse_snapshot
@@ -192,7 +193,7 @@ class StateStore:
 
     def _write(self, path: Path, data: Any) -> None:
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_state_directory(self.directory)
             temporary = path.with_name(f".{path.name}.new")
             temporary.unlink(missing_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -200,6 +201,7 @@ class StateStore:
                 json.dump(data, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
+            hand_over(temporary)
             temporary.rename(path)
             self._sync_directory()
         except OSError as error:
