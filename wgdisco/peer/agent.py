@@ -406,6 +406,10 @@ class Agent:
         path = self._paths.get(key)
         return path is not None and isinstance(path.state, Live)
 
+    def is_trying(self, now: float) -> bool:
+        """Whether a direct path may still be found in the next moment."""
+        return any(path.is_trying(now) for path in self._checked.values())
+
     def published(self, key: PublicKey) -> Endpoint | None:
         """What the zone last said of the peer."""
         path = self._paths.get(key)

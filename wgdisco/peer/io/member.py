@@ -446,7 +446,9 @@ class _Managed:
 
     def _look(self) -> None:
         """Tell once that all who can be reached are."""
-        if self._connected is not None and self._has_snapshot and (report := self.report()).settled:
+        if self._connected is None or not self._has_snapshot or self.driver.agent.is_trying(boot_time()):
+            return
+        if (report := self.report()).settled:
             connected, self._connected = self._connected, None
             connected(report)
 
