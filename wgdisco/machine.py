@@ -1,10 +1,15 @@
-"""What shells ask of the machine itself: its clock, whether it slept, and who holds a port."""
+"""What shells ask of the machine: its clock, whether it slept, who holds a port, and whose the daemons' files are."""
 
+import os
+import pwd
 import selectors
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+# Whom systemd runs the daemons as; `make install` makes it. By hand they run as root, and own the same files.
+DAEMON_USER = "wgdisco"
 _PROC = Path("/proc")
 # So much longer than it meant to wait, in seconds, a loop is late only when it could not run: the machine slept.
 OVERSLEPT = 5.0
@@ -51,6 +56,33 @@ def port_owner(port: int, kind: str = "udp") -> str | None:
         if process.name.isdigit() and _holds(process, links):
             return f"{_command(process)} (pid {process.name})"
     return None
+
+
+def port_in_use(port: int, kind: str = "udp") -> bool:
+    """Whether a socket in this network namespace is bound to `port`, whoever's it is."""
+    return bool(_bound_inodes(port, kind))
+
+
+def make_state_directory(directory: Path) -> None:
+    """Have a directory that only the daemons' user, where there is one, and root can look into. OSError as mkdir."""
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        return
+    if os.geteuid() == 0:
+        with suppress(KeyError):
+            user = pwd.getpwnam(DAEMON_USER)
+            os.chown(directory, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def hand_over(path: Path) -> None:
+    """Give a file that root has just made to the owner of the directory it is in: what a verb stores, a daemon reads.
+
+    Anybody else owns what he makes anyway.
+    """
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _bound_inodes(port: int, kind: str) -> set[str]:
