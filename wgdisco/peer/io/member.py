@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from wgdisco.api import EndpointChange, MemberRecord, Order, Removed, Snapshot, StatusReport
+from wgdisco.api import EndpointChange, MemberRecord, Order, Receipt, Removed, Snapshot, StatusReport
 from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
 from wgdisco.dnssd.io.client import ZoneFollower
 from wgdisco.endpoint import Endpoint
@@ -68,7 +68,7 @@ async def run(
     `sleeps` is what the loop waits in. `connected` is called once, when the registry and the members that are online
     answer, or SETTLE_TIMEOUT is over.
     """
-    roster = Roster(state.private_key.public_key(), state.accept, state.memory)
+    roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust)
     async with AsyncExitStack() as stack:
         device = await stack.enter_async_context(member_interface(state, roster))
         if state.block_incoming:
@@ -127,6 +127,7 @@ class _Managed:
         self._saved_at = 0.0
         self._older_epoch: OlderEpoch | None = None
         self._has_snapshot = False
+        self._handed_back = False  # since the stream is up
         self._known = False  # whether members need not wait any longer
         self._asking: set[asyncio.Task[None]] = set()
         self._greeted: set[PublicKey] = set()
@@ -169,7 +170,10 @@ class _Managed:
         """Let the roster know what the registry says."""
         await self.driver.look_at_addresses()
         async for event in self._client.follow(self._roster.memory().epoch):
-            self._stream_event(event)
+            if isinstance(event, Receipt):
+                await self._keep_receipt(event)
+            else:
+                self._stream_event(event)
             self.driver.settle()
 
     async def follow_zone(self) -> None:
@@ -292,6 +296,7 @@ class _Managed:
         match event:
             case StreamUp():
                 self._stream_up.set()
+                self._handed_back = False
                 self.surroundings.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
@@ -351,6 +356,23 @@ class _Managed:
 
     def _shared(self, key: PublicKey) -> bytes | None:
         return static_static(self._state.private_key, key)
+
+    async def _keep_receipt(self, told: Receipt) -> None:
+        """Hand the last one back to a registry that may have been restored since; it comes before all else it tells."""
+        kept = self._state.receipt
+        if kept and kept != told.receipt and not self._handed_back:
+            try:
+                if await self._client.hand_back(kept):
+                    LOG.warning("the registry had forgotten what was revoked, and was told")
+                    self._client.begin_anew()  # what it tells now is from before
+                    return
+            except RemoteError as error:
+                LOG.warning("receipt not taken: %s", error.reason)
+                return
+        self._handed_back = True
+        if kept != told.receipt:
+            self._state = replace(self._state, receipt=told.receipt)
+            self._saved_at = 0.0
 
     def _stream_down(self, why: str) -> None:
         agent = self.driver.agent

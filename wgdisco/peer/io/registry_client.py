@@ -22,6 +22,7 @@ from wgdisco.api import (
     EnrolRequest,
     MemberRecord,
     Order,
+    Receipt,
     Removed,
     SelfRecord,
     Snapshot,
@@ -69,11 +70,12 @@ class Heartbeat:
     """The stream is alive."""
 
 
-StreamEvent = StreamUp | StreamDown | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange | Order
+StreamEvent = StreamUp | StreamDown | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange | Order | Receipt
 
 _PARSERS: Mapping[str, Callable[[Any], StreamEvent]] = {
     "snapshot": records.parse_snapshot,
     "member": records.parse_member,
+    "receipt": Receipt.from_json,
     "removed": records.parse_removed,
     "endpoint": records.parse_endpoint,
     "order": records.parse_order,
@@ -105,6 +107,11 @@ class RegistryClient:
     async def announce_key(self, next_key: PublicKey) -> None:
         """`POST /v1/self/rotate`: `next_key` will follow ours. RemoteError with the registry's reason."""
         await self._post("/v1/self/rotate", {"schema": SCHEMA, "next_key": next_key.to_text()})
+
+    async def hand_back(self, receipt: str) -> bool:
+        """`POST /v1/receipt`: what the registry gave us to keep; True when it had forgotten some of it."""
+        reply = await self._post("/v1/receipt", to_json(Receipt(receipt)))
+        return isinstance(reply, dict) and reply.get("recalled") is True
 
     def probe(self) -> None:
         """Have the kernels find out whether the far end still has the stream; one that it has not ends at once.
@@ -219,6 +226,8 @@ class RegistryClient:
                         parsed = _parse_event(event)
                         if parsed is not None:
                             yield parsed
+                        if self._begin_anew.is_set():
+                            return
             finally:
                 self._connection = None
 

@@ -30,7 +30,7 @@ from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import Relaying
 from wgdisco.registry.io.store import OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.views import ZoneViews
-from wgdisco.registry.membership import Change, Member, Membership
+from wgdisco.registry.membership import Change, Member, Membership, Revoked
 from wgdisco.registry.records import network_record
 from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
@@ -254,6 +254,8 @@ class _Registry:
         before = [member for member in known.values() if member.number in touched]
         after = [member for member in self._membership.members.values() if member.number in touched]
         self._feed.refresh([*after, *before], facts=True)
+        if any(isinstance(change.fact, Revoked) for change in changes):
+            self._feed.give_receipt()
         self._forwarding_due.set()
         try:
             await self._link.set_routes(routes)
