@@ -61,10 +61,18 @@ def destination(packet: bytes | memoryview) -> bytes | None:
 
 
 class Device:
-    """See the module's docstring. `random_bytes(n)` and `unix_time()` are the only other things it asks the world."""
+    """See the module's docstring. `random_bytes(n)` and `unix_time()` are the only other things it asks the world.
 
-    def __init__(self, random_bytes: Callable[[int], bytes], unix_time: Callable[[], float]) -> None:
-        self._local = Local(random_bytes, unix_time)
+    `handshake_time()` stands for the latter in the timestamps of initiations: one that never goes back.
+    """
+
+    def __init__(
+        self,
+        random_bytes: Callable[[int], bytes],
+        unix_time: Callable[[], float],
+        handshake_time: Callable[[], float] | None = None,
+    ) -> None:
+        self._local = Local(random_bytes, unix_time, handshake_time or unix_time)
         self._config = DeviceConfig()
         self._public_key: PublicKey | None = None
         self._cookies: CookieChecker | None = None

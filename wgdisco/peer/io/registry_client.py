@@ -31,6 +31,7 @@ from wgdisco.endpoint import IPAddress
 from wgdisco.errors import RemoteError
 from wgdisco.keys import PublicKey
 from wgdisco.peer import records
+from wgdisco.peer.clock import parse_date
 from wgdisco.peer.stream import EventParser, ServerEvent
 
 HTTP_PORT = 80
@@ -61,11 +62,20 @@ class StreamDown:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryTime:
+    """The registry's clock says `unix`, in seconds."""
+
+    unix: float
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """The stream is alive."""
 
 
-StreamEvent = StreamUp | StreamDown | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange | Order
+StreamEvent = (
+    StreamUp | StreamDown | RegistryTime | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange | Order
+)
 
 _PARSERS: Mapping[str, Callable[[Any], StreamEvent]] = {
     "snapshot": records.parse_snapshot,
@@ -164,6 +174,9 @@ class RegistryClient:
                 raise RemoteError(await _reason(response))
             if response.content_type != "text/event-stream":
                 raise ValueError("not a stream of events")
+            told = parse_date(response.headers.get("Date"))
+            if told is not None:
+                yield RegistryTime(told)
             yield Heartbeat()
             async for chunk in response.content.iter_chunked(_CHUNK):
                 events = parser.feed(chunk)

@@ -29,6 +29,7 @@ class MemberState:
     """One membership. `registries` are HOST:PORT; `link` tells which invitation it came from (`invitation.link_id`).
 
     `next_private_key` is announced and not yet in use; `endpoints` are where peers last were; `listen_port` 0 is any.
+    Timestamps of our handshakes are below `handshake_time` (unix time), or were when it was kept.
     """
 
     name: str
@@ -43,6 +44,7 @@ class MemberState:
     listen_port: int = 0
     next_private_key: PrivateKey | None = field(default=None, repr=False)
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)
+    handshake_time: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The file's object, secrets included."""
@@ -59,6 +61,7 @@ class MemberState:
             "accept_peers": self.accept.value,
             "block_incoming": self.block_incoming,
             "listen_port": self.listen_port,
+            "handshake_time": self.handshake_time,
             "confirmed_at": self.memory.confirmed_at,
             "epoch": self.memory.epoch,
             "fresh": self.memory.is_fresh,
@@ -95,6 +98,7 @@ class MemberState:
             listen_port=int(data["listen_port"]),
             next_private_key=None if next_key is None else PrivateKey.from_text(next_key),
             endpoints={PublicKey.from_text(k): Endpoint.from_text(e) for k, e in data["endpoints"].items()},
+            handshake_time=float(data.get("handshake_time", 0.0)),
         )
 
 
