@@ -1,19 +1,45 @@
-"""What shells ask of the machine itself: its clock, who holds a port, and whose the daemons' files are."""
+"""What shells ask of the machine: its clock, whether it slept, who holds a port, whose the daemons' files are."""
 
 import os
 import pwd
+import selectors
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 # Whom systemd runs the daemons as; `make install` makes it. By hand they run as root, and own the same files.
 DAEMON_USER = "wgdisco"
 _PROC = Path("/proc")
+# So much longer than it meant to wait, in seconds, a loop is late only when it could not run: the machine slept.
+OVERSLEPT = 5.0
 
 
 def boot_time() -> float:
     """The clock everything is driven by: seconds since boot, time asleep included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class SleepWatch(selectors.DefaultSelector):
+    """A selector for an event loop that is told first, before any packet is looked at, that the machine has slept.
+
+    `woke` is called then. `clock` goes on while the machine sleeps, what a selector waits by does not.
+    """
+
+    def __init__(self, clock: Callable[[], float] = boot_time) -> None:
+        super().__init__()
+        self.woke: Callable[[], None] = lambda: None
+        self._clock = clock
+        self._awake_at = clock()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """As every selector's; a loop that waits without a timeout cannot tell."""
+        before = self._awake_at
+        ready = super().select(timeout)
+        self._awake_at = self._clock()
+        if timeout is not None and self._awake_at - before >= max(0.0, timeout) + OVERSLEPT:
+            self.woke()
+        return ready
 
 
 def port_owner(port: int, kind: str = "udp") -> str | None:

@@ -14,6 +14,7 @@ from wgdisco.api import Snapshot, StatusReport
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
 from wgdisco.invitation import JoinLink, link_id, member_preshared_key
 from wgdisco.keys import PrivateKey
+from wgdisco.machine import SleepWatch
 from wgdisco.names import check_member_name, check_network_name, label_of
 from wgdisco.peer.io import service
 from wgdisco.peer.io.enrol import enrol, no_answer
@@ -131,7 +132,8 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
     if service.has_systemd() and not foreground:
         service.start(state.name)
         return _wait_until_settled(state)
-    return run_daemon(lambda: run(state, store, program_version(), _print_report))
+    sleeps = SleepWatch()
+    return run_daemon(lambda: run(state, store, program_version(), sleeps, _print_report), sleeps)
 
 
 async def _open_firewall(state: MemberState, mode: Mode) -> None:

@@ -10,7 +10,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import parse_address
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
 from wgdisco.invitation import check_registry
+from wgdisco.machine import port_owner
 from wgdisco.names import check_member_name, check_network_name
 from wgdisco.registry.io import setup, store
 from wgdisco.registry.io.checks import check_machine
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.ledger import NO_NETWORK, Ledger
-from wgdisco.registry.membership import DEFAULT_GROUP, Network, Put
+from wgdisco.registry.membership import DEFAULT_GROUP, Membership, Network, Put
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode, Need, Service
 from wgdisco.tunnel.io import control, firewall
@@ -78,6 +79,7 @@ def init(args: argparse.Namespace) -> int:
         _say(f"{why}: run it yourself, as root:\n\n    wgdisco registry run\n")
         runs = False
     _say(f"open ONE port, here and at your provider: UDP {network.listen_port} (members reach {network.endpoints[0]})")
+    _say_further_ports(network)
     _say(f"{'next' if runs else 'then'}:\n\n    sudo wgdisco registry invite NAME\n")
     return 0
 
@@ -98,7 +100,8 @@ def _wait_for_daemon(network: Network) -> None:
 
 def _need(network: Network) -> Need:
     inside = (Service("tcp", 80), Service("udp", 53), Service("tcp", 53))
-    return Need(network.name, network.listen_port, inside, forward=True)
+    outside = () if network.tls_port is None else (Service("tcp", network.tls_port),)
+    return Need(network.name, network.listen_port, inside, forward=True, outside=outside)
 
 
 async def _open_firewall(network: Network, mode: Mode) -> None:
@@ -132,12 +135,17 @@ def _make_network(args: argparse.Namespace) -> Network:
     endpoint = _endpoint(args.endpoint or setup.default_address(), args.port)
     taken = asyncio.run(setup.local_networks())
     network = setup.new_network(args.network, zone, endpoint, args.port, taken)
+    also_ports, tls_port = _ports("--also-port", args.also_port), _port("--tls-port", args.tls_port)
+    _check_ports(network, also_ports, tls_port)
+    rules = Membership([network])
+    rules.apply(rules.set_ports(also_ports, tls_port or None))
+    network = rules.network
     with closing(store.Store.open(args.store)) as facts:
         asyncio.run(facts.commit([Put(network)]))
     return network
 
 
-def _endpoint(text: str, port: int) -> str:
+def _endpoint(text: str, port: int, flag: str = "--endpoint") -> str:
     """HOST, HOST:PORT, an IPv6 address with or without brackets, as HOST:PORT."""
     try:
         address = parse_address(text.removeprefix("[").removesuffix("]"))
@@ -148,7 +156,7 @@ def _endpoint(text: str, port: int) -> str:
     try:
         return check_registry(whole)
     except ValueError as error:
-        raise ConfigError(f"--endpoint: {text!r} is not HOST[:PORT]") from error
+        raise ConfigError(f"{flag}: {text!r} is not HOST[:PORT]") from error
 
 
 def uninstall(args: argparse.Namespace) -> int:
@@ -275,10 +283,81 @@ def revoke(args: argparse.Namespace) -> int:
     return 0
 
 
-def set_endpoint(args: argparse.Namespace) -> int:
+def set_value(args: argparse.Namespace) -> int:
     """`wgdisco registry set`."""
-    _run(args, "set_endpoint", name=args.name, endpoint=None if args.value == "none" else args.value)
+    match args.words:
+        case ["also-port", value]:
+            _set_ports(args, also_ports=_ports("also-port", value))
+        case ["endpoint", value]:
+            _set_registries(args, value)
+        case ["tls-port", value]:
+            _set_ports(args, tls_port=_port("tls-port", value))
+        case [name, "endpoint", value]:
+            _run(args, "set_endpoint", name=name, endpoint=None if value == "none" else value)
+        case _:
+            raise ConfigError(
+                "set: write endpoint HOST:PORT[,HOST:PORT…] of the registry, also-port PORT[,PORT…], tls-port PORT, or"
+                " NAME endpoint ADDRESS:PORT; `none` takes all but the first away"
+            )
     return 0
+
+
+def _set_registries(args: argparse.Namespace, value: str) -> None:
+    network = store.peek(args.store)
+    if network is None:
+        raise ConfigError(NO_NETWORK)
+    endpoints = [_endpoint(text, network.listen_port, "endpoint") for text in value.split(",")]
+    answer = _run(args, "set_registries", endpoints=endpoints)
+    told, unseen = answer["told"], answer["unseen"]
+    _say(f"{len(told)} of {len(told) + len(unseen)} members know it; links and files made before have the old endpoint")
+    if unseen:
+        both = ",".join(dict.fromkeys([*endpoints, *network.endpoints]))
+        _say(f"not seen yet: {', '.join(unseen)}; let the old endpoint be one of them until they are: {both}")
+
+
+def _set_ports(args: argparse.Namespace, **ports: Any) -> None:
+    before = store.peek(args.store)
+    if before is not None:
+        _check_ports(before, ports.get("also_ports", ()), ports.get("tls_port", 0))
+    _run(args, "set_ports", **ports)
+    network = store.peek(args.store)
+    if network is not None:
+        asyncio.run(_open_firewall(network, Mode(args.firewall)))
+        _say_further_ports(network)
+
+
+def _ports(what: str, text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
+    if not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", text):
+        raise ConfigError(f"{what}: {text!r} is not PORT[,PORT…] or none")
+    return tuple(int(port) for port in text.split(","))
+
+
+def _port(what: str, text: str) -> int:
+    """0 for none."""
+    ports = _ports(what, text) or (0,)
+    if len(ports) > 1:
+        raise ConfigError(f"{what}: {text!r} is not one PORT or none")
+    return ports[0]
+
+
+def _check_ports(network: Network, also_ports: Iterable[int], tls_port: int) -> None:
+    """Who has them already on this host. LocalError for a TCP port: that cannot be shared."""
+    for port in also_ports:
+        if port not in network.also_ports and (owner := port_owner(port)) is not None:
+            _say(f"UDP {port} is in use here by {owner}: what comes for it from elsewhere goes to the registry now")
+    owner = port_owner(tls_port, "tcp") if tls_port and tls_port != network.tls_port else None
+    if owner is not None:
+        raise LocalError(f"TCP port {tls_port} is in use by {owner}: stop that, or choose another tls-port")
+
+
+def _say_further_ports(network: Network) -> None:
+    ports = [f"UDP {port}" for port in network.also_ports]
+    if network.tls_port is not None:
+        ports.append(f"TCP {network.tls_port}")
+    if ports:
+        _say(f"and at your provider, for members whose network lets nothing else out: {', '.join(ports)}")
 
 
 # The store
@@ -325,7 +404,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": show,
     "rename": rename,
     "revoke": revoke,
-    "set": set_endpoint,
+    "set": set_value,
     "backup": backup,
     "restore": restore,
     "check": check,

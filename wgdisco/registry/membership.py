@@ -14,7 +14,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError, RemoteError
-from wgdisco.invitation import SECRET_SIZE, JoinLink, enrol_address, enrol_private_key, member_preshared_key
+from wgdisco.invitation import (
+    SECRET_SIZE,
+    JoinLink,
+    check_registry,
+    enrol_address,
+    enrol_private_key,
+    member_preshared_key,
+)
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.names import check_member_name
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
@@ -23,6 +30,9 @@ DEFAULT_GROUP = "all"
 INVITATION_LIFETIME = 24 * 3600.0
 REGISTRY_HOST_NUMBER = 1
 FIXED_ENDPOINT_KEEPALIVE = 25
+# What a member takes at most
+REGISTRIES_MAX = 8
+ALSO_PORTS_MAX = 3
 
 
 class Role(Enum):
@@ -43,6 +53,7 @@ class Kind(Enum):
 class Network:
     """The network itself. `endpoints` are `HOST:PORT` of its registries; `epoch` rises with every restore from backup.
 
+    `also_ports` are UDP ports that lead to `listen_port`, `tls_port` the TCP port for those who have no UDP at all.
     `next_host` is the host number given out next: freed ones come round again only after all others.
     """
 
@@ -55,6 +66,22 @@ class Network:
     prefix6: IPv6Network
     epoch: int = 1
     next_host: int = REGISTRY_HOST_NUMBER + 1
+    also_ports: tuple[int, ...] = ()
+    tls_port: int | None = None
+
+    @property
+    def reached_at(self) -> tuple[str, ...]:
+        """Where members try, all of it at once: `endpoints`, then their hosts on each of `also_ports`."""
+        also = (f"{host}:{port}" for port in self.also_ports for host in self._hosts())
+        return tuple(dict.fromkeys((*self.endpoints, *also)))[:REGISTRIES_MAX]
+
+    @property
+    def tls_at(self) -> tuple[str, ...]:
+        """`HOST:PORT` of WebSockets over TLS."""
+        return () if self.tls_port is None else tuple(f"{host}:{self.tls_port}" for host in self._hosts())
+
+    def _hosts(self) -> list[str]:
+        return list(dict.fromkeys(endpoint.rpartition(":")[0] for endpoint in self.endpoints))
 
     def addresses(self, number: int) -> tuple[IPv4Address, IPv6Address]:
         """Both addresses of a host number."""
@@ -213,7 +240,7 @@ class Membership:
             role,
             uses,
         )
-        link = JoinLink(self.network.endpoints, self.network.private_key.public_key(), secret)
+        link = JoinLink(self.network.reached_at, self.network.private_key.public_key(), secret)
         return [Put(invitation)], link
 
     def enrol(self, source: IPv4Address, key: PublicKey, name: str | None, now: float) -> tuple[list[Change], Member]:
@@ -311,6 +338,29 @@ class Membership:
     def set_endpoint(self, name: str, endpoint: Endpoint | None) -> list[Change]:
         """Fix a member's public endpoint, or (None) let it be learnt again."""
         return [Put(replace(self.by_name(name), endpoint=endpoint))]
+
+    def set_ports(self, also_ports: tuple[int, ...], tls_port: int | None) -> list[Change]:
+        """By which further ports the registry is reached (`Network`); LocalError when one cannot be."""
+        also_ports = tuple(dict.fromkeys(also_ports))
+        for port in (*also_ports, *(() if tls_port is None else (tls_port,))):
+            if not 0 < port < 65536:
+                raise LocalError(f"{port} is not a port: give a number from 1 to 65535")
+        if self.network.listen_port in also_ports:
+            raise LocalError(f"UDP {self.network.listen_port} is the registry's port already: give others")
+        if len(also_ports) > ALSO_PORTS_MAX:
+            raise LocalError(f"at most {ALSO_PORTS_MAX} further ports: members try all of them at once")
+        network = replace(self.network, also_ports=also_ports, tls_port=tls_port)
+        return [] if network == self.network else [Put(network)]
+
+    def set_registries(self, endpoints: tuple[str, ...]) -> list[Change]:
+        """Where members reach the registry from now on, as HOST:PORT; LocalError when one is none."""
+        try:
+            valid = tuple(dict.fromkeys(check_registry(endpoint) for endpoint in endpoints))
+        except ValueError as error:
+            raise LocalError(str(error)) from error
+        if not 0 < len(valid) <= REGISTRIES_MAX:
+            raise LocalError(f"give 1 to {REGISTRIES_MAX} of HOST:PORT")
+        return [] if valid == self.network.endpoints else [Put(replace(self.network, endpoints=valid))]
 
     def revoke(self, name: str, now: float) -> tuple[list[Change], list[PublicKey]]:
         """Take the member or invitation of that name away for good; the keys that go. LocalError without one.
