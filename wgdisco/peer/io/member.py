@@ -7,7 +7,6 @@ to keep, or to begin again with, the peers that are known.
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -24,13 +23,14 @@ from wgdisco.nat import NatProfile
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import parse_candidates
 from wgdisco.peer.check import Checks
+from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.member_interface import member_interface
-from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamEvent, StreamUp
+from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
-from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, epoch_note, is_settled, notes, offline
+from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, blame_clock, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.io.control import Command, ControlServer
@@ -70,11 +70,13 @@ async def run(
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust)
     async with AsyncExitStack() as stack:
-        device = await stack.enter_async_context(member_interface(state, roster))
+        clock = HostClock(state)
+        state = clock.reserve(state, store)
+        device = await stack.enter_async_context(member_interface(state, roster, clock.handshake_time))
         if state.block_incoming:
             await stack.enter_async_context(nft_table(device.interface, block_incoming_rules(device.interface)))
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
-        member = _Managed(device, state, store, roster, version, connected)
+        member = _Managed(device, state, store, roster, clock, version, connected)
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
         try:
@@ -112,6 +114,7 @@ class _Managed:
         state: MemberState,
         store: StateStore,
         roster: Roster,
+        clock: HostClock,
         version: str,
         connected: Callable[[StatusReport], None],
     ) -> None:
@@ -120,6 +123,7 @@ class _Managed:
         self._state = state
         self._store = store
         self._roster = roster
+        self._clock = clock
         self._version = version
         self._connected: Callable[[StatusReport], None] | None = connected
         self._registry_key = roster.network.registry_key
@@ -208,20 +212,23 @@ class _Managed:
         trusted = True
         while True:
             await asyncio.sleep(SAVE_INTERVAL)
-            if self._roster.check_trust(time.time()) != trusted:
+            if self._roster.check_trust(self._clock.time()) != trusted:
                 trusted = not trusted
                 self._refresh()
-            if self._remembered() != self._state or time.time() - self._saved_at > CONFIRM_INTERVAL:
+            is_old = boot_time() - self._saved_at > CONFIRM_INTERVAL
+            if self._remembered() != self._state or is_old or self._clock.is_due():
                 await self.save()
 
     async def save(self) -> None:
         """Keep what is known now; a disk that refuses is told of, and the tunnel goes on."""
-        self._state = replace(self._remembered(), memory=self._roster.memory())
-        self._saved_at = time.time()
+        handshake_time = self._clock.to_keep()
+        self._state = replace(self._remembered(), memory=self._roster.memory(), handshake_time=handshake_time)
+        self._saved_at = boot_time()
         try:
             await asyncio.to_thread(self._store.save, self._state)
         except LocalError as error:
             LOG.warning("%s", error)
+        self._clock.kept(self._state)
 
     # Commands of the control socket
 
@@ -269,12 +276,13 @@ class _Managed:
         names = {member.key: member.name for member in self._roster.members.values()}
         names[self._registry_key] = REGISTRY_NAME
         live = self._roster.live_endpoints()
+        clock_note = self._clock.note()
         peers = []
         for peer in status.peers:
             told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
             if self._stream_up.is_set() and peer.key in live and live[peer.key] is None:
                 told = offline(told)
-            peers.append(told)
+            peers.append(told if clock_note is None else blame_clock(told))
         return StatusReport(
             role="member",
             interface=self._device.interface,
@@ -285,14 +293,14 @@ class _Managed:
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
-            notes=notes(self._roster, time.time(), self._older_epoch),
+            notes=notes(self._roster, self._clock.time(), self._older_epoch, clock_note),
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
 
     # Inside
 
     def _stream_event(self, event: StreamEvent) -> None:
-        agent, roster, now = self.driver.agent, self._roster, time.time()
+        agent, roster, now = self.driver.agent, self._roster, self._clock.time()
         match event:
             case StreamUp():
                 self._stream_up.set()
@@ -302,6 +310,8 @@ class _Managed:
                 LOG.info("registry reachable")
             case StreamDown(why):
                 self._stream_down(why)
+            case RegistryTime(unix):
+                self._clock.registry_said(unix)
             case Heartbeat():
                 roster.confirm(now)
             case Snapshot():
@@ -415,7 +425,7 @@ class _Managed:
 
     def _refresh(self) -> None:
         """Have device and agent hold the peers of the roster as it is now."""
-        peers = self._roster.peers(time.time(), self._state.endpoints)
+        peers = self._roster.peers(self._clock.time(), self._state.endpoints)
         if not self._known:
             peers = peers[:1]  # the registry
         state, port = self._state, self._device.status().listen_port
