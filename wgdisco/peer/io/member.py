@@ -153,14 +153,17 @@ class _Managed:
                 await asyncio.gather(polling, return_exceptions=True)
 
     async def find_registry(self) -> None:
-        """While the registry does not answer, look up where it is, and try every address."""
-        while True:
-            if not self.driver.agent.is_live(self._registry_key):
-                endpoints = await resolve(self._state.registries)
-                if endpoints:
-                    self.driver.agent.set_alternatives(self._registry_key, endpoints, boot_time())
+        """While the registry does not answer, look up where it is, and try every address; then TLS, until UDP answers."""
+        agent = self.driver.agent
+        async with TlsFallback(lambda: self._device.status().listen_port) as tls:
+            while True:
+                live = agent.is_live(self._registry_key)
+                if not live:
+                    endpoints = await resolve(self._state.registries)
+                    agent.ourselves.stand_ins = await tls.unanswered(self._roster.network.tls)
+                    agent.set_alternatives(self._registry_key, (*endpoints, *agent.ourselves.stand_ins), boot_time())
                     self.driver.settle()
-            await asyncio.sleep(RESOLVE_INTERVAL)
+                await asyncio.sleep(UDP_TIMEOUT if not live and not tls.is_open else RESOLVE_INTERVAL)
 
     async def keep(self) -> None:
         """Keep on disk what is worth it, and look whether members are still to be trusted."""

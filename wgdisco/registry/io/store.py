@@ -23,6 +23,7 @@ from wgdisco.registry.facts import identity, pack_fact, parse_fact
 from wgdisco.registry.membership import Change, Fact, Invitation, Member, Network, Put, Remove, Revoked
 
 PATH = Path("/var/lib/wgdisco/registry.db")
+CERTIFICATE = "tls.pem"  # beside it, where the registry is reached by TLS too
 SERIAL_BLOCK = 1000
 OBSERVATIONS_INTERVAL = 3.0
 
@@ -156,10 +157,10 @@ def peek(path: Path = PATH) -> Network | None:
 
 
 def delete(path: Path = PATH) -> None:
-    """Delete the store; LocalError while another process has it."""
+    """Delete the store, and the certificate beside it; LocalError while another process has it."""
     lock = _take_lock(path)
     try:
-        for name in (path, *_companions(path)):
+        for name in (path, *_companions(path), path.with_name(CERTIFICATE)):
             name.unlink(missing_ok=True)
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     except OSError as error:
