@@ -72,3 +72,34 @@ def test_two_nats_whose_ports_depend_on_the_destination_do_not_connect(a, b, f, 
 def test_a_published_port_that_is_open_to_all_is_reached_but_answers_from_another(mapping, filtering, expected):
     """The simulated pairs of tests/sim show the same for all of RFC 4787's behaviours."""
     assert can_punch(NatProfile(mapping, EIF), NatProfile(APDM, filtering)) is expected
+
+
+@pytest.mark.parametrize("mapping", [None, *MappingBehavior])
+@pytest.mark.parametrize("filtering", [None, *FilteringBehavior])
+@pytest.mark.parametrize("delta", [None, 1, -2, 32])
+def test_a_profile_survives_as_text(mapping, filtering, delta):
+    profile = NatProfile(mapping, filtering, delta=delta)
+    assert NatProfile.from_text(profile.to_text()) == profile
+
+
+def test_profiles_as_text():
+    assert NatProfile(EIM, APDF).to_text() == "eim/apdf/-"
+    assert NatProfile(APDM, APDF, delta=1).to_text() == "apdm/apdf/1"
+    assert NatProfile(None, None).to_text() == "-/-/-"
+    assert NatProfile.from_text("adm/-/-") == NatProfile(ADM, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "eim/apdf", "eim/apdf/-/-", "EIM/apdf/-", "eim/eim/-", "eim/apdf/0", "eim/apdf/33", "eim/apdf/+1"]
+)
+def test_other_text_is_no_profile(text):
+    with pytest.raises(ValueError, match="is not a NAT profile"):
+        NatProfile.from_text(text)
+
+
+def test_what_is_unknown_decides_or_does_not():
+    assert can_punch(NatProfile(None, None), PROFILES["full-cone"]) is True
+    assert can_punch(NatProfile(EIM, None), PROFILES["port-restricted"]) is True
+    assert can_punch(NatProfile(None, APDF), PROFILES["port-restricted"]) is None
+    assert can_punch(NatProfile(APDM, None), NatProfile(APDM, ADF)) is None
+    assert can_punch(NatProfile(APDM, APDF), NatProfile(None, APDF)) is False

@@ -1,17 +1,32 @@
 """The agent: what a member decides. Device events, zone events and time go in; device actions and news come out.
 
-It holds one `Path` a peer and the two things that concern them all: which endpoints may be applied at all, and how
-eagerly the zone is to be followed.
+It holds one path a peer (`CheckedPath` to members of a registry's network, `Path` to all others) and what concerns
+them all: which endpoints may be applied at all, where the relay is, the check datagrams, and how eagerly the zone is to
+be followed.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from wgdisco.api import PathWord, PeerReport, Reason
 from wgdisco.endpoint import LINK_LOCAL, LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
-from wgdisco.peer.path import Action, Live, Path, Punching
+from wgdisco.nat import NatProfile
+from wgdisco.peer.candidate import Candidate
+from wgdisco.peer.check import Checks, Pinged, Ponged
+from wgdisco.peer.checked import CheckedPath
+from wgdisco.peer.path import Action, AskOrder, Initiate, Live, Path, Ping, Probe, Punching, SetPeer
 from wgdisco.tunnel.config import PeerConfig
-from wgdisco.tunnel.events import DeviceStatus, Event, PathSeen, PeerHandshake, PeerStatus, PeerWanted
+from wgdisco.tunnel.events import (
+    DeviceStatus,
+    Event,
+    PathSeen,
+    PeerHandshake,
+    PeerSilent,
+    PeerStatus,
+    PeerWanted,
+    RawReceived,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +59,47 @@ class PathChanged:
     at: float
 
 
-News = Found | Refused | PathChanged
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A peer answered a check at `endpoint`, `rtt` seconds later, and sees us at `seen`."""
+
+    key: PublicKey
+    endpoint: Endpoint
+    seen: Endpoint
+    rtt: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The registry ordered a peer and us to punch; `is_initiator`: we begin the handshake."""
+
+    key: PublicKey
+    is_initiator: bool
+    endpoints: tuple[Endpoint, ...]
+    at: float
+
+
+News = Found | Refused | PathChanged | Checked | Ordered
+
+
+@dataclass(frozen=True, slots=True)
+class SendRaw:
+    """Have the device send a datagram that is not WireGuard's, with its own TTL where one is given."""
+
+    data: bytes
+    endpoint: Endpoint
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetRelays:
+    """Tell the device who forwards."""
+
+    endpoints: frozenset[Endpoint]
+
+
+DeviceAction = SetPeer | Initiate | Probe | AskOrder | SendRaw | SetRelays
 
 
 @dataclass(slots=True)
@@ -81,27 +136,46 @@ class Ourselves:
 class Agent:
     """See the module's docstring. `peers` are the device's, in its order; `set_peers` gives it others later.
 
-    Whoever changes peers tells the device first: an action for a peer that is gone there would be refused.
+    Whoever changes peers tells the device first: an action for a peer that is gone there would be refused. `checks` are
+    for members of a registry's network, which relays (`relays`).
     """
 
-    def __init__(self, peers: tuple[PeerConfig, ...], ourselves: Ourselves, now: float) -> None:
+    def __init__(
+        self,
+        peers: tuple[PeerConfig, ...],
+        ourselves: Ourselves,
+        now: float,
+        checks: Checks | None = None,
+    ) -> None:
         self.ourselves = ourselves
-        self._paths: dict[PublicKey, Path] = {}
+        self.nat: NatProfile | None = None
+        self._paths: dict[PublicKey, Path | CheckedPath] = {}
+        self._checked: dict[PublicKey, CheckedPath] = {}
+        self._checks = checks
+        self._relay: Endpoint | None = None
         self._told: dict[PublicKey, tuple[PathWord, tuple[Endpoint, ...]]] = {}
-        self._actions: list[Action] = []
+        self._actions: list[DeviceAction] = []
         self._news: list[News] = []
         self._registry_reachable = True
         self.set_peers(peers, now)
 
     # Who the peers are
 
-    def set_peers(self, peers: tuple[PeerConfig, ...], now: float) -> None:
-        """Have paths to these peers and no others; a path that stays keeps its state."""
+    def set_peers(self, peers: tuple[PeerConfig, ...], now: float, members: frozenset[PublicKey] = frozenset()) -> None:
+        """Have paths to these peers and no others; a path that stays keeps its state.
+
+        `members` of a registry's network are reached by its orders and over its relay.
+        """
         wanted = {peer.public_key for peer in peers}
         for key in [key for key in self._paths if key not in wanted]:
             self.remove_peer(key)
         for peer in peers:
-            self.add_peer(peer, now)
+            if peer.public_key in members:
+                self._add_member(peer, now)
+            else:
+                self.add_peer(peer, now)
+        if self._checks is not None:
+            self._checks.set_peers(frozenset(self._checked), self.ourselves.key)
 
     def add_peer(self, peer: PeerConfig, now: float) -> None:
         """Have a path to `peer`; to one that is there already, only its keepalive may be news."""
@@ -109,15 +183,26 @@ class Agent:
         if path is None:
             path = Path(peer.public_key, peer.persistent_keepalive, peer.endpoint, now)
             self._paths[peer.public_key] = path
-        elif path.keepalive != peer.persistent_keepalive:
+        elif isinstance(path, Path) and path.keepalive != peer.persistent_keepalive:
             path.set_keepalive(peer.persistent_keepalive, now)
+        self._settle(path, now)
+
+    def _add_member(self, peer: PeerConfig, now: float) -> None:
+        path = self._checked.get(peer.public_key)
+        if path is None:
+            self.remove_peer(peer.public_key)  # it was a key announced to follow another
+            path = CheckedPath(peer.public_key, self._relay)
+            self._paths[peer.public_key] = self._checked[peer.public_key] = path
+        if peer.endpoint is not None:
+            path.set_last_known(peer.endpoint)
         self._settle(path, now)
 
     def remove_peer(self, key: PublicKey) -> None:
         """Forget a peer's path, and what was still to be done and told about it; without one, nothing."""
+        self._checked.pop(key, None)
         if self._paths.pop(key, None) is not None:
             self._told.pop(key, None)
-            self._actions = [action for action in self._actions if action.key != key]
+            self._actions = [action for action in self._actions if getattr(action, "key", None) != key]
             self._news = [news for news in self._news if news.key != key]
 
     def restart(self, key: PublicKey, now: float) -> None:
@@ -130,10 +215,72 @@ class Agent:
     def set_alternatives(self, key: PublicKey, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """What the names of a peer resolve to now; endpoints that must not be applied are left out."""
         path = self._paths.get(key)
-        if path is not None:
+        if isinstance(path, Path):
             usable = tuple(endpoint for endpoint in endpoints if self.ourselves.refuse(endpoint) is None)
             path.set_alternatives(usable, now)
             self._settle(path, now)
+
+    # Members of a registry's network
+
+    def set_candidates(
+        self, key: PublicKey, candidates: Iterable[Candidate], nat: NatProfile | None, now: float
+    ) -> None:
+        """What the registry tells of a member."""
+        path = self._checked.get(key)
+        if path is not None:
+            path.set_candidates(self._usable(candidates), nat, now)
+            self._settle(path, now)
+
+    def set_lan(self, key: PublicKey, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """Where a member says it is on our own network (mDNS)."""
+        path = self._checked.get(key)
+        if path is not None:
+            path.set_lan(tuple(e for e in endpoints if self.ourselves.refuse(e) is None), now)
+            self._settle(path, now)
+
+    def ordered(
+        self, key: PublicKey, initiator: PublicKey, candidates: Iterable[Candidate], nat: NatProfile | None, now: float
+    ) -> None:
+        """The registry's order to punch; one for nobody we know is passed over."""
+        path = self._checked.get(key)
+        if path is not None:
+            is_initiator = initiator == self.ourselves.key
+            path.ordered(self._usable(candidates), nat, is_initiator, now)
+            self._news.append(Ordered(key, is_initiator, path.candidates(), now))
+            self._settle(path, now)
+
+    def order_refused(self, key: PublicKey, now: float, *, is_offline: bool) -> None:
+        """There is no order: the member is offline, or (else) the registry did not answer."""
+        path = self._checked.get(key)
+        if path is not None:
+            path.refused(now, is_offline)
+            self._settle(path, now)
+
+    def want(self, key: PublicKey, now: float) -> None:
+        """Have a path to a member, as if somebody sent to it."""
+        path = self._checked.get(key)
+        if path is not None:
+            path.wanted(now)
+            self._settle(path, now)
+
+    def ping(self, key: PublicKey, now: float) -> None:
+        """Check the endpoint in use, and tell what comes back."""
+        path = self._checked.get(key)
+        if path is not None and isinstance(path.state, Live) and path.state.endpoint != self._relay:
+            self._act(Ping(key, path.state.endpoint), now)
+
+    def network_changed(self, now: float) -> None:
+        """Our own addresses or routes are others: the registry hears it first, then every peer that is reached."""
+        paths = sorted(self._paths.values(), key=lambda path: path.key not in self.ourselves.registries)
+        for path in paths:
+            if isinstance(path, CheckedPath):
+                path.network_changed(now)
+            elif isinstance(path.state, Live):
+                self._actions.append(Probe(path.key, path.state.endpoint))
+            self._settle(path, now)
+
+    def _usable(self, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+        return tuple(one for one in candidates if self.ourselves.refuse(one.endpoint) is None)
 
     # What happens
 
@@ -144,14 +291,49 @@ class Agent:
                 path = self._paths.get(key)
                 if path is not None:
                     path.authenticated(endpoint, at)
+                    if key in self.ourselves.registries:
+                        self._follow_relay(endpoint, at)
                     self._settle(path, at)
             case PeerWanted(key, at):
                 path = self._paths.get(key)
                 if path is not None:
                     path.wanted(at)
                     self._settle(path, at)
+            case PeerSilent(key, at):
+                checked = self._checked.get(key)
+                if checked is not None:
+                    checked.silent(at)
+                    self._settle(checked, at)
             case _:
                 pass
+
+    def raw_received(self, raw: RawReceived, now: float) -> None:
+        """A check datagram, or what is none."""
+        if self._checks is None:
+            return
+        event = self._checks.receive(raw.data, raw.source, now)
+        self._actions += [SendRaw(data, endpoint) for data, endpoint in self._checks.datagrams_to_send()]
+        path = None if event is None else self._checked.get(event.key)
+        match event:
+            case Pinged() if path is not None and self.ourselves.refuse(event.source) is None:
+                path.pinged(event)
+                self._settle(path, now)
+            case Ponged() if path is not None:
+                path.ponged(event)
+                self._news.append(Checked(event.key, event.endpoint, event.seen, event.rtt, now))
+                self._settle(path, now)
+            case _:
+                pass
+
+    def _follow_relay(self, endpoint: Endpoint, now: float) -> None:
+        """Where the registry is, there is the relay."""
+        if self._checks is None or endpoint == self._relay:
+            return
+        self._relay = endpoint
+        self._actions.append(SetRelays(frozenset({endpoint})))
+        for path in self._checked.values():
+            path.set_relay(endpoint)
+            self._settle(path, now)
 
     def device_status(self, status: DeviceStatus, now: float) -> None:
         """Look at the device's counters: once a second is enough."""
@@ -212,7 +394,7 @@ class Agent:
         deadlines = [deadline for path in self._paths.values() if (deadline := path.get_timer()) is not None]
         return min(deadlines, default=None)
 
-    def actions(self) -> list[Action]:
+    def actions(self) -> list[DeviceAction]:
         """What the device is to do; each is returned once."""
         actions, self._actions = self._actions, []
         return actions
@@ -246,11 +428,22 @@ class Agent:
     def report(self, status: PeerStatus) -> PeerReport:
         """One peer for the status output."""
         path = self._paths[status.key]
-        return status.report(path.word(), path.reason(self._registry_reachable), path.origin(status.endpoint))
+        reason = path.reason(self._registry_reachable, self.nat)
+        return status.report(path.word(), reason, path.origin(status.endpoint))
 
-    def _settle(self, path: Path, now: float) -> None:
+    def _act(self, action: Action, now: float) -> None:
+        """Hand an action on, checks sealed."""
+        if not isinstance(action, Ping):
+            self._actions.append(action)
+        elif self._checks is not None and self.ourselves.refuse(action.endpoint) is None:
+            data = self._checks.ping(action.key, action.endpoint, now)
+            if data is not None:
+                self._actions.append(SendRaw(data, action.endpoint, action.ttl))
+
+    def _settle(self, path: Path | CheckedPath, now: float) -> None:
         """Take over what a path wants done, and tell when its word or endpoint is another than last told."""
-        self._actions.extend(path.actions())
+        for action in path.actions():
+            self._act(action, now)
         endpoints: tuple[Endpoint, ...] = ()
         match path.state:
             case Live(endpoint, _):
@@ -262,5 +455,5 @@ class Agent:
         told = (path.word(), endpoints)
         if self._told.get(path.key) != told:
             self._told[path.key] = told
-            reason = path.reason(self._registry_reachable)
+            reason = path.reason(self._registry_reachable, self.nat)
             self._news.append(PathChanged(path.key, path.word(), reason, endpoints, now))

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from wgdisco.api import Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
+from wgdisco.nat import NatProfile
 from wgdisco.tunnel.events import PeerStatus
 from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 
@@ -46,7 +47,31 @@ class Initiate:
     endpoints: tuple[Endpoint, ...]
 
 
-Action = SetPeer | Initiate
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Ask the peer at `endpoint` whether it is reached there; with `ttl`, only open our own NAT towards it."""
+
+    key: PublicKey
+    endpoint: Endpoint
+    ttl: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Send the peer something authenticated at `endpoint`, that it may see where we are."""
+
+    key: PublicKey
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class AskOrder:
+    """Ask the registry to order this peer and us to punch."""
+
+    key: PublicKey
+
+
+Action = SetPeer | Initiate | Ping | Probe | AskOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +240,7 @@ class Path:
             case Idle(was_live):
                 return PathWord.STALE if was_live else PathWord.IDLE
 
-    def reason(self, registry_reachable: bool) -> Reason | None:
+    def reason(self, registry_reachable: bool, own_nat: NatProfile | None = None) -> Reason | None:
         """Why it is neither direct nor lan; None when it is."""
         match self.state:
             case Live():

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from wgdisco.api import SCHEMA, EndpointChange, MemberRecord, NetworkRecord, Removed, SelfRecord, Snapshot
+from wgdisco.api import (
+    MAX_CANDIDATES,
+    SCHEMA,
+    CandidateRecord,
+    EndpointChange,
+    MemberRecord,
+    NetworkRecord,
+    Order,
+    Removed,
+    SelfRecord,
+    Snapshot,
+    parse_candidate,
+)
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import SITE_LOCAL, Endpoint, IPAddress, IPNetwork
 from wgdisco.errors import LocalError
@@ -123,6 +135,8 @@ def parse_member(data: Any) -> MemberRecord:
         sig=_text_or_none(told, "sig"),
         next_key=_text_or_none(told, "next_key"),
         direct=_boolean(told, "direct"),
+        candidates=_candidates(told),
+        nat=_text_or_none(told, "nat"),
     )
     try:
         check_member_name(record.name)
@@ -158,6 +172,30 @@ def parse_endpoint(data: Any) -> EndpointChange:
     if change.endpoint is not None:
         Endpoint.from_text(change.endpoint)
     return change
+
+
+def parse_order(data: Any) -> Order:
+    """The event `order`."""
+    told = _object(data)
+    order = Order(
+        order=_number(told, "order"),
+        peer=_text(told, "peer"),
+        initiator=_text(told, "initiator"),
+        candidates=_candidates(told),
+        nat=_text_or_none(told, "nat"),
+        relay=_boolean(told, "relay"),
+        expires_ms=_number(told, "expires_ms"),
+    )
+    PublicKey.from_text(order.peer)
+    PublicKey.from_text(order.initiator)
+    return order
+
+
+def _candidates(told: Mapping[str, Any]) -> list[CandidateRecord]:
+    """Absent is none: a registry that knows no candidates is understood."""
+    if "candidates" not in told:
+        return []
+    return [parse_candidate(one) for one in _list(told, "candidates", MAX_CANDIDATES)]
 
 
 def _object(data: Any, schema: bool = False) -> Mapping[str, Any]:

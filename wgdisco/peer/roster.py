@@ -254,7 +254,7 @@ class Roster:
                 peers.append(PeerConfig(member.key, None, None, member.addresses, managed=True))
                 continue
             endpoint = endpoints.get(member.key) or _endpoint(self._records[member.key])
-            peers.append(PeerConfig(member.key, None, endpoint, member.addresses, KEEPALIVE, managed=True))
+            peers.append(PeerConfig(member.key, None, endpoint, member.addresses, managed=True))
             if member.next_key is not None:
                 peers.append(PeerConfig(member.next_key, managed=True, replaces=member.key))
         at = endpoints.get(registry_key)
@@ -281,6 +281,10 @@ class Roster:
             for member in self.members.values()
             if not member.is_device
         }
+
+    def told_of(self, key: PublicKey) -> MemberRecord | None:
+        """What the registry tells of a member."""
+        return self._records.get(key)
 
     def memory(self) -> Memory:
         """What to keep."""

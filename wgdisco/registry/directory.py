@@ -7,7 +7,7 @@ packet came from it within 180 s; then it is stale: out of the zone, still an en
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from wgdisco.api import Origin, PathWord, PeerReport, Reason
+from wgdisco.api import CandidateRecord, Origin, PathWord, PeerReport, Reason
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
@@ -18,7 +18,10 @@ LIVE_FOR = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One peer. `seen_at` is the last authenticated packet from `endpoint`, `handshake_at` the last handshake."""
+    """One peer. `seen_at` is the last authenticated packet from `endpoint`, `handshake_at` the last handshake.
+
+    `candidates` and `nat` are what it says of itself, as far as it may.
+    """
 
     key: PublicKey
     allowed_ips: tuple[IPNetwork, ...]
@@ -26,6 +29,8 @@ class Entry:
     seen_at: float | None = None
     handshake_at: float | None = None
     live: bool = False
+    candidates: tuple[CandidateRecord, ...] = ()
+    nat: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,12 @@ class Directory:
                 self._observe(key, endpoint, seen_at=at, handshake_at=None)
             case _:
                 pass
+
+    def tell(self, key: PublicKey, candidates: Iterable[CandidateRecord], nat: str | None) -> None:
+        """A peer says where else it may be reached, and behind what NAT; whoever calls has checked it."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries[key] = replace(entry, candidates=tuple(candidates), nat=nat)
 
     def observe_status(self, status: DeviceStatus, now: float) -> list[PublicKey]:
         """Take over when each peer was last heard, then let go of who was silent too long: their keys."""

@@ -1,9 +1,12 @@
 """Facts and observations as the API tells them: who may know what is decided by `Membership.visible_to`."""
 
-from wgdisco.api import MemberRecord, NetworkRecord, SelfRecord, Snapshot
+from wgdisco.api import MemberRecord, NetworkRecord, Order, SelfRecord, Snapshot
 from wgdisco.endpoint import LOOPBACK, in_any
+from wgdisco.keys import PublicKey
+from wgdisco.registry.candidates import with_seen
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.membership import Member, Membership
+from wgdisco.registry.orders import ORDER_LIFETIME, Punch
 
 
 def network_record(membership: Membership) -> NetworkRecord:
@@ -39,6 +42,8 @@ def member_record(membership: Membership, directory: Directory, member: Member, 
         epoch=membership.network.epoch,
         next_key=None if member.next_key is None else member.next_key.to_text(),
         direct=viewer.name in member.direct_to,
+        candidates=[] if entry is None else list(entry.candidates),
+        nat=None if entry is None else entry.nat,
     )
 
 
@@ -56,3 +61,18 @@ def snapshot(membership: Membership, directory: Directory, member: Member) -> Sn
     """Network, itself and all that `member` may see."""
     own = self_record(membership, directory, member)
     return Snapshot(own.network, own.member, member_records(membership, directory, member))
+
+
+def order_record(directory: Directory, punch: Punch, peer: PublicKey) -> Order:
+    """The order as it is told to the side that is not `peer`."""
+    entry = directory.entry(peer)
+    known = [] if entry is None else with_seen(entry.candidates, entry.endpoint)
+    return Order(
+        order=punch.number,
+        peer=peer.to_text(),
+        initiator=punch.initiator.to_text(),
+        candidates=known,
+        nat=None if entry is None else entry.nat,
+        relay=True,
+        expires_ms=int(ORDER_LIFETIME * 1000),
+    )

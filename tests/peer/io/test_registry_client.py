@@ -85,7 +85,7 @@ def test_a_stream_in_any_pieces():
         b": hello\n\n"
         + SNAPSHOT_FRAME
         + frame("endpoint", change, 2)
-        + frame("order", {"unknown": "here"}, 3)
+        + frame("novelty", {"unknown": "here"}, 3)
         + frame("removed", {"public_key": str(BOB), "name": "bob"}, 4)
         + frame("member", asdict(record("bob", BOB, 3)), 5)
     )

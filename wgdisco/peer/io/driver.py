@@ -9,10 +9,22 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
-from wgdisco.peer.agent import Agent, Found, News, PathChanged, Refused
+from wgdisco.peer.agent import (
+    Agent,
+    Checked,
+    DeviceAction,
+    Found,
+    News,
+    Ordered,
+    PathChanged,
+    Refused,
+    SendRaw,
+    SetRelays,
+)
 from wgdisco.peer.io.interfaces import local_addresses
-from wgdisco.peer.path import Action, Initiate, SetPeer
-from wgdisco.tunnel.events import DeviceGone, PathSeen, PeerHandshake
+from wgdisco.peer.path import AskOrder, Initiate, Probe, SetPeer
+from wgdisco.tunnel.device import CHECK_MAGIC
+from wgdisco.tunnel.events import DeviceGone, PathSeen, PeerHandshake, RawReceived
 from wgdisco.tunnel.io.backend import Backend
 
 LOG = logging.getLogger(__name__)
@@ -25,7 +37,9 @@ ADDRESSES_EVERY = 30
 class AgentDriver:
     """Call `settle` after telling the agent anything.
 
-    `settled` is called after each settling, `handshake` for each handshake that completes. `quiet` logs nothing.
+    `settled` is called after each settling, `handshake` for each handshake that completes, `ask_order` where a member
+    is to be punched, `raw` with datagrams that are neither WireGuard's nor checks, `checked` with answered checks.
+    `quiet` logs nothing.
     """
 
     def __init__(
@@ -34,6 +48,9 @@ class AgentDriver:
         agent: Agent,
         settled: Callable[[], None] = lambda: None,
         handshake: Callable[[PublicKey], None] = lambda _key: None,
+        ask_order: Callable[[PublicKey], None] = lambda _key: None,
+        raw: Callable[[RawReceived], None] = lambda _raw: None,
+        checked: Callable[[Checked], None] = lambda _checked: None,
         *,
         quiet: bool = False,
     ) -> None:
@@ -41,6 +58,9 @@ class AgentDriver:
         self.agent = agent
         self._settled = settled
         self._handshake = handshake
+        self._ask_order = ask_order
+        self._raw = raw
+        self._checked = checked
         self._quiet = quiet
         self._timer: asyncio.TimerHandle | None = None
 
@@ -49,6 +69,9 @@ class AgentDriver:
         async for event in self.device.events():
             if isinstance(event, DeviceGone):
                 raise LocalError(f"{self.device.interface} is gone: {event.reason}")
+            if isinstance(event, RawReceived):
+                self._raw_received(event)
+                continue
             self.agent.device_event(event)
             if isinstance(event, PeerHandshake):
                 self._handshake(event.key)
@@ -79,7 +102,9 @@ class AgentDriver:
         for action in self.agent.actions():
             self._act(action)
         for news in self.agent.news():
-            if not self._quiet:
+            if isinstance(news, Checked):
+                self._checked(news)
+            elif not self._quiet:
                 _tell(news)
         self._settled()
         self.stop()
@@ -98,12 +123,29 @@ class AgentDriver:
         self.agent.handle_timer(boot_time())
         self.settle()
 
-    def _act(self, action: Action) -> None:
+    def _raw_received(self, event: RawReceived) -> None:
+        if event.data[:4] == CHECK_MAGIC:
+            self.agent.raw_received(event, boot_time())
+            self.settle()
+        else:
+            self._raw(event)
+
+    def _act(self, action: DeviceAction) -> None:
         match action:
             case SetPeer(key, endpoint, keepalive):
                 self.device.set_peer(key, endpoint, keepalive)
             case Initiate(key, endpoints):
                 self.device.initiate(key, endpoints)
+            case SendRaw(data, endpoint, ttl):
+                self.device.send_raw(data, endpoint, ttl)
+            case Probe(key, endpoint):
+                self.device.probe(key, endpoint)
+            case SetRelays(endpoints):
+                self.device.set_relays(endpoints)
+            case AskOrder(key):
+                if not self._quiet:
+                    LOG.info("ordered", extra={"fields": {"at": boot_time(), "peer": str(key)}})
+                self._ask_order(key)
 
 
 def _tell(news: News) -> None:
@@ -113,6 +155,10 @@ def _tell(news: News) -> None:
         case Refused(key, endpoint, why, at):
             refused = {"at": at, "peer": str(key), "endpoint": str(endpoint), "reason": why}
             LOG.warning("endpoint refused", extra={"fields": refused})
+        case Ordered(key, is_initiator, endpoints, at):
+            tried = [str(endpoint) for endpoint in endpoints]
+            order = {"at": at, "peer": str(key), "initiator": is_initiator, "endpoints": tried}
+            LOG.info("order", extra={"fields": order})
         case PathChanged(key, path, reason, endpoints, at):
             told: dict[str, object] = {"at": at, "peer": str(key)}
             if path is PathWord.PUNCHING:

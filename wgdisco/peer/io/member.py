@@ -13,14 +13,17 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from wgdisco.api import EndpointChange, MemberRecord, Removed, Snapshot, StatusReport
+from wgdisco.api import EndpointChange, MemberRecord, Order, Removed, Snapshot, StatusReport
 from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
 from wgdisco.dnssd.io.client import ZoneFollower
 from wgdisco.endpoint import Endpoint
-from wgdisco.errors import LocalError
+from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.machine import boot_time
+from wgdisco.nat import NatProfile
 from wgdisco.peer.agent import Agent, Ourselves
+from wgdisco.peer.candidate import parse_candidates
+from wgdisco.peer.check import Checks
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamEvent, StreamUp
@@ -32,6 +35,7 @@ from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.nft import block_incoming_rules
+from wgdisco.tunnel.noise import static_static
 
 LOG = logging.getLogger(__name__)
 
@@ -46,6 +50,8 @@ CONFIRM_INTERVAL = 600.0
 ZONE_AFTER = 3.0
 # How long others get to hear of our next key before we use it
 ANNOUNCE_TIME = 2.0
+# Members that are reached at the start, before anybody sends to them
+MAX_GREETED = 32
 
 
 async def run(
@@ -83,6 +89,7 @@ async def run(
         finally:
             member.close()
             await control.close()
+            await member.disconnect()
             await member.save()
 
 
@@ -111,8 +118,12 @@ class _Managed:
         self._older_epoch: OlderEpoch | None = None
         self._has_snapshot = False
         self._known = False  # whether members need not wait any longer
+        self._asking: set[asyncio.Task[None]] = set()
+        self._greeted: set[PublicKey] = set()
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
-        self.driver = AgentDriver(device, Agent((), ourselves, boot_time()), self._look, self._handshake)
+        checks = Checks(roster.own_key, self._shared, os.urandom)
+        agent = Agent((), ourselves, boot_time(), checks)
+        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask_order)
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
         self._zone_server = Endpoint(address, DNS_PORT)
@@ -124,7 +135,13 @@ class _Managed:
         """No more timers."""
         for deadline in self._deadlines:
             deadline.cancel()
+        for task in self._asking:
+            task.cancel()
         self.driver.stop()
+
+    async def disconnect(self) -> None:
+        """Close what is kept open towards the registry."""
+        await self._client.close()
 
     # Tasks
 
@@ -283,6 +300,36 @@ class _Managed:
             case EndpointChange():
                 roster.endpoint(event)
                 self._tell_endpoints()
+            case Order():
+                self._ordered(event)
+
+    def _ordered(self, order: Order) -> None:
+        now = boot_time()
+        candidates, nat = parse_candidates(order.candidates, now), _nat(order.nat)
+        peer, initiator = PublicKey.from_text(order.peer), PublicKey.from_text(order.initiator)
+        self.driver.agent.ordered(peer, initiator, candidates, nat, now)
+
+    def _ask_order(self, key: PublicKey) -> None:
+        task = asyncio.ensure_future(self._order(key))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _order(self, key: PublicKey) -> None:
+        """Ask for an order, and tell the agent when there will be none."""
+        try:
+            if not self._stream_up.is_set():
+                raise RemoteError("the registry is unreachable")
+            if await self._client.punch(key):
+                return
+            is_offline = True
+        except RemoteError as error:
+            LOG.debug("no order for %s: %s", key, error.reason)
+            is_offline = False
+        self.driver.agent.order_refused(key, boot_time(), is_offline=is_offline)
+        self.driver.settle()
+
+    def _shared(self, key: PublicKey) -> bytes | None:
+        return static_static(self._state.private_key, key)
 
     def _stream_down(self, why: str) -> None:
         agent = self.driver.agent
@@ -326,7 +373,8 @@ class _Managed:
             peers = peers[:1]  # the registry
         state, port = self._state, self._device.status().listen_port
         self._device.apply(self._roster.device_config(state.private_key, state.preshared_key, port, peers))
-        self.driver.agent.set_peers(peers, boot_time())
+        members = frozenset(one.key for one in self._roster.members.values() if not one.is_device)
+        self.driver.agent.set_peers(peers, boot_time(), members)
         for news in self._roster.news():
             self._tell(news)
         if self._known:
@@ -342,6 +390,19 @@ class _Managed:
                 agent.instance_gone(key, now)
             elif agent.published(key) != endpoint:
                 agent.instance_found(key, endpoint, now)
+            told = self._roster.told_of(key)
+            if told is not None:
+                agent.set_candidates(key, parse_candidates(told.candidates, now), _nat(told.nat), now)
+        self._greet()
+
+    def _greet(self) -> None:
+        """At the start have a path to every member that is online, up to a number: then they are a ping away."""
+        if not self._stream_up.is_set():
+            return
+        for key, endpoint in self._roster.live_endpoints().items():
+            if endpoint is not None and key not in self._greeted and len(self._greeted) < MAX_GREETED:
+                self._greeted.add(key)
+                self.driver.agent.want(key, boot_time())
 
     def _tell(self, news: RosterNews) -> None:
         match news:
@@ -379,3 +440,11 @@ class _Managed:
                 endpoints[peer.key] = peer.endpoint
         kept = {key: at for key, at in endpoints.items() if key == self._registry_key or key in self._roster.members}
         return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port)
+
+
+def _nat(text: str | None) -> NatProfile | None:
+    """What a peer says of its NAT; what cannot be understood says nothing."""
+    try:
+        return None if text is None else NatProfile.from_text(text)
+    except ValueError:
+        return None

@@ -15,7 +15,18 @@ from typing import Any
 
 import aiohttp
 
-from wgdisco.api import SCHEMA, EndpointChange, EnrolRequest, MemberRecord, Removed, SelfRecord, Snapshot
+from wgdisco.api import (
+    SCHEMA,
+    CandidatesRequest,
+    EndpointChange,
+    EnrolRequest,
+    MemberRecord,
+    Order,
+    Removed,
+    SelfRecord,
+    Snapshot,
+    to_json,
+)
 from wgdisco.endpoint import IPAddress
 from wgdisco.errors import RemoteError
 from wgdisco.keys import PublicKey
@@ -25,8 +36,11 @@ from wgdisco.peer.stream import EventParser, ServerEvent
 HTTP_PORT = 80
 REQUEST_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 5.0
-# A comment comes every 15 s: two may be lost.
-SILENCE = 40.0
+# A comment comes every 25 s: two may be lost.
+SILENCE = 60.0
+# For what must not wait for a connection: one is kept, silently, and given up when it does not answer in time
+KEPT_FOR = 3600.0
+KEPT_TIMEOUT = 2.0
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 10.0
 MAX_REPLY_SIZE = 64 << 10
@@ -51,13 +65,14 @@ class Heartbeat:
     """The stream is alive."""
 
 
-StreamEvent = StreamUp | StreamDown | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange
+StreamEvent = StreamUp | StreamDown | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange | Order
 
 _PARSERS: Mapping[str, Callable[[Any], StreamEvent]] = {
     "snapshot": records.parse_snapshot,
     "member": records.parse_member,
     "removed": records.parse_removed,
     "endpoint": records.parse_endpoint,
+    "order": records.parse_order,
 }
 
 
@@ -71,6 +86,7 @@ class RegistryClient:
         self._base = f"http://{host}" if port == HTTP_PORT else f"http://{host}:{port}"
         self._interface = interface
         self._silence = silence
+        self._kept: aiohttp.ClientSession | None = None
 
     async def enrol(self, request: EnrolRequest) -> SelfRecord:
         """`POST /v1/enrol`. RemoteError with the registry's reason, or for what cannot be understood."""
@@ -83,6 +99,29 @@ class RegistryClient:
     async def announce_key(self, next_key: PublicKey) -> None:
         """`POST /v1/self/rotate`: `next_key` will follow ours. RemoteError with the registry's reason."""
         await self._post("/v1/self/rotate", {"schema": SCHEMA, "next_key": next_key.to_text()})
+
+    async def punch(self, peer: PublicKey) -> bool:
+        """`POST /v1/punch`: order `peer` and us to punch; False when it is offline or no member (any longer).
+
+        RemoteError when there is no answer, or not now. It goes over a connection that is there already: a new one
+        would cost a round trip.
+        """
+        status, _ = await self._ask("POST", "/v1/punch", {"schema": SCHEMA, "peer": peer.to_text()})
+        if status not in (202, 404, 409):
+            raise RemoteError(f"the registry answers {status}")
+        return status == 202
+
+    async def tell_candidates(self, request: CandidatesRequest) -> None:
+        """`PUT /v1/self/candidates`: where we may be reached. RemoteError when the registry does not take it."""
+        status, _ = await self._ask("PUT", "/v1/self/candidates", to_json(request))
+        if status != 200:
+            raise RemoteError(f"the registry answers {status}")
+
+    async def close(self) -> None:
+        """Close the connection that was kept."""
+        if self._kept is not None:
+            kept, self._kept = self._kept, None
+            await kept.close()
 
     async def follow(self, epoch: int = 0) -> AsyncIterator[StreamEvent]:
         """`GET /v1/events` without end: a registry that is gone is tried again. `epoch` is told to the registry."""
@@ -135,6 +174,23 @@ class RegistryClient:
                     if parsed is not None:
                         yield parsed
 
+    async def _ask(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
+        """Status and body; on a new connection when the kept one has died. RemoteError when there is no answer."""
+        for is_last in (False, True):
+            if self._kept is None:
+                self._kept = self._session(aiohttp.ClientTimeout(total=KEPT_TIMEOUT), keep=True)
+            kept = self._kept
+            try:
+                async with kept.request(method, f"{self._base}{path}", json=body, allow_redirects=False) as response:
+                    return response.status, await _bounded(response, MAX_REPLY_SIZE)
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                if self._kept is kept:
+                    self._kept = None
+                await kept.close()
+                if is_last:
+                    raise RemoteError(f"the registry does not answer inside the tunnel ({_phrase(error)})") from error
+        raise AssertionError("the second try returns or raises")
+
     async def _post(self, path: str, body: Any) -> Any:
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
         headers = {"Accept-Encoding": "identity"}
@@ -152,8 +208,12 @@ class RegistryClient:
         except (ValueError, RecursionError) as error:
             raise RemoteError("the registry's answer cannot be used: it is too large or not JSON") from error
 
-    def _session(self, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(force_close=True, socket_factory=self._socket)
+    def _session(self, timeout: aiohttp.ClientTimeout, *, keep: bool = False) -> aiohttp.ClientSession:
+        connector = (
+            aiohttp.TCPConnector(keepalive_timeout=KEPT_FOR, limit=4, socket_factory=self._socket)
+            if keep
+            else aiohttp.TCPConnector(force_close=True, socket_factory=self._socket)
+        )
         return aiohttp.ClientSession(
             connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
         )

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from wgdisco.api import EndpointChange, MemberRecord, Record, Removed, to_json
+from wgdisco.api import EndpointChange, MemberRecord, Order, Record, Removed, to_json
 from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.membership import Member, Membership
@@ -97,6 +97,13 @@ class Feed:
         """Cut every stream: the registry goes."""
         for consumer in list(self._consumers):
             consumer.end()
+
+    def order(self, records: Iterable[tuple[Member, Order]]) -> None:
+        """Tell each member its order, both in this moment."""
+        for member, record in records:
+            for consumer in self._consumers:
+                if consumer.number == member.number:
+                    consumer.put(self._serial(), "order", record)
 
     def listening(self) -> set[int]:
         """The host numbers of members with an open stream."""

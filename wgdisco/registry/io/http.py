@@ -8,27 +8,32 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict
 from ipaddress import IPv4Address
 from typing import Any, TypeVar
 
 from aiohttp import web
 
-from wgdisco.api import SCHEMA, EnrolRequest, RotateRequest, to_json
+from wgdisco.api import SCHEMA, CandidatesRequest, EnrolRequest, PunchRequest, RotateRequest, to_json
 from wgdisco.endpoint import IPAddress, parse_address
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PublicKey
+from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
-from wgdisco.registry.membership import Member
-from wgdisco.registry.records import member_records, network_record, self_record
+from wgdisco.registry.membership import Kind, Member
+from wgdisco.registry.orders import Orders
+from wgdisco.registry.records import member_records, network_record, order_record, self_record
 
 LOG = logging.getLogger(__name__)
 
 PORT = 80
 BODY_MAX_SIZE = 16 * 1024
-HEARTBEAT = 15.0
+HEARTBEAT = 25.0
+# A member keeps a connection for what must not wait for one
+KEPT_FOR = 3600.0
 ENROL_BURST = 10
 ENROL_INTERVAL = 1.0
 _RATES_MAX = 4096
@@ -46,7 +51,11 @@ class RefusedError(Exception):
 
 
 class ApiServer:
-    """See the module's docstring. `names` are the host names it goes by, besides its addresses."""
+    """See the module's docstring. `names` are the host names it goes by, besides its addresses.
+
+    `admit` is called with two members that the relay is to forward between, `proven` asked for addresses a member was
+    seen at beside its endpoint, `told` called when a member has said where it may be reached.
+    """
 
     def __init__(self, ledger: Ledger, directory: Directory, feed: Feed, names: Sequence[str]) -> None:
         self._ledger = ledger
@@ -55,6 +64,10 @@ class ApiServer:
         self._names = {name.lower().removesuffix(".") for name in names}
         self._hosts: set[str] = set()
         self._rates: dict[IPAddress, float] = {}
+        self._orders = Orders()
+        self.admit: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
+        self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
+        self.told: Callable[[], None] = lambda: None
         application = web.Application(middlewares=[self._checked], client_max_size=BODY_MAX_SIZE)
         application.router.add_post("/v1/enrol", self._enrol)
         application.router.add_get("/v1/self", self._self, allow_head=False)
@@ -62,7 +75,11 @@ class ApiServer:
         application.router.add_get("/v1/events", self._events, allow_head=False)
         application.router.add_get("/v1/health", self._health, allow_head=False)
         application.router.add_post("/v1/self/rotate", self._rotate)
-        self._runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        application.router.add_put("/v1/self/candidates", self._candidates)
+        application.router.add_post("/v1/punch", self._punch)
+        self._runner = web.AppRunner(
+            application, access_log=None, handle_signals=False, shutdown_timeout=0.5, keepalive_timeout=KEPT_FOR
+        )
 
     async def start(self, addresses: Sequence[IPAddress], interface: str | None, port: int = PORT) -> list[int]:
         """Listen on each address and on `interface` alone; the ports. LocalError when it cannot be.
@@ -185,6 +202,39 @@ class ApiServer:
         await self._ledger.change(command)
         renewed = membership.members.get(current, member)
         return web.json_response(to_json(self_record(membership, self._directory, renewed)))
+
+    async def _candidates(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        asked = await _body(request, CandidatesRequest.from_json)
+        network = self._ledger.membership.network
+        entry = self._directory.entry(member.public_key)
+        seen = None if entry is None else entry.endpoint
+        prefixes = (network.prefix4, network.prefix6)
+        told = validate(asked.candidates, seen, self.proven(member.public_key), prefixes)
+        self._directory.tell(member.public_key, told, asked.nat)
+        self._feed.refresh([member])
+        self.told()
+        return web.json_response({"schema": SCHEMA, "candidates": [asdict(one) for one in told]})
+
+    async def _punch(self, request: web.Request) -> web.StreamResponse:
+        """Who asks too often gets 429, for a member that is not there 404, for one that does not listen 409."""
+        member = await self._member(request)
+        asked = await _body(request, PunchRequest.from_json)
+        key, membership = PublicKey.from_text(asked.peer), self._ledger.membership
+        other = membership.members.get(key)
+        if other is None or key == member.public_key or not membership.sees(member, other):
+            raise RefusedError(404, "there is no such member")
+        if other.kind is not Kind.MEMBER or other.number not in self._feed.listening():
+            raise RefusedError(409, f"{other.name} is offline")
+        made = self._orders.request(member.public_key, key, time.monotonic())
+        if made is None:
+            raise RefusedError(429, "too many orders: wait a second")
+        punch, is_new = made
+        if is_new:
+            self.admit(member.public_key, key)
+            pair = ((member, key), (other, member.public_key))
+            self._feed.order([(side, order_record(self._directory, punch, peer)) for side, peer in pair])
+        return web.json_response({"schema": SCHEMA, "order": punch.number}, status=202)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         member = await self._member(request)

@@ -1,0 +1,483 @@
+"""A path to another member: by orders of the registry, over the relay at first, and by checks to the best direct way.
+
+::
+
+    Idle ──wanted or ordered──► Punching ──authenticated──► Live(relay) ──a check answered──► Live(direct)
+      ▲                           │   ▲                        │    ▲                            │
+      └────────── nobody ─────────┘   └─ nothing comes back ───┴────┴────────────────────────────┘
+
+Whoever wants the peer asks for an order and begins a handshake over the relay. With the order both sides send openers,
+then checks and (the initiator) initiations to every candidate. What answers first is used; what answers better takes
+over. A path in doubt is asked three times, then given up.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from wgdisco.api import CandidateKind, Origin, PathWord, Reason
+from wgdisco.endpoint import Endpoint
+from wgdisco.keys import PublicKey
+from wgdisco.nat import NatProfile, can_punch
+from wgdisco.peer.candidate import Candidate, ordered
+from wgdisco.peer.check import Pinged, Ponged
+from wgdisco.peer.path import Action, AskOrder, Idle, Initiate, Live, Ping, Probe, Punching, SetPeer, State
+from wgdisco.peer.punch import (
+    BETTER_ROUNDS,
+    GIVE_UP_AFTER,
+    HOLD,
+    ORDER_GAP,
+    ORDER_TIMEOUT,
+    SCHEDULE,
+    Attempt,
+    Step,
+    retry_pause,
+)
+from wgdisco.tunnel.events import PeerStatus
+from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
+from wgdisco.tunnel.peer import QUIET_AFTER
+
+# A better path takes over when it is that much faster; at equal pace the better kind does
+FASTER_BY = 0.8
+FASTER_BY_SECONDS = 0.010
+SAME_PACE = 0.002
+# How long an answer from elsewhere waits for one from where the peer was
+SETTLE = 0.02
+# A path in doubt is asked at these times, and lost when nothing answers by the last
+DOUBT_PINGS = (0.0, 0.1, 0.2)
+DOUBT_MARGIN = 0.1
+# What answered a check is not doubted for so long: data may flow one way only
+TRUSTED_FOR = 5.0
+# The relay forgets a pair that says nothing; counters are looked at once a second
+UNHEARD = 2.5
+# Learnt from packets, beside what is told
+MAX_LEARNT = 4
+
+
+class CheckedPath:
+    """See the module's docstring. `relay` is where the registry forwards, None while there is none."""
+
+    def __init__(self, key: PublicKey, relay: Endpoint | None) -> None:
+        self.key = key
+        self.relay = relay
+        self.state: State = Idle()
+        self.published: Endpoint | None = None
+        self.is_online = True
+        self.nat: NatProfile | None = None
+        self.attempt: Attempt | None = None
+        self._told: tuple[Candidate, ...] = ()
+        self._lan: tuple[Endpoint, ...] = ()
+        self._learnt: dict[Endpoint, Candidate] = {}
+        self._last_known: Endpoint | None = None
+        self._verified: dict[Endpoint, Ponged] = {}
+        self._asked_at = float("-inf")
+        self._is_asked = False
+        self._relay_due: float | None = None
+        self._wanted_at = float("-inf")
+        self._heard_at = float("-inf")
+        self._speaks_check = False
+        self._doubted_at: float | None = None
+        self._doubt_step = 0
+        self._trusted_until = float("-inf")
+        self._settle_at: float | None = None
+        self._failures = 0
+        self._retry_at: float | None = None
+        self._actions: list[Action] = []
+
+    # What is told
+
+    def set_candidates(self, told: Iterable[Candidate], nat: NatProfile | None, now: float) -> None:
+        """What the registry tells of the peer: tried with the next attempt; a lost path is tried anew at once."""
+        known = {candidate.endpoint for candidate in self._told}
+        self._told, self.nat = ordered(told), nat
+        fresh = [candidate.endpoint for candidate in self._told if candidate.endpoint not in known]
+        if self.attempt is not None:
+            for endpoint in fresh:
+                self._actions.append(Ping(self.key, endpoint))
+
+    def set_lan(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
+        """Where the peer says it is on our own network: asked at once, whatever is in use."""
+        fresh = [endpoint for endpoint in endpoints if endpoint not in self._lan]
+        self._lan = endpoints
+        for endpoint in fresh:
+            self._actions.append(Ping(self.key, endpoint))
+        if fresh and isinstance(self.state, Punching) and self.attempt is None:
+            self._begin(now, is_initiator=True)
+
+    def zone_said(self, endpoint: Endpoint | None, now: float) -> None:
+        """The registry has this endpoint for the peer, or (None) hears it no longer."""
+        came_back = endpoint is not None and not self.is_online
+        moved = endpoint is not None and self.published not in (None, endpoint)
+        self.published = endpoint or self.published
+        self.is_online = endpoint is not None
+        if (came_back or moved) and isinstance(self.state, Punching):
+            self._ask(now)
+
+    def set_relay(self, relay: Endpoint | None) -> None:
+        """The registry is elsewhere now."""
+        if relay != self.relay:
+            was, self.relay = self.relay, relay
+            match self.state:
+                case Live(endpoint, since) if endpoint == was and relay is not None:
+                    self._use(relay, since)
+                case _:
+                    pass
+
+    def ordered(self, candidates: Iterable[Candidate], nat: NatProfile | None, is_initiator: bool, now: float) -> None:
+        """The registry's order: the peer begins now, too."""
+        self._told, self.nat = ordered(candidates), nat
+        self.is_online = True
+        self._is_asked = False
+        for candidate in self._told:
+            if candidate.kind is CandidateKind.SERVER_REFLEXIVE:
+                self.published = candidate.endpoint
+        if isinstance(self.state, Idle):
+            self.state = Punching(now)
+        self._begin(now, is_initiator)
+
+    def refused(self, now: float, is_offline: bool) -> None:
+        """No order is to be had: the peer is offline, or (else) the registry does not answer."""
+        self._is_asked = False
+        if is_offline:
+            self.is_online = False
+        if not isinstance(self.state, Live) and self.attempt is None:
+            self._begin(now, is_initiator=True)
+
+    def set_last_known(self, endpoint: Endpoint) -> None:
+        """Where it was before this start."""
+        if self._last_known is None:
+            self._last_known = endpoint
+
+    # What happens
+
+    def wanted(self, now: float) -> None:
+        """Somebody sends to the peer, and there is no session, or nothing was heard in it for long."""
+        self._wanted_at = now
+        if not isinstance(self.state, Live):
+            self.state = self.state if isinstance(self.state, Punching) else Punching(now)
+        self._ask(now)
+
+    def restart(self, now: float) -> None:
+        """Shake hands anew, since the other side has forgotten us or we have a new key."""
+        if not isinstance(self.state, Idle):
+            self.state = Punching(now)
+            self._wanted_at = now
+            self._ask(now)
+
+    def network_changed(self, now: float) -> None:
+        """Our own addresses or routes are others: whoever can hear us there shall, and the rest by an order."""
+        self._failures, self._retry_at = 0, None
+        self._verified.clear()
+        self._trusted_until = float("-inf")
+        if isinstance(self.state, Live):
+            if self.state.endpoint != self.relay:
+                self._actions += [Probe(self.key, self.state.endpoint), Ping(self.key, self.state.endpoint)]
+            self._ask(now)
+
+    def silent(self, now: float) -> None:
+        """Data was sent and nothing came back: ask whether the path stands, unless it has just been asked."""
+        match self.state:
+            case Live(endpoint, _) if endpoint == self.relay:
+                if now - self._heard_at >= UNHEARD:
+                    self._ask(now)
+            case Live() if self._speaks_check and self._doubted_at is None and now >= self._trusted_until:
+                self._doubted_at, self._doubt_step = now, 0
+                self.handle_timer(now)
+            case _:
+                pass
+
+    def authenticated(self, endpoint: Endpoint, now: float) -> bool:
+        """WireGuard heard the peer from `endpoint`; True when that is news."""
+        self._heard_at = now
+        is_relayed = endpoint == self.relay
+        if not is_relayed:
+            self._last_known = endpoint
+            self._learn(endpoint, now)
+        match self.state:
+            case Live(current, _) if current == endpoint:
+                return False
+            case Live(current, _) if current != self.relay or is_relayed:
+                # the peer sends another way than we do: ask that way, or, where it is the relay, our own
+                self._actions.append(Ping(self.key, current if is_relayed else endpoint))
+                return False
+            case _:
+                self._use(endpoint, now)
+        best = self._best()
+        if is_relayed and best is not None:
+            self._use(best.endpoint, now)
+        elif not is_relayed and endpoint not in self._verified:
+            self._actions.append(Ping(self.key, endpoint))
+        return True
+
+    def pinged(self, ping: Pinged) -> None:
+        """The peer asks from there: so it can be asked there (a triggered check)."""
+        self._speaks_check = True
+        self._learn(ping.source, ping.at)
+        verified = self._verified.get(ping.source)
+        if verified is None or ping.at - verified.at > TRUSTED_FOR:
+            self._actions.append(Ping(self.key, ping.source))
+
+    def ponged(self, pong: Ponged) -> None:
+        """The peer answers there: use it, if it is better than what is used."""
+        self._speaks_check = True
+        endpoint, now = pong.endpoint, pong.at
+        known = self._verified.get(endpoint)
+        if known is not None and now - known.at < TRUSTED_FOR:
+            pong = replace(pong, rtt=min(pong.rtt, known.rtt))
+        self._verified[endpoint] = pong
+        self._learn(endpoint, now)
+        match self.state:
+            case Live(current, _) if current == endpoint:
+                self._doubted_at = None
+                self._trusted_until = now + TRUSTED_FOR
+                self._last_known = endpoint
+            case Live(current, _) if current == self.relay:
+                self._use(endpoint, now)
+            case Live(current, _):
+                self._compare(current, now)
+            case Punching() if self.attempt is not None and self.attempt.is_initiator:
+                self._actions.append(Initiate(self.key, (endpoint,)))
+            case _:
+                pass
+
+    def observe(self, status: PeerStatus, now: float) -> bool:
+        """Look at the device's counters; True when the path is another than before."""
+        if status.received_at is not None:
+            self._heard_at = max(self._heard_at, status.received_at)
+        expired = status.handshake_at is None or now - status.handshake_at >= REJECT_AFTER_TIME
+        match self.state:
+            case Live() if expired:
+                self.state = Idle()
+                return True
+            case Punching() if self.attempt is None and not self._is_asked:
+                if now - self._wanted_at >= REKEY_ATTEMPT_TIME:
+                    self.state = Idle(was_live=self._last_known is not None)
+                    return True
+                if now - self._asked_at >= GIVE_UP_AFTER:
+                    self._ask(now)
+            case _:
+                pass
+        return False
+
+    def handle_timer(self, now: float) -> None:
+        """Do what is due; early or repeated calls are harmless."""
+        if self._relay_due is not None and now >= self._relay_due:
+            self._relay_due = None
+            if self.relay is not None and self._needs_session(now):
+                self._actions.append(Initiate(self.key, (self.relay,)))
+        if self._is_asked and now >= self._asked_at + ORDER_TIMEOUT:
+            self._is_asked = False
+            if self.attempt is None:
+                self._begin(now, is_initiator=True)
+        if self._settle_at is not None and now >= self._settle_at:
+            self._settle_at = None
+            if isinstance(self.state, Live):
+                self._compare(self.state.endpoint, now, is_final=True)
+        if self._retry_at is not None and now >= self._retry_at:
+            self._retry_at = None
+            if isinstance(self.state, Live) and now - self._heard_at < QUIET_AFTER:
+                self._ask(now)
+        self._handle_doubt(now)
+        self._handle_attempt(now)
+
+    def get_timer(self) -> float | None:
+        """When `handle_timer` has something to do."""
+        deadlines = [self._relay_due, self._settle_at, self._retry_at]
+        if self.attempt is not None:
+            deadlines.append(self.attempt.get_timer())
+        if self._is_asked:
+            deadlines.append(self._asked_at + ORDER_TIMEOUT)
+        if self._doubted_at is not None:
+            deadlines.append(self._doubted_at + self._doubt_at())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def actions(self) -> list[Action]:
+        """What is to be done; each is returned once."""
+        actions, self._actions = self._actions, []
+        return actions
+
+    # What there is to see
+
+    @property
+    def is_silent(self) -> bool:
+        """Never told by silence: nothing keeps these paths open."""
+        return False
+
+    def candidates(self) -> tuple[Endpoint, ...]:
+        """Endpoints to try, the best first."""
+        told = [candidate.endpoint for candidate in self._told]
+        known = (*self._lan, *told, *(() if self.published is None else (self.published,)), *self._learnt)
+        last = () if self._last_known is None else (self._last_known,)
+        return tuple(endpoint for endpoint in dict.fromkeys((*known, *last)) if endpoint != self.relay)
+
+    def origin(self, endpoint: Endpoint | None) -> Origin | None:
+        """Where this endpoint of the peer came from."""
+        if endpoint is None:
+            return None
+        told = endpoint == self.published or any(endpoint == candidate.endpoint for candidate in self._told)
+        return Origin.ZONE if told or endpoint == self.relay else Origin.PACKET
+
+    def word(self) -> PathWord:
+        """The path in one word."""
+        match self.state:
+            case Live(endpoint, _) if endpoint == self.relay:
+                return PathWord.RELAY
+            case Live(endpoint, _):
+                return PathWord.LAN if endpoint.is_private else PathWord.DIRECT
+            case Punching():
+                return PathWord.PUNCHING
+            case Idle(was_live):
+                return PathWord.STALE if was_live else PathWord.IDLE
+
+    def reason(self, registry_reachable: bool, own_nat: NatProfile | None = None) -> Reason | None:
+        """Why it is neither direct nor lan; None when it is."""
+        match self.state:
+            case Live(endpoint, _) if endpoint == self.relay:
+                if own_nat is not None and self.nat is not None and can_punch(own_nat, self.nat) is False:
+                    return Reason.BOTH_PORT_DEPENDENT
+                return Reason.NO_UDP_ANSWER
+            case Live():
+                return None
+            case Idle(was_live):
+                return Reason.PEER_OFFLINE if was_live or not self.is_online else Reason.NOT_YET_TRIED
+            case Punching():
+                if not registry_reachable:
+                    return Reason.REGISTRY_UNREACHABLE
+                return Reason.NO_UDP_ANSWER if self.is_online else Reason.PEER_OFFLINE
+
+    # What follows
+
+    def _needs_session(self, now: float) -> bool:
+        """Whether there is none, or one so long unheard that the relay knows nothing of it."""
+        if not isinstance(self.state, Live):
+            return True
+        return self.state.endpoint == self.relay and now - self._heard_at >= UNHEARD
+
+    def _ask(self, now: float) -> None:
+        """Ask for an order, and begin over the relay meanwhile; not more often than ORDER_GAP."""
+        if now - self._asked_at < ORDER_GAP:
+            return
+        self._asked_at, self._is_asked = now, True
+        self._actions.append(AskOrder(self.key))
+        self._relay_due = now + HOLD
+
+    def _begin(self, now: float, is_initiator: bool) -> None:
+        self.attempt = Attempt(now, is_initiator)
+        self._retry_at = None
+        self._verified.clear()
+        self._handle_attempt(now)
+
+    def _handle_attempt(self, now: float) -> None:
+        while self.attempt is not None and now >= self.attempt.get_timer():
+            attempt = self.attempt
+            if attempt.step == len(SCHEDULE):
+                self._give_up(now)
+                return
+            self.attempt = replace(attempt, step=attempt.step + 1)
+            if attempt.step + 1 < len(SCHEDULE) and now >= attempt.since + SCHEDULE[attempt.step + 1].at + 1.0:
+                continue  # what was missed (a suspend) is not made up for
+            self._do(SCHEDULE[attempt.step], attempt, now)
+
+    def _do(self, step: Step, attempt: Attempt, now: float) -> None:
+        candidates = self.candidates()
+        if step.ttl is not None:
+            for endpoint in candidates:
+                if not endpoint.is_private:
+                    self._actions.append(Ping(self.key, endpoint, step.ttl))
+            return
+        if isinstance(self.state, Live) and self.state.endpoint != self.relay and self.state.endpoint in self._verified:
+            better = candidates[: candidates.index(self.state.endpoint)] if self.state.endpoint in candidates else ()
+            candidates = tuple(endpoint for endpoint in better if endpoint not in self._verified)
+            if not candidates or step.round >= BETTER_ROUNDS:
+                self.attempt = None
+                self._failures = 0
+                return
+        for endpoint in candidates:
+            if endpoint not in self._verified:
+                self._actions.append(Ping(self.key, endpoint))
+        if attempt.is_initiator and self._needs_session(now):
+            relay = () if self.relay is None else (self.relay,)
+            self._actions.append(Initiate(self.key, (*relay, *candidates)))
+
+    def _give_up(self, now: float) -> None:
+        """The attempt found nothing direct."""
+        self.attempt = None
+        match self.state:
+            case Live(endpoint, _) if endpoint == self.relay:
+                self._failures += 1
+                self._retry_at = now + retry_pause(self._failures)
+            case Punching() if now - self._wanted_at >= GIVE_UP_AFTER:
+                # the other side wanted us, and did not come
+                self.state = Idle(was_live=self._last_known is not None)
+            case _:
+                pass
+
+    def _handle_doubt(self, now: float) -> None:
+        if self._doubted_at is None:
+            return
+        if not isinstance(self.state, Live) or self.state.endpoint == self.relay:
+            self._doubted_at = None
+            return
+        while self._doubt_step < len(DOUBT_PINGS) and now >= self._doubted_at + DOUBT_PINGS[self._doubt_step]:
+            self._doubt_step += 1
+            self._actions.append(Ping(self.key, self.state.endpoint))
+        if self._doubt_step == len(DOUBT_PINGS) and now >= self._doubted_at + self._doubt_at():
+            self._doubted_at = None
+            self._verified.pop(self.state.endpoint, None)
+            self.state = Punching(now)
+            self._wanted_at = now
+            self._asked_at = float("-inf")
+            self._ask(now)
+
+    def _doubt_at(self) -> float:
+        """When doubt is next acted on, from its begin."""
+        if self._doubt_step < len(DOUBT_PINGS):
+            return DOUBT_PINGS[self._doubt_step]
+        known = self._verified.get(self.state.endpoint) if isinstance(self.state, Live) else None
+        return DOUBT_PINGS[-1] + DOUBT_MARGIN + (0.0 if known is None else known.rtt)
+
+    def _use(self, endpoint: Endpoint, now: float) -> None:
+        """Send there from now on."""
+        self.state = Live(endpoint, now)
+        self._doubted_at = None
+        self._trusted_until = now + TRUSTED_FOR if endpoint in self._verified else float("-inf")
+        if endpoint != self.relay:
+            self._last_known = endpoint
+            self._failures, self._retry_at = 0, None
+        self._actions.append(SetPeer(self.key, endpoint, 0))
+
+    def _best(self) -> Ponged | None:
+        return min(self._verified.values(), key=lambda pong: pong.rtt, default=None)
+
+    def _compare(self, current: Endpoint, now: float, is_final: bool = False) -> None:
+        """Move to a verified endpoint that is better than `current`, or answers where that does not."""
+        best = min(
+            (pong for pong in self._verified.values() if pong.endpoint != current), key=lambda p: p.rtt, default=None
+        )
+        if best is None:
+            return
+        now_used = self._verified.get(current)
+        if now_used is None:
+            if is_final:
+                self._use(best.endpoint, now)
+            elif self._settle_at is None:
+                self._actions.append(Ping(self.key, current))
+                self._settle_at = now + SETTLE + 2 * best.rtt
+            return
+        faster = best.rtt < FASTER_BY * now_used.rtt and best.rtt < now_used.rtt - SAME_PACE
+        same = abs(best.rtt - now_used.rtt) <= SAME_PACE
+        better_kind = self._rank(best.endpoint) < self._rank(current)
+        if faster or best.rtt < now_used.rtt - FASTER_BY_SECONDS or (same and better_kind):
+            self._use(best.endpoint, now)
+
+    def _rank(self, endpoint: Endpoint) -> int:
+        candidates = self.candidates()
+        return candidates.index(endpoint) if endpoint in candidates else len(candidates)
+
+    def _learn(self, endpoint: Endpoint, now: float) -> None:
+        """The peer was heard there: a peer-reflexive candidate (RFC 8445 section 7.3.1.3)."""
+        if endpoint == self.relay or any(endpoint == candidate.endpoint for candidate in self._told):
+            return
+        self._learnt.pop(endpoint, None)
+        self._learnt[endpoint] = Candidate.create(CandidateKind.PEER_REFLEXIVE, endpoint, now)
+        if len(self._learnt) > MAX_LEARNT:
+            del self._learnt[next(iter(self._learnt))]

@@ -1,0 +1,64 @@
+"""Orders: on a member's request both sides of a pair are told, in the same moment, to punch (formats.md, API).
+
+Who asked is the initiator. When both ask, the first request makes the order and the second is part of it.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from wgdisco.keys import PublicKey
+
+# How long an order is acted on after it is heard
+ORDER_LIFETIME = 5.0
+# A second request for a pair within that time is the same order
+SAME_ORDER = 0.5
+# Orders a member may ask for: at once (its whole neighbourhood after a start), and a second in the long run. With the
+# packets an attempt sends to one candidate, this bounds what a member can have others send anywhere.
+ORDERS_BURST = 64
+ORDERS_RATE = 2.0
+_PAIRS_MAX = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Punch:
+    """An order. `at` is when it was made."""
+
+    number: int
+    initiator: PublicKey
+    responder: PublicKey
+    at: float
+
+
+class Orders:
+    """Makes orders, and says no to who asks for too many."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._last: OrderedDict[frozenset[PublicKey], Punch] = OrderedDict()
+        self._full_at: dict[PublicKey, float] = {}
+
+    def request(self, asker: PublicKey, peer: PublicKey, now: float) -> tuple[Punch, bool] | None:
+        """The order for a pair and whether it is new, so that it has to be told; None when the asker must wait."""
+        pair = frozenset((asker, peer))
+        last = self._last.get(pair)
+        if last is not None and now - last.at < SAME_ORDER:
+            return last, False
+        # Both sides pay: an order makes either send.
+        if not all(self._may(key, now) for key in (asker, peer)):
+            return None
+        for key in (asker, peer):
+            self._full_at[key] = max(now, self._full_at.get(key, now)) + 1 / ORDERS_RATE
+        self._number += 1
+        punch = Punch(self._number, asker, peer, now)
+        self._last.pop(pair, None)
+        self._last[pair] = punch
+        while self._last and (len(self._last) > _PAIRS_MAX or now - next(iter(self._last.values())).at > SAME_ORDER):
+            self._last.popitem(last=False)
+        return punch, True
+
+    def forget(self, key: PublicKey) -> None:
+        """A member is gone."""
+        self._full_at.pop(key, None)
+
+    def _may(self, key: PublicKey, now: float) -> bool:
+        return self._full_at.get(key, now) - now <= (ORDERS_BURST - 1) / ORDERS_RATE
