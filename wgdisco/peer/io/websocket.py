@@ -8,17 +8,20 @@ import asyncio
 import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
 
 import aiohttp
 
 from wgdisco.endpoint import Endpoint
+from wgdisco.machine import boot_time
 from wgdisco.tunnel.io.websocket import MESSAGE_MAX_SIZE, PATH, StandIn, carry
 
 LOG = logging.getLogger(__name__)
 
 # How long UDP is waited for before this is tried
 UDP_TIMEOUT = 3.0
+UDP_RETRY = 60.0
 TLS_PORT = 443
 CONNECT_TIMEOUT = 5.0
 # A connection that no longer answers is noticed after so long and a half, in seconds
@@ -42,6 +45,50 @@ async def standing_in(registries: Sequence[str], device_port: int) -> AsyncItera
         stand_in.close()
 
 
+class TlsFallback:
+    """A stand-in for when UDP goes unanswered, for as long as it does; a context manager."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self._endpoints: frozenset[Endpoint] = frozenset()
+        self._since: float | None = None
+        self._udp_tried_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a stand-in now."""
+        return bool(self._endpoints)
+
+    async def unanswered(self, registries: Sequence[str], device_port: int) -> frozenset[Endpoint]:
+        """No registry answers; the stand-ins, one as soon as that lasts UDP_TIMEOUT and there are `registries`."""
+        now = boot_time()
+        self._since = now if self._since is None else self._since
+        if not self._endpoints and registries and now - self._since >= UDP_TIMEOUT:
+            self._udp_tried_at = now
+            self._endpoints = frozenset([await self._stack.enter_async_context(standing_in(registries, device_port))])
+        return self._endpoints
+
+    async def answered(self) -> frozenset[Endpoint]:
+        """UDP is answered: there is no stand-in any more."""
+        self._since, self._endpoints = None, frozenset()
+        await self._stack.aclose()
+        return self._endpoints
+
+    def wants_udp(self) -> bool:
+        """While the stand-in is what answers: whether UDP is to be tried again."""
+        now = boot_time()
+        if now - self._udp_tried_at < UDP_RETRY:
+            return False
+        self._udp_tried_at = now
+        return True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+
 async def _connect(registries: Sequence[str], stand_in: StandIn) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -61,7 +108,7 @@ async def _carry_by(session: aiohttp.ClientSession, context: ssl.SSLContext, reg
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
             websocket = await session.ws_connect(
-                f"wss://{registry}{PATH}", ssl=context, heartbeat=HEARTBEAT, max_msg_size=MESSAGE_MAX_SIZE
+                f"wss://{registry}{PATH}", ssl=context, heartbeat=HEARTBEAT, max_msg_size=MESSAGE_MAX_SIZE + 1
             )
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         LOG.debug("no WebSocket to %s: %s", registry, error)

@@ -108,7 +108,9 @@ class WebSocketServer:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 loop = asyncio.get_running_loop()
-                transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=context)
+                transport, _ = await loop.connect_accepted_socket(
+                    lambda: protocol, accepted, ssl=context, ssl_shutdown_timeout=LINGER
+                )
                 await connection.asked.wait()
             await connection.ended.wait()
             await asyncio.sleep(LINGER)  # for the answer to go out
@@ -116,13 +118,13 @@ class WebSocketServer:
             pass  # ssl.SSLError is an OSError
         finally:
             del self._connections[protocol]
-            if transport is None:
-                accepted.close()
-            else:
-                transport.abort()
             self._sources[source] -= 1
             if not self._sources[source]:
                 del self._sources[source]
+            if transport is None:
+                accepted.close()
+            elif not transport.is_closing():
+                transport.abort()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = self._connections.get(request.protocol)
@@ -130,7 +132,7 @@ class WebSocketServer:
             return _nothing()
         connection.asked.set()
         try:
-            websocket = web.WebSocketResponse(compress=False, max_msg_size=MESSAGE_MAX_SIZE, timeout=1.0)
+            websocket = web.WebSocketResponse(compress=False, max_msg_size=MESSAGE_MAX_SIZE + 1, timeout=1.0)
             if request.path != PATH or not websocket.can_prepare(request):
                 return _nothing()
             stand_in = await StandIn.open(self._wireguard_port)
@@ -147,7 +149,7 @@ class WebSocketServer:
 
 
 def _nothing() -> web.Response:
-    response = web.Response(status=404)
+    response = web.Response(status=404, headers={"Server": ""})  # nobody needs to know what it is
     response.force_close()
     return response
 

@@ -6,7 +6,7 @@ dropped, as anywhere on their way.
 
 import asyncio
 from contextlib import suppress
-from typing import Self
+from typing import Self, cast
 
 from aiohttp import ClientWebSocketResponse, WSMsgType, web
 
@@ -53,8 +53,7 @@ class StandIn(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is there."""
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """The device sends."""
