@@ -3,7 +3,7 @@ from dataclasses import MISSING, fields, replace
 
 import pytest
 
-from wgdisco.api import SCHEMA, PathWord, PeerReport, Reason, StatusReport
+from wgdisco.api import SCHEMA, PathWord, PeerReport, Reason, StatusReport, StunRecord, to_json
 
 PEER = PeerReport(
     public_key="a" * 43 + "=",
@@ -92,3 +92,32 @@ def test_the_words_are_the_closed_lists_of_the_format():
         "version",
         "not yet tried",
     ]
+
+
+STUN = StunRecord(["198.51.100.10:3478", "[2001:db8::1]:3478"], "1f.0123", "secret", 3600)
+
+
+def test_a_stun_record_is_read_as_it_was_sent():
+    assert StunRecord.from_json(json.loads(json.dumps(to_json(STUN)))) == STUN
+    assert "secret" not in repr(STUN)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": 2},
+        {"endpoints": "198.51.100.10:3478"},
+        {"endpoints": ["198.51.100.10"]},
+        {"endpoints": [3478]},
+        {"endpoints": ["198.51.100.10:3478"] * 17},
+        {"username": None},
+        {"password": 1},
+        {"username": "x" * 300},
+        {"lifetime": 0},
+        {"lifetime": True},
+        {"lifetime": "3600"},
+    ],
+)
+def test_another_stun_record_is_refused(change):
+    with pytest.raises(ValueError, match=r"."):
+        StunRecord.from_json(to_json(STUN) | change)

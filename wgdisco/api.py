@@ -13,6 +13,7 @@ from wgdisco.keys import PublicKey
 
 SCHEMA = 1
 MAX_CANDIDATES = 8
+MAX_STUN_ENDPOINTS = 16
 _NAME_MAX_SIZE = 255
 _NAT_MAX_SIZE = 64
 
@@ -237,6 +238,33 @@ class CandidatesRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class StunRecord:
+    """Where a member may find out how its NAT behaves, and with what: the answer to `GET /v1/stun`.
+
+    `endpoints` are all ports of one address, then those of the next; none where there is no responder. Username and
+    password are a short-term credential (RFC 8489 section 9.1), good for `lifetime` seconds.
+    """
+
+    endpoints: list[str]
+    username: str
+    password: str = field(repr=False)
+    lifetime: int
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read the answer; ValueError says what is wrong with it."""
+        endpoints = _body(data).get("endpoints")
+        if not isinstance(endpoints, list) or len(endpoints) > MAX_STUN_ENDPOINTS:
+            raise ValueError(f"endpoints: a list of up to {MAX_STUN_ENDPOINTS}")
+        username, password, lifetime = (data.get(name) for name in ("username", "password", "lifetime"))
+        if not isinstance(username, str) or not isinstance(password, str) or len(username + password) > _NAME_MAX_SIZE:
+            raise ValueError("username and password: short texts")
+        if not isinstance(lifetime, int) or isinstance(lifetime, bool) or lifetime <= 0:
+            raise ValueError("lifetime: a number of seconds")
+        return cls([_endpoint(one) for one in endpoints], username, password, lifetime)
+
+
+@dataclass(frozen=True, slots=True)
 class PunchRequest:
     """A member wants a path to another: the body of `POST /v1/punch`."""
 
@@ -289,6 +317,7 @@ Record = (
     | EnrolRequest
     | RotateRequest
     | CandidatesRequest
+    | StunRecord
     | PunchRequest
     | Order
     | Removed
@@ -308,11 +337,15 @@ def parse_candidate(data: Any) -> CandidateRecord:
     kind, endpoint, priority = data.get("kind"), data.get("endpoint"), data.get("priority")
     if not isinstance(kind, str) or kind not in {one.value for one in CandidateKind}:
         raise ValueError("kind: host, srflx, prflx, map or relay")
-    if not isinstance(endpoint, str) or len(endpoint) > _NAME_MAX_SIZE:
-        raise ValueError("endpoint: ADDRESS:PORT")
     if not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority < 1 << 32:
         raise ValueError("priority: a number of 32 bits")
-    return CandidateRecord(kind, Endpoint.from_text(endpoint).to_text(), priority)
+    return CandidateRecord(kind, _endpoint(endpoint), priority)
+
+
+def _endpoint(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _NAME_MAX_SIZE:
+        raise ValueError("endpoint: ADDRESS:PORT")
+    return Endpoint.from_text(value).to_text()
 
 
 def _body(data: Any) -> dict[str, Any]:

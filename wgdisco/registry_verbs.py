@@ -7,8 +7,8 @@ import argparse
 import asyncio
 import json
 import re
+import secrets
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -30,6 +30,7 @@ from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode, Need, Service
 from wgdisco.tunnel.io import control, firewall
 
+START_TIMEOUT = 15.0
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -70,6 +71,7 @@ def init(args: argparse.Namespace) -> int:
         _say(f"the network {network.name} is here already ({network.prefix4}, {network.prefix6}); nothing was changed")
     asyncio.run(_open_firewall(network, Mode(args.firewall)))
     if setup.start_unit(args.root):
+        _wait_for_daemon(network)
         _say(f"{setup.UNIT} runs, and starts with the machine")
         runs = True
     else:
@@ -80,6 +82,20 @@ def init(args: argparse.Namespace) -> int:
     _say_further_ports(network)
     _say(f"{'next' if runs else 'then'}:\n\n    sudo wgdisco registry invite NAME\n")
     return 0
+
+
+def _wait_for_daemon(network: Network) -> None:
+    """What is typed next finds it there."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            asyncio.run(control.fetch_status(network.name))
+        except NotRunningError:
+            if time.monotonic() > deadline:
+                raise NotRunningError(f"the registry did not start: `journalctl -u {setup.UNIT}`") from None
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _need(network: Network) -> Need:
@@ -330,16 +346,18 @@ def _say_further_ports(network: Network) -> None:
 
 
 def backup(args: argparse.Namespace) -> int:
-    """`wgdisco registry backup`."""
-    if args.file != "-":
-        _run(args, "backup", file=str(Path(args.file).absolute()))
-        return 0
-    if sys.stdout.isatty():
+    """`wgdisco registry backup`. The daemon can write beside its store and nowhere else: we carry it from there."""
+    if args.file == "-" and sys.stdout.isatty():
         raise LocalError("a backup is binary, and secret: send it to a file or a pipe")
-    with tempfile.TemporaryDirectory(dir=args.store.parent) as directory:
-        target = Path(directory, "backup")
-        _run(args, "backup", file=str(target))
-        sys.stdout.buffer.write(target.read_bytes())
+    copy = args.store.with_name(f".backup-{secrets.token_hex(8)}")
+    try:
+        _run(args, "backup", file=str(copy.absolute()))
+        if args.file == "-":
+            sys.stdout.buffer.write(copy.read_bytes())
+        else:
+            setup.write_secret(Path(args.file), copy.read_bytes())
+    finally:
+        copy.unlink(missing_ok=True)
     return 0
 
 

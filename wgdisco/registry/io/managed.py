@@ -141,12 +141,15 @@ class _Registry:
         self._publisher = Publisher(engine, self._directory, names, serials.following, version)
         self._publisher.heard = self._heard
         self._publisher.moved = self._moved
+        self._publisher.named = self._name
         self.relaying = Relaying(engine)
         self._publisher.foreign = self.relaying.pass_on
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
         zone = names.to_text()
         self._websocket = WebSocketServer(network.listen_port, ledger.store.path.with_name(CERTIFICATE))
         self._api = ApiServer(ledger, self._directory, self._feed, [zone, f"registry.{zone}", f"ns1.{zone}"])
+        self._api.admit = self.relaying.admit
+        self._api.told = self._publisher.refresh_soon
         self._views = ZoneViews(self._membership, self._publisher.responder)
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
         bound = {name: commands.named(name) for name in COMMANDS}
@@ -225,6 +228,10 @@ class _Registry:
     def _report(self) -> StatusReport:
         report = self._publisher.report()
         return replace(report, drops=report.drops | self.relaying.drops())
+
+    def _name(self, key: PublicKey) -> str | None:
+        member = self._membership.members.get(key)
+        return None if member is None else member.name
 
     def _moved(self, keys: Iterable[PublicKey]) -> None:
         keys = list(keys)

@@ -1,0 +1,194 @@
+"""The registry's STUN responder: who may ask, what is answered, and from where (RFC 8489, RFC 5780 section 7).
+
+A member is given a short-term credential inside the tunnel. Whoever asks without one hears nothing. The credential is
+derived from the registry's key and says itself when it ends, so none is kept. Each address has two ports that are
+asked, and a third that only answers: what comes from there comes from a port nobody has sent to.
+
+What a member asked from is remembered, so that addresses it claims can be compared. That is as good as WireGuard's own
+roaming: a member that can forge its source can claim the forged one.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from wgdisco.endpoint import Endpoint, IPAddress
+from wgdisco.keys import PrivateKey, PublicKey
+from wgdisco.stun import UNKNOWN_ATTRIBUTE, Change, Integrity, Kind, Message
+
+LIFETIME = 3600
+# One check of a NAT is at most 12 requests
+BURST = 64
+INTERVAL = 1 / 16
+RATES_MAX = 4096
+PROVEN_MAX = 8
+PROVEN_MEMBERS_MAX = 16384
+
+_CHANGE_REQUEST = 0x0003
+
+
+class Drop(Enum):
+    """Why a datagram was not answered."""
+
+    NOT_STUN = "not stun"
+    NOT_A_REQUEST = "not a request"
+    NO_CREDENTIAL = "no valid credential"
+    EXPIRED = "credential expired"
+    RATE = "rate"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What a member asks with. `lifetime` is in seconds."""
+
+    username: str
+    password: str = field(repr=False)
+    lifetime: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One address, as members know it: `ports` are asked, `third` only answers."""
+
+    address: IPAddress
+    ports: tuple[int, ...]
+    third: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A datagram to send from the socket of `origin`."""
+
+    data: bytes
+    origin: Endpoint
+    destination: Endpoint
+
+
+class StunResponder:
+    """See the module's docstring. `sites` is where the shell listens; `drops` counts what was not answered."""
+
+    def __init__(self, private_key: PrivateKey, unix_time: Callable[[], float]) -> None:
+        self._key = hashlib.blake2s(b"wgdisco stun 1", key=private_key.raw).digest()
+        self._unix_time = unix_time
+        self.sites: tuple[Site, ...] = ()
+        self.drops: Counter[Drop] = Counter()
+        self._rates = _Rates()
+        self._proven: dict[str, dict[IPAddress, float]] = {}
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Where members may ask: all ports of an address, then the next."""
+        return [Endpoint(site.address, port) for site in self.sites for port in site.ports]
+
+    def issue(self, member: PublicKey) -> Credential:
+        """A credential for `member`, good for LIFETIME from now."""
+        username = f"{int(self._unix_time()) + LIFETIME:x}.{self._identify(member)}"
+        return Credential(username, self._password(username), LIFETIME)
+
+    def proven(self, member: PublicKey, now: float) -> set[IPAddress]:
+        """The addresses `member` has asked from in the last LIFETIME, PROVEN_MAX at most."""
+        known = self._proven.get(self._identify(member), {})
+        return {address for address, at in known.items() if now - at < LIFETIME}
+
+    def answer(self, data: bytes, asked: Endpoint, source: Endpoint, now: float) -> Reply | None:
+        """What to say to a datagram from `source` that came to `asked`, one of `endpoints`; None: nothing."""
+        request = self._request(data)
+        if request is None:
+            return None
+        identity = str(request.username).partition(".")[2]
+        # the member, and the address: whoever replays what he overheard cannot flood anyone with it
+        if not (self._rates.allow(identity, now) and self._rates.allow(_site_of(source.address), now)):
+            self.drops[Drop.RATE] += 1
+            return None
+        self._remember(identity, source.address, now)
+        unknown = request.unknown
+        origin = asked if unknown else self._origin(asked, request.change)
+        if origin is None:
+            origin, unknown = asked, (_CHANGE_REQUEST,)
+        if unknown:
+            reply = Message(Kind.ERROR, request.transaction_id, error=UNKNOWN_ATTRIBUTE, unknown=unknown[:8])
+        else:
+            other = self._other(asked)
+            reply = Message(Kind.SUCCESS, request.transaction_id, mapped=source, origin=origin, other=other)
+        password = self._password(str(request.username))
+        return Reply(reply.pack(password, request.integrity or Integrity.SHA256), origin, source)
+
+    def _request(self, data: bytes) -> Message | None:
+        """A request with a credential that is good; everything else is counted."""
+        try:
+            request = Message.parse(data)
+        except ValueError:
+            self.drops[Drop.NOT_STUN] += 1
+            return None
+        if request.kind is not Kind.REQUEST:
+            self.drops[Drop.NOT_A_REQUEST] += 1
+        elif request.username is None or not request.verify(self._password(request.username)):
+            self.drops[Drop.NO_CREDENTIAL] += 1
+        elif int(request.username.partition(".")[0], 16) <= self._unix_time():  # we wrote it ourselves
+            self.drops[Drop.EXPIRED] += 1
+        else:
+            return request
+        return None
+
+    def _origin(self, asked: Endpoint, change: Change | None) -> Endpoint | None:
+        """Where the answer is to come from; None where there is no such place."""
+        if change is None or not (change.address or change.port):
+            return asked
+        site = self._alternate(asked.address) if change.address else self._site(asked.address)
+        if site is None or not (change.port or asked.port in site.ports):
+            return None
+        return Endpoint(site.address, site.third if change.port else asked.port)
+
+    def _other(self, asked: Endpoint) -> Endpoint | None:
+        """The other address and the other port, OTHER-ADDRESS; None unless there are both (RFC 5780 section 7.4)."""
+        site = self._alternate(asked.address)
+        ports = () if site is None else [port for port in site.ports if port != asked.port]
+        return None if site is None or not ports else Endpoint(site.address, ports[0])
+
+    def _site(self, address: IPAddress) -> Site | None:
+        return next((site for site in self.sites if site.address == address), None)
+
+    def _alternate(self, address: IPAddress) -> Site | None:
+        others = (site for site in self.sites if site.address.version == address.version and site.address != address)
+        return next(others, None)
+
+    def _identify(self, member: PublicKey) -> str:
+        """What a member goes by on the open network, where its key does not show."""
+        return hashlib.blake2s(b"wgdisco stun id 1" + member.raw, key=self._key, digest_size=8).hexdigest()
+
+    def _password(self, username: str) -> str:
+        label = b"wgdisco stun password 1" + username.encode()
+        return hashlib.blake2s(label, key=self._key, digest_size=16).hexdigest()
+
+    def _remember(self, identity: str, address: IPAddress, now: float) -> None:
+        known = self._proven.pop(identity, {})
+        known.pop(address, None)
+        known[address] = now
+        if len(known) > PROVEN_MAX:
+            del known[next(iter(known))]
+        self._proven[identity] = known
+        if len(self._proven) > PROVEN_MEMBERS_MAX:
+            del self._proven[next(iter(self._proven))]
+
+
+class _Rates:
+    """BURST at once, then one each INTERVAL seconds; when the bucket would be full again is what is kept."""
+
+    def __init__(self) -> None:
+        self._full_at: dict[Hashable, float] = {}
+
+    def allow(self, who: Hashable, now: float) -> bool:
+        """Count one more of `who`'s, unless it is one too many."""
+        full_at = max(now, self._full_at.pop(who, now)) + INTERVAL
+        allowed = full_at <= now + BURST * INTERVAL
+        self._full_at[who] = full_at if allowed else full_at - INTERVAL
+        if len(self._full_at) > RATES_MAX:
+            del self._full_at[next(iter(self._full_at))]
+        return allowed
+
+
+def _site_of(address: IPAddress) -> tuple[int, int]:
+    """An IPv4 address, or the /64 of an IPv6 one: whoever has one address of it has all."""
+    return (4, int(address)) if address.version == 4 else (6, int(address) >> 64)
