@@ -15,7 +15,11 @@ def let_out(router, *accepted):
         ["nft", "-f", "-"],
         text=f"""
         table ip strict {{
-            chain forward {{ type filter hook forward priority -5; {rules}oifname wan counter drop; }}
+            chain forward {{
+                type filter hook forward priority -5;
+                {rules}oifname wan counter drop;
+                iifname wan udp sport != {{ 443, 53 }} counter drop;
+            }}
         }}
         """,
     )
@@ -86,10 +90,15 @@ def test_where_no_udp_is_let_out_a_member_joins_and_is_reached_by_tls(lab):
     assert registry["endpoint"].startswith("127.0.0.1:")
     alice = mesh.peers("bob")["alice"]
     assert (alice["path"], alice["endpoint"]) == ("relay", "198.51.100.10:51820")
+    mesh.verb("alice", "down")
+    mesh.members["alice"].process.wait()
+    mesh.stay("alice", "up")
+    await_(lambda: mesh.ping("alice", "bob", 1), "alice to be back", 20)
     assert lab.hosts["registry"].run(["stat", "-c", "%a", "/var/lib/wgdisco/tls.pem"]).stdout.strip() == "600"
 
 
-def test_a_member_goes_back_to_udp_when_that_is_let_out_again(lab):
+@pytest.mark.soak
+def test_a_member_goes_back_to_udp_when_that_is_let_out_again_and_to_tls_when_not(lab):
     router = lab.hosts["nat-a"]
     let_out(router, "tcp dport 443")
     mesh = Mesh(lab, "--tls-port", "443")
@@ -97,11 +106,9 @@ def test_a_member_goes_back_to_udp_when_that_is_let_out_again(lab):
     address = mesh.peers("alice")["registry"]["allowed_ips"][0].partition("/")[0]
     assert mesh.ping("alice", address) == 3
     router.run(["nft", "delete", "table", "ip", "strict"])
-    mesh.verb("alice", "down")
-    mesh.members["alice"].process.wait()
-    mesh.stay("alice", "up")
-    mesh.members["alice"].wait_for("PEER ")
-    await_(lambda: mesh.peers("alice")["registry"]["endpoint"] == "198.51.100.10:51820", "UDP")
+    await_(lambda: mesh.peers("alice")["registry"]["endpoint"] == "198.51.100.10:51820", "UDP", 75)
+    assert mesh.peers("alice")["registry"]["path"] == "direct"
+    assert mesh.ping("alice", address) == 3
     let_out(router, "tcp dport 443")
-    await_(lambda: mesh.peers("alice")["registry"]["path"] == "relay", "TLS", 60)
+    await_(lambda: mesh.peers("alice")["registry"]["path"] == "relay", "TLS", 75)
     assert mesh.ping("alice", address) == 3
