@@ -15,7 +15,7 @@ from typing import Any
 from wgdisco.api import EndpointChange, MemberRecord, Order, Receipt, Removed, Snapshot, StatusReport
 from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
 from wgdisco.dnssd.io.client import ZoneFollower
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.machine import SleepWatch, boot_time
@@ -30,6 +30,7 @@ from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryT
 from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
+from wgdisco.peer.io.websocket import UDP_TIMEOUT, TlsFallback
 from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, blame_clock, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel.events import RawReceived
@@ -47,6 +48,7 @@ GRACE = 2.0
 # How long until `connected` is told how it stands, reached or not
 SETTLE_TIMEOUT = 15.0
 RESOLVE_INTERVAL = 5.0
+MAX_AT_ONCE = 8
 SAVE_INTERVAL = 5.0
 CONFIRM_INTERVAL = 600.0
 ZONE_AFTER = 3.0
@@ -198,14 +200,22 @@ class _Managed:
                 await asyncio.gather(polling, return_exceptions=True)
 
     async def find_registry(self) -> None:
-        """While the registry does not answer, look up where it is, and try every address."""
-        while True:
-            if not self.driver.agent.is_live(self._registry_key):
-                endpoints = await resolve(self._state.registries)
-                if endpoints:
-                    self.driver.agent.set_alternatives(self._registry_key, endpoints, boot_time())
+        """While no registry answers, look up where it is, and try every address; then by TLS until UDP answers."""
+        agent, key = self.driver.agent, self._registry_key
+        async with TlsFallback() as tls:
+            while True:
+                at = self._registry_endpoint()
+                if at is None:
+                    endpoints = await resolve(self._state.registries)
+                    port = self._device.status().listen_port
+                    agent.ourselves.stand_ins = await tls.unanswered(self._roster.network.tls, port)
+                    agent.set_alternatives(key, (*endpoints, *agent.ourselves.stand_ins), boot_time())
                     self.driver.settle()
-            await asyncio.sleep(RESOLVE_INTERVAL)
+                elif at not in agent.ourselves.stand_ins:
+                    agent.ourselves.stand_ins = await tls.answered()
+                elif tls.wants_udp():
+                    self._device.initiate(key, (await resolve(self._state.registries))[:MAX_AT_ONCE])
+                await asyncio.sleep(UDP_TIMEOUT if at is None and not tls.is_open else RESOLVE_INTERVAL)
 
     async def keep(self) -> None:
         """Keep on disk what is worth it, and look whether members are still to be trusted."""
@@ -275,12 +285,12 @@ class _Managed:
         status = self._device.status()
         names = {member.key: member.name for member in self._roster.members.values()}
         names[self._registry_key] = REGISTRY_NAME
-        live = self._roster.live_endpoints()
+        online = self._roster.online()
         clock_note = self._clock.note()
         peers = []
         for peer in status.peers:
             told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
-            if self._stream_up.is_set() and peer.key in live and live[peer.key] is None:
+            if self._stream_up.is_set() and online.get(peer.key) is False:
                 told = offline(told)
             peers.append(told if clock_note is None else blame_clock(told))
         return StatusReport(
@@ -298,6 +308,12 @@ class _Managed:
         )
 
     # Inside
+
+    def _registry_endpoint(self) -> Endpoint | None:
+        """Where the registry is heard from now."""
+        if not self.driver.agent.is_live(self._registry_key):
+            return None
+        return next((peer.endpoint for peer in self._device.status().peers if peer.key == self._registry_key), None)
 
     def _stream_event(self, event: StreamEvent) -> None:
         agent, roster, now = self.driver.agent, self._roster, self._clock.time()
@@ -443,10 +459,12 @@ class _Managed:
         """The agent is told of changes only: it reports each."""
         agent, now = self.driver.agent, boot_time()
         agent.ourselves.reflexive = self._roster.own_endpoint
-        for key, endpoint in self._roster.live_endpoints().items():
-            if endpoint is None:
+        endpoints = self._roster.live_endpoints()
+        for key, is_online in self._roster.online().items():
+            endpoint = endpoints[key]
+            if not is_online:
                 agent.instance_gone(key, now)
-            elif agent.published(key) != endpoint:
+            elif endpoint is not None and agent.published(key) != endpoint:
                 agent.instance_found(key, endpoint, now)
             told = self._roster.told_of(key)
             if told is not None:
@@ -457,8 +475,8 @@ class _Managed:
         """At the start have a path to every member that is online, up to a number: then they are a ping away."""
         if not self._stream_up.is_set():
             return
-        for key, endpoint in self._roster.live_endpoints().items():
-            if endpoint is not None and key not in self._greeted and len(self._greeted) < MAX_GREETED:
+        for key, is_online in self._roster.online().items():
+            if is_online and key not in self._greeted and len(self._greeted) < MAX_GREETED:
                 self._greeted.add(key)
                 self.driver.agent.want(key, boot_time())
 
@@ -496,12 +514,9 @@ class _Managed:
         memory = replace(self._roster.memory(), confirmed_at=self._state.memory.confirmed_at)
         endpoints = dict(self._state.endpoints)
         for peer in status.peers:
-            is_own = peer.endpoint is not None and peer.endpoint != self.driver.agent.relay
-            if (
-                peer.endpoint is not None
-                and self.driver.agent.is_live(peer.key)
-                and (is_own or peer.key == self._registry_key)
-            ):
+            stays = peer.endpoint is not None and not in_any(peer.endpoint.address, LOOPBACK)
+            is_own = peer.endpoint != self.driver.agent.relay or peer.key == self._registry_key
+            if peer.endpoint is not None and stays and is_own and self.driver.agent.is_live(peer.key):
                 self.surroundings.reached(peer.endpoint)
                 endpoints[peer.key] = peer.endpoint
         kept = {key: at for key, at in endpoints.items() if key == self._registry_key or key in self._roster.members}
