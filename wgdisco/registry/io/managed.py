@@ -27,8 +27,10 @@ from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.store import OBSERVATIONS_INTERVAL, Store
+from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.views import ZoneViews
 from wgdisco.registry.membership import Change, Member, Membership
+from wgdisco.registry.stun import StunResponder
 from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
@@ -139,6 +141,9 @@ class _Registry:
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
         zone = names.to_text()
         self._api = ApiServer(ledger, self._directory, self._feed, [zone, f"registry.{zone}", f"ns1.{zone}"])
+        self._stun = StunServer(StunResponder(network.private_key, time.time))
+        self._api.stun = self._stun.responder.issue
+        self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
         self._views = ZoneViews(self._membership, self._publisher.responder)
         commands = Commands(ledger, self._directory, self._feed)
         bound = {name: commands.named(name) for name in COMMANDS}
@@ -165,6 +170,7 @@ class _Registry:
             await self._api.start([ENROL_REGISTRY_ADDRESS], interface)
             if dns is not None:
                 await server.start([(dns.address, dns.port)])
+            await self._stun.start(network.endpoints, interface)
             await self._control.start()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._publisher.follow_device())
@@ -178,6 +184,7 @@ class _Registry:
         finally:
             for task in self._proofs:
                 task.cancel()
+            self._stun.close()
             await self._control.close()
             await self._api.close()
             await server.close()

@@ -1,0 +1,60 @@
+"""The real responder and the real check, run in the lab; a plain UDP socket stands for the tunnel's own.
+
+python nat_check.py serve            prints a StunRecord, answers until killed
+python nat_check.py check RECORD     prints what was found out
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+
+from wgdisco.api import StunRecord, to_json
+from wgdisco.endpoint import Endpoint, parse_address
+from wgdisco.keys import PrivateKey, PublicKey
+from wgdisco.peer.io.natcheck import NatChecker
+from wgdisco.peer.natcheck import NatCheck
+from wgdisco.registry.io.stun import StunServer
+from wgdisco.registry.stun import StunResponder
+
+TUNNEL_PORT = 51820
+
+
+async def serve() -> None:
+    server = StunServer(StunResponder(PrivateKey(os.urandom(32)), time.time))
+    await server.start(["198.51.100.10:51820"], "lo")
+    print(json.dumps(to_json(server.responder.issue(PublicKey(bytes([7]) * 32)))), flush=True)
+    await asyncio.Event().wait()
+
+
+async def check(record: StunRecord) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tunnel:
+        tunnel.setblocking(False)
+        tunnel.bind(("", TUNNEL_PORT))
+        checker = NatChecker(lambda data, to: tunnel.sendto(data, (str(to.address), to.port)) and None)
+
+        def receive() -> None:
+            data, source = tunnel.recvfrom(2048)
+            checker.receive(data, Endpoint(parse_address(source[0]), source[1]))
+
+        asyncio.get_running_loop().add_reader(tunnel, receive)
+        nat_check = NatCheck(record, 4, TUNNEL_PORT, os.urandom)
+        began = time.monotonic()
+        report = await checker.run(nat_check, 4)
+        found = {
+            "profile": report.profile.to_text(),
+            "reflexive": [endpoint.to_text() for endpoint in report.reflexive],
+            "preserved": report.preserved,
+            "block": report.block,
+            "rtt": report.rtt,
+            "seconds": time.monotonic() - began,
+            "sent": nat_check.sent,
+            "drops": sum(nat_check.drops.values()),
+        }
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    asyncio.run(serve() if sys.argv[1] == "serve" else check(StunRecord.from_json(json.loads(sys.argv[2]))))
