@@ -161,7 +161,7 @@ class MemberRecord:
 
 @dataclass(frozen=True, slots=True)
 class NetworkRecord:
-    """The network: its name and zone, prefixes as CIDR, and its registries as `HOST:PORT`."""
+    """The network: name and zone, prefixes as CIDR, and its registries as `HOST:PORT`, by UDP and (`tls`) by TCP."""
 
     name: str
     zone: str
@@ -170,6 +170,7 @@ class NetworkRecord:
     registries: list[str]
     registry_key: str
     registry_addresses: list[str]
+    tls: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

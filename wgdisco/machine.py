@@ -1,14 +1,45 @@
-"""What shells ask of the machine itself: its clock, and who holds a port."""
+"""What shells ask of the machine: its clock, whether it slept, who holds a port, and whose the daemons' files are."""
 
+import os
+import pwd
+import selectors
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+# Whom systemd runs the daemons as; `make install` makes it. By hand they run as root, and own the same files.
+DAEMON_USER = "wgdisco"
 _PROC = Path("/proc")
+# So much longer than it meant to wait, in seconds, a loop is late only when it could not run: the machine slept.
+OVERSLEPT = 5.0
 
 
 def boot_time() -> float:
     """The clock everything is driven by: seconds since boot, time asleep included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class SleepWatch(selectors.DefaultSelector):
+    """A selector for an event loop that is told first, before any packet is looked at, that the machine has slept.
+
+    `woke` is called then. `clock` goes on while the machine sleeps, what a selector waits by does not.
+    """
+
+    def __init__(self, clock: Callable[[], float] = boot_time) -> None:
+        super().__init__()
+        self.woke: Callable[[], None] = lambda: None
+        self._clock = clock
+        self._awake_at = clock()
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """As every selector's; a loop that waits without a timeout cannot tell."""
+        before = self._awake_at
+        ready = super().select(timeout)
+        self._awake_at = self._clock()
+        if timeout is not None and self._awake_at - before >= max(0.0, timeout) + OVERSLEPT:
+            self.woke()
+        return ready
 
 
 def port_owner(port: int, kind: str = "udp") -> str | None:
@@ -25,6 +56,33 @@ def port_owner(port: int, kind: str = "udp") -> str | None:
         if process.name.isdigit() and _holds(process, links):
             return f"{_command(process)} (pid {process.name})"
     return None
+
+
+def port_in_use(port: int, kind: str = "udp") -> bool:
+    """Whether a socket in this network namespace is bound to `port`, whoever's it is."""
+    return bool(_bound_inodes(port, kind))
+
+
+def make_state_directory(directory: Path) -> None:
+    """Have a directory that only the daemons' user, where there is one, and root can look into. OSError as mkdir."""
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        return
+    if os.geteuid() == 0:
+        with suppress(KeyError):
+            user = pwd.getpwnam(DAEMON_USER)
+            os.chown(directory, user.pw_uid, user.pw_gid, follow_symlinks=False)
+
+
+def hand_over(path: Path) -> None:
+    """Give a file that root has just made to the owner of the directory it is in: what a verb stores, a daemon reads.
+
+    Anybody else owns what he makes anyway.
+    """
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def _bound_inodes(port: int, kind: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import selectors
 import signal
 from collections.abc import Callable, Coroutine
 from importlib.metadata import PackageNotFoundError, version
@@ -20,8 +21,8 @@ def program_version() -> str:
         return "source"
 
 
-def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down.
+def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]], selector: selectors.BaseSelector | None = None) -> int:
+    """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down. Its loop waits in `selector`.
 
     A second signal does not interrupt the taking down. What fails in a task of the daemon is raised as if there were
     no task group around it.
@@ -42,7 +43,8 @@ def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]]) -> int:
             await task
 
     try:
-        asyncio.run(supervise())
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+            runner.run(supervise())
     except BaseExceptionGroup as group:
         expected = _first_expected(group)
         if expected is None:

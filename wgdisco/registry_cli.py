@@ -12,6 +12,10 @@ def add_verbs(verbs: Any) -> None:
     init.add_argument("--zone", default="wg.internal.", help="DNS zone of the network (wg.internal.)")
     init.add_argument("--endpoint", metavar="HOST[:PORT]", help="where members reach this machine")
     init.add_argument("--port", type=int, default=51820, help="UDP port to listen on (51820)")
+    init.add_argument("--also-port", default="none", metavar="PORT[,PORT…]", help="UDP ports that lead to it as well")
+    init.add_argument(
+        "--tls-port", default="none", metavar="PORT", help="TCP port for members whose network has no UDP"
+    )
     _add_firewall_flag(init)
     invite = _verb(verbs, "invite", "print a join link")
     invite.add_argument("name", nargs="?", metavar="NAME", help="the member's name; left out, the joiner chooses")
@@ -32,10 +36,13 @@ def add_verbs(verbs: Any) -> None:
     rename.add_argument("new_name", metavar="NEW")
     revoke = _verb(verbs, "revoke", "take a member, or an invitation, away for good")
     revoke.add_argument("name", metavar="NAME")
-    change = _verb(verbs, "set", "fix a member's public endpoint, or let it be learnt")
-    change.add_argument("name", metavar="NAME")
-    change.add_argument("what", choices=("endpoint",))
-    change.add_argument("value", metavar="ADDRESS:PORT|none")
+    change = _verb(
+        verbs, "set", "fix a member's public endpoint, or say by which further ports the registry is reached"
+    )
+    change.add_argument(
+        "words", nargs="+", metavar="NAME endpoint ADDRESS:PORT|none | also-port PORT[,PORT…]|none | tls-port PORT|none"
+    )
+    _add_firewall_flag(change)
     backup = _verb(verbs, "backup", "write all facts, secrets included, to a file or (-) standard output")
     backup.add_argument("file", metavar="FILE|-")
     restore = _verb(verbs, "restore", "put a backup in place; the registry must not run")

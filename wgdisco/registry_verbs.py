@@ -7,10 +7,10 @@ import argparse
 import asyncio
 import json
 import re
+import secrets
 import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,18 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import parse_address
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
 from wgdisco.invitation import check_registry
+from wgdisco.machine import port_owner
 from wgdisco.names import check_member_name, check_network_name
 from wgdisco.registry.io import setup, store
 from wgdisco.registry.io.checks import check_machine
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.ledger import NO_NETWORK, Ledger
-from wgdisco.registry.membership import DEFAULT_GROUP, Network, Put
+from wgdisco.registry.membership import DEFAULT_GROUP, Membership, Network, Put
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode, Need, Service
 from wgdisco.tunnel.io import control, firewall
 
+START_TIMEOUT = 15.0
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -69,6 +71,7 @@ def init(args: argparse.Namespace) -> int:
         _say(f"the network {network.name} is here already ({network.prefix4}, {network.prefix6}); nothing was changed")
     asyncio.run(_open_firewall(network, Mode(args.firewall)))
     if setup.start_unit(args.root):
+        _wait_for_daemon(network)
         _say(f"{setup.UNIT} runs, and starts with the machine")
         runs = True
     else:
@@ -76,13 +79,29 @@ def init(args: argparse.Namespace) -> int:
         _say(f"{why}: run it yourself, as root:\n\n    wgdisco registry run\n")
         runs = False
     _say(f"open ONE port, here and at your provider: UDP {network.listen_port} (members reach {network.endpoints[0]})")
+    _say_further_ports(network)
     _say(f"{'next' if runs else 'then'}:\n\n    sudo wgdisco registry invite NAME\n")
     return 0
 
 
+def _wait_for_daemon(network: Network) -> None:
+    """What is typed next finds it there."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            asyncio.run(control.fetch_status(network.name))
+        except NotRunningError:
+            if time.monotonic() > deadline:
+                raise NotRunningError(f"the registry did not start: `journalctl -u {setup.UNIT}`") from None
+            time.sleep(0.1)
+        else:
+            return
+
+
 def _need(network: Network) -> Need:
     inside = (Service("tcp", 80), Service("udp", 53), Service("tcp", 53))
-    return Need(network.name, network.listen_port, inside, forward=True)
+    outside = () if network.tls_port is None else (Service("tcp", network.tls_port),)
+    return Need(network.name, network.listen_port, inside, forward=True, outside=outside)
 
 
 async def _open_firewall(network: Network, mode: Mode) -> None:
@@ -116,6 +135,11 @@ def _make_network(args: argparse.Namespace) -> Network:
     endpoint = _endpoint(args.endpoint or setup.default_address(), args.port)
     taken = asyncio.run(setup.local_networks())
     network = setup.new_network(args.network, zone, endpoint, args.port, taken)
+    also_ports, tls_port = _ports("--also-port", args.also_port), _port("--tls-port", args.tls_port)
+    _check_ports(network, also_ports, tls_port)
+    rules = Membership([network])
+    rules.apply(rules.set_ports(also_ports, tls_port or None))
+    network = rules.network
     with closing(store.Store.open(args.store)) as facts:
         asyncio.run(facts.commit([Put(network)]))
     return network
@@ -259,26 +283,81 @@ def revoke(args: argparse.Namespace) -> int:
     return 0
 
 
-def set_endpoint(args: argparse.Namespace) -> int:
+def set_value(args: argparse.Namespace) -> int:
     """`wgdisco registry set`."""
-    _run(args, "set_endpoint", name=args.name, endpoint=None if args.value == "none" else args.value)
+    match args.words:
+        case ["also-port", value]:
+            _set_ports(args, also_ports=_ports("also-port", value))
+        case ["tls-port", value]:
+            _set_ports(args, tls_port=_port("tls-port", value))
+        case [name, "endpoint", value]:
+            _run(args, "set_endpoint", name=name, endpoint=None if value == "none" else value)
+        case _:
+            raise ConfigError("set: write NAME endpoint ADDRESS:PORT, also-port PORT[,PORT…] or tls-port PORT, or none")
     return 0
+
+
+def _set_ports(args: argparse.Namespace, **ports: Any) -> None:
+    before = store.peek(args.store)
+    if before is not None:
+        _check_ports(before, ports.get("also_ports", ()), ports.get("tls_port", 0))
+    _run(args, "set_ports", **ports)
+    network = store.peek(args.store)
+    if network is not None:
+        asyncio.run(_open_firewall(network, Mode(args.firewall)))
+        _say_further_ports(network)
+
+
+def _ports(what: str, text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
+    if not re.fullmatch(r"[0-9]{1,5}(,[0-9]{1,5})*", text):
+        raise ConfigError(f"{what}: {text!r} is not PORT[,PORT…] or none")
+    return tuple(int(port) for port in text.split(","))
+
+
+def _port(what: str, text: str) -> int:
+    """0 for none."""
+    ports = _ports(what, text) or (0,)
+    if len(ports) > 1:
+        raise ConfigError(f"{what}: {text!r} is not one PORT or none")
+    return ports[0]
+
+
+def _check_ports(network: Network, also_ports: Iterable[int], tls_port: int) -> None:
+    """Who has them already on this host. LocalError for a TCP port: that cannot be shared."""
+    for port in also_ports:
+        if port not in network.also_ports and (owner := port_owner(port)) is not None:
+            _say(f"UDP {port} is in use here by {owner}: what comes for it from elsewhere goes to the registry now")
+    owner = port_owner(tls_port, "tcp") if tls_port and tls_port != network.tls_port else None
+    if owner is not None:
+        raise LocalError(f"TCP port {tls_port} is in use by {owner}: stop that, or choose another tls-port")
+
+
+def _say_further_ports(network: Network) -> None:
+    ports = [f"UDP {port}" for port in network.also_ports]
+    if network.tls_port is not None:
+        ports.append(f"TCP {network.tls_port}")
+    if ports:
+        _say(f"and at your provider, for members whose network lets nothing else out: {', '.join(ports)}")
 
 
 # The store
 
 
 def backup(args: argparse.Namespace) -> int:
-    """`wgdisco registry backup`."""
-    if args.file != "-":
-        _run(args, "backup", file=str(Path(args.file).absolute()))
-        return 0
-    if sys.stdout.isatty():
+    """`wgdisco registry backup`. The daemon can write beside its store and nowhere else: we carry it from there."""
+    if args.file == "-" and sys.stdout.isatty():
         raise LocalError("a backup is binary, and secret: send it to a file or a pipe")
-    with tempfile.TemporaryDirectory(dir=args.store.parent) as directory:
-        target = Path(directory, "backup")
-        _run(args, "backup", file=str(target))
-        sys.stdout.buffer.write(target.read_bytes())
+    copy = args.store.with_name(f".backup-{secrets.token_hex(8)}")
+    try:
+        _run(args, "backup", file=str(copy.absolute()))
+        if args.file == "-":
+            sys.stdout.buffer.write(copy.read_bytes())
+        else:
+            setup.write_secret(Path(args.file), copy.read_bytes())
+    finally:
+        copy.unlink(missing_ok=True)
     return 0
 
 
@@ -307,7 +386,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": show,
     "rename": rename,
     "revoke": revoke,
-    "set": set_endpoint,
+    "set": set_value,
     "backup": backup,
     "restore": restore,
     "check": check,

@@ -1,9 +1,10 @@
 """The zone behind the captured wgsd replies, and the replies themselves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, ip_network
 from pathlib import Path
 
+from wgdisco.api import CandidateRecord
 from wgdisco.dnssd.instance import OwnInstance, ServiceInstance
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import Endpoint, IPAddress
@@ -61,3 +62,11 @@ def load() -> list[Golden]:
             vectors.append(Golden(name, rdtype, bytes.fromhex(reply)))
             assert len(vectors[-1].reply) == int(size)
     return vectors
+
+
+def known_peer(public_key: PublicKey) -> ServiceInstance:
+    """One of whom as much is known as there may be, in its longest form."""
+    addresses = [f"[2001:db8:aaaa:bbbb:cccc:dddd:eeee:{number:x}]" for number in range(0xFF0, 0xFF8)]
+    candidates = tuple(CandidateRecord("srflx", f"{address}:65535", 4294967295) for address in addresses)
+    instance = peer(public_key, "203.0.113.1:7777", "10.0.0.1/32", "fd00::1/128")
+    return replace(instance, candidates=candidates, nat="apdm/apdf/-32", name="a" * 63)

@@ -3,6 +3,7 @@
 import heapq
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import dns.flags
 import dns.message
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.dnssd import goldenzone
-from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, key, peer
+from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, key, known_peer, peer
 from wgdisco.dnssd.browser import (
     Browser,
     InstanceFound,
@@ -288,6 +289,18 @@ def test_truncated_reply_is_used_and_completed_by_tcp():
     world.run(5)
     assert len(world.asked) == 6
     assert world.take_events() == [], "the truncated reply takes nothing back"
+
+
+def test_what_more_is_known_of_a_peer_is_told_and_told_again_when_it_changes():
+    world, responder = strict(ALICE)
+    responder.zone = responder.zone.with_instance(known_peer(ALICE), serial=8)
+    world.run(1)
+    assert world.browser.found[ALICE] == known_peer(ALICE)
+    world.take_events()
+    changed = replace(known_peer(ALICE), candidates=known_peer(ALICE).candidates[1:], nat=None)
+    responder.zone = responder.zone.with_instance(changed, serial=9)
+    world.run(6)
+    assert [event.instance for event in world.take_events()] == [changed]
 
 
 def test_a_reply_cut_to_nothing_is_not_a_denial():

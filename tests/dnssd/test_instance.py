@@ -1,14 +1,34 @@
 """Instances to records and back; the registry's own instance."""
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
 import pytest
 
 from tests.dnssd.goldenzone import ALICE, BOB, REGISTRY, peer
-from wgdisco.dnssd.instance import OwnInstance, ServiceInstance, from_records, host_data, srv_data, txt_data
+from wgdisco.api import CandidateRecord
+from wgdisco.dnssd.instance import (
+    OwnInstance,
+    ServiceInstance,
+    from_records,
+    host_data,
+    srv_data,
+    txt_data,
+    wgsd_txt_data,
+)
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint
 
+CANDIDATES = tuple(
+    CandidateRecord(kind, endpoint, priority)
+    for kind, endpoint, priority in [
+        ("host", "192.168.1.5:40000", 2130706431),
+        ("host", "[2001:db8::5]:40000", 2130706430),
+        ("map", "203.0.113.1:40000", 0),
+        ("srflx", "203.0.113.1:41424", 4294967295),
+        ("relay", "198.51.100.10:51820", 1),
+    ]
+)
 NAMES = ZoneNames.from_text("example.com")
 
 
@@ -25,6 +45,10 @@ def reread(instance: ServiceInstance) -> ServiceInstance:
         peer(BOB, "[2001:db8::8]:8888", "10.0.0.2/32", "fd00::2/128"),
         peer(ALICE, "203.0.113.1:1"),
         peer(ALICE, "203.0.113.1:65535", *(f"10.{number}.0.0/16" for number in range(200))),
+        replace(peer(ALICE, "203.0.113.1:7777"), candidates=CANDIDATES, nat="eim/apdf/-", name="alice"),
+        replace(peer(ALICE, "203.0.113.1:7777", "10.0.0.1/32"), nat="-/-/-"),
+        replace(peer(ALICE, "203.0.113.1:7777"), name="a"),
+        replace(peer(ALICE, "203.0.113.1:7777"), candidates=CANDIDATES[:1]),
     ],
 )
 def test_records_bring_the_instance_back(instance):
@@ -105,3 +129,68 @@ def test_a_fixed_endpoint_of_the_own_instance_holds_everywhere():
 def test_own_instance_without_any_address_is_nowhere():
     assert OwnInstance(REGISTRY, 51820).published_at(None) is None
     assert OwnInstance(REGISTRY, 51820).seen_at(None) is None
+
+
+def test_what_more_is_known_follows_wgsds_strings():
+    known = replace(
+        peer(ALICE, "203.0.113.1:7", "10.0.0.1/32"), candidates=CANDIDATES[:2], nat="eim/eif/2", name="alice"
+    )
+    assert txt_data(known).strings[2:] == (
+        b"allowed=10.0.0.1/32",
+        b"c1=host,192.168.1.5:40000,2130706431",
+        b"c2=host,[2001:db8::5]:40000,2130706430",
+        b"nat=eim/eif/2",
+        b"name=alice",
+        b"v=1",
+    )
+    assert wgsd_txt_data(known).strings == txt_data(peer(ALICE, "203.0.113.1:7", "10.0.0.1/32")).strings
+
+
+def more(*strings: bytes) -> ServiceInstance:
+    return from_records(ALICE, 1, "192.0.2.1", [b"txtvers=1", *strings])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"host",
+        b"host,192.0.2.1:1",
+        b"host,192.0.2.1:1,2,3",
+        b"host,192.0.2.1:1,-1",
+        b"host,192.0.2.1:1,4294967296",
+        b"host,192.0.2.1:1," + b"1" * 200,
+        b"host,192.0.2.1:1,\xb2",
+        b"host,192.0.2.1:0,1",
+        b"host,example.com:1,1",
+        b"host,0.0.0.0:1,1",
+        b"host,224.0.0.251:5353,1",
+        b"host,255.255.255.255:1,1",
+        b"prflx,192.0.2.1:1,1",
+        b"guess,192.0.2.1:1,1",
+        b"HOST,192.0.2.1:1,1",
+        b"host,192.0.2.1:1,\xd9\xa1",
+    ],
+)
+def test_a_candidate_that_cannot_be_is_left_out_and_nothing_else(value):
+    read = more(b"c1=" + value, b"c2=map,192.0.2.9:9,7", b"name=alice", b"v=1")
+    assert read.candidates == (CandidateRecord("map", "192.0.2.9:9", 7),)
+    assert read.name == "alice"
+
+
+def test_candidates_are_few_and_an_endpoint_comes_once():
+    strings = [b"c%d=host,192.168.1.%d:9,1" % (number, number) for number in range(1, 20)]
+    assert len(more(*strings, b"v=1").candidates) == 8
+    assert len(more(b"c1=host,192.0.2.1:1,2", b"c2=srflx,192.0.2.1:1,1", b"v=1").candidates) == 1
+
+
+@pytest.mark.parametrize(
+    "string", [b"nat=cone", b"nat=\xff", b"nat", b"name=Alice", b"name=a.b", b"name=\xff", b"name="]
+)
+def test_a_profile_or_name_that_is_none_is_left_out(string):
+    assert more(string, b"v=1") == more()
+
+
+def test_another_version_of_what_more_there_is_is_not_read():
+    assert more(b"c1=host,192.0.2.9:9,1", b"name=alice", b"v=2") == more()
+    assert more(b"c1=host,192.0.2.9:9,1", b"name=alice") == more()

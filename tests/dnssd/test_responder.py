@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.dnssd import goldenzone
-from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, key, peer
+from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, key, known_peer, peer
 from wgdisco.dnssd.responder import Outcome, Profile, Responder, Transport
 from wgdisco.dnssd.zone import Zone
 from wgdisco.keys import PublicKey
@@ -89,6 +89,23 @@ def test_srv_with_edns_has_the_long_txt():
     message, _ = ask(dns.message.make_query(f"{key(5).to_label()}.{SERVICE}", "SRV", use_edns=0))
     assert not message.flags & dns.flags.TC
     assert message.additional[1][0].strings[3].startswith(b"allowed2=")
+
+
+def test_all_that_is_known_of_a_peer_fits_where_there_is_edns():
+    zone = Zone.create("example.com", 1, [known_peer(ALICE)])
+    name = f"{ALICE.to_label()}.{SERVICE}"
+    message, size = ask(dns.message.make_query(name, "SRV", use_edns=0, payload=1232), zone=zone)
+    assert size <= 1232
+    assert not message.flags & dns.flags.TC
+    strings = message.additional[1][0].strings
+    assert [string.partition(b"=")[0] for string in strings[3:]] == [
+        *(b"c%d" % number for number in range(1, 9)),
+        *(b"nat", b"name", b"v"),
+    ]
+    message, size = ask(dns.message.make_query(name, "SRV"), zone=zone)
+    assert size <= 512
+    assert message.flags & dns.flags.TC
+    assert [rrset.rdtype for rrset in message.additional] == [1], "wgsd-client takes no harm"
 
 
 @pytest.mark.parametrize(("payload", "fewest"), [(None, 6), (1232, 15)])

@@ -11,7 +11,8 @@ from wgdisco.peer.interfaces import (
     LocalNetwork,
     MdnsPolicy,
     is_of_interest,
-    mdns_addresses,
+    mdns_interfaces,
+    with_met,
 )
 
 LINKS = (
@@ -98,16 +99,27 @@ def test_a_gateway_that_shows_its_hardware_address_is_no_change():
 
 
 def test_mdns_is_spoken_where_a_member_was_met():
-    def where(policy: MdnsPolicy, met=()) -> list[str]:
-        return texts(mdns_addresses(LOCAL, policy, met))
+    def where(policy: MdnsPolicy, met=()) -> dict[str, list[str]]:
+        found = mdns_interfaces(LOCAL, policy, met)
+        return {interface: [str(address) for address in addresses] for interface, addresses in found.items()}
 
-    assert where(MdnsPolicy()) == []
-    assert where(MdnsPolicy(), {"02:00:00:00:00:01@wlan0"}) == ["192.168.1.5"]
-    assert where(MdnsPolicy(), {"02:00:00:00:00:02@wlan0"}) == []
-    everywhere = ["192.168.1.5", "10.1.1.5", "fd00::5", "192.168.3.1"]
-    assert where(MdnsPolicy(everywhere=True)) == everywhere
-    assert where(MdnsPolicy(everywhere=True, not_on=("eth0", "br0"))) == ["192.168.1.5"]
-    assert where(MdnsPolicy(everywhere=True, nowhere=True)) == []
+    home, wired, bridged = {"wlan0": ["192.168.1.5"]}, {"eth0": ["10.1.1.5", "fd00::5"]}, {"br0": ["192.168.3.1"]}
+    assert where(MdnsPolicy()) == {}
+    assert where(MdnsPolicy(), {"02:00:00:00:00:01@wlan0"}) == home
+    assert where(MdnsPolicy(), {"02:00:00:00:00:02@wlan0"}) == {}
+    assert where(MdnsPolicy(everywhere=True)) == {**home, **wired, **bridged}
+    assert where(MdnsPolicy(everywhere=True, not_on=("eth0", "br0"))) == home
+    assert where(MdnsPolicy(everywhere=True, nowhere=True)) == {}
+
+
+def test_networks_where_members_were_met_are_remembered_the_latest_longest():
+    met: tuple[str, ...] = ()
+    for number in (*range(70), 10):
+        met = with_met(met, str(number))
+    assert len(met) == 64
+    assert met[-2:] == ("69", "10")
+    assert met.count("10") == 1
+    assert "5" not in met
 
 
 def message(kind: int, prefix_size: int, more: int = 0) -> bytes:

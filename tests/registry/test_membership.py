@@ -11,8 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.peer.records import MAX_REGISTRIES
 from wgdisco.registry.facts import pack_fact, parse_fact
-from wgdisco.registry.membership import Kind, Membership, Network, Role
+from wgdisco.registry.membership import REGISTRIES_MAX, Kind, Membership, Network, Put, Role
 
 NETWORK = Network(
     "mesh",
@@ -266,3 +267,35 @@ def _stored(fact):
 
 TestMembershipping = Membershipping.TestCase
 TestMembershipping.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_further_ports_are_where_members_try_too(membership):
+    membership.apply(membership.set_ports((443, 53, 443), 8443))
+    network = membership.network
+    assert network.reached_at == ("198.51.100.10:51820", "198.51.100.10:443", "198.51.100.10:53")
+    assert network.tls_at == ("198.51.100.10:8443",)
+    assert invite(membership, 1, "laptop")[1].registries == network.reached_at
+    assert parse_fact("network", pack_fact(network)) == network
+    assert membership.set_ports((443, 53), 8443) == []
+    membership.apply(membership.set_ports((), None))
+    assert membership.network == replace(NETWORK, next_host=membership.network.next_host)
+
+
+def test_a_network_of_before_has_no_further_ports():
+    text = pack_fact(NETWORK).replace(',"also_ports":[],"tls_port":null', "")
+    assert "ports" not in text
+    assert parse_fact("network", text) == NETWORK
+
+
+@pytest.mark.parametrize("ports", [((51820,), None), ((0,), None), ((1, 2, 3, 4), None), ((), 65536)])
+def test_ports_that_cannot_be_are_refused(membership, ports):
+    with pytest.raises(LocalError):
+        membership.set_ports(*ports)
+
+
+def test_members_are_told_of_no_more_places_than_they_take(membership):
+    endpoints = tuple(f"registry{number}.example:51820" for number in range(5))
+    membership.apply([Put(replace(NETWORK, endpoints=endpoints))])
+    membership.apply(membership.set_ports((443, 53, 123), None))
+    assert len(membership.network.reached_at) == REGISTRIES_MAX == MAX_REGISTRIES
+    assert membership.network.reached_at[:5] == endpoints

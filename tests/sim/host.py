@@ -4,6 +4,7 @@ It does for cores what a shell does: gives them what comes, sends what they have
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from tests.sim.nat import PUBLIC, Gateway, NatType
@@ -48,7 +49,14 @@ class Host:
     """One machine. `inner` are its addresses inside the tunnel, `address` the one outside."""
 
     def __init__(
-        self, network: Network, address: IPAddress, gateway: Gateway | None, private: PrivateKey, inner: str
+        self,
+        network: Network,
+        address: IPAddress,
+        gateway: Gateway | None,
+        private: PrivateKey,
+        inner: str,
+        *,
+        relays: bool = False,
     ) -> None:
         self.network = network
         self.address = address
@@ -56,13 +64,14 @@ class Host:
         self.private = private
         self.inner = ip_address(inner)
         self.unix_offset = 1_700_000_000.0
-        self.device = Device(network.random.randbytes, self.unix_time)
+        self.device = Device(network.random.randbytes, self.unix_time, relays=relays)
         self.peers: dict[Host, PeerConfig] = {}
         self.tunnel: tuple[IPv4Network | IPv6Network, ...] = ()
         self.events: list[Event] = []
         self.delivered: list[tuple[float, bytes, Endpoint]] = []
         self.on_event: Callable[[Event], None] = lambda _event: None
         self.is_up = True
+        self.sent = 0
         self._sockets: dict[int, Receive] = {}
         self._alarm = Alarm(network, self._device_due)
         if gateway is None:
@@ -111,12 +120,17 @@ class Host:
         """Send something to the other's inner address; it shows in `delivered` there."""
         self.send(payload, EPHEMERAL_PORT - 1, Endpoint(other.inner, 7))
 
-    def _send_outside(self, data: bytes, port: int, destination: Endpoint) -> None:
+    def send_raw(self, data: bytes, destination: Endpoint, ttl: int | None = None) -> None:
+        """Send from WireGuard's own port what is not WireGuard's."""
+        self._send_outside(data, WIREGUARD_PORT, destination, 64 if ttl is None else ttl)
+
+    def _send_outside(self, data: bytes, port: int, destination: Endpoint, ttl: int = 64) -> None:
         if not self.is_up:
             return
-        datagram = Datagram(Endpoint(self.address, port), destination, data)
+        datagram = Datagram(Endpoint(self.address, port), destination, data, ttl)
+        self.sent += 1
         if self.gateway is None:
-            self.network.carry(datagram)
+            self.network.carry(replace(datagram, ttl=ttl - 1))  # it has a router all the same
         else:
             gateway = self.gateway
             self.network.clock.at(self.network.now + self.network.delay, lambda: gateway.from_inside(datagram))
@@ -175,7 +189,7 @@ class Host:
             self.settle()
 
 
-def place(network: Network, nat: NatType, number: int, inner: str, *, ipv6: bool = False) -> Host:
+def place(network: Network, nat: NatType, number: int, inner: str, *, ipv6: bool = False, relays: bool = False) -> Host:
     """A host behind a gateway of that type; `number` (1 to 255) makes addresses that nobody else has.
 
     With `ipv6` it has one global address, and the gateway must be one that does not translate.
@@ -184,6 +198,6 @@ def place(network: Network, nat: NatType, number: int, inner: str, *, ipv6: bool
     private = PrivateKey(network.random.randbytes(32))
     outside = ip_address(f"2001:db8:{number:x}::1" if ipv6 else f"198.51.{number}.1")
     if nat is PUBLIC:
-        return Host(network, outside, None, private, inner)
+        return Host(network, outside, None, private, inner, relays=relays)
     inside = ip_address(f"192.168.{number}.2") if nat.translates else outside
     return Host(network, inside, Gateway(network, outside, nat), private, inner)

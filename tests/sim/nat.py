@@ -114,7 +114,7 @@ class Gateway:
         mapping.expires_at = now + self.timeout
         mapping.remotes[datagram.destination] = now + self.timeout
         outside = Endpoint(self.address, mapping.port)
-        self.network.carry(Datagram(outside, datagram.destination, datagram.data))
+        self.network.carry(Datagram(outside, datagram.destination, datagram.data, datagram.ttl - 1))
 
     def from_core(self, datagram: Datagram) -> None:
         """Let in what the filtering behaviour says."""

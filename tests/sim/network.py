@@ -25,6 +25,7 @@ class Datagram:
     source: Endpoint
     destination: Endpoint
     data: bytes
+    ttl: int = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Network:
 
     def carry(self, datagram: Datagram) -> None:
         """Bring a datagram from one link of the core to another."""
-        lost = self.random.random() < self.loss
+        lost = self.random.random() < self.loss or datagram.ttl <= 1
         path = frozenset((datagram.source.address, datagram.destination.address))
         self.crossings.append(Crossing(self.now, datagram, lost or path in self.blocked))
         if not self.crossings[-1].lost:

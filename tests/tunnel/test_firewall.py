@@ -148,3 +148,16 @@ def test_the_text_can_be_pasted_into_a_shell():
 def test_services_inside_are_for_the_tunnel_only(service):
     (finding,) = findings(Need("mesh", 51820, (service,)), Facts([base("inet", "filter", "input")]))
     assert f'iifname "mesh" {service.protocol} dport 53' in " ".join(finding.commands[1])
+
+
+def test_a_port_outside_the_tunnel_is_opened_like_the_devices_own():
+    need = Need("mesh", 51820, outside=(Service("tcp", 443),))
+    assert commands(need, Facts([base("inet", "filter", "input")])) == [
+        'nft insert rule inet filter input udp dport 51820 accept comment "wgdisco-mesh"',
+        'nft insert rule inet filter input tcp dport 443 accept comment "wgdisco-mesh"',
+    ]
+    zone = Facts([base("inet", "firewalld", "input")], zone="public", zone_ports=("51820/udp",))
+    assert commands(need, zone)[:2] == [
+        "firewall-cmd --permanent --zone=public --add-port=443/tcp",
+        "firewall-cmd --zone=public --add-port=443/tcp",
+    ]

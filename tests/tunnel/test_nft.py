@@ -62,6 +62,14 @@ def test_who_is_being_enrolled_reaches_one_port():
     assert text.index(accept) < text.index(drop)
 
 
+def test_further_ports_lead_to_the_devices_own_from_outside_only():
+    assert "redirect" not in HubRules("mesh", port=51820).to_text()
+    text = HubRules("mesh", port=51820, also_ports=(443, 53)).to_text()
+    rule = 'iifname != { "mesh", "lo" } fib daddr type local udp dport { 443, 53 } redirect to :51820'
+    assert text.count(rule) == text.count("redirect") == 1
+    assert "type nat hook prerouting priority dstnat" in text
+
+
 def test_block_incoming_is_about_its_interface_only():
     lines = [line for line in block_incoming_rules("mesh").splitlines() if "drop" in line or "accept" in line]
     assert all("mesh" in line or "policy accept" in line for line in lines)

@@ -1,30 +1,45 @@
 """One service instance of the zone: a peer, where it is, and the records that say so.
 
 TXT strings are wgsd's three, `txtvers=1`, `pub=<base64>`, `allowed=<prefix>,<prefix>…`, in that order; what does not
-fit in one string of 255 bytes goes on in `allowed2=`, `allowed3=` ….
+fit in one string of 255 bytes goes on in `allowed2=`, `allowed3=` …. Where more is known of a peer there follow
+`c1=<kind>,<endpoint>,<priority>` … `c8=`, `nat=<mapping>/<filtering>/<delta>`, `name=<label>` and `v=1`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
+from wgdisco.api import MAX_CANDIDATES, CandidateKind, CandidateRecord, parse_candidate
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.records import HostData, PtrData, SrvData, TxtData
 from wgdisco.dnssd.txt import STRING_MAX_SIZE, Pair, pack_pairs, parse_strings
 from wgdisco.endpoint import LINK_LOCAL, LOOPBACK, Endpoint, IPAddress, IPNetwork, in_any, parse_address
+from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
+from wgdisco.names import check_member_name
+from wgdisco.nat import NatProfile
 
 TXT_VERSION = b"1"
+_MORE_VERSION = b"1"
+# a peer-reflexive candidate is known to one peer alone
+_CANDIDATE_KINDS = frozenset(CandidateKind) - {CandidateKind.PEER_REFLEXIVE}
 _BROADCAST = IPv4Address("255.255.255.255")
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceInstance:
-    """A peer as the zone shows it. The order of `allowed_ips` is kept; `()` also when the TXT was not to be had."""
+    """A peer as the zone shows it. The order of `allowed_ips` is kept; `()` also when the TXT was not to be had.
+
+    `candidates` are where else it may be reached, at most MAX_CANDIDATES; `nat` is a NatProfile as text, `name` a
+    member's.
+    """
 
     key: PublicKey
     endpoint: Endpoint
     allowed_ips: tuple[IPNetwork, ...] = ()
+    candidates: tuple[CandidateRecord, ...] = ()
+    nat: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +97,7 @@ def host_data(address: IPAddress) -> HostData:
 
 def txt_data(instance: ServiceInstance) -> TxtData:
     """The TXT record of an instance."""
-    return TxtData(pack_pairs(_identity_pairs(instance) + _allowed_pairs(instance.allowed_ips)))
+    return TxtData(pack_pairs(_identity_pairs(instance) + _allowed_pairs(instance.allowed_ips) + _more_pairs(instance)))
 
 
 def wgsd_txt_data(instance: ServiceInstance) -> TxtData:
@@ -94,7 +109,8 @@ def wgsd_txt_data(instance: ServiceInstance) -> TxtData:
 def from_records(key: PublicKey, port: int, address: str, strings: Sequence[bytes] | None) -> ServiceInstance:
     """The instance that SRV port, address record and TXT strings (None when absent) tell of.
 
-    ValueError when one of them cannot be: port 0, an address that is not unicast, a TXT of another key.
+    ValueError when one of them cannot be: port 0, an address that is not unicast, a TXT of another key. What is told
+    beside wgsd's three strings is left out where it cannot be.
     """
     endpoint = Endpoint(parse_address(address), port)
     if not _is_unicast(endpoint.address):
@@ -104,7 +120,10 @@ def from_records(key: PublicKey, port: int, address: str, strings: Sequence[byte
         pairs = {}
     if pairs.get("pub") not in (None, key.to_text().encode()):
         raise ValueError("the TXT record is another key's")
-    return ServiceInstance(key, endpoint, _parse_allowed(pairs))
+    allowed = _parse_allowed(pairs)
+    if pairs.get("v") != _MORE_VERSION:
+        return ServiceInstance(key, endpoint, allowed)
+    return ServiceInstance(key, endpoint, allowed, _parse_candidates(pairs), _parse_nat(pairs), _parse_name(pairs))
 
 
 def _identity_pairs(instance: ServiceInstance) -> list[Pair]:
@@ -137,6 +156,67 @@ def _parse_allowed(pairs: dict[str, bytes | None]) -> tuple[IPNetwork, ...]:
         networks += [ip_network(prefix, strict=False) for prefix in text.split(",") if prefix]
         number += 1
     return tuple(networks)
+
+
+def _more_pairs(instance: ServiceInstance) -> list[Pair]:
+    """What wgsd does not have; nothing where there is none of it."""
+    pairs: list[Pair] = [
+        (f"c{number}", f"{one.kind},{one.endpoint},{one.priority}".encode())
+        for number, one in enumerate(instance.candidates[:MAX_CANDIDATES], 1)
+    ]
+    if instance.nat is not None:
+        pairs.append(("nat", instance.nat.encode()))
+    if instance.name is not None:
+        pairs.append(("name", instance.name.encode()))
+    return [*pairs, ("v", _MORE_VERSION)] if pairs else []
+
+
+def _parse_candidates(pairs: dict[str, bytes | None]) -> tuple[CandidateRecord, ...]:
+    """Those of `c1=` … `c8=` that can be, an endpoint once."""
+    found: dict[str, CandidateRecord] = {}
+    for number in range(1, MAX_CANDIDATES + 1):
+        try:
+            candidate = _parse_candidate(_text(pairs, f"c{number}") or "")
+        except ValueError:
+            continue
+        found.setdefault(candidate.endpoint, candidate)
+    return tuple(found.values())
+
+
+def _parse_candidate(text: str) -> CandidateRecord:
+    kind, endpoint, priority = text.split(",")
+    if not (priority.isascii() and priority.isdigit()) or len(priority) > 10:
+        raise ValueError("priority: a number of 32 bits")
+    candidate = parse_candidate({"kind": kind, "endpoint": endpoint, "priority": int(priority)})
+    if CandidateKind(candidate.kind) not in _CANDIDATE_KINDS:
+        raise ValueError("kind: host, srflx, map or relay")
+    if not _is_unicast(Endpoint.from_text(candidate.endpoint).address):
+        raise ValueError("endpoint: a unicast address")
+    return candidate
+
+
+def _parse_nat(pairs: dict[str, bytes | None]) -> str | None:
+    try:
+        text = _text(pairs, "nat")
+        return None if text is None else NatProfile.from_text(text).to_text()
+    except ValueError:
+        return None
+
+
+def _parse_name(pairs: dict[str, bytes | None]) -> str | None:
+    try:
+        text = _text(pairs, "name")
+        if text is not None:
+            check_member_name(text)
+    except (ValueError, LocalError):
+        return None
+    return text
+
+
+def _text(pairs: dict[str, bytes | None], key: str) -> str | None:
+    """ValueError when it is not ASCII."""
+    value = pairs.get(key)
+    return None if value is None else value.decode("ascii")
 
 
 def _is_unicast(address: IPAddress) -> bool:

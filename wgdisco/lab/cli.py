@@ -5,11 +5,13 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from wgdisco.errors import NotRunningError
+from wgdisco.errors import ConfigError, NotRunningError
 from wgdisco.lab.nat_types import NAT_TYPES
 
 
@@ -29,19 +31,35 @@ def add_parser(subparsers: Any) -> None:
     demo.add_argument("-o", "--output", choices=["table", "json"], default="table", help="form of the summary")
     demo.epilog = f"NAT types: {', '.join(NAT_TYPES)}"
 
+    _add_matrix(verbs)
+
     inside = verbs.add_parser("exec", help="run a command in a host of the running lab")
     inside.add_argument("host", metavar="HOST", help="alice, bob, registry, nat-a, nat-b or core")
     inside.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="what to run there: a shell")
     parser.set_defaults(run=run)
 
 
+def _add_matrix(verbs: Any) -> None:
+    matrix = verbs.add_parser("matrix", help="every pair of NAT types with the real daemons, against what theory says")
+    matrix.add_argument("--types", default=",".join(NAT_TYPES), metavar="T,…", help="NAT types: all ten")
+    matrix.add_argument("--topologies", default="T1", metavar="T,…", help="T1")
+    matrix.add_argument("--seeds", type=int, default=1, metavar="N", help="how often each pair is tried: 1")
+    matrix.add_argument("--rtt", type=float, default=40.0, metavar="MS", help="round trip to registry and peers: 40")
+    matrix.add_argument("--loss", type=float, default=0.0, metavar="P", help="share of packets lost, in %%: 0")
+    matrix.add_argument("-o", "--output", choices=["table", "json"], default="table", help="form of the result")
+    matrix.add_argument("--svg", type=Path, metavar="FILE", help="write the matrix as a picture too")
+    matrix.add_argument(
+        "--failures", type=Path, default=Path("matrix-failures"), metavar="DIR", help="what failed, packet by packet"
+    )
+
+
 def run(args: argparse.Namespace) -> int:
-    """Run `lab demo` or `lab exec`; returns the exit code. LocalError and its kin go to the caller."""
+    """Run `lab demo`, `lab matrix` or `lab exec`; returns the exit code. LocalError and its kin go to the caller."""
     if args.lab_verb == "exec":
         _enter(args.host, args.command or ["sh"])
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _demo(args)
+        return _matrix(args) if args.lab_verb == "matrix" else _demo(args)
     except KeyboardInterrupt:
         return _interrupted(signal.SIGINT)
     except _TerminatedError:
@@ -80,6 +98,44 @@ def _demo(args: argparse.Namespace) -> int:
                 )
                 demo.timeline.wait(lambda: False, None)
     return 0 if report.direct else 1
+
+
+def _matrix(args: argparse.Namespace) -> int:
+    from wgdisco.lab import drawing, matrix  # noqa: PLC0415  as above
+    from wgdisco.lab.topologies import TOPOLOGIES  # noqa: PLC0415  as above
+
+    settings = matrix.Settings(
+        types=_chosen("type", args.types, NAT_TYPES),
+        topologies=_chosen("topology", args.topologies, TOPOLOGIES),
+        seeds=args.seeds,
+        rtt=args.rtt / 1000,
+        loss=args.loss / 100,
+    )
+    if settings.seeds < 1 or settings.rtt < 0 or not 0 <= settings.loss < 1:
+        raise ConfigError("--seeds is at least 1, --rtt not negative, --loss from 0 to 99")
+
+    def progress(cell: matrix.Cell) -> None:
+        trial = cell.trials[-1]
+        if trial.verdict.faults:
+            args.failures.mkdir(parents=True, exist_ok=True)
+            name = f"{cell.topology}-{cell.pair.type_a}-{cell.pair.type_b}-{len(cell.trials)}.txt"
+            (args.failures / name).write_text(drawing.sequence(trial), encoding="utf-8")
+        print(drawing.progress(cell), file=sys.stderr, flush=True)
+
+    report = matrix.run(settings, progress)
+    if args.svg is not None:
+        args.svg.write_text(drawing.to_svg(report), encoding="utf-8")
+    print(json.dumps(report.to_json()) if args.output == "json" else drawing.to_text(report), flush=True)
+    return 1 if report.failed else 0
+
+
+def _chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:
+    """The names in a list with commas; ConfigError on an unknown one."""
+    names = tuple(name for name in text.split(",") if name)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ConfigError(f"there is no {what} {unknown[0] if unknown else ''!r}: choose from {', '.join(known)}")
+    return names
 
 
 def _enter(host: str, command: list[str]) -> NoReturn:

@@ -7,6 +7,7 @@ and the event's own fields. Unknown events are kept and not shown; what is not J
 import json
 import os
 import queue
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -127,8 +128,14 @@ class Timeline:
         """End the host's daemon with SIGTERM; its exit status. That it ended is then no surprise."""
         return self._processes.pop(host).stop()
 
+    def tell_to_stop(self) -> None:
+        """Send SIGTERM to every daemon that still runs, and do not wait."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGTERM)
+
     def close(self) -> None:
-        """End every daemon that still runs."""
+        """End every daemon that still runs, all at the same time."""
+        self.tell_to_stop()
         for host in list(self._processes):
             self.stop(host)
 

@@ -49,6 +49,10 @@ DOUBT_MARGIN = 0.1
 TRUSTED_FOR = 5.0
 # The relay forgets a pair that says nothing; counters are looked at once a second
 UNHEARD = 2.5
+# A check, or an initiation over the relay, that may yet be answered: a triggered one would only be one more
+IN_PROGRESS = 0.1
+RELAY_IN_PROGRESS = 0.05
+MAX_ASKED = 16
 # Learnt from packets, beside what is told
 MAX_LEARNT = 4
 
@@ -72,6 +76,8 @@ class CheckedPath:
         self._asked_at = float("-inf")
         self._is_asked = False
         self._relay_due: float | None = None
+        self._relayed_at = float("-inf")
+        self._asked: dict[Endpoint, float] = {}
         self._wanted_at = float("-inf")
         self._heard_at = float("-inf")
         self._speaks_check = False
@@ -213,8 +219,9 @@ class CheckedPath:
         self._speaks_check = True
         self._learn(ping.source, ping.at)
         verified = self._verified.get(ping.source)
-        if verified is None or ping.at - verified.at > TRUSTED_FOR:
-            self._actions.append(Ping(self.key, ping.source))
+        is_known = verified is not None and ping.at - verified.at <= TRUSTED_FOR
+        if not is_known and ping.at - self._asked.get(ping.source, float("-inf")) > IN_PROGRESS:
+            self._ping(ping.source, ping.at)
 
     def ponged(self, pong: Ponged) -> None:
         """The peer answers there: use it, if it is better than what is used."""
@@ -263,6 +270,7 @@ class CheckedPath:
         if self._relay_due is not None and now >= self._relay_due:
             self._relay_due = None
             if self.relay is not None and self._needs_session(now):
+                self._relayed_at = now
                 self._actions.append(Initiate(self.key, (self.relay,)))
         if self._is_asked and now >= self._asked_at + ORDER_TIMEOUT:
             self._is_asked = False
@@ -360,6 +368,13 @@ class CheckedPath:
         self._actions.append(AskOrder(self.key))
         self._relay_due = now + HOLD
 
+    def _ping(self, endpoint: Endpoint, now: float) -> None:
+        self._asked.pop(endpoint, None)
+        self._asked[endpoint] = now
+        if len(self._asked) > MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
+        self._actions.append(Ping(self.key, endpoint))
+
     def _begin(self, now: float, is_initiator: bool) -> None:
         self.attempt = Attempt(now, is_initiator)
         self._retry_at = None
@@ -393,10 +408,14 @@ class CheckedPath:
                 return
         for endpoint in candidates:
             if endpoint not in self._verified:
-                self._actions.append(Ping(self.key, endpoint))
+                self._ping(endpoint, now)
         if attempt.is_initiator and self._needs_session(now):
-            relay = () if self.relay is None else (self.relay,)
-            self._actions.append(Initiate(self.key, (*relay, *candidates)))
+            # the relay was tried when the order was asked for, a private address answers checks or is not the peer's
+            relay = () if self.relay is None or now - self._relayed_at < RELAY_IN_PROGRESS else (self.relay,)
+            near = self._lan if self.relay is not None else candidates
+            ways = tuple(endpoint for endpoint in candidates if not endpoint.is_private or endpoint in near)
+            if relay or ways:
+                self._actions.append(Initiate(self.key, (*relay, *ways)))
 
     def _give_up(self, now: float) -> None:
         """The attempt found nothing direct."""
@@ -405,7 +424,7 @@ class CheckedPath:
             case Live(endpoint, _) if endpoint == self.relay:
                 self._failures += 1
                 self._retry_at = now + retry_pause(self._failures)
-            case Punching() if now - self._wanted_at >= GIVE_UP_AFTER:
+            case Punching() if now - self._wanted_at >= REKEY_ATTEMPT_TIME:
                 # the other side wanted us, and did not come
                 self.state = Idle(was_live=self._last_known is not None)
             case _:

@@ -15,6 +15,8 @@ _GUEST_KINDS = frozenset({"veth", "tun"})
 _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=BB")
 _ROUTE_MESSAGES = frozenset({24, 25})  # RTM_NEWROUTE, RTM_DELROUTE
+# Networks where members were met that are remembered
+_MET_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +115,22 @@ class MdnsPolicy:
     not_on: tuple[str, ...] = ()
 
 
-def mdns_addresses(local: LocalNetwork, policy: MdnsPolicy, met: Collection[str]) -> tuple[LocalAddress, ...]:
-    """Where to speak mDNS: private addresses of networks where a member was `met` before (their ids), or of all.
+def mdns_interfaces(local: LocalNetwork, policy: MdnsPolicy, met: Collection[str]) -> dict[str, tuple[IPAddress, ...]]:
+    """Where to speak mDNS, and our private addresses there: on networks where a member was `met` (their ids), or all.
 
     Elsewhere strangers would learn that there is a tunnel here.
     """
-    if policy.nowhere:
-        return ()
-    return tuple(
-        address
-        for address in local.usable()
-        if in_any(address.address, SITE_LOCAL)
-        and address.interface not in policy.not_on
-        and (policy.everywhere or local.network_id(address.interface) in met)
-    )
+    found: dict[str, tuple[IPAddress, ...]] = {}
+    for one in () if policy.nowhere else local.usable():
+        wanted = policy.everywhere or local.network_id(one.interface) in met
+        if wanted and one.interface not in policy.not_on and in_any(one.address, SITE_LOCAL):
+            found[one.interface] = (*found.get(one.interface, ()), one.address)
+    return found
+
+
+def with_met(met: tuple[str, ...], network_id: str) -> tuple[str, ...]:
+    """`met` with one more network where a member was met, the latest last; the oldest are forgotten."""
+    return (*(one for one in met if one != network_id), network_id)[-_MET_MAX:]
 
 
 def is_of_interest(messages: bytes) -> bool:

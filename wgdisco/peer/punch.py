@@ -15,10 +15,10 @@ OPENER_TTLS = (2, 3)
 OPENER_GAP = 0.005
 HOLD = 0.010
 # Rounds of checks and initiations after HOLD, in seconds: never closer than the 25 ms a stock receiver wants
-ROUNDS = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+ROUNDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 1.6, 2.4, 3.2)
 GIVE_UP_AFTER = 5.0
 # Rounds in which candidates better than the one that answers are still asked
-BETTER_ROUNDS = 4
+BETTER_ROUNDS = 3
 # An order that was asked for and has not come by then
 ORDER_TIMEOUT = 1.0
 # Not more often than that is one asked for, whatever is sent

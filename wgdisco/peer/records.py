@@ -55,6 +55,7 @@ class Network:
     registries: tuple[str, ...]
     registry_key: PublicKey
     registry_addresses: tuple[IPAddress, ...]
+    tls: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, record: NetworkRecord) -> "Network":
@@ -69,7 +70,9 @@ class Network:
             raise ValueError("the registry's addresses are not inside the network's prefixes")
         key = PublicKey.from_text(record.registry_key)
         zone = ZoneNames.from_text(record.zone)
-        return cls(record.name, zone, record.epoch, prefixes, tuple(record.registries), key, addresses)
+        return cls(
+            record.name, zone, record.epoch, prefixes, tuple(record.registries), key, addresses, tuple(record.tls)
+        )
 
 
 def _inside(address: IPAddress, prefixes: tuple[IPNetwork, ...]) -> bool:
@@ -102,6 +105,7 @@ def parse_network(data: Any) -> NetworkRecord:
         registries=_texts(told, "registries", MAX_REGISTRIES),
         registry_key=_text(told, "registry_key"),
         registry_addresses=_texts(told, "registry_addresses", MAX_ADDRESSES),
+        tls=_texts({"tls": [], **told}, "tls", MAX_REGISTRIES),
     )
     try:
         check_network_name(record.name)
@@ -109,7 +113,7 @@ def parse_network(data: Any) -> NetworkRecord:
         raise ValueError(str(error)) from error
     if not record.registries:
         raise ValueError("the network has no registries")
-    for registry in record.registries:
+    for registry in (*record.registries, *record.tls):
         check_registry(registry)
     Network.of(record)
     return record

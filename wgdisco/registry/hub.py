@@ -15,4 +15,5 @@ def hub_rules(membership: Membership, interface: str, uplinks: dict[int, tuple[s
         for member in membership.members.values()
         if member.proven
     )
-    return HubRules(interface, hosts, network.registry_addresses, ENROLMENT, uplinks)
+    ports = network.listen_port, network.also_ports
+    return HubRules(interface, hosts, network.registry_addresses, ENROLMENT, uplinks, *ports)

@@ -23,6 +23,9 @@ DEFAULT_GROUP = "all"
 INVITATION_LIFETIME = 24 * 3600.0
 REGISTRY_HOST_NUMBER = 1
 FIXED_ENDPOINT_KEEPALIVE = 25
+# What a member takes at most
+REGISTRIES_MAX = 8
+ALSO_PORTS_MAX = 3
 
 
 class Role(Enum):
@@ -43,6 +46,7 @@ class Kind(Enum):
 class Network:
     """The network itself. `endpoints` are `HOST:PORT` of its registries; `epoch` rises with every restore from backup.
 
+    `also_ports` are UDP ports that lead to `listen_port`, `tls_port` the TCP port for those who have no UDP at all.
     `next_host` is the host number given out next: freed ones come round again only after all others.
     """
 
@@ -55,6 +59,22 @@ class Network:
     prefix6: IPv6Network
     epoch: int = 1
     next_host: int = REGISTRY_HOST_NUMBER + 1
+    also_ports: tuple[int, ...] = ()
+    tls_port: int | None = None
+
+    @property
+    def reached_at(self) -> tuple[str, ...]:
+        """Where members try, all of it at once: `endpoints`, then their hosts on each of `also_ports`."""
+        also = (f"{host}:{port}" for port in self.also_ports for host in self._hosts())
+        return tuple(dict.fromkeys((*self.endpoints, *also)))[:REGISTRIES_MAX]
+
+    @property
+    def tls_at(self) -> tuple[str, ...]:
+        """`HOST:PORT` of WebSockets over TLS."""
+        return () if self.tls_port is None else tuple(f"{host}:{self.tls_port}" for host in self._hosts())
+
+    def _hosts(self) -> list[str]:
+        return list(dict.fromkeys(endpoint.rpartition(":")[0] for endpoint in self.endpoints))
 
     def addresses(self, number: int) -> tuple[IPv4Address, IPv6Address]:
         """Both addresses of a host number."""
@@ -213,7 +233,7 @@ class Membership:
             role,
             uses,
         )
-        link = JoinLink(self.network.endpoints, self.network.private_key.public_key(), secret)
+        link = JoinLink(self.network.reached_at, self.network.private_key.public_key(), secret)
         return [Put(invitation)], link
 
     def enrol(self, source: IPv4Address, key: PublicKey, name: str | None, now: float) -> tuple[list[Change], Member]:
@@ -311,6 +331,19 @@ class Membership:
     def set_endpoint(self, name: str, endpoint: Endpoint | None) -> list[Change]:
         """Fix a member's public endpoint, or (None) let it be learnt again."""
         return [Put(replace(self.by_name(name), endpoint=endpoint))]
+
+    def set_ports(self, also_ports: tuple[int, ...], tls_port: int | None) -> list[Change]:
+        """By which further ports the registry is reached (`Network`); LocalError when one cannot be."""
+        also_ports = tuple(dict.fromkeys(also_ports))
+        for port in (*also_ports, *(() if tls_port is None else (tls_port,))):
+            if not 0 < port < 65536:
+                raise LocalError(f"{port} is not a port: give a number from 1 to 65535")
+        if self.network.listen_port in also_ports:
+            raise LocalError(f"UDP {self.network.listen_port} is the registry's port already: give others")
+        if len(also_ports) > ALSO_PORTS_MAX:
+            raise LocalError(f"at most {ALSO_PORTS_MAX} further ports: members try all of them at once")
+        network = replace(self.network, also_ports=also_ports, tls_port=tls_port)
+        return [] if network == self.network else [Put(network)]
 
     def revoke(self, name: str, now: float) -> tuple[list[Change], list[PublicKey]]:
         """Take the member or invitation of that name away for good; the keys that go. LocalError without one.

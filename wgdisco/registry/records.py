@@ -16,9 +16,10 @@ def network_record(membership: Membership) -> NetworkRecord:
         network.zone,
         network.epoch,
         [str(network.prefix4), str(network.prefix6)],
-        list(network.endpoints),
+        list(network.reached_at),
         network.private_key.public_key().to_text(),
         [str(address) for address in network.registry_addresses],
+        list(network.tls_at),
     )
 
 
@@ -59,7 +60,7 @@ def snapshot(membership: Membership, directory: Directory, member: Member) -> Sn
     return Snapshot(own.network, own.member, member_records(membership, directory, member))
 
 
-def order_record(directory: Directory, punch: Punch, peer: PublicKey) -> Order:
+def order_record(directory: Directory, punch: Punch, peer: PublicKey, is_relayed: bool) -> Order:
     """The order as it is told to the side that is not `peer`."""
     entry = directory.entry(peer)
     known = [] if entry is None else with_seen(entry.candidates, entry.endpoint)
@@ -69,6 +70,6 @@ def order_record(directory: Directory, punch: Punch, peer: PublicKey) -> Order:
         initiator=punch.initiator.to_text(),
         candidates=known,
         nat=None if entry is None else entry.nat,
-        relay=True,
+        relay=is_relayed,
         expires_ms=int(ORDER_LIFETIME * 1000),
     )

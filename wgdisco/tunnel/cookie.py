@@ -26,7 +26,7 @@ from wgdisco.tunnel.noise import hash_of
 _NO_MAC = bytes(MAC_SIZE)
 
 
-def _mac(key: bytes, data: bytes) -> bytes:
+def _mac(key: bytes, data: bytes | memoryview) -> bytes:
     return hashlib.blake2s(data, key=key, digest_size=MAC_SIZE).digest()
 
 
@@ -34,11 +34,21 @@ def _source_bytes(source: Endpoint) -> bytes:
     return source.address.packed + source.port.to_bytes(2, "big")
 
 
+def mac1_key(public_key: PublicKey) -> bytes:
+    """What mac1 of messages for the owner of `public_key` is keyed with."""
+    return hash_of(LABEL_MAC1, public_key.raw)
+
+
+def check_mac1(message: bytes | memoryview, key: bytes) -> bool:
+    """Whether a handshake message is for whom `mac1_key` gave `key`."""
+    return hmac.compare_digest(_mac(key, message[:-32]), message[-32:-16])
+
+
 class CookieChecker:
     """The receiving side: checks both MACs and makes cookie replies, for one public key of ours."""
 
     def __init__(self, public_key: PublicKey, random_bytes: Callable[[int], bytes]) -> None:
-        self._mac1_key = hash_of(LABEL_MAC1, public_key.raw)
+        self._mac1_key = mac1_key(public_key)
         self._reply_key = hash_of(LABEL_COOKIE, public_key.raw)
         self._random_bytes = random_bytes
         self._secret = random_bytes(32)
@@ -46,7 +56,7 @@ class CookieChecker:
 
     def check_mac1(self, message: bytes) -> bool:
         """Whether the sender knows our public key."""
-        return hmac.compare_digest(_mac(self._mac1_key, message[:-32]), message[-32:-16])
+        return check_mac1(message, self._mac1_key)
 
     def check_mac2(self, message: bytes, source: Endpoint, now: float) -> bool:
         """Whether the sender got our cookie at this very source."""
@@ -71,7 +81,7 @@ class CookieJar:
     """The sending side: adds both MACs to our messages for one peer, and keeps the cookie it gave us."""
 
     def __init__(self, remote: PublicKey) -> None:
-        self._mac1_key = hash_of(LABEL_MAC1, remote.raw)
+        self._mac1_key = mac1_key(remote)
         self._reply_key = hash_of(LABEL_COOKIE, remote.raw)
         self._last_mac1: bytes | None = None
         self._cookie: bytes | None = None

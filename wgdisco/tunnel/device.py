@@ -18,7 +18,7 @@ from wgdisco.tunnel.allowed_ips import AllowedIPs
 from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieChecker, RateLimiter
-from wgdisco.tunnel.events import DeviceStatus, Drop, Event, PeerStatus, RawReceived
+from wgdisco.tunnel.events import DeviceStatus, Drop, Event, Foreign, PeerStatus, RawReceived
 from wgdisco.tunnel.messages import (
     HANDSHAKE_QUEUE,
     RESPONSE,
@@ -61,9 +61,15 @@ def destination(packet: bytes | memoryview) -> bytes | None:
 
 
 class Device:
-    """See the module's docstring. `random_bytes(n)` and `unix_time()` are the only other things it asks the world."""
+    """See the module's docstring. `random_bytes(n)` and `unix_time()` are the only other things it asks the world.
 
-    def __init__(self, random_bytes: Callable[[int], bytes], unix_time: Callable[[], float]) -> None:
+    One that `relays` hands over what is WireGuard's but another's (`Foreign`), and leaves counting it to who relays.
+    """
+
+    def __init__(
+        self, random_bytes: Callable[[int], bytes], unix_time: Callable[[], float], *, relays: bool = False
+    ) -> None:
+        self._relays = relays
         self._local = Local(random_bytes, unix_time)
         self._config = DeviceConfig()
         self._public_key: PublicKey | None = None
@@ -284,7 +290,7 @@ class Device:
             case messages.INITIATION | messages.RESPONSE:
                 self._receive_handshake(kind, message, source, now)
             case messages.COOKIE_REPLY:
-                self._receive_cookie_reply(CookieReply.parse(message), now)
+                self._receive_cookie_reply(message, source, now)
             case _:
                 if message[4:8] == STUN_COOKIE or message[:4] == CHECK_MAGIC:
                     self._events.append(RawReceived(message, source))
@@ -297,7 +303,7 @@ class Device:
             self._local.drops[Drop.NO_PRIVATE_KEY] += 1
             return
         if not cookies.check_mac1(message):
-            self._local.drops[Drop.BAD_MAC1] += 1
+            self._refuse(Burst.of(message), source, Drop.BAD_MAC1)
             return
         if len(self._queue) >= UNDER_LOAD_QUEUE:
             self._under_load_until = now + UNDER_LOAD_LINGER
@@ -346,17 +352,18 @@ class Device:
             self._succeed(peer)
         self._touch(peer)
 
-    def _receive_cookie_reply(self, reply: CookieReply, now: float) -> None:
+    def _receive_cookie_reply(self, message: bytes, source: Endpoint, now: float) -> None:
+        reply = CookieReply.parse(message)
         peer, _ = self._local.indices.get(reply.receiver, (None, None))
         if peer is None:
-            self._local.drops[Drop.UNKNOWN_INDEX] += 1
+            self._refuse(Burst.of(message), source, Drop.UNKNOWN_INDEX)
             return
         peer.consume_cookie(reply, now)
 
     def _receive_transport(self, receiver: int, datagrams: Burst, source: Endpoint, now: float) -> None:
         peer, session = self._local.indices.get(receiver, (None, None))
         if peer is None or not isinstance(session, Session):
-            self._local.drops[Drop.UNKNOWN_INDEX] += datagrams.count
+            self._refuse(datagrams, source, Drop.UNKNOWN_INDEX)
             return
         packets = peer.receive(session, datagrams, source, now)
         if peer.key in self._successors and peer.handshake_at is not None:
@@ -370,6 +377,13 @@ class Device:
             else:
                 self._delivered.append(Burst.of(parsed[0]))
         self._touch(peer)
+
+    def _refuse(self, datagrams: Burst, source: Endpoint, why: Drop) -> None:
+        """These are not for us: somebody else's where we relay, else nothing."""
+        if self._relays:
+            self._events.append(Foreign(bytes(datagrams.data), datagrams.row, source))
+        else:
+            self._local.drops[why] += datagrams.count
 
     def _succeed(self, peer: Peer) -> None:
         """A peer has shown its next key: what was routed to it under the old one is routed to the new."""

@@ -42,7 +42,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What has to come through: WireGuard's UDP `port`, services `inside` the tunnel, and as a hub the forwarding.
+    """What has to come through: WireGuard's UDP `port`, services in and `outside` the tunnel, and a hub's forwarding.
 
     With `full_tunnel` traffic also leaves the tunnel for the Internet, and its answers come back.
     """
@@ -52,6 +52,12 @@ class Need:
     inside: tuple[Service, ...] = ()
     forward: bool = False
     full_tunnel: bool = False
+    outside: tuple[Service, ...] = ()
+
+    @property
+    def ports(self) -> tuple[Service, ...]:
+        """All that anybody may speak to."""
+        return (Service("udp", self.port), *self.outside)
 
     @property
     def mark(self) -> str:
@@ -150,15 +156,16 @@ def removals(need: Need, facts: Facts, permanent: bool) -> tuple[Command, ...]:
 
 
 def _wants(need: Need) -> list[_Want]:
-    name, port = need.interface, str(need.port)
+    name = need.interface
     wants = [
         _Want(
             "input",
-            Packet("udp", need.port),
-            f"udp dport {port} accept",
-            ("INPUT", "-p", "udp", "-m", "udp", "--dport", port),
-            ("allow", f"{port}/udp"),
+            Packet(it.protocol, it.port),
+            f"{it.protocol} dport {it.port} accept",
+            ("INPUT", "-p", it.protocol, "-m", it.protocol, "--dport", str(it.port)),
+            ("allow", f"{it.port}/{it.protocol}"),
         )
+        for it in need.ports
     ]
     for service in need.inside:
         protocol, number = service.protocol, str(service.port)
@@ -243,9 +250,10 @@ def _firewalld_commands(need: Need, facts: Facts) -> list[Command]:
     """The port in the default zone; what goes on inside in a zone of ours, which takes a reload to be."""
     commands: list[Command] = []
     assert facts.zone is not None
-    if f"{need.port}/udp" not in facts.zone_ports:
-        add = (f"--zone={facts.zone}", f"--add-port={need.port}/udp")
-        commands += [("firewall-cmd", "--permanent", *add), ("firewall-cmd", *add)]
+    for port in (f"{it.port}/{it.protocol}" for it in need.ports):
+        if port not in facts.zone_ports:
+            add = (f"--zone={facts.zone}", f"--add-port={port}")
+            commands += [("firewall-cmd", "--permanent", *add), ("firewall-cmd", *add)]
     if _zone(need) not in facts.zones and (need.forward or need.full_tunnel or need.inside):
         permanent, zone = ("firewall-cmd", "--permanent"), _zone(need)
         ours = (*permanent, f"--zone={zone}")
@@ -272,9 +280,10 @@ def _firewalld_removals(need: Need, facts: Facts) -> list[Command]:
     """Ports carry no comment: one that somebody else opened too is closed with ours."""
     commands: list[Command] = []
     permanent, ours = ("firewall-cmd", "--permanent"), _zone(need)
-    if f"{need.port}/udp" in facts.zone_ports:
-        remove = (f"--zone={facts.zone}", f"--remove-port={need.port}/udp")
-        commands += [(*permanent, *remove), ("firewall-cmd", *remove)]
+    for port in (f"{it.port}/{it.protocol}" for it in need.ports):
+        if port in facts.zone_ports:
+            remove = (f"--zone={facts.zone}", f"--remove-port={port}")
+            commands += [(*permanent, *remove), ("firewall-cmd", *remove)]
     if ours in facts.zones:
         if need.full_tunnel:
             commands.append((*permanent, f"--delete-policy={ours}"))

@@ -40,7 +40,8 @@ class Enrolment:
 class HubRules:
     """What the registry's table is made of.
 
-    `own` are the registry's addresses in the tunnel. `uplinks` has the interfaces of the default routes, by IP version;
+    `own` are the registry's addresses in the tunnel. What comes from outside for UDP `also_ports` is taken as for the
+    device's own `port`. `uplinks` has the interfaces of the default routes, by IP version;
     without one, full-tunnel peers get nowhere with that version.
     """
 
@@ -49,6 +50,8 @@ class HubRules:
     own: tuple[IPAddress, ...] = ()
     enrolment: Enrolment | None = None
     uplinks: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    port: int = 0
+    also_ports: tuple[int, ...] = ()
 
     @property
     def needs_uplink(self) -> bool:
@@ -63,6 +66,7 @@ class HubRules:
             *_chain("forward", "type filter hook forward priority filter; policy accept;", self._forward()),
             *_chain("clamp", "type filter hook forward priority mangle; policy accept;", self._clamp()),
             *_chain("input", "type filter hook input priority filter; policy accept;", self._input()),
+            *self._redirect(),
             *_chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", self._masquerade()),
         ]
         return _table(self.interface, body)
@@ -143,6 +147,15 @@ class HubRules:
             peers = f"iifname {interface} {family} saddr {it.peers}"
             rules += [f"{peers} {family} daddr {it.address} tcp dport {it.port} accept", f"{peers} counter drop"]
         return rules
+
+    def _redirect(self) -> list[str]:
+        """The host's own traffic, and what is only passing through, keep their ports."""
+        if not self.also_ports:
+            return []
+        ports = ", ".join(map(str, self.also_ports))
+        outside = f'iifname != {{ {_quoted(self.interface)}, "lo" }} fib daddr type local'
+        rule = f"{outside} udp dport {{ {ports} }} redirect to :{self.port}"
+        return _chain("prerouting", "type nat hook prerouting priority dstnat; policy accept;", [rule])
 
     def _masquerade(self) -> list[str]:
         return [

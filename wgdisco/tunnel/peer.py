@@ -39,7 +39,7 @@ RESPONSE_CACHE_TIME = 10.0
 RESPONSE_CACHE_USES = 8
 # When our first packet in a new session is said again while nothing has come back in it, in seconds: until it arrives
 # the other side can neither send nor tell that we are here, and the next packet may be a persistent keepalive away.
-CONFIRMATION_PAUSES = (0.5, 1.0, 2.0)
+CONFIRMATION_PAUSES = (0.15, 0.3, 0.6, 1.2, 2.4)
 # Data sent to a managed peer without an answer: after so long it is told; and so long without a packet may have closed
 # the shortest-lived hole (a NAT's timer for UDP that was never answered is 30 s)
 DOUBT_AFTER = 0.3
@@ -91,7 +91,6 @@ class _Answered:
 
     initiation: bytes
     response: bytes
-    source: Endpoint
     at: float
     uses: int = 0
 
@@ -120,7 +119,6 @@ class Peer:
         self._answered: _Answered | None = None
         self._unconfirmed: Session | None = None
         self._confirmations = 0
-        self._fan_out: tuple[Endpoint, ...] = ()
         self._handshake_sent_at: float | None = None
         self._initiation_sent_at: float | None = None
         self._initiation_consumed_at: float | None = None
@@ -178,12 +176,11 @@ class Peer:
         """Send an initiation to several endpoints; the same bytes again while it is young and unanswered."""
         if self._initiation_sent_at is not None and now - self._initiation_sent_at < MANAGED_GAP:
             return
-        self._fan_out = endpoints[:MAX_FAN_OUT]
         pending = self._pending
         if pending is None or now - pending.created_at >= REKEY_TIMEOUT:
             pending = self._create_initiation(now)
         if pending is not None:
-            self._output_initiation(pending, self._fan_out, now)
+            self._output_initiation(pending, endpoints[:MAX_FAN_OUT], now)
 
     def probe(self, endpoint: Endpoint, now: float) -> None:
         """An authenticated keepalive to `endpoint`; the peer's own endpoint stays as it is."""
@@ -243,7 +240,7 @@ class Peer:
         self._authenticated(INITIATION_SIZE, source, now)
         self.timers.session_derived(now)
         response = self._cookies.add_macs(response, now)
-        self._answered = _Answered(message, response, source, now)
+        self._answered = _Answered(message, response, now)
         self._output_handshake(response, source, now)
 
     def consume_response(self, state: noise.InitiatorState, response: Response, source: Endpoint, now: float) -> None:
@@ -461,12 +458,14 @@ class Peer:
             self._output_handshake(pending.message, endpoint, now)
 
     def _repeat_response(self, message: bytes, source: Endpoint, now: float) -> bool:
-        """Say our last response again to a managed peer that says its last initiation again."""
+        """Say our last response again to a managed peer that says its last initiation again.
+
+        To wherever that comes from: a peer tries several ways at once. It is smaller than what it answers.
+        """
         answered = self._answered
         if not self.managed or answered is None or answered.initiation != message:
             return False
-        known = source == answered.source or source in self._fan_out
-        if not known or now - answered.at > RESPONSE_CACHE_TIME or answered.uses >= RESPONSE_CACHE_USES:
+        if now - answered.at > RESPONSE_CACHE_TIME or answered.uses >= RESPONSE_CACHE_USES:
             return False
         answered.uses += 1
         self._output_handshake(answered.response, source, now)

@@ -4,6 +4,8 @@ import asyncio
 import time
 from ipaddress import ip_network
 
+from wgdisco.api import CandidateRecord
+from wgdisco.dnssd.instance import ServiceInstance
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.keys import PublicKey
@@ -43,5 +45,28 @@ def test_a_crowd_is_published_at_once_and_leaves_the_serial_near_unix_time():
         await asyncio.sleep(0)
         assert len(registry.responder.zone.instances) == len(MEMBERS)
         assert registry.responder.zone.serial <= time.time() + 1
+
+    asyncio.run(main())
+
+
+def test_what_a_member_says_of_itself_is_in_the_zone():
+    alice = MEMBERS[0]
+    directory = Directory(DeviceConfig(None, 51820, 0, (PeerConfig(alice),)), ())
+    told = CandidateRecord("host", "192.168.1.5:40000", 7)
+
+    async def main():
+        registry = Publisher(Crowd(), directory, ZoneNames.from_text("example.com."), serials(), "test")
+        registry.named = {alice: "alice"}.get
+        directory.observe_event(PathSeen(alice, Endpoint(AT, 1024), 1.0))
+        registry.publish()
+        await asyncio.sleep(0)
+        before = registry.responder.zone
+        assert before.instances[alice] == ServiceInstance(alice, Endpoint(AT, 1024), name="alice")
+        directory.tell(alice, [told], "eim/apdf/-")
+        registry.refresh_soon()
+        await asyncio.sleep(0)
+        instance = registry.responder.zone.instances[alice]
+        assert (instance.candidates, instance.nat) == ((told,), "eim/apdf/-")
+        assert registry.responder.zone.serial > before.serial
 
     asyncio.run(main())

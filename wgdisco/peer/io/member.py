@@ -19,7 +19,7 @@ from wgdisco.dnssd.io.client import ZoneFollower
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.machine import boot_time
+from wgdisco.machine import SleepWatch, boot_time
 from wgdisco.nat import NatProfile
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import parse_candidates
@@ -40,7 +40,7 @@ from wgdisco.tunnel.noise import static_static
 LOG = logging.getLogger(__name__)
 
 DNS_PORT = 53
-# How long remembered members wait at the start for the registry to say that they still are
+# How long remembered members wait, at the start and on waking, for the registry to say that they still are
 GRACE = 2.0
 # How long until `connected` is told how it stands, reached or not
 SETTLE_TIMEOUT = 15.0
@@ -55,11 +55,16 @@ MAX_GREETED = 32
 
 
 async def run(
-    state: MemberState, store: StateStore, version: str, connected: Callable[[StatusReport], None] = lambda _r: None
+    state: MemberState,
+    store: StateStore,
+    version: str,
+    sleeps: SleepWatch,
+    connected: Callable[[StatusReport], None] = lambda _r: None,
 ) -> None:
     """Run until cancelled, told to stop, or until the interface is taken away (LocalError).
 
-    `connected` is called once, when the registry and the members that are online answer, or SETTLE_TIMEOUT is over.
+    `sleeps` is what the loop waits in. `connected` is called once, when the registry and the members that are online
+    answer, or SETTLE_TIMEOUT is over.
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory)
     async with AsyncExitStack() as stack:
@@ -69,6 +74,7 @@ async def run(
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
         member = _Managed(device, state, store, roster, version, connected)
         control = ControlServer(device.interface, member.report, member.commands())
+        sleeps.woke = member.woke
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = [
@@ -87,6 +93,7 @@ async def run(
                 for task in running:
                     task.cancel()
         finally:
+            sleeps.woke = lambda: None
             member.close()
             await control.close()
             await member.disconnect()
@@ -138,6 +145,15 @@ class _Managed:
         for task in self._asking:
             task.cancel()
         self.driver.stop()
+
+    def woke(self) -> None:
+        """The machine slept: who is a member may have changed, so ask before anything goes to or comes from one."""
+        LOG.info("woke")
+        self._known = False
+        self._greeted.clear()
+        self._refresh()
+        self._client.begin_anew()
+        self._deadlines.append(asyncio.get_running_loop().call_later(GRACE, self._release))
 
     async def disconnect(self) -> None:
         """Close what is kept open towards the registry."""
@@ -354,6 +370,9 @@ class _Managed:
             self.driver.settle()
 
     def _handshake(self, key: PublicKey) -> None:
+        if key == self._registry_key:
+            # it may have begun anew, and know nothing of the stream
+            self._client.probe()
         if self._roster.rotated(key):
             self._refresh()
 

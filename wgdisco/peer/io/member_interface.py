@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wgdisco.endpoint import in_any
 from wgdisco.errors import LocalError
-from wgdisco.machine import port_owner
+from wgdisco.machine import port_in_use
 from wgdisco.peer.io.interfaces import local_addresses
 from wgdisco.peer.io.state import MemberState
 from wgdisco.peer.roster import Roster
@@ -31,7 +31,7 @@ async def member_interface(state: MemberState, roster: Roster) -> AsyncIterator[
                 f"this host has {address} already, which is inside the network {state.name}: "
                 "is it joined twice? Stop the other, or have the network given other prefixes"
             )
-    port = 0 if state.listen_port and port_owner(state.listen_port) else state.listen_port
+    port = 0 if state.listen_port and port_in_use(state.listen_port) else state.listen_port
     conf = TunnelConf(DeviceConfig(state.private_key, port), _addresses(roster), MTU)
     async with tunnel_interface(state.name, conf) as device:
         yield device

@@ -43,6 +43,9 @@ KEPT_FOR = 3600.0
 KEPT_TIMEOUT = 2.0
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 10.0
+# How often, in seconds, and for how long the far end is asked whether it still knows the stream
+PROBE_INTERVAL = 1
+PROBE_TIME = 5.0
 MAX_REPLY_SIZE = 64 << 10
 MAX_REASON_SIZE = 300
 _CHUNK = 64 << 10
@@ -86,6 +89,8 @@ class RegistryClient:
         self._base = f"http://{host}" if port == HTTP_PORT else f"http://{host}:{port}"
         self._interface = interface
         self._silence = silence
+        self._connection: asyncio.Transport | None = None  # the stream's
+        self._begin_anew = asyncio.Event()
         self._kept: aiohttp.ClientSession | None = None
 
     async def enrol(self, request: EnrolRequest) -> SelfRecord:
@@ -99,6 +104,27 @@ class RegistryClient:
     async def announce_key(self, next_key: PublicKey) -> None:
         """`POST /v1/self/rotate`: `next_key` will follow ours. RemoteError with the registry's reason."""
         await self._post("/v1/self/rotate", {"schema": SCHEMA, "next_key": next_key.to_text()})
+
+    def probe(self) -> None:
+        """Have the kernels find out whether the far end still has the stream; one that it has not ends at once.
+
+        TCP keepalive for PROBE_TIME (RFC 9293, section 3.8.4): a registry that was killed and is back answers with a
+        reset, which nothing else would bring about, since only it ever sends.
+        """
+        if self._connection is None or self._connection.is_closing():
+            return
+        sock = self._connection.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it has just ended
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_INTERVAL)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        asyncio.get_running_loop().call_later(PROBE_TIME, _end_probe, self._connection)
+
+    def begin_anew(self) -> None:
+        """Cut the stream, or the wait for it, and ask for a snapshot."""
+        self._begin_anew.set()
+        if self._connection is not None:
+            self._connection.abort()
 
     async def punch(self, peer: PublicKey) -> bool:
         """`POST /v1/punch`: order `peer` and us to punch; False when it is offline or no member (any longer).
@@ -148,8 +174,13 @@ class RegistryClient:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 why, last_id = _phrase(error), parser.last_id
             yield StreamDown(why)
-            await asyncio.sleep(backoff)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff):
+                    await self._begin_anew.wait()
             backoff = min(backoff * 2, BACKOFF_MOST)
+            if self._begin_anew.is_set():
+                self._begin_anew.clear()
+                backoff, last_id = BACKOFF_FIRST, ""
 
     async def _stream(self, parser: EventParser, epoch: int) -> AsyncGenerator[StreamEvent, None]:
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Wgdisco-Epoch": str(epoch)}
@@ -164,15 +195,19 @@ class RegistryClient:
                 raise RemoteError(await _reason(response))
             if response.content_type != "text/event-stream":
                 raise ValueError("not a stream of events")
+            self._connection = None if response.connection is None else response.connection.transport
             yield Heartbeat()
-            async for chunk in response.content.iter_chunked(_CHUNK):
-                events = parser.feed(chunk)
-                if not events:
-                    yield Heartbeat()
-                for event in events:
-                    parsed = _parse_event(event)
-                    if parsed is not None:
-                        yield parsed
+            try:
+                async for chunk in response.content.iter_chunked(_CHUNK):
+                    events = parser.feed(chunk)
+                    if not events:
+                        yield Heartbeat()
+                    for event in events:
+                        parsed = _parse_event(event)
+                        if parsed is not None:
+                            yield parsed
+            finally:
+                self._connection = None
 
     async def _ask(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         """Status and body; on a new connection when the kept one has died. RemoteError when there is no answer."""
@@ -229,6 +264,12 @@ class RegistryClient:
             sock.close()
             raise
         return sock
+
+
+def _end_probe(connection: asyncio.Transport) -> None:
+    if not connection.is_closing():
+        with contextlib.suppress(OSError):
+            connection.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0)
 
 
 def _parse_event(event: ServerEvent) -> StreamEvent | None:

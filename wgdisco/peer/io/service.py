@@ -1,10 +1,13 @@
 """The member as a systemd unit, `wgdisco-join@NETWORK`; where systemd does not run, none of this applies."""
 
+import pwd
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from wgdisco.errors import LocalError
+from wgdisco.machine import DAEMON_USER
 
 _RUNNING = Path("/run/systemd/system")
 _UNITS = Path("/etc/systemd/system")
@@ -23,10 +26,14 @@ Restart=on-failure
 RestartSec=2
 # 2: the configuration is wrong, and stays so
 RestartPreventExitStatus=2
+# the nft that takes our rules out is not to be stopped with us
+KillMode=mixed
 
-CapabilityBoundingSet=CAP_CHOWN CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW
+User=wgdisco
+AmbientCapabilities=CAP_NET_ADMIN
+CapabilityBoundingSet=CAP_NET_ADMIN
 RuntimeDirectory=wgdisco
-# the socket in it is for root and the group wgdisco
+# the sockets in it are for root and the group wgdisco
 RuntimeDirectoryMode=0755
 RuntimeDirectoryPreserve=yes
 StateDirectory=wgdisco
@@ -35,7 +42,9 @@ UMask=0077
 DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
 LockPersonality=yes
+MemoryDenyWriteExecute=yes
 NoNewPrivileges=yes
+PrivateMounts=yes
 PrivateTmp=yes
 ProtectClock=yes
 ProtectControlGroups=yes
@@ -44,6 +53,7 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
+ProtectProc=invisible
 ProtectSystem=strict
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictNamespaces=yes
@@ -51,6 +61,8 @@ RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target
@@ -67,12 +79,18 @@ def unit_name(network: str) -> str:
     return f"wgdisco-join@{network}.service"
 
 
+def unit_text(network: str, command: str) -> str:
+    """The unit of a member that `command` runs."""
+    return _UNIT.format(network=network, command=command)
+
+
 def start(network: str) -> None:
     """Install the unit, have it start with the machine, and start it. LocalError when systemd refuses."""
+    _make_user()
     command = str(Path(sys.argv[0]).resolve())
     if not Path(command).is_file() or command.endswith("__main__.py"):
         command = f"{sys.executable} -m wgdisco"
-    text = _UNIT.format(network=network, command=command)
+    text = unit_text(network, command)
     path = _UNITS / unit_name(network)
     try:
         if not path.exists() or path.read_text() != text:
@@ -99,8 +117,23 @@ def remove(network: str) -> None:
         _systemctl("daemon-reload")
 
 
+def _make_user() -> None:
+    """Have the user that the unit names: `make install` makes it, other ways to install do not."""
+    try:
+        pwd.getpwnam(DAEMON_USER)
+    except KeyError:
+        text = f'u {DAEMON_USER} - "wgdisco daemons" /var/lib/wgdisco\n'
+        _run("systemd-sysusers", "-", text=text)
+
+
 def _systemctl(*arguments: str) -> None:
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
+    _run("systemctl", *arguments)
+
+
+def _run(*command: str, text: str = "") -> None:
+    if shutil.which(command[0]) is None:
+        raise LocalError(f"there is no {command[0]} here: run `wgdisco join` with --foreground")
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or ["no reason given"]
-        raise LocalError(f"systemctl {' '.join(arguments)}: {lines[0]}")
+        raise LocalError(f"{' '.join(command)}: {lines[0]}")

@@ -1,4 +1,4 @@
-"""What a member keeps on disk: /var/lib/wgdisco/NETWORK.json, for root alone.
+"""What a member keeps on disk: /var/lib/wgdisco/NETWORK.json, for root and the daemons' user alone.
 
 A file is written under another name, forced to disk and renamed: it is there whole, or as it was before.
 """
@@ -15,7 +15,9 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.invitation import check_registry
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.machine import hand_over, make_state_directory
 from wgdisco.names import check_network_name
+from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.records import parse_snapshot
 from wgdisco.peer.roster import Accept, Memory
 
@@ -28,6 +30,7 @@ class MemberState:
     """One membership. `registries` are HOST:PORT; `link` tells which invitation it came from (`invitation.link_id`).
 
     `next_private_key` is announced and not yet in use; `endpoints` are where peers last were; `listen_port` 0 is any.
+    `met` are the ids of networks where another member was met.
     """
 
     name: str
@@ -39,6 +42,8 @@ class MemberState:
     memory: Memory
     accept: Accept = Accept.ALL
     block_incoming: bool = False
+    mdns: MdnsPolicy = field(default=MdnsPolicy())
+    met: tuple[str, ...] = ()
     listen_port: int = 0
     next_private_key: PrivateKey | None = field(default=None, repr=False)
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)
@@ -57,6 +62,8 @@ class MemberState:
             "link": self.link,
             "accept_peers": self.accept.value,
             "block_incoming": self.block_incoming,
+            "mdns": asdict(self.mdns),
+            "met": list(self.met),
             "listen_port": self.listen_port,
             "confirmed_at": self.memory.confirmed_at,
             "epoch": self.memory.epoch,
@@ -91,10 +98,17 @@ class MemberState:
             memory=memory,
             accept=Accept(data["accept_peers"]),
             block_incoming=bool(data["block_incoming"]),
+            mdns=_mdns_policy(data.get("mdns", {})),
+            met=tuple(str(network) for network in data.get("met", [])),
             listen_port=int(data["listen_port"]),
             next_private_key=None if next_key is None else PrivateKey.from_text(next_key),
             endpoints={PublicKey.from_text(k): Endpoint.from_text(e) for k, e in data["endpoints"].items()},
         )
+
+
+def _mdns_policy(data: Any) -> MdnsPolicy:
+    not_on = tuple(str(interface) for interface in data.get("not_on", []))
+    return MdnsPolicy(bool(data.get("everywhere")), bool(data.get("nowhere")), not_on)
 
 
 class StateStore:
@@ -179,7 +193,7 @@ class StateStore:
 
     def _write(self, path: Path, data: Any) -> None:
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_state_directory(self.directory)
             temporary = path.with_name(f".{path.name}.new")
             temporary.unlink(missing_ok=True)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -187,6 +201,7 @@ class StateStore:
                 json.dump(data, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
+            hand_over(temporary)
             temporary.rename(path)
             self._sync_directory()
         except OSError as error:

@@ -18,20 +18,28 @@ from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Observation
 from wgdisco.registry.membership import Invitation, Kind, Member, Role
+from wgdisco.registry.relay import Relay
 from wgdisco.registry.stock import DeviceRequest, add_device
 
-COMMANDS = ("invite", "add_device", "list", "show", "rename", "revoke", "set_endpoint", "backup")
+COMMANDS = ("invite", "add_device", "list", "show", "rename", "revoke", "set_endpoint", "set_ports", "backup")
 _DRAWS = 16
 
 
 class Commands:
-    """`directory` and `feed` are the daemon's; without them nothing is known of who is online."""
+    """`directory`, `feed` and `relay` are the daemon's; without them nothing is known of who is online."""
 
-    def __init__(self, ledger: Ledger, directory: Directory | None = None, feed: Feed | None = None) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        directory: Directory | None = None,
+        feed: Feed | None = None,
+        relay: Relay | None = None,
+    ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
         self._directory = directory
         self._feed = feed
+        self._relay = relay
 
     def named(self, name: str) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
         """The command of that name, one of COMMANDS."""
@@ -43,6 +51,7 @@ class Commands:
             "rename": self.rename,
             "revoke": self.revoke,
             "set_endpoint": self.set_endpoint,
+            "set_ports": self.set_ports,
             "backup": self.backup,
         }[name]
         return command
@@ -85,10 +94,12 @@ class Commands:
         }
 
     async def show(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """`name` → the member, and whom it sees."""
+        """`name` → the member, whom it sees, and how many bytes the relay passed on for it, by direction."""
         member = self._membership.by_name(_text(asked, "name"))
         sees = [other.name for other in self._membership.visible_to(member)]
-        return {**self._member(member, self._seen()), "sees": sees}
+        passed = None if self._relay is None else self._relay.traffic().get(member.public_key)
+        relayed = {} if passed is None else {"relayed_tx_bytes": passed.tx_bytes, "relayed_rx_bytes": passed.rx_bytes}
+        return {**self._member(member, self._seen()), "sees": sees, **relayed}
 
     async def rename(self, asked: dict[str, Any]) -> dict[str, Any]:
         """`name`, `new_name` → nothing."""
@@ -101,6 +112,14 @@ class Commands:
         name, text = _text(asked, "name"), _text_or_none(asked, "endpoint")
         endpoint = None if text is None else _global_endpoint(text)
         await self._ledger.change(lambda: (self._membership.set_endpoint(name, endpoint), None))
+        return {}
+
+    async def set_ports(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`also_ports` and `tls_port` (0 for none), each left as it is when missing → nothing."""
+        network = self._membership.network
+        also_ports = tuple(int(port) for port in asked.get("also_ports", network.also_ports))
+        tls_port = int(asked.get("tls_port", network.tls_port or 0)) or None
+        await self._ledger.change(lambda: (self._membership.set_ports(also_ports, tls_port), None))
         return {}
 
     async def revoke(self, asked: dict[str, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class ApiServer:
         self._hosts: set[str] = set()
         self._rates: dict[IPAddress, float] = {}
         self._orders = Orders()
-        self.admit: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
+        self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
         self.told: Callable[[], None] = lambda: None
         self.stun: Callable[[PublicKey], StunRecord] | None = None
@@ -240,9 +240,9 @@ class ApiServer:
             raise RefusedError(429, "too many orders: wait a second")
         punch, is_new = made
         if is_new:
-            self.admit(member.public_key, key)
+            is_relayed = self.admit(member.public_key, key)
             pair = ((member, key), (other, member.public_key))
-            self._feed.order([(side, order_record(self._directory, punch, peer)) for side, peer in pair])
+            self._feed.order([(side, order_record(self._directory, punch, peer, is_relayed)) for side, peer in pair])
         return web.json_response({"schema": SCHEMA, "order": punch.number}, status=202)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
 
+from wgdisco.api import StatusReport
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, IPAddress
@@ -26,10 +27,12 @@ from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
+from wgdisco.registry.io.relay import Relaying
 from wgdisco.registry.io.store import OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.views import ZoneViews
 from wgdisco.registry.membership import Change, Member, Membership
+from wgdisco.registry.records import network_record
 from wgdisco.registry.stun import StunResponder
 from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
@@ -61,7 +64,7 @@ async def run(*, store: Path, dns: Endpoint | None, version: str) -> None:
         network = ledger.membership.network
         await refuse_second_daemon(network.name)
         conf = _conf(ledger.membership, with_ipv6=_has_ipv6())
-        async with tunnel_device(network.name, conf) as (engine, link), hub(network.name) as forwarder:
+        async with tunnel_device(network.name, conf, relays=True) as (engine, link), hub(network.name) as forwarder:
             await _Registry(ledger, engine, link, forwarder, conf, version).serve(dns)
     finally:
         await ledger.close()
@@ -128,6 +131,7 @@ class _Registry:
         self._link = link
         self._forwarder = forwarder
         self._forwarding_due = asyncio.Event()
+        self._network_record = network_record(self._membership)
         self._with_ipv6 = any(address.version == 6 for address in conf.addresses)
         network = self._membership.network
         prefixes = (network.prefix4, network.prefix6)
@@ -138,16 +142,21 @@ class _Registry:
         self._publisher = Publisher(engine, self._directory, names, serials.following, version)
         self._publisher.heard = self._heard
         self._publisher.moved = self._moved
+        self._publisher.named = self._name
+        self.relaying = Relaying(engine)
+        self._publisher.foreign = self.relaying.pass_on
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
         zone = names.to_text()
         self._api = ApiServer(ledger, self._directory, self._feed, [zone, f"registry.{zone}", f"ns1.{zone}"])
         self._stun = StunServer(StunResponder(network.private_key, time.time))
         self._api.stun = self._stun.responder.issue
         self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
+        self._api.admit = self.relaying.admit
+        self._api.told = self._publisher.refresh_soon
         self._views = ZoneViews(self._membership, self._publisher.responder)
-        commands = Commands(ledger, self._directory, self._feed)
+        commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
         bound = {name: commands.named(name) for name in COMMANDS}
-        self._control = ControlServer(engine.interface, self._publisher.report, bound)
+        self._control = ControlServer(engine.interface, self._report, bound)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
 
@@ -219,7 +228,19 @@ class _Registry:
             self._publisher.publish()
             self._heard(event)
 
+    def _report(self) -> StatusReport:
+        report = self._publisher.report()
+        return replace(report, drops=report.drops | self.relaying.drops())
+
+    def _name(self, key: PublicKey) -> str | None:
+        member = self._membership.members.get(key)
+        return None if member is None else member.name
+
     def _moved(self, keys: Iterable[PublicKey]) -> None:
+        keys = list(keys)
+        for key in keys:
+            entry = self._directory.entry(key)
+            self.relaying.relay.locate(key, entry.endpoint if entry is not None and entry.live else None)
         members = (self._membership.members.get(key) for key in keys)
         self._feed.refresh([member for member in members if member is not None])
 
@@ -230,9 +251,13 @@ class _Registry:
         known = self._known
         self._engine.apply(_device_config(self._membership, with_ipv6=self._with_ipv6))
         self._set_directory()
+        self.relaying.follow(known, self._membership)
         routes = [ip_network(invitation.address) for invitation in self._membership.invitations.values()]
         self._publisher.publish(changed=True)
         touched = {change.fact.number for change in changes if isinstance(change.fact, Member)}
+        if self._network_record != (record := network_record(self._membership)):
+            self._network_record = record
+            touched.update(member.number for member in self._membership.members.values())
         before = [member for member in known.values() if member.number in touched]
         after = [member for member in self._membership.members.values() if member.number in touched]
         self._feed.refresh([*after, *before], facts=True)

@@ -12,11 +12,12 @@ from wgdisco.dnssd.instance import OwnInstance, ServiceInstance
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile, Responder
 from wgdisco.dnssd.zone import Zone
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
-from wgdisco.tunnel.events import DeviceGone, Event
+from wgdisco.tunnel.events import DeviceGone, Event, Foreign
 from wgdisco.tunnel.io.engine import Engine
 
 LOG = logging.getLogger(__name__)
@@ -29,7 +30,8 @@ class Publisher:
     """Holds the directory, and the responder that answers from its latest snapshot.
 
     `next_serial()` gives the zone's serial, ever higher. `heard` is called with each event the directory has taken, and
-    `moved` with the keys whose entry may be another now.
+    `moved` with the keys whose entry may be another now. `foreign` gets the datagrams that are for others. `named`
+    gives the name of a peer that has one, for the zone.
     """
 
     def __init__(
@@ -45,7 +47,9 @@ class Publisher:
         self.directory = directory
         self.serial = 0
         self.heard: Callable[[Event], None] | None = None
+        self.named: Callable[[PublicKey], str | None] = lambda _key: None
         self.moved: Callable[[Iterable[PublicKey]], None] | None = None
+        self.foreign: Callable[[Foreign], None] | None = None
         self._engine = engine
         self._names = names
         self._next_serial = next_serial
@@ -57,6 +61,10 @@ class Publisher:
     async def follow_device(self) -> None:
         """Fold every device event into the zone at once."""
         async for event in self._engine.events():
+            if isinstance(event, Foreign):
+                if self.foreign is not None:
+                    self.foreign(event)
+                continue
             if isinstance(event, DeviceGone):
                 raise LocalError(f"{self._engine.interface} is gone: {event.reason}")
             self.directory.observe_event(event)
@@ -97,7 +105,7 @@ class Publisher:
         if changed:
             self._refresh()
         elif any(isinstance(event, Published | Withdrawn) for event in events):
-            self._refresh_soon()
+            self.refresh_soon()
         for event in events:
             match event:
                 case Handshaken(key, endpoint, at):
@@ -107,7 +115,7 @@ class Publisher:
                 case Withdrawn(key, why, at):
                     LOG.info("stale", extra={"fields": {"at": at, "peer": str(key), "reason": why}})
 
-    def _refresh_soon(self) -> None:
+    def refresh_soon(self) -> None:
         """One snapshot, and one serial, for all that one turn of the loop brings: members return by the thousand."""
         if self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().call_soon(self._refresh)
@@ -121,6 +129,12 @@ class Publisher:
     def _snapshot(self) -> Zone:
         self.serial = self._next_serial()
         instances = {
-            key: ServiceInstance(key, endpoint, allowed) for key, endpoint, allowed in self.directory.published()
+            key: self._instance(key, endpoint, allowed) for key, endpoint, allowed in self.directory.published()
         }
         return Zone(self._names, self.serial, instances, self._own)
+
+    def _instance(self, key: PublicKey, endpoint: Endpoint, allowed: tuple[IPNetwork, ...]) -> ServiceInstance:
+        entry, name = self.directory.entry(key), self.named(key)
+        if entry is None:
+            return ServiceInstance(key, endpoint, allowed, name=name)
+        return ServiceInstance(key, endpoint, allowed, entry.candidates, entry.nat, name)

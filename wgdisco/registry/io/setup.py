@@ -94,6 +94,23 @@ def new_network(name: str, zone: str, endpoint: str, port: int, taken: Iterable[
     return Network(name, zone, PrivateKey(os.urandom(32)), port, (endpoint,), prefix4, prefix6)
 
 
+def write_secret(path: Path, data: bytes) -> None:
+    """A file for its owner alone, whole or not at all; LocalError when it cannot be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise LocalError(f"cannot write {path}: {error.strerror}") from error
+
+
 def has_systemd(root: Path) -> bool:
     """Whether systemd runs the machine."""
     return (root / _SYSTEMD).is_dir()

@@ -19,6 +19,7 @@ from typing import IO, Self, TypeVar
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
+from wgdisco.machine import hand_over, make_state_directory
 from wgdisco.registry.facts import identity, pack_fact, parse_fact
 from wgdisco.registry.membership import Change, Fact, Invitation, Member, Network, Put, Remove, Revoked
 
@@ -156,10 +157,11 @@ def peek(path: Path = PATH) -> Network | None:
 
 
 def delete(path: Path = PATH) -> None:
-    """Delete the store; LocalError while another process has it."""
+    """Delete the store, and what a restore or an update kept beside it; LocalError while another process has it."""
     lock = _take_lock(path)
     try:
-        for name in (path, *_companions(path)):
+        aside = (found for kind in ("before-*", "v[0-9]*") for found in path.parent.glob(f"{path.name}.{kind}"))
+        for name in (path, *_companions(path), *aside):
             name.unlink(missing_ok=True)
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     except OSError as error:
@@ -226,6 +228,7 @@ def _connect(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Co
     """An open, checked, up-to-date store."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     os.chmod(path, 0o600)
+    hand_over(path)
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=0)
     try:
         _check(connection, path, len(migrations))
@@ -316,6 +319,7 @@ def _copy(connection: sqlite3.Connection, target: Path) -> None:
             copy.execute("PRAGMA journal_mode = DELETE")
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+        hand_over(temporary)
         temporary.rename(target)
         _sync_directory(target)
     finally:
@@ -352,8 +356,10 @@ def _sync_directory(path: Path) -> None:
 
 def _take_lock(path: Path) -> IO[bytes]:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_state_directory(path.parent)
+        held = path.with_name(f"{path.name}.lock")
+        descriptor = os.open(held, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        hand_over(held)
     except PermissionError as error:
         raise LocalError(f"no access to {path}: use sudo") from error
     except OSError as error:

@@ -1,6 +1,6 @@
 """The control socket `/run/wgdisco/IFACE.sock`: HTTP for root and the group `wgdisco`, and the client that asks it.
 
-Commands, `POST /v1/command/NAME`, are for root alone.
+Commands, `POST /v1/command/NAME`, are for root alone, and for the user that the daemon runs as.
 """
 
 import asyncio
@@ -107,7 +107,9 @@ class ControlServer:
         finally:
             os.umask(previous)
         try:
-            os.chown(self.path, -1, grp.getgrnam(GROUP).gr_gid)
+            group = grp.getgrnam(GROUP).gr_gid
+            if self.path.stat().st_gid != group:
+                os.chown(self.path, -1, group, follow_symlinks=False)
         except (KeyError, PermissionError):
             LOG.debug("the control socket is for root alone: no group %s, or no right to give it away", GROUP)
         return listener

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
+from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
@@ -35,11 +36,11 @@ class Engine:
         initiate_many=True, probe_via=True, raw_send=True, raw_receive=True, ttl=True, event_latency=0.0
     )
 
-    def __init__(self, tun: Tun, udp: UdpSockets, mtu: int) -> None:
+    def __init__(self, tun: Tun, udp: UdpSockets, mtu: int, *, relays: bool = False) -> None:
         self.interface = tun.name
         self._tun = tun
         self._udp = udp
-        self._device = Device(os.urandom, time.time)
+        self._device = Device(os.urandom, time.time, relays=relays)
         self._device.set_mtu(mtu)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -52,11 +53,13 @@ class Engine:
         self._listen()
 
     @classmethod
-    async def open(cls, interface: str, mtu: int = DEFAULT_MTU, listen_port: int = 0) -> "Engine":
+    async def open(
+        cls, interface: str, mtu: int = DEFAULT_MTU, listen_port: int = 0, *, relays: bool = False
+    ) -> "Engine":
         """Create the interface and the sockets; LocalError when the machine does not let us."""
         tun = Tun.open(interface)
         try:
-            return cls(tun, UdpSockets.open(listen_port), mtu)
+            return cls(tun, UdpSockets.open(listen_port), mtu, relays=relays)
         except BaseException:
             tun.close()
             raise
@@ -98,6 +101,10 @@ class Engine:
     def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
         """Send a datagram from the device's port."""
         self._udp.send_raw(data, endpoint, ttl)
+
+    def send_burst(self, data: bytes, row: int, endpoint: Endpoint) -> None:
+        """Send datagrams of `row` bytes each, the last of what is left, from the device's port."""
+        self._udp.send(Burst(data, row), endpoint)
 
     def status(self) -> DeviceStatus:
         """The device now, with the port it really listens on."""

@@ -23,12 +23,14 @@ async def tunnel_interface(name: str, conf: TunnelConf) -> AsyncIterator[Engine]
 
 
 @asynccontextmanager
-async def tunnel_device(name: str, conf: TunnelConf) -> AsyncIterator[tuple[Engine, Link]]:
-    """The same, with the link, for those whose peers and routes change while it is up."""
+async def tunnel_device(name: str, conf: TunnelConf, *, relays: bool = False) -> AsyncIterator[tuple[Engine, Link]]:
+    """The same, with the link, for those whose peers and routes change while it is up.
+
+    One that `relays` tells of datagrams for others (`events.Foreign`)."""
     if conf.device.private_key is None:
         raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
     mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
-    engine = await Engine.open(name, mtu, conf.device.listen_port)
+    engine = await Engine.open(name, mtu, conf.device.listen_port, relays=relays)
     try:
         link = await Link.open(name)
         try:

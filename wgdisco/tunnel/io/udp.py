@@ -18,7 +18,7 @@ from typing import Any
 
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import LocalError
-from wgdisco.machine import port_owner
+from wgdisco.machine import port_in_use, port_owner
 from wgdisco.tunnel.burst import Burst
 
 # linux/udp.h, asm-generic/socket.h, linux/in.h, linux/in6.h: what the socket module does not name
@@ -323,7 +323,7 @@ def free_port() -> int:
         try:
             with _bound(socket.AF_INET, 0) as v4:
                 port: int = v4.getsockname()[1]
-            if port_owner(port) is None:
+            if not port_in_use(port):
                 return port
         except OSError as error:
             raise _bind_failure(error, 0) from error

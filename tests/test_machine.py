@@ -1,0 +1,68 @@
+"""Whether the machine slept, told by a clock that goes on meanwhile."""
+
+import os
+
+import pytest
+
+from wgdisco.machine import OVERSLEPT, SleepWatch
+
+
+class Clock:
+    """Reads on demand; each `select` reads it once."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def watched():
+    clock = Clock()
+    watch = SleepWatch(clock)
+    woken = []
+    watch.woke = lambda: woken.append(clock.now)
+    yield clock, watch, woken
+    watch.close()
+
+
+def test_a_jump_of_the_clock_is_waking(watched):
+    clock, watch, woken = watched
+    watch.select(0)
+    clock.now += OVERSLEPT
+    watch.select(0)
+    assert woken == [clock.now]
+    watch.select(0)
+    assert len(woken) == 1
+
+
+def test_it_is_told_before_what_arrived_meanwhile(watched):
+    clock, watch, _ = watched
+    reader, writer = os.pipe()
+    watch.register(reader, 1)
+    os.write(writer, b"x")
+    clock.now += 3600
+    seen = []
+    watch.woke = lambda: seen.append("woke")
+    seen += [key.fd for key, _ in watch.select(30)]
+    assert seen == ["woke", reader]
+    for end in (reader, writer):
+        os.close(end)
+
+
+def test_a_late_turn_or_a_long_wait_is_none(watched):
+    clock, watch, woken = watched
+    clock.now += OVERSLEPT - 0.1
+    watch.select(0)
+    reader, writer = os.pipe()
+    watch.register(reader, 1)
+    os.write(writer, b"x")
+    clock.now += 20
+    watch.select(16)
+    watch.select(None)
+    clock.now += 100
+    watch.select(None)
+    assert woken == []
+    for end in (reader, writer):
+        os.close(end)

@@ -1,0 +1,192 @@
+"""`wgdisco lab matrix`: every pair of NAT types, as often as asked, with the real daemons; against what theory says."""
+
+import random
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
+from wgdisco.lab.internet import Internet
+from wgdisco.lab.mesh import Registry
+from wgdisco.lab.topologies import PROBE, REGISTRY, TOPOLOGIES, Pair, Topology
+from wgdisco.lab.trial import PATIENCE, Members, Trial
+from wgdisco.lab.wire import Conditions
+
+PORT = 51820
+_RTT = re.compile(r"time=([\d.]+) ms")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What to run. `rtt` is the nominal round trip of registry and peers alike, seconds; `loss` a fraction."""
+
+    types: tuple[str, ...]
+    topologies: tuple[str, ...]
+    seeds: int
+    rtt: float
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Round trips outside the tunnel in one topology, milliseconds: to the registry, and to a host elsewhere."""
+
+    registry_ms: float
+    peer_ms: float
+
+
+@dataclass(slots=True)
+class Cell:
+    """One pair in one topology, and its trials in the order of the seeds."""
+
+    topology: str
+    pair: Pair
+    trials: list[Trial] = field(default_factory=list)
+
+    @property
+    def passed(self) -> int:
+        """How many trials were as expected."""
+        return sum(not trial.verdict.faults for trial in self.trials)
+
+    def times(self) -> list[float]:
+        """Times to direct, milliseconds, of those that got there."""
+        return [trial.verdict.time_to_direct_ms for trial in self.trials if trial.verdict.time_to_direct_ms is not None]
+
+    def first_replies(self) -> list[float]:
+        """When the first ping was answered, milliseconds from when a path was asked for."""
+        return [trial.verdict.first_reply_ms for trial in self.trials if trial.verdict.first_reply_ms is not None]
+
+    def to_json(self) -> dict[str, Any]:
+        """As part of schema 1."""
+        return {
+            "topology": self.topology,
+            "a": self.pair.type_a,
+            "b": self.pair.type_b,
+            "expected": self.pair.expected.value,
+            "passed": self.passed,
+            "time_to_direct_ms": percentiles(self.times()),
+            "first_reply_ms": percentiles(self.first_replies()),
+            "trials": [trial.verdict.to_json() for trial in self.trials],
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """All cells, and how far things were apart."""
+
+    settings: Settings
+    cells: list[Cell] = field(default_factory=list)
+    measured: dict[str, Measured] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[Cell]:
+        """Cells with a trial that was not as expected."""
+        return [cell for cell in self.cells if cell.passed < len(cell.trials)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema 1."""
+        settings = self.settings
+        trials = [trial for cell in self.cells for trial in cell.trials]
+        packets = [max(trial.verdict.packets) for trial in trials if trial.verdict.packets is not None]
+        return {
+            "schema": 1,
+            "seeds": settings.seeds,
+            "rtt_ms": 1000 * settings.rtt,
+            "loss": settings.loss,
+            "measured": {
+                name: {"registry_ms": it.registry_ms, "peer_ms": it.peer_ms} for name, it in self.measured.items()
+            },
+            "trials": len(trials),
+            "passed": sum(cell.passed for cell in self.cells),
+            "outcomes": {
+                word: sum(trial.verdict.outcome is not None and trial.verdict.outcome.value == word for trial in trials)
+                for word in ("lan", "direct", "relay")
+            },
+            "time_to_direct_ms": percentiles([time for cell in self.cells for time in cell.times()]),
+            "first_reply_ms": percentiles([time for cell in self.cells for time in cell.first_replies()]),
+            "packets_a_side": percentiles(packets),
+            "lost_pings": sum(trial.verdict.lost_pings for trial in trials),
+            "cells": [cell.to_json() for cell in self.cells],
+        }
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float] | None:
+    """The nearest-rank p50, p90 and p99, the least and the most; None of nothing."""
+    if not values:
+        return None
+    ranked = sorted(values)
+    named = {f"p{rank}": ranked[max(0, -(-len(ranked) * rank // 100) - 1)] for rank in (50, 90, 99)}
+    return {"min": ranked[0], **named, "max": ranked[-1]}
+
+
+def run(settings: Settings, progress: Callable[[Cell], None]) -> Report:
+    """Run it all; `progress` hears of each trial. LocalError when the lab cannot be made, or a daemon ends."""
+    report = Report(settings)
+    for name in settings.topologies:
+        topology = TOPOLOGIES[name](settings.types)
+        if topology.pairs:
+            with Internet(topology.plan, Conditions((), delay=settings.rtt / 2)) as net:
+                report.measured[name] = _measure(net, topology)
+                _run_topology(net, topology, report, progress)
+    return report
+
+
+def _run_topology(net: Internet, topology: Topology, report: Report, progress: Callable[[Cell], None]) -> None:
+    settings = report.settings
+    cells = [Cell(topology.name, pair) for pair in topology.pairs]
+    report.cells += cells
+    for seed in range(settings.seeds):
+        conditions = Conditions((), delay=settings.rtt / 2, loss=settings.loss, seed=seed)
+        groups = [f"p{number}" for number in range(len(cells))]
+        endpoint = Endpoint(net.plan.outside(REGISTRY)[0], PORT).to_text()
+        with Registry(net, groups, endpoint) as registry:
+            net.set_conditions(conditions)
+            order = list(zip(cells, groups, strict=True))
+            if seed:
+                random.Random(seed).shuffle(order)
+            _run_round(net, order, registry, settings, progress)
+            registry.check()
+
+
+def _run_round(
+    net: Internet,
+    order: Sequence[tuple[Cell, str]],
+    registry: Registry,
+    settings: Settings,
+    progress: Callable[[Cell], None],
+) -> None:
+    """Every pair once. The next starts while this one is still pinging: most of a trial is the start of programs."""
+    with ExitStack() as stack:
+        pairs = [
+            stack.enter_context(Members(net, cell.pair, group, registry.links[group], settings.rtt))
+            for cell, group in order
+        ]
+        pairs[0].start()
+        for number, (cell, _) in enumerate(order):
+            pairs[number].watch(PATIENCE * (1 + 5 * settings.loss))
+            if number + 1 < len(pairs):
+                pairs[number + 1].start()
+            cell.trials.append(pairs[number].conclude())
+            progress(cell)
+            if number:
+                pairs[number - 1].close()
+
+
+def _measure(net: Internet, topology: Topology) -> Measured:
+    """Ping outside the tunnel, from the first host there is."""
+    host = net.hosts[topology.pairs[0].a]
+    found = {}
+    for target in (REGISTRY, PROBE):
+        command = ["ping", "-nc10", "-i0.02", "-W2", str(net.plan.outside(target)[0])]
+        with host.popen(command, stdout=subprocess.PIPE) as process:
+            output, _ = process.communicate(timeout=20)
+        times = [float(time) for time in _RTT.findall(output)]
+        if not times:
+            raise LocalError(f"{topology.pairs[0].a} does not reach {target}")
+        found[target] = round(median(times), 2)
+    return Measured(found[REGISTRY], found[PROBE])

@@ -1,0 +1,72 @@
+"""The real programs in a lab: a registry made by `registry init`, members that join by its links."""
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import Self
+
+from wgdisco.errors import LocalError
+from wgdisco.lab.internet import Internet
+from wgdisco.lab.timeline import Timeline
+from wgdisco.lab.topologies import REGISTRY
+
+PROGRAM = (sys.executable, "-m", "wgdisco")
+STATE = "/var/lib/wgdisco"
+_START_TIMEOUT = 20.0
+# One interpreter for all invitations: starting one for each would take longer than what is measured
+_INVITE = """
+import sys
+from wgdisco import cli
+for group in sys.argv[1:]:
+    sys.argv = ["wgdisco", "registry", "invite", "--group", group]
+    code = cli.main()
+    if code:
+        sys.exit(code)
+"""
+
+
+class Registry:
+    """A network of its own, from `registry init` to the end of the process; a context manager.
+
+    Every pair of members gets a group, so that it knows of nobody else; `links` has two join links by group.
+    """
+
+    def __init__(self, net: Internet, groups: Sequence[str], endpoint: str) -> None:
+        """Make the network, start its registry, invite two members to each group. LocalError when that fails."""
+        self._host = net.hosts[REGISTRY]
+        self._host.run(["sh", "-c", f"rm -rf {STATE}/*"])
+        self._host.run([*PROGRAM, "registry", "init", "--firewall", "none", "--endpoint", endpoint])
+        self._timeline = Timeline({}, io.StringIO())
+        self._timeline.start(self._host, [*PROGRAM, "registry", "run", "--log", "json"])
+        try:
+            self._invite(groups)
+        except BaseException:
+            self.close()
+            raise
+
+    def _invite(self, groups: Sequence[str]) -> None:
+        if not self._timeline.wait(lambda: self._timeline.first(REGISTRY, "started") is not None, _START_TIMEOUT):
+            raise LocalError(f"the registry has not started in {_START_TIMEOUT:.0f} s")
+        twice = [group for group in groups for _ in range(2)]
+        said = self._host.run([sys.executable, "-c", _INVITE, *twice], timeout=20 + len(groups)).stdout.split()
+        self.links = dict(zip(groups, zip(said[::2], said[1::2], strict=True), strict=True))
+
+    def check(self) -> None:
+        """LocalError when it has ended."""
+        self._timeline.wait(lambda: False, 0.0)
+
+    def close(self) -> None:
+        """End it."""
+        self._timeline.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def join_command(link: str, group: str, name: str) -> list[str]:
+    """What starts a member: `group` is what it calls the network, and its interface."""
+    words = ["join", link, "--foreground", "--network", group, "--name", name, "--firewall", "none", "--log", "json"]
+    return [*PROGRAM, *words]

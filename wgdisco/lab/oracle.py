@@ -1,0 +1,36 @@
+"""Which path theory says a pair of hosts gets: one table for every lab, real or simulated.
+
+The assumptions: each side's openers have a TTL that ends before the other side's router, checks are answered to where
+they come from, no port is guessed, and the registry relays for whoever has no other way.
+"""
+
+from dataclasses import replace
+from enum import Enum
+
+from wgdisco.nat import FilteringBehavior, MappingBehavior, NatProfile, can_punch
+
+
+class Outcome(Enum):
+    """How a pair is connected, in the words of the paths."""
+
+    LAN = "lan"
+    DIRECT = "direct"
+    RELAY = "relay"
+
+
+def across(a: NatProfile, b: NatProfile) -> Outcome:
+    """Two hosts with the Internet between them: openers that die on the way burn nothing."""
+    return Outcome.DIRECT if can_punch(replace(a, burns=False), replace(b, burns=False)) else Outcome.RELAY
+
+
+_MAPPINGS = tuple(MappingBehavior)
+_FILTERINGS = tuple(FilteringBehavior)
+
+
+def behind(inner: NatProfile, outer: NatProfile) -> NatProfile:
+    """What two NATs in a row amount to from outside: the stricter of each."""
+    return NatProfile(
+        max(inner.mapping, outer.mapping, key=_MAPPINGS.index),
+        max(inner.filtering, outer.filtering, key=_FILTERINGS.index),
+        burns=outer.burns,
+    )

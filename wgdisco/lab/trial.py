@@ -1,0 +1,153 @@
+"""One pair, once: two fresh members join, want each other, and are watched until connected as they should be."""
+
+import io
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import Self
+
+from wgdisco.endpoint import IPAddress
+from wgdisco.errors import LocalError
+from wgdisco.invitation import JoinLink
+from wgdisco.lab.internet import Internet
+from wgdisco.lab.mesh import STATE, join_command
+from wgdisco.lab.oracle import Outcome
+from wgdisco.lab.packets import Crossing
+from wgdisco.lab.timeline import Timeline
+from wgdisco.lab.topologies import REGISTRY, Pair
+from wgdisco.lab.verdict import PING_SIZE, Observed, Reply, Side, Verdict, judge, parse_replies
+from wgdisco.lab.world import HostProcess
+from wgdisco.machine import boot_time
+from wgdisco.peer.io.state import StateStore
+
+PING_INTERVAL = 0.02
+WINDOW = 0.4
+_START_TIMEOUT = 15.0
+PATIENCE = 4.0
+# How long a relayed pair is watched for a better path that theory denies it
+_RELAY_SETTLES = 0.8
+
+
+@dataclass(slots=True)
+class Trial:
+    """What became of it, with all that was seen: for the report of one that failed."""
+
+    pair: Pair
+    verdict: Verdict
+    crossings: list[Crossing]
+    names: dict[IPAddress, str]
+    log: str
+
+
+class Members:
+    """The two daemons of a pair, and the pings of the one that asks first; a context manager.
+
+    `start`, `watch`, `conclude` in this order; another pair may be started in between, and `close` takes a while.
+    """
+
+    def __init__(self, net: Internet, pair: Pair, group: str, links: tuple[str, str], rtt: float) -> None:
+        """They join by `links` and call their network `group`; `rtt` is what they are apart, in seconds."""
+        self._net = net
+        self._pair = pair
+        self._group = group
+        self._links = dict(zip((pair.a, pair.b), links, strict=True))
+        self._rtt = rtt
+        self._registry_key = JoinLink.from_text(links[0]).registry_key.to_text()
+        self._output = io.StringIO()
+        self._timeline = Timeline({self._registry_key: REGISTRY}, self._output)
+        self._started_at = 0.0
+        self._pings: HostProcess | None = None
+        self._asker = pair.a
+
+    def start(self) -> None:
+        """Both at the same time."""
+        self._started_at = boot_time()
+        for host, link in self._links.items():
+            command = join_command(link, self._group, f"{self._group}-{host}")
+            self._timeline.start(self._net.hosts[host], command)
+
+    def watch(self, patience: float) -> None:
+        """Until both say what is expected, or as long as `patience` allows. LocalError if one ends."""
+        if self._timeline.wait(self._is_asked, _START_TIMEOUT):
+            self._start_pings()
+            since = boot_time()
+            self._timeline.wait(self._is_there, patience)
+            if self._pair.expected is Outcome.RELAY:
+                self._timeline.wait(lambda: False, since + _RELAY_SETTLES - boot_time())
+
+    def conclude(self) -> Trial:
+        """See where pings go now, judge, and tell the daemons to stop."""
+        if self._pings is not None:
+            self._timeline.wait(lambda: False, WINDOW + self._rtt)
+        trial = self._judge(self._stop_pings())
+        self._timeline.tell_to_stop()
+        return trial
+
+    def close(self) -> None:
+        """Wait until they are gone, and forget what they have on disk. May be called again."""
+        self._timeline.close()
+        for host in self._links:
+            self._net.file(host, f"{STATE}/{self._group}.json").unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _side(self, host: str) -> Side:
+        said = tuple(one for one in self._timeline.said if one.host == host)
+        return Side(host, self._net.plan.outside(host), said, self._registry_key)
+
+    def _other(self, host: str) -> str:
+        return self._pair.b if host == self._pair.a else self._pair.a
+
+    def _is_asked(self) -> bool:
+        """Whether one wants the other, and both are registered."""
+        sides = [self._side(host) for host in self._links]
+        asked = [(at, side.host) for side in sides if (at := side.asked_at()) is not None]
+        if not asked or any(side.registered_at() is None for side in sides):
+            return False
+        self._asker = min(asked)[1]
+        return True
+
+    def _is_there(self) -> bool:
+        expected = self._pair.expected.value
+        claims = (self._side(host).claims() for host in self._links)
+        return all(word is not None and word.value == expected for word in claims)
+
+    def _start_pings(self) -> None:
+        state = StateStore(self._net.file(self._other(self._asker), STATE)).load(self._group)
+        if state is None:
+            raise LocalError(f"{self._other(self._asker)} has no membership on its disk")
+        address = state.memory.snapshot.member.addresses[0]
+        command = ["ping", "-nD", f"-i{PING_INTERVAL}", f"-s{PING_SIZE}", "-W1", address]
+        self._pings = self._net.hosts[self._asker].popen(command, stdout=subprocess.PIPE)
+
+    def _stop_pings(self) -> tuple[Reply, ...]:
+        if self._pings is None:
+            return ()
+        offset = boot_time() - time.time()
+        self._pings.send_signal(signal.SIGINT)
+        output, _ = self._pings.communicate(timeout=5)
+        return parse_replies(output, offset)
+
+    def _judge(self, replies: tuple[Reply, ...]) -> Trial:
+        until = boot_time()
+        hosts = (REGISTRY, self._pair.a, self._pair.b)
+        crossings = self._net.crossings(self._started_at)
+        registry = frozenset(address for address in self._net.plan.outside(REGISTRY))
+        observed = Observed(
+            asker=self._side(self._asker),
+            other=self._side(self._other(self._asker)),
+            registry=registry,
+            crossings=crossings,
+            replies=replies,
+            until=until,
+            window=WINDOW,
+            rtt=self._rtt,
+        )
+        names = {address: host for host in hosts for address in self._net.plan.outside(host)}
+        verdict = judge(observed, self._pair.expected)
+        return Trial(self._pair, verdict, crossings, names, self._output.getvalue())
