@@ -19,8 +19,6 @@ from wgdisco.peer.natcheck import NatCheck
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.stun import StunResponder
 
-TUNNEL_PORT = 51820
-
 
 async def serve() -> None:
     server = StunServer(StunResponder(PrivateKey(os.urandom(32)), time.time))
@@ -32,7 +30,7 @@ async def serve() -> None:
 async def check(record: StunRecord) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tunnel:
         tunnel.setblocking(False)
-        tunnel.bind(("", TUNNEL_PORT))
+        tunnel.bind(("", 0))
         checker = NatChecker(lambda data, to: tunnel.sendto(data, (str(to.address), to.port)) and None)
 
         def receive() -> None:
@@ -40,7 +38,7 @@ async def check(record: StunRecord) -> None:
             checker.receive(data, Endpoint(parse_address(source[0]), source[1]))
 
         asyncio.get_running_loop().add_reader(tunnel, receive)
-        nat_check = NatCheck(record, 4, TUNNEL_PORT, os.urandom)
+        nat_check = NatCheck(record, 4, tunnel.getsockname()[1], os.urandom)
         began = time.monotonic()
         report = await checker.run(nat_check, 4)
         found = {

@@ -230,7 +230,7 @@ class _Registry:
 
     def _report(self) -> StatusReport:
         report = self._publisher.report()
-        return replace(report, drops=report.drops | self.relaying.drops())
+        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops())
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)

@@ -49,6 +49,10 @@ class StunServer:
             opened.close()
         self._sockets.clear()
 
+    def drops(self) -> dict[str, int]:
+        """What was not answered, by reason."""
+        return {f"stun: {reason.value}": count for reason, count in self.responder.drops.items()}
+
     def _open(self, address: IPAddress, bound: IPAddress) -> None:
         """Serve `address`, which is ours as `bound`."""
         opened = [port for port in (*PORTS, THIRD_PORT) if self._listen(Endpoint(address, port), bound)]
