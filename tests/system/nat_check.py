@@ -2,6 +2,7 @@
 
 python nat_check.py serve            prints a StunRecord, answers until killed
 python nat_check.py check RECORD     prints what was found out
+python nat_check.py classic RECORD   prints the classic name
 """
 
 import asyncio
@@ -16,11 +17,12 @@ from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.peer.io.natcheck import NatChecker
 from wgdisco.peer.natcheck import NatCheck
-from wgdisco.registry.io.stun import StunServer
-from wgdisco.registry.stun import StunResponder
 
 
 async def serve() -> None:
+    from wgdisco.registry.io.stun import StunServer  # noqa: PLC0415  takes long to import
+    from wgdisco.registry.stun import StunResponder  # noqa: PLC0415
+
     server = StunServer(StunResponder(PrivateKey(os.urandom(32)), time.time))
     await server.start(["198.51.100.10:51820"], "lo")
     print(json.dumps(to_json(server.responder.issue(PublicKey(bytes([7]) * 32)))), flush=True)
@@ -54,5 +56,17 @@ async def check(record: StunRecord) -> None:
         print(json.dumps(found))
 
 
+async def classic(record: StunRecord) -> None:
+    from wgdisco.peer.io.classic_nat import classic_name  # noqa: PLC0415
+
+    print(json.dumps(await classic_name(record)))
+
+
 if __name__ == "__main__":
-    asyncio.run(serve() if sys.argv[1] == "serve" else check(StunRecord.from_json(json.loads(sys.argv[2]))))
+    match sys.argv[1:]:
+        case ["serve"]:
+            asyncio.run(serve())
+        case ["check", text]:
+            asyncio.run(check(StunRecord.from_json(json.loads(text))))
+        case ["classic", text]:
+            asyncio.run(classic(StunRecord.from_json(json.loads(text))))
