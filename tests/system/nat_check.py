@@ -15,8 +15,8 @@ import time
 from wgdisco.api import StunRecord, to_json
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.peer.io.natcheck import NatChecker
-from wgdisco.peer.natcheck import NatCheck
+from wgdisco.peer.io.natcheck import NatProber
+from wgdisco.tunnel.events import DeviceStatus
 
 
 async def serve() -> None:
@@ -29,20 +29,32 @@ async def serve() -> None:
     await asyncio.Event().wait()
 
 
+class Tunnel:
+    """What the check asks of a device."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.socket.bind(("", 0))
+
+    def status(self) -> DeviceStatus:
+        return DeviceStatus(None, self.socket.getsockname()[1], 0, (), {})
+
+    def send_raw(self, data: bytes, endpoint: Endpoint, _ttl: int | None = None) -> None:
+        self.socket.sendto(data, (str(endpoint.address), endpoint.port))
+
+
 async def check(record: StunRecord) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as tunnel:
-        tunnel.setblocking(False)
-        tunnel.bind(("", 0))
-        checker = NatChecker(lambda data, to: tunnel.sendto(data, (str(to.address), to.port)) and None)
+    tunnel = Tunnel()
+    prober = NatProber(tunnel)
 
-        def receive() -> None:
-            data, source = tunnel.recvfrom(2048)
-            checker.receive(data, Endpoint(parse_address(source[0]), source[1]))
+    def receive() -> None:
+        data, source = tunnel.socket.recvfrom(2048)
+        prober.receive(data, Endpoint(parse_address(source[0]), source[1]))
 
-        asyncio.get_running_loop().add_reader(tunnel, receive)
-        nat_check = NatCheck(record, 4, tunnel.getsockname()[1], os.urandom)
+    with tunnel.socket:
+        asyncio.get_running_loop().add_reader(tunnel.socket, receive)
         began = time.monotonic()
-        report = await checker.run(nat_check, 4)
+        report = await prober.check(record, 4)
         found = {
             "profile": report.profile.to_text(),
             "reflexive": [endpoint.to_text() for endpoint in report.reflexive],
@@ -50,8 +62,7 @@ async def check(record: StunRecord) -> None:
             "block": report.block,
             "rtt": report.rtt,
             "seconds": time.monotonic() - began,
-            "sent": nat_check.sent,
-            "drops": sum(nat_check.drops.values()),
+            "sent": report.sent,
         }
         print(json.dumps(found))
 

@@ -1,81 +1,83 @@
-"""Running a NatCheck: the tunnel's own socket is the device's, the spare one is made here."""
+"""One NAT check on a device's own socket, and a spare one beside it."""
 
 import asyncio
+import os
 import socket
-from collections.abc import Callable
 
+from wgdisco.api import StunRecord
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.machine import boot_time
-from wgdisco.peer.natcheck import NatCheck, NatReport
+from wgdisco.nat import NatProfile
+from wgdisco.peer.natcheck import NatCheck, NatReport, Probe
+from wgdisco.tunnel.io.backend import Backend
 
-# More than a check sends: what strangers add to it is dropped
-_QUEUE_MAX = 64
+_DATAGRAM_MAX_SIZE = 2048
 
 
-class NatChecker:
-    """Runs checks, one at a time. `receive` takes what the device hears that looks like STUN."""
+class NatProber:
+    """Checks the NAT when asked; give `receive` what comes to the device and is not WireGuard's."""
 
-    def __init__(self, send: Callable[[bytes, Endpoint], None], fwmark: int = 0) -> None:
-        """`send` is the device's `send_raw`; `fwmark` what its packets are marked with, so that they bypass it."""
-        self._send = send
-        self._fwmark = fwmark
-        self._heard: asyncio.Queue[tuple[bytes, Endpoint]] | None = None
+    def __init__(self, device: Backend) -> None:
+        self._device = device
+        self._check: NatCheck | None = None
+        self._woken = asyncio.Event()
 
     def receive(self, data: bytes, source: Endpoint) -> None:
-        """A datagram that came to the tunnel's socket; nothing happens while no check runs."""
-        if self._heard is not None and not self._heard.full():
-            self._heard.put_nowait((data, source))
+        """A datagram came to the device's own socket."""
+        if self._check is not None:
+            self._check.receive_datagram(data, source, boot_time())
+            self._woken.set()
 
-    async def run(self, check: NatCheck, version: int) -> NatReport:
-        """Run a check made for IP `version`; it takes a second at most. Without that IP version it finds nothing."""
-        heard = self._heard = asyncio.Queue(_QUEUE_MAX)
-        spare = self._open(version)
+    async def check(self, service: StunRecord, version: int) -> NatReport:
+        """Ask the registry's responders over IPv4 or IPv6 (`version`); about a round trip, 1 s at the most."""
+        status = self._device.status()
+        check = NatCheck(service, version, status.listen_port, os.urandom)
         loop = asyncio.get_running_loop()
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
         try:
-            if spare is not None:
-                loop.add_reader(spare, self._drain, spare)
-            check.start(boot_time())
-            while True:
-                self._flush(check, spare)
-                for report in check.events():
-                    return report
+            with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as spare:
+                if status.fwmark:
+                    # past the tunnel, as the device's own: inside it nothing is filtered
+                    spare.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, status.fwmark)
+                self._check = check
+                loop.add_reader(spare, self._spare_readable, spare)
                 try:
-                    async with asyncio.timeout((check.get_timer() or 0.0) - boot_time()):
-                        data, source = await heard.get()
-                except TimeoutError:
-                    check.handle_timer(boot_time())
-                else:
-                    check.receive_datagram(data, source, boot_time())
+                    check.start(boot_time())
+                    while not (reports := check.events()):
+                        self._send(check.datagrams_to_send(), spare)
+                        await self._wait(check.get_timer())
+                        check.handle_timer(boot_time())
+                    return reports[0]
+                finally:
+                    loop.remove_reader(spare)
+        except OSError:
+            return NatReport(NatProfile(None, None))  # this machine does not have that version
         finally:
-            self._heard = None
-            if spare is not None:
-                loop.remove_reader(spare)
-                spare.close()
+            self._check = None
 
-    def _flush(self, check: NatCheck, spare: socket.socket | None) -> None:
-        for probe in check.datagrams_to_send():
-            if not probe.spare:
-                self._send(probe.data, probe.destination)
-            elif spare is not None:
-                try:
-                    spare.sendto(probe.data, (str(probe.destination.address), probe.destination.port))
-                except OSError:
-                    continue  # as if it were lost
-
-    def _drain(self, spare: socket.socket) -> None:
+    async def _wait(self, deadline: float | None) -> None:
+        """Until something came, or the deadline."""
+        self._woken.clear()
         try:
-            data, source = spare.recvfrom(2048)
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - boot_time())):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    def _send(self, probes: list[Probe], spare: socket.socket) -> None:
+        for probe in probes:
+            if not probe.spare:
+                self._device.send_raw(probe.data, probe.destination)
+                continue
+            try:
+                spare.sendto(probe.data, (str(probe.destination.address), probe.destination.port))
+            except OSError:
+                continue  # no way there now: as good as lost
+
+    def _spare_readable(self, spare: socket.socket) -> None:
+        try:
+            data, address = spare.recvfrom(_DATAGRAM_MAX_SIZE)
         except OSError:
             return
-        if source[1]:
-            self.receive(data, Endpoint(parse_address(source[0]), source[1]))
-
-    def _open(self, version: int) -> socket.socket | None:
-        try:
-            spare = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
-        except OSError:
-            return None
-        spare.setblocking(False)
-        if self._fwmark:
-            spare.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._fwmark)
-        return spare
+        if address[1]:
+            self.receive(data, Endpoint(parse_address(address[0]), address[1]))
