@@ -131,6 +131,18 @@ def test_another_interface_hears_nothing(lan):
     assert ended["drops"] == {}
 
 
+def test_noise_is_counted_and_does_no_harm(lan):
+    alice = lan.start("alice", 40001, "2")
+    noise = [sys.executable, "-m", "tests.dnssd.io.lan_noise", "7", "800", HOSTS["carol"]]
+    lan.hosts["carol"].run(noise)
+    lan.start("bob", 40002, "1")
+    assert alice.said() == found("2", "192.168.1.2:40002")
+    (*_, ended), log = alice.stop()
+    assert log == ""
+    assert ended["drops"]["malformed announcement"] > 50
+    assert ended["drops"]["announcement of a stranger"] > 50
+
+
 HOLD_PORT = "import socket, time; s = socket.socket(2, 2); s.bind(('', 5353)); print(1, flush=True); time.sleep(60)"
 
 
