@@ -29,8 +29,10 @@ from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
+from wgdisco.peer.io.surroundings import Surroundings
 from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.nft import nft_table
@@ -82,6 +84,7 @@ async def run(
                     for task in (
                         member.driver.follow_device(),
                         member.driver.watch_status(),
+                        member.surroundings.run(),
                         member.follow_registry(),
                         member.follow_zone(),
                         member.find_registry(),
@@ -130,10 +133,11 @@ class _Managed:
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         checks = Checks(roster.own_key, self._shared, os.urandom)
         agent = Agent((), ourselves, boot_time(), checks)
-        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask_order)
+        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask_order, self._raw)
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
         self._zone_server = Endpoint(address, DNS_PORT)
+        self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -288,6 +292,7 @@ class _Managed:
         match event:
             case StreamUp():
                 self._stream_up.set()
+                self.surroundings.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
             case StreamDown(why):
@@ -341,6 +346,9 @@ class _Managed:
         self.driver.agent.order_refused(key, boot_time(), is_offline=is_offline)
         self.driver.settle()
 
+    def _raw(self, raw: RawReceived) -> None:
+        self.surroundings.receive(raw.data, raw.source)
+
     def _shared(self, key: PublicKey) -> bytes | None:
         return static_static(self._state.private_key, key)
 
@@ -348,6 +356,7 @@ class _Managed:
         agent = self.driver.agent
         if self._stream_up.is_set():
             self._stream_up.clear()
+            self.surroundings.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
             agent.restart(self._registry_key, boot_time())
@@ -391,6 +400,7 @@ class _Managed:
         self._device.apply(self._roster.device_config(state.private_key, state.preshared_key, port, peers))
         members = frozenset(one.key for one in self._roster.members.values() if not one.is_device)
         self.driver.agent.set_peers(peers, boot_time(), members)
+        self.surroundings.set_known(members)
         for news in self._roster.news():
             self._tell(news)
         if self._known:
@@ -452,10 +462,17 @@ class _Managed:
         memory = replace(self._roster.memory(), confirmed_at=self._state.memory.confirmed_at)
         endpoints = dict(self._state.endpoints)
         for peer in status.peers:
-            if peer.endpoint is not None and self.driver.agent.is_live(peer.key):
+            is_own = peer.endpoint is not None and peer.endpoint != self.driver.agent.relay
+            if (
+                peer.endpoint is not None
+                and self.driver.agent.is_live(peer.key)
+                and (is_own or peer.key == self._registry_key)
+            ):
+                self.surroundings.reached(peer.endpoint)
                 endpoints[peer.key] = peer.endpoint
         kept = {key: at for key, at in endpoints.items() if key == self._registry_key or key in self._roster.members}
-        return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port)
+        met = tuple(self.surroundings.met)
+        return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port, met=met)
 
 
 def _nat(text: str | None) -> NatProfile | None:

@@ -25,6 +25,7 @@ from wgdisco.api import (
     Removed,
     SelfRecord,
     Snapshot,
+    StunRecord,
     to_json,
 )
 from wgdisco.endpoint import IPAddress
@@ -142,6 +143,18 @@ class RegistryClient:
         status, _ = await self._ask("PUT", "/v1/self/candidates", to_json(request))
         if status != 200:
             raise RemoteError(f"the registry answers {status}")
+
+    async def stun(self) -> StunRecord:
+        """`GET /v1/stun`: where to find out how our NAT behaves; nowhere, at a registry that does not tell."""
+        status, body = await self._ask("GET", "/v1/stun", None)
+        if status == 404:
+            return StunRecord([], "", "", 0)
+        if status != 200:
+            raise RemoteError(f"the registry answers {status}")
+        try:
+            return StunRecord.from_json(json.loads(body))
+        except (ValueError, RecursionError) as error:
+            raise RemoteError("the registry's answer cannot be used") from error
 
     async def close(self) -> None:
         """Close the connection that was kept."""

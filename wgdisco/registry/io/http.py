@@ -205,6 +205,7 @@ class ApiServer:
 
     async def _candidates(self, request: web.Request) -> web.StreamResponse:
         member = await self._member(request)
+        self._limit(_source(request))
         asked = await _body(request, CandidatesRequest.from_json)
         network = self._ledger.membership.network
         entry = self._directory.entry(member.public_key)
