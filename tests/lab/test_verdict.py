@@ -10,7 +10,7 @@ from wgdisco.api import PathWord
 from wgdisco.lab.oracle import Outcome
 from wgdisco.lab.packets import UDP, Crossing
 from wgdisco.lab.timeline import Said
-from wgdisco.lab.verdict import Observed, Reply, Side, judge, parse_replies
+from wgdisco.lab.verdict import At, Observed, Reply, Side, judge, parse_replies
 
 A, B, REGISTRY = (IPv4Address(text) for text in ("192.0.2.10", "203.0.113.10", "198.51.100.10"))
 REGISTRY_KEY, KEY = "R" * 44, "K" * 44
@@ -44,7 +44,7 @@ PUBLISHED = [packet(0.5, A, REGISTRY, 148), packet(0.5, B, REGISTRY, 148)]
 DIRECT = Observed(
     asker=side("a", A, (1.1, "ordered"), (1.1, "punching"), (1.2, "direct")),
     other=side("b", B, (1.25, "direct")),
-    registry=frozenset((REGISTRY,)),
+    registry=At(frozenset((REGISTRY,))),
     crossings=[*PUBLISHED, packet(1.15, A, B, 148), packet(1.18, B, A, 120), *exchange(A, B, range(126, 200, 2))],
     replies=replies(64, 100),
     until=2.0,

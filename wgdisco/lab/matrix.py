@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.lab.internet import Internet
 from wgdisco.lab.mesh import Registry
@@ -17,7 +16,6 @@ from wgdisco.lab.topologies import PROBE, REGISTRY, TOPOLOGIES, Pair, Topology
 from wgdisco.lab.trial import PATIENCE, Members, Trial
 from wgdisco.lab.wire import Conditions
 
-PORT = 51820
 _RTT = re.compile(r"time=([\d.]+) ms")
 
 
@@ -131,6 +129,9 @@ def run(settings: Settings, progress: Callable[[Cell], None]) -> Report:
         topology = TOPOLOGIES[name](settings.types)
         if topology.pairs:
             with Internet(topology.plan, Conditions((), delay=settings.rtt / 2)) as net:
+                net.set_names(topology.names)
+                if topology.ports is not None:
+                    net.set_ports(topology.ports)
                 report.measured[name] = _measure(net, topology)
                 _run_topology(net, topology, report, progress)
     return report
@@ -141,10 +142,11 @@ def _run_topology(net: Internet, topology: Topology, report: Report, progress: C
     cells = [Cell(topology.name, pair) for pair in topology.pairs]
     report.cells += cells
     for seed in range(settings.seeds):
-        conditions = Conditions((), delay=settings.rtt / 2, loss=settings.loss, seed=seed)
+        conditions = Conditions(
+            (), settings.rtt / 2, settings.loss, seed=seed, blocked=topology.blocked, dead=topology.dead
+        )
         groups = [f"p{number}" for number in range(len(cells))]
-        endpoint = Endpoint(net.plan.outside(REGISTRY)[0], PORT).to_text()
-        with Registry(net, groups, endpoint) as registry:
+        with Registry(net, groups, topology.endpoint, topology.init) as registry:
             net.set_conditions(conditions)
             order = list(zip(cells, groups, strict=True))
             if seed:

@@ -15,8 +15,8 @@ from wgdisco.lab.mesh import STATE, join_command
 from wgdisco.lab.oracle import Outcome
 from wgdisco.lab.packets import Crossing
 from wgdisco.lab.timeline import Timeline
-from wgdisco.lab.topologies import REGISTRY, Pair
-from wgdisco.lab.verdict import PING_SIZE, Observed, Reply, Side, Verdict, judge, parse_replies
+from wgdisco.lab.topologies import PORT, REGISTRY, Pair
+from wgdisco.lab.verdict import PING_SIZE, At, Observed, Reply, Side, Verdict, judge, parse_replies
 from wgdisco.lab.world import HostProcess
 from wgdisco.machine import boot_time
 from wgdisco.peer.io.state import StateStore
@@ -137,7 +137,9 @@ class Members:
         until = boot_time()
         hosts = (REGISTRY, self._pair.a, self._pair.b)
         crossings = self._net.crossings(self._started_at)
-        registry = frozenset(address for address in self._net.plan.outside(REGISTRY))
+        addresses = frozenset(self._net.plan.outside(REGISTRY))
+        shared = addresses & frozenset(address for host in self._links for address in self._net.plan.outside(host))
+        registry = At(addresses, frozenset((PORT,)) if shared else None)
         observed = Observed(
             asker=self._side(self._asker),
             other=self._side(self._other(self._asker)),

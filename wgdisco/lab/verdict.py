@@ -11,7 +11,7 @@ from typing import Any
 from wgdisco.api import PathWord
 from wgdisco.endpoint import Endpoint, IPAddress
 from wgdisco.lab.oracle import Outcome
-from wgdisco.lab.packets import Crossing
+from wgdisco.lab.packets import TCP, UDP, Crossing
 from wgdisco.lab.timeline import Said
 
 PING_SIZE = 700
@@ -75,12 +75,31 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class At:
+    """Where the registry is: its addresses, and its ports where others have the same address (None: all of them)."""
+
+    addresses: frozenset[IPAddress]
+    ports: frozenset[int] | None = None
+
+    def sent(self, crossing: Crossing) -> bool:
+        """Whether it sent that."""
+        return self._is(crossing.source, crossing.source_port)
+
+    def gets(self, crossing: Crossing) -> bool:
+        """Whether that is for it."""
+        return self._is(crossing.destination, crossing.destination_port)
+
+    def _is(self, address: IPAddress, port: int) -> bool:
+        return address in self.addresses and (self.ports is None or port in self.ports)
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """All that is known of one trial. `asker` pinged the other until `until`; the last `window` seconds decide."""
 
     asker: Side
     other: Side
-    registry: frozenset[IPAddress]
+    registry: At
     crossings: Sequence[Crossing]
     replies: tuple[Reply, ...]
     until: float
@@ -143,8 +162,10 @@ def judge(observed: Observed, expected: Outcome) -> Verdict:
 
 
 def _payload(crossings: Iterable[Crossing], since: float = 0.0, until: float = float("inf")) -> list[Crossing]:
-    """Packets of the pings' size."""
-    return [one for one in crossings if one.is_udp and one.length > PING_SIZE and since <= one.at <= until]
+    """Packets of the pings' size, in UDP or in a TLS stream."""
+    return [
+        one for one in crossings if one.protocol in (UDP, TCP) and one.length > PING_SIZE and since <= one.at <= until
+    ]
 
 
 def _outcome(observed: Observed) -> Outcome | None:
@@ -154,15 +175,14 @@ def _outcome(observed: Observed) -> Outcome | None:
         return None
     payload = _payload(observed.crossings, since, observed.until)
     a, b = observed.asker.outside, observed.other.outside
-    ways = [
-        sum(one.source in here and one.destination in there for one in payload)
-        for here, there in ((a, b), (b, a), (a, observed.registry), (b, observed.registry))
-    ]
-    if min(ways[:2]) >= _ENOUGH and not any(ways[2:]):
+    direct = [one for one in payload if not observed.registry.sent(one) and not observed.registry.gets(one)]
+    relayed = len(payload) - len(direct)
+    ways = [sum(one.source in here and one.destination in there for one in direct) for here, there in ((a, b), (b, a))]
+    if min(ways) >= _ENOUGH and not relayed:
         return Outcome.DIRECT
-    if min(ways[2:]) >= _ENOUGH and not any(ways[:2]):
+    if relayed >= 2 * _ENOUGH and not any(ways):
         return Outcome.RELAY
-    if not any(ways):  # it went where the core cannot see it
+    if not payload:  # it went where the core cannot see it
         return Outcome.LAN if PathWord.LAN in (observed.asker.claims(), observed.other.claims()) else Outcome.DIRECT
     return None
 
@@ -186,7 +206,7 @@ def _mapped(observed: Observed, side: Side, like: Endpoint | None) -> Endpoint |
     seen = [
         one.sender
         for one in observed.crossings
-        if one.is_udp and one.source in side.outside and one.destination in observed.registry
+        if one.is_udp and one.source in side.outside and observed.registry.gets(one)
     ]
     return like if like in seen else None
 
@@ -209,15 +229,15 @@ def _measure(observed: Observed, verdict: Verdict) -> None:
     both = max(directs[0], directs[1])
     packets = [
         sum(
-            one.is_udp and one.length <= PING_SIZE and one.source in here.outside and one.destination in there.outside
+            one.source in here.outside and one.destination in there.outside and not observed.registry.gets(one)
             for one in observed.crossings
-            if verdict.asked_at - observed.rtt <= one.at <= both
+            if verdict.asked_at - observed.rtt <= one.at <= both and one.is_udp and one.length <= PING_SIZE
         )
         for here, there in ((asker, other), (other, asker))
     ]
     verdict.packets = (packets[0], packets[1])
     late = _payload(observed.crossings, both + 1.5 * observed.rtt + 0.05, observed.until)
-    verdict.relayed_after = sum(one.source in observed.registry or one.destination in observed.registry for one in late)
+    verdict.relayed_after = sum(observed.registry.sent(one) or observed.registry.gets(one) for one in late)
 
 
 def _milliseconds(seconds: float) -> float:
