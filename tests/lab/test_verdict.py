@@ -18,7 +18,7 @@ RTT = 0.04
 INITIATION = struct.pack("<I", 1) + bytes(20)
 
 
-def packet(at: float, source: IPv4Address, destination: IPv4Address, length: int = 900, **fields: int) -> Crossing:
+def packet(at: float, source: IPv4Address, destination: IPv4Address, length: int = 796, **fields: int) -> Crossing:
     ports = {"source_port": 4000 if source == A else 5000, "destination_port": 4000 if destination == A else 5000}
     ports |= {"source_port": 51820} if source == REGISTRY else {}
     ports |= {"destination_port": 51820} if destination == REGISTRY else {}
@@ -111,6 +111,11 @@ def test_payload_at_the_registry_after_direct_is_a_fault() -> None:
     assert verdict.faults == ["1 packets of payload at the registry after both were direct"]
     before = [*DIRECT.crossings, packet(1.3, A, REGISTRY)]
     assert judge(replace(DIRECT, crossings=before), Outcome.DIRECT).faults == []
+
+
+def test_other_long_packets_are_no_payload() -> None:
+    told = [*DIRECT.crossings, packet(1.9, REGISTRY, A, 780), packet(1.9, REGISTRY, B, 1308)]
+    assert judge(replace(DIRECT, crossings=told), Outcome.DIRECT).faults == []
 
 
 def test_pings_that_the_core_does_not_see_stay_in_the_lan() -> None:

@@ -7,7 +7,7 @@ from wgdisco.endpoint import IPAddress
 from wgdisco.lab.matrix import Cell, Report, percentiles
 from wgdisco.lab.packets import Crossing
 from wgdisco.lab.trial import Trial
-from wgdisco.lab.verdict import PING_SIZE
+from wgdisco.lab.verdict import is_payload
 
 _SHORT = {
     "public": "pub",
@@ -137,7 +137,7 @@ def sequence(trial: Trial) -> str:
     for crossing in trial.crossings:
         if not crossing.is_udp or crossing.receiver not in ports:
             continue
-        if crossing.length > PING_SIZE:
+        if is_payload(crossing):
             left_out += 1
         elif len(lines) <= _MOST_LINES:
             lines.append(_line(crossing, 1000 * (crossing.at - start), called, width))

@@ -15,6 +15,8 @@ from wgdisco.lab.packets import TCP, UDP, Crossing
 from wgdisco.lab.timeline import Said
 
 PING_SIZE = 700
+# With the headers of ICMP and IPv4, padded, in a transport message (white paper section 5.4.6)
+_SEALED_SIZE = -(-(PING_SIZE + 28) // 16) * 16 + 32
 _ENOUGH = 3
 _WORDS = frozenset(word.value for word in PathWord)
 _REPLY = re.compile(r"^\[(\d+\.\d+)\] \d+ bytes from .* icmp_seq=(\d+) .*time=([\d.]+) ms", re.MULTILINE)
@@ -161,11 +163,15 @@ def judge(observed: Observed, expected: Outcome) -> Verdict:
     return verdict
 
 
+def is_payload(crossing: Crossing) -> bool:
+    """Whether it is a ping: of just that size in UDP, or what may hold one in a TLS stream."""
+    if crossing.protocol == TCP:
+        return crossing.length > _SEALED_SIZE
+    return crossing.protocol == UDP and crossing.payload_size == _SEALED_SIZE
+
+
 def _payload(crossings: Iterable[Crossing], since: float = 0.0, until: float = float("inf")) -> list[Crossing]:
-    """Packets of the pings' size, in UDP or in a TLS stream."""
-    return [
-        one for one in crossings if one.protocol in (UDP, TCP) and one.length > PING_SIZE and since <= one.at <= until
-    ]
+    return [one for one in crossings if since <= one.at <= until and is_payload(one)]
 
 
 def _outcome(observed: Observed) -> Outcome | None:
@@ -231,7 +237,7 @@ def _measure(observed: Observed, verdict: Verdict) -> None:
         sum(
             one.source in here.outside and one.destination in there.outside and not observed.registry.gets(one)
             for one in observed.crossings
-            if verdict.asked_at - observed.rtt <= one.at <= both and one.is_udp and one.length <= PING_SIZE
+            if verdict.asked_at - observed.rtt <= one.at <= both and one.is_udp and not is_payload(one)
         )
         for here, there in ((asker, other), (other, asker))
     ]
