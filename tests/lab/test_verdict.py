@@ -152,3 +152,18 @@ def test_what_ping_prints() -> None:
     first, second = parse_replies(output, -1795749480.0)
     assert (first.number, first.milliseconds, second.number, second.milliseconds) == (3, 12.3, 4, 9.0)
     assert first.at == pytest.approx(7.184308)
+
+
+def test_the_silence_after_an_event() -> None:
+    def silent_for(times: list[float], until: float = 2.0) -> float | None:
+        heard = tuple(Reply(number, at, 40.0) for number, at in enumerate(times))
+        return judge(replace(DIRECT, replies=heard, event_at=1.5, until=until), Outcome.DIRECT).gap_ms
+
+    assert silent_for([1.0, 1.3, 1.48, 1.6, 1.62, 1.9, 1.99]) == 280.0
+    assert silent_for([1.48, 1.6], until=2.1) == 500.0
+    assert judge(DIRECT, Outcome.DIRECT).gap_ms is None
+
+
+def test_the_relay_may_carry_what_an_event_interrupted() -> None:
+    stray = [*DIRECT.crossings, packet(1.55, A, REGISTRY)]
+    assert judge(replace(DIRECT, crossings=stray, event_at=1.5), Outcome.DIRECT).faults == []

@@ -52,7 +52,7 @@ def _cell(cell: Cell | None) -> str:
     """Technique, time (of the first reply where it is relayed) and, where it counts, how many were as expected."""
     if cell is None or not cell.trials:
         return ""
-    times = percentiles(cell.times() or cell.first_replies())
+    times = percentiles(cell.gaps() or cell.times() or cell.first_replies())
     sign = _SIGNS.get(cell.trials[-1].verdict.technique, "?")
     text = sign if times is None else f"{sign} {times['p50']:.0f}"
     if cell.passed == len(cell.trials):
@@ -123,6 +123,8 @@ def progress(cell: Cell) -> str:
         words.append(f"after {verdict.time_to_direct_ms:g} ms")
     if verdict.first_reply_ms is not None:
         words.append(f"(first reply {verdict.first_reply_ms:g} ms)")
+    if verdict.gap_ms is not None:
+        words.append(f"silent for {verdict.gap_ms:g} ms")
     return " ".join([*words, *(f"FAULT: {fault}" for fault in verdict.faults)])
 
 

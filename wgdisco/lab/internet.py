@@ -60,6 +60,23 @@ class Internet:
         self._wire.tell({"conditions": self.conditions.to_json()})
         self._wire.settle()
 
+    def change_uplink(self, host: str) -> None:
+        """A host loses its first uplink and goes by its second: it is told so, as by a cable pulled."""
+        second = self.plan.leaf(host).uplinks[1]
+        assert second.router is not None
+        lines = _default_routes("eth1", second.addresses, self.plan.router(second.router).lan)
+        self._batch(host, ["link set eth0 down", *lines])
+
+    def change_address(self, router: str) -> None:
+        """A router gets its spare outside addresses and forgets what it has mapped: hosts behind it hear of nothing."""
+        plan = self.plan.router(router)
+        gone = [f"addr del {address} dev wan" for address in plan.wan]
+        self._batch(router, [*_addresses("wan", plan.spare), *gone])
+        self.forget_connections(router)
+
+    def _batch(self, host: str, lines: Iterable[str]) -> None:
+        self.hosts[host].run(["ip", "-batch", "-"], text="\n".join(lines) + "\n")
+
     def set_names(self, names: Mapping[str, Sequence[str]]) -> None:
         """What every host knows without DNS: the addresses of names."""
         lines = "".join(f"{address} {name}\n" for name, addresses in names.items() for address in addresses)

@@ -59,6 +59,10 @@ class Cell:
         """When the first ping was answered, milliseconds from when a path was asked for."""
         return [trial.verdict.first_reply_ms for trial in self.trials if trial.verdict.first_reply_ms is not None]
 
+    def gaps(self) -> list[float]:
+        """How long the pair was silent after something happened to it, milliseconds."""
+        return [trial.verdict.gap_ms for trial in self.trials if trial.verdict.gap_ms is not None]
+
     def to_json(self) -> dict[str, Any]:
         """As part of schema 1."""
         return {
@@ -69,6 +73,7 @@ class Cell:
             "passed": self.passed,
             "time_to_direct_ms": percentiles(self.times()),
             "first_reply_ms": percentiles(self.first_replies()),
+            "gap_ms": percentiles(self.gaps()),
             "trials": [trial.verdict.to_json() for trial in self.trials],
         }
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from ipaddress import ip_network
 from itertools import combinations_with_replacement
 
@@ -23,15 +24,24 @@ _CROWD = 30
 _HOST_NAME = "registry.example"
 
 
+class Event(Enum):
+    """What happens to a pair once it is connected."""
+
+    ROAMS = "changes its uplink"
+    REBINDS = "its router changes its address"
+    BOTH_ROAM = "both change their uplinks"
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two hosts, what each is behind, and what should become of them."""
+    """Two hosts, what each is behind, and what should become of them, also after the event."""
 
     a: str
     b: str
     type_a: str
     type_b: str
     expected: Outcome
+    event: Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +193,34 @@ def one_carrier(types: Sequence[str]) -> Topology:
     return Topology("T4", "two homes under one carrier's NAT", plan, tuple(pairs))
 
 
+def roaming(types: Sequence[str]) -> Topology:
+    """T5. Two uplinks each, behind routers of one type; one host changes over, or its router does, or both hosts do."""
+    routers, leaves, pairs = [], [], []
+    number = 0
+    for nat_type in _translating(types):
+        for event in Event:
+            called = event.name.lower().replace("_", "-")
+            names = {side: f"{side}-{nat_type}-{called}" for side in ("a", "b")}
+            for name in names.values():
+                uplinks = []
+                for _ in range(2):
+                    number += 1
+                    router = Router(
+                        f"nat-{number}",
+                        NAT_TYPES[nat_type],
+                        interfaces(f"198.18.{number}.10/25"),
+                        interfaces(f"192.168.{number}.1/24"),
+                        spare=interfaces(f"198.18.{number}.20/32"),
+                    )
+                    routers.append(router)
+                    uplinks.append(Uplink(router.name, interfaces(f"192.168.{number}.10/24")))
+                leaves.append(Leaf(name, tuple(uplinks)))
+            expected = _across(nat_type, nat_type)
+            pairs.append(Pair(names["a"], names["b"], nat_type, called, expected, event))
+    plan = Plan(tuple(routers), (*_public(*_REGISTRY_ADDRESSES), *leaves))
+    return Topology("T5", "two uplinks", plan, tuple(pairs))
+
+
 def ipv6_only(_types: Sequence[str]) -> Topology:
     """T6. No IPv4 anywhere, a firewall in each router."""
     sites = [_site_6("a", 1, None), _site_6("b", 2, None)]
@@ -285,6 +323,7 @@ TOPOLOGIES: dict[str, Callable[[Sequence[str]], Topology]] = {
     "T2": double_nat,
     "T3": one_lan,
     "T4": one_carrier,
+    "T5": roaming,
     "T6": ipv6_only,
     "T6b": ipv6_in_vain,
     "T7": crowd,

@@ -6,6 +6,7 @@ Pings of a size nothing else has are the payload. Where they went at the end of 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from wgdisco.api import PathWord
@@ -107,6 +108,7 @@ class Observed:
     until: float
     window: float
     rtt: float
+    event_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -114,7 +116,8 @@ class Verdict:
     """The outcome, and its figures; times are milliseconds from the moment a path was asked for.
 
     `packets` are the datagrams each side sent towards the other before it was direct. `lost_pings` are those between
-    the first and the last answered; `relayed_after` the payload the registry saw once both sides were direct.
+    the first and the last answered; `relayed_after` the payload the registry saw once both sides were direct. `gap_ms`
+    is how long no answer came after something happened to the pair.
     """
 
     outcome: Outcome | None
@@ -126,6 +129,7 @@ class Verdict:
     packets: tuple[int, int] | None = None
     lost_pings: int = 0
     relayed_after: int = 0
+    gap_ms: float | None = None
     reasons: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -140,6 +144,7 @@ class Verdict:
             "packets": self.packets,
             "lost_pings": self.lost_pings,
             "relayed_after_direct": self.relayed_after,
+            "gap_ms": self.gap_ms,
             "reasons": self.reasons,
             "faults": self.faults,
         }
@@ -227,6 +232,7 @@ def _measure(observed: Observed, verdict: Verdict) -> None:
     if observed.replies:
         verdict.first_reply_ms = _milliseconds(observed.replies[0].at - verdict.asked_at)
         numbers = [reply.number for reply in observed.replies]
+        verdict.gap_ms = _gap(observed)
         verdict.lost_pings = max(numbers) - numbers[0] + 1 - len({n for n in numbers if n >= numbers[0]})
     directs = [side.first("direct", "lan") for side in (asker, other)]
     if verdict.outcome not in (Outcome.DIRECT, Outcome.LAN) or directs[0] is None or directs[1] is None:
@@ -242,8 +248,18 @@ def _measure(observed: Observed, verdict: Verdict) -> None:
         for here, there in ((asker, other), (other, asker))
     ]
     verdict.packets = (packets[0], packets[1])
+    if observed.event_at is not None:
+        return  # what the relay carries meanwhile is what it is for
     late = _payload(observed.crossings, both + 1.5 * observed.rtt + 0.05, observed.until)
     verdict.relayed_after = sum(observed.registry.sent(one) or observed.registry.gets(one) for one in late)
+
+
+def _gap(observed: Observed) -> float | None:
+    """The longest silence since the event."""
+    if observed.event_at is None:
+        return None
+    times = [*(reply.at for reply in observed.replies), observed.until]
+    return _milliseconds(max(after - before for before, after in pairwise(times) if after > observed.event_at))
 
 
 def _milliseconds(seconds: float) -> float:
