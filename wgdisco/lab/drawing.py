@@ -63,7 +63,12 @@ def _cell(cell: Cell | None) -> str:
 def _summary(report: Report) -> str:
     data = report.to_json()
     lines = [("as theory says", f"{data['passed']} of {data['trials']}")]
-    for title, name in (("time to direct", "time_to_direct_ms"), ("first reply", "first_reply_ms")):
+    for title, name in (
+        ("time to direct", "time_to_direct_ms"),
+        ("EIM x EIM", "time_to_direct_eim_ms"),
+        ("first reply", "first_reply_ms"),
+        ("of those relayed", "first_relayed_reply_ms"),
+    ):
         figures = data[name]
         if figures is not None:
             lines.append((title, f"p50 {figures['p50']:g}  p90 {figures['p90']:g}  p99 {figures['p99']:g} ms"))

@@ -12,9 +12,12 @@ from typing import Any
 from wgdisco.errors import LocalError
 from wgdisco.lab.internet import Internet
 from wgdisco.lab.mesh import Registry
-from wgdisco.lab.topologies import PROBE, REGISTRY, TOPOLOGIES, Pair, Topology
+from wgdisco.lab.nat_types import NAT_TYPES
+from wgdisco.lab.oracle import Outcome
+from wgdisco.lab.topologies import PROBE, REGISTRY, TOPOLOGIES, Event, Pair, Topology
 from wgdisco.lab.trial import PATIENCE, Members, Trial
 from wgdisco.lab.wire import Conditions
+from wgdisco.nat import MappingBehavior
 
 _RTT = re.compile(r"time=([\d.]+) ms")
 
@@ -51,6 +54,14 @@ class Cell:
         """How many trials were as expected."""
         return sum(not trial.verdict.faults for trial in self.trials)
 
+    @property
+    def is_eim(self) -> bool:
+        """Whether both sides map independently of the destination, with nothing but the Internet between them."""
+        types = [NAT_TYPES.get(name) for name in (self.pair.type_a, self.pair.type_b)]
+        return self.topology == "T1" and all(
+            it is not None and it.profile.mapping is MappingBehavior.ENDPOINT_INDEPENDENT for it in types
+        )
+
     def times(self) -> list[float]:
         """Times to direct, milliseconds, of those that got there."""
         return [trial.verdict.time_to_direct_ms for trial in self.trials if trial.verdict.time_to_direct_ms is not None]
@@ -58,6 +69,10 @@ class Cell:
     def first_replies(self) -> list[float]:
         """When the first ping was answered, milliseconds from when a path was asked for."""
         return [trial.verdict.first_reply_ms for trial in self.trials if trial.verdict.first_reply_ms is not None]
+
+    def packets(self) -> list[int]:
+        """What the busier side sent to punch."""
+        return [max(trial.verdict.packets) for trial in self.trials if trial.verdict.packets is not None]
 
     def gaps(self) -> list[float]:
         """How long the pair was silent after something happened to it, milliseconds."""
@@ -95,26 +110,40 @@ class Report:
         """Schema 1."""
         settings = self.settings
         trials = [trial for cell in self.cells for trial in cell.trials]
-        packets = [max(trial.verdict.packets) for trial in trials if trial.verdict.packets is not None]
+        outcomes = [trial.verdict.outcome for trial in trials]
+        measured = {name: {"registry_ms": it.registry_ms, "peer_ms": it.peer_ms} for name, it in self.measured.items()}
         return {
             "schema": 1,
             "seeds": settings.seeds,
             "rtt_ms": 1000 * settings.rtt,
             "loss": settings.loss,
-            "measured": {
-                name: {"registry_ms": it.registry_ms, "peer_ms": it.peer_ms} for name, it in self.measured.items()
-            },
+            "measured": measured,
             "trials": len(trials),
             "passed": sum(cell.passed for cell in self.cells),
-            "outcomes": {
-                word: sum(trial.verdict.outcome is not None and trial.verdict.outcome.value == word for trial in trials)
-                for word in ("lan", "direct", "relay")
-            },
-            "time_to_direct_ms": percentiles([time for cell in self.cells for time in cell.times()]),
-            "first_reply_ms": percentiles([time for cell in self.cells for time in cell.first_replies()]),
-            "packets_a_side": percentiles(packets),
+            "outcomes": {outcome.value: outcomes.count(outcome) for outcome in Outcome},
+            **self._figures(),
             "lost_pings": sum(trial.verdict.lost_pings for trial in trials),
             "cells": [cell.to_json() for cell in self.cells],
+        }
+
+    def _figures(self) -> dict[str, Any]:
+        """Percentiles over all cells they concern."""
+
+        def over(values: Callable[[Cell], Sequence[float]], counts: Callable[[Cell], bool] = lambda _cell: True) -> Any:
+            return percentiles([value for cell in self.cells if counts(cell) for value in values(cell)])
+
+        return {
+            "time_to_direct_ms": over(Cell.times),
+            "time_to_direct_eim_ms": over(Cell.times, lambda cell: cell.is_eim),
+            "first_reply_ms": over(Cell.first_replies),
+            "first_relayed_reply_ms": over(Cell.first_replies, lambda cell: cell.pair.expected is Outcome.RELAY),
+            "packets_a_side": over(Cell.packets),
+            "gap_ms": {
+                event.name.lower(): percentiles(
+                    [gap for cell in self.cells if cell.pair.event is event for gap in cell.gaps()]
+                )
+                for event in Event
+            },
         }
 
 
