@@ -163,15 +163,16 @@ def run(settings: Settings, progress: Callable[[Cell], None]) -> Report:
         topology = TOPOLOGIES[name](settings.types)
         if topology.pairs:
             with Internet(topology.plan, Conditions((), delay=settings.rtt / 2)) as net:
-                net.set_names(topology.names)
-                if topology.ports is not None:
-                    net.set_ports(topology.ports)
-                report.measured[name] = _measure(net, topology)
-                _run_topology(net, topology, report, progress)
+                run_topology(net, topology, report, progress)
     return report
 
 
-def _run_topology(net: Internet, topology: Topology, report: Report, progress: Callable[[Cell], None]) -> None:
+def run_topology(net: Internet, topology: Topology, report: Report, progress: Callable[[Cell], None]) -> None:
+    """Run it in a lab that stands, which is as `topology` has it from now on."""
+    net.set_names(topology.names)
+    if topology.ports is not None:
+        net.set_ports(topology.ports)
+    report.measured[topology.name] = measure(net, topology)
     settings = report.settings
     cells = [Cell(topology.name, pair) for pair in topology.pairs]
     report.cells += cells
@@ -213,7 +214,7 @@ def _run_round(
                 pairs[number - 1].close()
 
 
-def _measure(net: Internet, topology: Topology) -> Measured:
+def measure(net: Internet, topology: Topology) -> Measured:
     """Ping outside the tunnel, from the first host there is."""
     host = net.hosts[topology.pairs[0].a]
     found = {}
