@@ -1,6 +1,8 @@
 """How long until two hosts behind NATs talk directly: wgdisco and Nebula, in the same lab, one after the other.
 
-usage: bench/time_to_direct.py [--types T,…] [--rtt MS] [--seeds N]     as root; takes Debian's package nebula
+usage, as root and with Debian's package nebula:
+
+    .venv/bin/python -m bench.time_to_direct [--types T,…] [--rtt MS] [--seeds N]
 
 Nebula's lighthouse is where the registry is; its hosts are registered with it for a second before the first ping, with
 `punchy.punch` and `punchy.respond` on. Both clocks start when a path is asked for (Nebula: at the first ping).

@@ -6,6 +6,7 @@ from xml.sax.saxutils import escape
 from wgdisco.endpoint import IPAddress
 from wgdisco.lab.matrix import Cell, Report, percentiles
 from wgdisco.lab.packets import Crossing
+from wgdisco.lab.topologies import REGISTRY
 from wgdisco.lab.trial import Trial
 from wgdisco.lab.verdict import is_payload
 
@@ -134,7 +135,10 @@ def progress(cell: Cell) -> str:
 
 
 def sequence(trial: Trial) -> str:
-    """What came to the core, line by line, in milliseconds from when a path was asked for; pings left out."""
+    """What came to the core, line by line, in milliseconds from when a path was asked for.
+
+    Without the pings, and without what is said inside the tunnels to the registry.
+    """
     called = trial.names
     start = trial.verdict.asked_at or (trial.crossings[0].at if trial.crossings else 0.0)
     width = max((len(name) for name in called.values()), default=0) + 7
@@ -142,7 +146,9 @@ def sequence(trial: Trial) -> str:
     left_out = 0
     ports = {one.sender for one in trial.crossings}  # others are of pairs before
     for crossing in trial.crossings:
-        if not crossing.is_udp or crossing.receiver not in ports:
+        if crossing.source not in called or crossing.receiver not in ports or not crossing.is_udp:
+            continue
+        if REGISTRY in (called[crossing.source], called.get(crossing.destination)) and _is_chatter(crossing):
             continue
         if is_payload(crossing):
             left_out += 1
@@ -151,6 +157,11 @@ def sequence(trial: Trial) -> str:
     if left_out:
         lines.append(f"           and {left_out} packets of pings")
     return "\n".join([*(f"fault: {fault}" for fault in trial.verdict.faults), *lines, "", trial.log])
+
+
+def _is_chatter(crossing: Crossing) -> bool:
+    """What members and registry say to each other inside their tunnel."""
+    return crossing.kind().startswith(("data", "keepalive")) and not is_payload(crossing)
 
 
 def _line(crossing: Crossing, milliseconds: float, called: Mapping[IPAddress, str], width: int) -> str:

@@ -206,10 +206,13 @@ def _run_round(
         pairs[0].start()
         for number, (cell, _) in enumerate(order):
             pairs[number].watch(PATIENCE * (1 + 5 * settings.loss))
-            if number + 1 < len(pairs):
-                pairs[number + 1].start()
+            following = pairs[number + 1 : number + 2]
+            for members in following if cell.pair.event is None else ():
+                members.start()
             cell.trials.append(pairs[number].conclude())
             progress(cell)
+            for members in following if cell.pair.event is not None else ():
+                members.start()
             if number:
                 pairs[number - 1].close()
 
