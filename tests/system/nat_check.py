@@ -1,7 +1,7 @@
 """The real responder and the real check, run in the lab; a plain UDP socket stands for the tunnel's own.
 
 python nat_check.py serve            prints a StunRecord, answers until killed
-python nat_check.py check RECORD     prints what was found out
+python nat_check.py check RECORD     prints what was found out over IPv4; check6: over IPv6
 python nat_check.py classic RECORD   prints the classic name
 """
 
@@ -32,8 +32,10 @@ async def serve() -> None:
 class Tunnel:
     """What the check asks of a device."""
 
-    def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    def __init__(self, version: int) -> None:
+        self.socket = socket.socket(
+            socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        )
         self.socket.bind(("", 0))
 
     def status(self) -> DeviceStatus:
@@ -43,8 +45,8 @@ class Tunnel:
         self.socket.sendto(data, (str(endpoint.address), endpoint.port))
 
 
-async def check(record: StunRecord) -> None:
-    tunnel = Tunnel()
+async def check(record: StunRecord, version: int) -> None:
+    tunnel = Tunnel(version)
     prober = NatProber(tunnel)
 
     def receive() -> None:
@@ -54,7 +56,7 @@ async def check(record: StunRecord) -> None:
     with tunnel.socket:
         asyncio.get_running_loop().add_reader(tunnel.socket, receive)
         began = time.monotonic()
-        report = await prober.check(record, 4)
+        report = await prober.check(record, version)
         found = {
             "profile": report.profile.to_text(),
             "reflexive": [endpoint.to_text() for endpoint in report.reflexive],
@@ -77,7 +79,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve"]:
             asyncio.run(serve())
-        case ["check", text]:
-            asyncio.run(check(StunRecord.from_json(json.loads(text))))
+        case ["check" | "check6" as verb, text]:
+            asyncio.run(check(StunRecord.from_json(json.loads(text)), 6 if verb == "check6" else 4))
         case ["classic", text]:
             asyncio.run(classic(StunRecord.from_json(json.loads(text))))
