@@ -1,6 +1,6 @@
 """The real responder and the real check, run in the lab; a plain UDP socket stands for the tunnel's own.
 
-python nat_check.py serve            prints a StunRecord, answers until killed
+python nat_check.py serve            prints a list of StunRecords, one for each of four members; answers until killed
 python nat_check.py check RECORD     prints what was found out over IPv4; check6: over IPv6
 python nat_check.py classic RECORD   prints the classic name
 """
@@ -25,7 +25,8 @@ async def serve() -> None:
 
     server = StunServer(StunResponder(PrivateKey(os.urandom(32)), time.time))
     await server.start(["198.51.100.10:51820"], "lo")
-    print(json.dumps(to_json(server.responder.issue(PublicKey(bytes([7]) * 32)))), flush=True)
+    members = [PublicKey(bytes([number]) * 32) for number in range(1, 5)]
+    print(json.dumps([to_json(server.responder.issue(member)) for member in members]), flush=True)
     await asyncio.Event().wait()
 
 
