@@ -483,11 +483,15 @@ class CheckedPath:
             return
         now_used = self._verified.get(current)
         if now_used is None:
-            if is_final:
-                self._use(best.endpoint, now)
+            told = {candidate.endpoint for candidate in self._told}
+            if is_final or (best.endpoint in told and current not in told):
+                self._use(best.endpoint, now)  # the registry has seen it move, too
             elif self._settle_at is None:
-                self._actions.append(Ping(self.key, current))
-                self._settle_at = now + SETTLE + 2 * best.rtt
+                asked_at = self._asked.get(current, float("-inf"))
+                if now - asked_at > IN_PROGRESS:
+                    self._ping(current, now)
+                    asked_at = now
+                self._settle_at = max(now, asked_at + best.rtt) + SETTLE
             return
         faster = best.rtt < FASTER_BY * now_used.rtt and best.rtt < now_used.rtt - SAME_PACE
         same = abs(best.rtt - now_used.rtt) <= SAME_PACE
