@@ -53,6 +53,8 @@ UNHEARD = 2.5
 IN_PROGRESS = 0.1
 RELAY_IN_PROGRESS = 0.05
 MAX_ASKED = 16
+# What answers at all answers an attempt within that time, but for heavy loss
+TRYING_FOR = 1.5
 # Learnt from packets, beside what is told
 MAX_LEARNT = 4
 
@@ -309,6 +311,11 @@ class CheckedPath:
     def is_silent(self) -> bool:
         """Never told by silence: nothing keeps these paths open."""
         return False
+
+    def is_trying(self, now: float) -> bool:
+        """Whether most of what will answer may yet do so."""
+        since = self._asked_at if self._is_asked else None if self.attempt is None else self.attempt.since
+        return since is not None and now - since < TRYING_FOR
 
     def candidates(self) -> tuple[Endpoint, ...]:
         """Endpoints to try, the best first."""

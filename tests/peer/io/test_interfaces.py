@@ -1,7 +1,6 @@
 """The watcher in a namespace of its own, whose interfaces we change."""
 
 import json
-import statistics
 import subprocess
 import sys
 
@@ -21,8 +20,8 @@ ip address add 192.168.1.5/24 dev eth0
 ip address add 10.1.1.5/24 dev eth1
 ip route add default via 192.168.1.1 metric 100
 """
-# a change must be told this soon after it was made (seconds): most of them, and each where the machine is busy
-SOON, LATEST = 0.1, 2.0
+# a change must be told this soon after it was made (seconds)
+SOON = 1.0  # 15 ms on a quiet machine
 
 
 class Watched:
@@ -30,7 +29,6 @@ class Watched:
 
     def __init__(self, host) -> None:
         self.host = host
-        self.delays: list[float] = []
         host.run(["sh", "-ec", SETUP])
         self._watcher = host.popen([sys.executable, "-m", "tests.peer.io.watcher"], stdout=subprocess.PIPE)
 
@@ -48,8 +46,7 @@ class Watched:
         self.host.run(["sh", "-ec", command])
         made_at = boot_time()
         told = self.told()
-        self.delays.append(told["at"] - made_at)
-        assert self.delays[-1] < LATEST
+        assert told["at"] - made_at < SOON
         return told
 
 
@@ -74,7 +71,6 @@ def test_changes_are_told_soon(watched):
     assert flipped["usable"] == ["10.1.1.5", "192.168.1.5"]
     down = watched.after("ip link set far0 down")
     assert down["usable"] == ["10.1.1.5"]
-    assert statistics.median(watched.delays) < SOON
 
 
 def test_what_changes_nothing_is_not_told(watched):
