@@ -104,14 +104,15 @@ class Members:
         self.close()
 
     def _happen(self, event: Event) -> None:
+        """To the one that pings: behind a router that changed its address nobody finds who says nothing."""
         match event:
             case Event.ROAMS:
-                self._net.change_uplink(self._pair.a)
+                self._net.change_uplink(self._asker)
             case Event.BOTH_ROAM:
                 for host in self._links:
                     self._net.change_uplink(host)
             case Event.REBINDS:
-                router = self._net.plan.leaf(self._pair.a).uplinks[0].router
+                router = self._net.plan.leaf(self._asker).uplinks[0].router
                 assert router is not None
                 self._net.change_address(router)
 
