@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +14,7 @@ from typing import Self
 from wgdisco.errors import LocalError
 from wgdisco.lab.packets import Crossing
 from wgdisco.lab.plan import Interface, Leaf, Plan, Router
+from wgdisco.lab.warm import Warm
 from wgdisco.lab.wire import Conditions
 from wgdisco.lab.world import Host, World
 
@@ -48,6 +50,11 @@ class Internet:
         except BaseException:
             self._world.close()
             raise
+
+    @cached_property
+    def warm(self) -> Warm:
+        """Starts wgdisco in the hosts without its start-up time."""
+        return Warm(self.hosts[CORE])
 
     @property
     def identifier(self) -> str:
@@ -110,6 +117,8 @@ class Internet:
 
     def close(self) -> None:
         """End every process of the lab, and with them its namespaces. May be called again."""
+        if "warm" in self.__dict__:
+            self.warm.close()
         self._world.close()
         self._wire.close()
 

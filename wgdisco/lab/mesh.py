@@ -69,7 +69,6 @@ class Registry:
         self.close()
 
 
-def join_command(link: str, group: str, name: str) -> list[str]:
-    """What starts a member: `group` is what it calls the network, and its interface."""
-    words = ["join", link, "--foreground", "--network", group, "--name", name, "--firewall", "none", "--log", "json"]
-    return [*PROGRAM, *words]
+def join_words(link: str, group: str, name: str) -> list[str]:
+    """What `wgdisco` is told to start a member: `group` is what it calls the network, and its interface."""
+    return ["join", link, "--foreground", "--network", group, "--name", name, "--firewall", "none", "--log", "json"]
