@@ -11,6 +11,7 @@ then checks and (the initiator) initiations to every candidate. What answers fir
 over. A path in doubt is asked three times, then given up.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -354,6 +355,11 @@ class CheckedPath:
 
     # What follows
 
+    def _direct(self) -> Endpoint | None:
+        """The endpoint in use, where that is not the relay."""
+        in_use = self.state.endpoint if isinstance(self.state, Live) else None
+        return None if in_use == self.relay else in_use
+
     def _needs_session(self, now: float) -> bool:
         """Whether there is none, or one so long unheard that the relay knows nothing of it."""
         if not isinstance(self.state, Live):
@@ -396,12 +402,9 @@ class CheckedPath:
                 if not endpoint.is_private:
                     self._actions.append(Ping(self.key, endpoint, step.ttl))
             return
-        if (
-            isinstance(self.state, Live)
-            and self.state.endpoint != self.relay
-            and self.state.endpoint in self.ways.verified
-        ):
-            better = candidates[: candidates.index(self.state.endpoint)] if self.state.endpoint in candidates else ()
+        direct = self._direct()
+        if direct in self.ways.verified:
+            better = itertools.takewhile(lambda endpoint: endpoint != direct, candidates)
             candidates = tuple(endpoint for endpoint in better if endpoint not in self.ways.verified)
             if not candidates or step.round >= BETTER_ROUNDS:
                 self.attempt = None

@@ -22,8 +22,9 @@ MAX_ASKED = 16
 
 @dataclass(slots=True)
 class Ways:
-    """`told` by the registry, the best first; `lan` by the peer itself on our own network; `published` where the registry
-    last saw it; `last_known` where it last was direct. `verified` are those that answered, `asked` when each was asked.
+    """`told` by the registry, the best first; `lan` by the peer itself on our own network; `published` where the
+    registry last saw it; `last_known` where it last was direct. `verified` are those that answered, `asked` when each
+    was asked.
     """
 
     told: tuple[Candidate, ...] = ()
