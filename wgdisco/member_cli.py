@@ -29,10 +29,28 @@ def add_verbs(
         help="members never seen before: accept all (default), those you `wgdisco accept`, or only those there now",
     )
     join.add_argument(
+        "--offline-trust",
+        metavar="TIME",
+        help="how long members are trusted without word from a registry: for example 12h, 7d (7d)",
+    )
+    join.add_argument(
         "--block-incoming",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="let nothing in that this host did not ask for",
+    )
+    join.add_argument(
+        "--mdns",
+        action="store_true",
+        help="find members on the LAN by mDNS on every private network (default: where a member was met before)",
+    )
+    join.add_argument(
+        "--no-mdns",
+        nargs="?",
+        const="",
+        action="append",
+        metavar="IF",
+        help="no mDNS, or (--no-mdns=IF, may be repeated) none on that interface",
     )
     join.add_argument(
         "--firewall",
@@ -76,7 +94,7 @@ def _join(join_pinned: Verb, args: argparse.Namespace) -> int:
 
 def _is_managed(args: argparse.Namespace) -> bool:
     pinned = [args.conf, args.zone, args.dns, args.interface, os.environ.get("WGDISCO_CONF")]
-    managed = [args.link, args.network, args.name, args.accept_peers]
+    managed = [args.link, args.network, args.name, args.accept_peers, args.offline_trust, args.mdns, args.no_mdns]
     if any(pinned) and any(managed):
         raise ConfigError("--conf, --zone, --dns and --interface are for a .conf; a join link needs none of them")
     return not any(pinned)

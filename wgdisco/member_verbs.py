@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import getpass
 import os
+import re
 import socket
 import sys
 import time
@@ -16,6 +17,7 @@ from wgdisco.invitation import JoinLink, link_id, member_preshared_key
 from wgdisco.keys import PrivateKey
 from wgdisco.machine import SleepWatch
 from wgdisco.names import check_member_name, check_network_name, label_of
+from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.io import service
 from wgdisco.peer.io.enrol import enrol, no_answer
 from wgdisco.peer.io.member import run
@@ -30,6 +32,7 @@ from wgdisco.tunnel.io.udp import free_port
 SETTLE_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
 DEGRADED = 4
+_INTERFACE_NAME = re.compile(r"[^/:@\s-][^/:\s]{0,14}")
 
 
 # join
@@ -39,11 +42,14 @@ def join(args: argparse.Namespace) -> int:
     """Become a member unless this host is one, and connect."""
     logs.configure(args.log, args.verbose)
     store = StateStore()
+    trust = None if args.offline_trust is None else config.parse_duration("--offline-trust", args.offline_trust)
     state = _membership(args, store)
     wanted = replace(
         state,
         accept=state.accept if args.accept_peers is None else Accept(args.accept_peers),
         block_incoming=state.block_incoming if args.block_incoming is None else args.block_incoming,
+        offline_trust=state.offline_trust if trust is None else trust,
+        mdns=mdns_policy(state.mdns, everywhere=args.mdns, none_on=args.no_mdns),
     )
     if wanted != state:
         if _is_running(state.name):
@@ -52,6 +58,20 @@ def join(args: argparse.Namespace) -> int:
             )
         store.save(wanted)
     return _connect(wanted, store, args.foreground, Mode(args.firewall))
+
+
+def mdns_policy(known: MdnsPolicy, *, everywhere: bool, none_on: list[str] | None) -> MdnsPolicy:
+    """What `--mdns` and `--no-mdns[=IF]` (each an interface, or "" for all) make of what is `known`."""
+    if not everywhere and none_on is None:
+        return known
+    not_on = tuple(dict.fromkeys(name for name in none_on or () if name))
+    if not all(_INTERFACE_NAME.fullmatch(name) for name in not_on):
+        # it may be the link, which is a secret
+        raise ConfigError("--no-mdns=IF: IF is no interface's name; the join link goes before --no-mdns")
+    nowhere = "" in (none_on or ())
+    if nowhere and everywhere:
+        raise ConfigError("--mdns and --no-mdns: one of them (--no-mdns=IF goes with --mdns)")
+    return MdnsPolicy(everywhere, nowhere, not_on)
 
 
 def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from wgdisco.config import SECONDS, parse_duration
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import parse_address
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
@@ -31,8 +32,6 @@ from wgdisco.tunnel.firewall import Mode, Need, Service
 from wgdisco.tunnel.io import control, firewall
 
 START_TIMEOUT = 15.0
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _say(text: str) -> None:
@@ -184,15 +183,12 @@ def uninstall(args: argparse.Namespace) -> int:
 
 def invite(args: argparse.Namespace) -> int:
     """`wgdisco registry invite`."""
-    match = _DURATION.fullmatch(args.expires)
-    if match is None or not int(match[1]):
-        raise ConfigError(f"--expires: {args.expires!r} is not a time: write 30m, 24h or 7d")
+    lifetime = parse_duration("--expires", args.expires)
     if args.uses < 1:
         raise ConfigError("--uses: at least 1")
     for name in (args.name, *(args.group or ())):
         if name is not None:
             check_member_name(name)
-    lifetime = int(match[1]) * _SECONDS[match[2]]
     groups = args.group or [DEFAULT_GROUP]
     answer = _run(args, "invite", name=args.name, uses=args.uses, groups=groups, admin=args.admin, lifetime=lifetime)
     whom = args.name or f"{args.uses} member{'' if args.uses == 1 else 's'}"
@@ -243,7 +239,7 @@ def _ago(at: float | None) -> str:
     if at is None:
         return "never"
     seconds = max(0, int(time.time() - at))
-    unit, size = next((unit, size) for unit, size in reversed(_SECONDS.items()) if seconds >= size or unit == "s")
+    unit, size = next((unit, size) for unit, size in reversed(SECONDS.items()) if seconds >= size or unit == "s")
     return f"{seconds // size} {unit} ago"
 
 

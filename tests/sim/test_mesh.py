@@ -9,6 +9,7 @@ from tests.sim.mesh import MeshMember, MeshRegistry
 from tests.sim.nat import PUBLIC, TYPES
 from tests.sim.network import Network
 from wgdisco.api import PathWord
+from wgdisco.endpoint import Endpoint
 from wgdisco.peer.agent import PathChanged
 
 PAIRS = list(combinations_with_replacement(TYPES, 2))
@@ -54,8 +55,6 @@ class Mesh:
 
     @staticmethod
     def _endpoint(host):
-        from wgdisco.endpoint import Endpoint
-
         return Endpoint(host.address, 51820)
 
     def words(self):
@@ -79,7 +78,7 @@ def first(member, word):
 
 def connect(pair, seed, loss=0.0, seconds=8.0):
     mesh = Mesh(pair, seed, loss)
-    a, b = mesh.members
+    a = mesh.members[0]
     mesh.began = mesh.network.now
     mesh.sent = [host.sent for host in mesh.hosts]
     a.want(mesh.hosts[1])

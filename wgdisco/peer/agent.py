@@ -107,7 +107,7 @@ class Ourselves:
     """What is ours and must never be applied to a peer: tunnel prefixes, and endpoints that lead back to us.
 
     `registries` are the peers that serve the zone. `addresses` are the host's own with the listen port; `reflexive`
-    what the zone says of our own key.
+    what the zone says of our own key. `stand_ins` are endpoints on the loopback that lead to a registry all the same.
     """
 
     key: PublicKey
@@ -115,10 +115,13 @@ class Ourselves:
     registries: tuple[PublicKey, ...] = ()
     addresses: frozenset[Endpoint] = frozenset()
     reflexive: Endpoint | None = field(default=None)
+    stand_ins: frozenset[Endpoint] = frozenset()
 
     def refuse(self, endpoint: Endpoint) -> str | None:
         """Why `endpoint` must not be a peer's; None when it may."""
         address = endpoint.address
+        if endpoint in self.stand_ins:
+            return None
         if in_any(address, LOOPBACK):
             return "loopback"
         if in_any(address, LINK_LOCAL) or address.is_unspecified or address.is_multicast:
@@ -149,7 +152,7 @@ class Agent:
         self._paths: dict[PublicKey, Path | CheckedPath] = {}
         self._checked: dict[PublicKey, CheckedPath] = {}
         self._checks = checks
-        self._relay: Endpoint | None = None
+        self.relay: Endpoint | None = None
         self._told: dict[PublicKey, tuple[PathWord, tuple[Endpoint, ...]]] = {}
         self._actions: list[DeviceAction] = []
         self._news: list[News] = []
@@ -188,7 +191,7 @@ class Agent:
         path = self._checked.get(peer.public_key)
         if path is None:
             self.remove_peer(peer.public_key)  # it was a key announced to follow another
-            path = CheckedPath(peer.public_key, self._relay)
+            path = CheckedPath(peer.public_key, self.relay)
             self._paths[peer.public_key] = self._checked[peer.public_key] = path
         if peer.endpoint is not None:
             path.set_last_known(peer.endpoint)
@@ -263,7 +266,7 @@ class Agent:
     def ping(self, key: PublicKey, now: float) -> None:
         """Check the endpoint in use, and tell what comes back."""
         path = self._checked.get(key)
-        if path is not None and isinstance(path.state, Live) and path.state.endpoint != self._relay:
+        if path is not None and isinstance(path.state, Live) and path.state.endpoint != self.relay:
             self._act(Ping(key, path.state.endpoint), now)
 
     def network_changed(self, now: float) -> None:
@@ -324,9 +327,9 @@ class Agent:
 
     def _follow_relay(self, endpoint: Endpoint, now: float) -> None:
         """Where the registry is, there is the relay."""
-        if self._checks is None or endpoint == self._relay:
+        if self._checks is None or endpoint == self.relay:
             return
-        self._relay = endpoint
+        self.relay = endpoint
         self._actions.append(SetRelays(frozenset({endpoint})))
         for path in self._checked.values():
             path.set_relay(endpoint)
@@ -405,6 +408,10 @@ class Agent:
         """Whether authenticated packets come from the peer."""
         path = self._paths.get(key)
         return path is not None and isinstance(path.state, Live)
+
+    def is_trying(self, now: float) -> bool:
+        """Whether a direct path may still be found in the next moment."""
+        return any(path.is_trying(now) for path in self._checked.values())
 
     def published(self, key: PublicKey) -> Endpoint | None:
         """What the zone last said of the peer."""

@@ -35,7 +35,7 @@ def notes(roster: Roster, now: float, older_epoch: OlderEpoch | None, clock_note
     return found
 
 
-TRUST_NOTE = "no registry was heard for a week: members are not trusted until one is"
+TRUST_NOTE = "no registry was heard for as long as --offline-trust allows: members are not trusted until one is"
 
 
 def epoch_note(news: OlderEpoch) -> str:

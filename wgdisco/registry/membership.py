@@ -72,15 +72,17 @@ class Network:
     @property
     def reached_at(self) -> tuple[str, ...]:
         """Where members try, all of it at once: `endpoints`, then their hosts on each of `also_ports`."""
-        also = (f"{host}:{port}" for port in self.also_ports for host in self._hosts())
+        also = (f"{host}:{port}" for port in self.also_ports for host in self.hosts)
         return tuple(dict.fromkeys((*self.endpoints, *also)))[:REGISTRIES_MAX]
 
     @property
     def tls_at(self) -> tuple[str, ...]:
         """`HOST:PORT` of WebSockets over TLS."""
-        return () if self.tls_port is None else tuple(f"{host}:{self.tls_port}" for host in self._hosts())
+        return () if self.tls_port is None else tuple(f"{host}:{self.tls_port}" for host in self.hosts)
 
-    def _hosts(self) -> list[str]:
+    @property
+    def hosts(self) -> list[str]:
+        """Where its registries are, without ports."""
         return list(dict.fromkeys(endpoint.rpartition(":")[0] for endpoint in self.endpoints))
 
     def addresses(self, number: int) -> tuple[IPv4Address, IPv6Address]:

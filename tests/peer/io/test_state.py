@@ -9,6 +9,7 @@ from tests.peer.test_roster import BOB, CAROL, NOW, OWN, REGISTRY, record, snaps
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey
+from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.roster import Accept, Memory
 
@@ -34,6 +35,8 @@ def state() -> MemberState:
         memory=Memory(told, NOW, 4, {"bob": BOB}, {BOB: CAROL}),
         accept=Accept.ASK,
         block_incoming=True,
+        mdns=MdnsPolicy(everywhere=True, not_on=("wlan0",)),
+        met=("02:00:00:00:00:01@wlan0", "10.1.1.0/24@eth0"),
         listen_port=4242,
         next_private_key=NEXT,
         endpoints={BOB: Endpoint.from_text("[2001:db8::9]:7")},
@@ -49,6 +52,15 @@ def test_what_is_saved_is_loaded(store):
     assert store.by_link("00fe") is None
     assert store.names() == ["home"]
     assert SECRET.public_key() == OWN
+
+
+def test_a_file_of_before_mdns_is_read(store):
+    store.save(state())
+    (path,) = store.directory.iterdir()
+    data = json.loads(path.read_text())
+    del data["mdns"], data["met"]
+    path.write_text(json.dumps(data))
+    assert store.load("home") == replace(state(), mdns=MdnsPolicy(), met=())
 
 
 def test_only_root_reads_it_and_nothing_else_is_left(store):

@@ -12,10 +12,10 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from wgdisco.api import EndpointChange, MemberRecord, Order, Removed, Snapshot, StatusReport
+from wgdisco.api import EndpointChange, MemberRecord, Order, Receipt, Removed, Snapshot, StatusReport
 from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
 from wgdisco.dnssd.io.client import ZoneFollower
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.machine import SleepWatch, boot_time
@@ -29,8 +29,11 @@ from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
+from wgdisco.peer.io.surroundings import Surroundings
+from wgdisco.peer.io.websocket import UDP_TIMEOUT, TlsFallback
 from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, blame_clock, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.nft import nft_table
@@ -45,6 +48,7 @@ GRACE = 2.0
 # How long until `connected` is told how it stands, reached or not
 SETTLE_TIMEOUT = 15.0
 RESOLVE_INTERVAL = 5.0
+MAX_AT_ONCE = 8
 SAVE_INTERVAL = 5.0
 CONFIRM_INTERVAL = 600.0
 ZONE_AFTER = 3.0
@@ -66,7 +70,7 @@ async def run(
     `sleeps` is what the loop waits in. `connected` is called once, when the registry and the members that are online
     answer, or SETTLE_TIMEOUT is over.
     """
-    roster = Roster(state.private_key.public_key(), state.accept, state.memory)
+    roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust)
     async with AsyncExitStack() as stack:
         clock = HostClock(state)
         state = clock.reserve(state, store)
@@ -84,6 +88,7 @@ async def run(
                     for task in (
                         member.driver.follow_device(),
                         member.driver.watch_status(),
+                        member.surroundings.run(),
                         member.follow_registry(),
                         member.follow_zone(),
                         member.find_registry(),
@@ -128,16 +133,18 @@ class _Managed:
         self._saved_at = 0.0
         self._older_epoch: OlderEpoch | None = None
         self._has_snapshot = False
+        self._handed_back = False  # since the stream is up
         self._known = False  # whether members need not wait any longer
         self._asking: set[asyncio.Task[None]] = set()
         self._greeted: set[PublicKey] = set()
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         checks = Checks(roster.own_key, self._shared, os.urandom)
         agent = Agent((), ourselves, boot_time(), checks)
-        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask_order)
+        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask_order, self._raw)
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
         self._zone_server = Endpoint(address, DNS_PORT)
+        self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -169,7 +176,10 @@ class _Managed:
         """Let the roster know what the registry says."""
         await self.driver.look_at_addresses()
         async for event in self._client.follow(self._roster.memory().epoch):
-            self._stream_event(event)
+            if isinstance(event, Receipt):
+                await self._keep_receipt(event)
+            else:
+                self._stream_event(event)
             self.driver.settle()
 
     async def follow_zone(self) -> None:
@@ -190,14 +200,22 @@ class _Managed:
                 await asyncio.gather(polling, return_exceptions=True)
 
     async def find_registry(self) -> None:
-        """While the registry does not answer, look up where it is, and try every address."""
-        while True:
-            if not self.driver.agent.is_live(self._registry_key):
-                endpoints = await resolve(self._state.registries)
-                if endpoints:
-                    self.driver.agent.set_alternatives(self._registry_key, endpoints, boot_time())
+        """While no registry answers, look up where it is, and try every address; then by TLS until UDP answers."""
+        agent, key = self.driver.agent, self._registry_key
+        async with TlsFallback() as tls:
+            while True:
+                at = self._registry_endpoint()
+                if at is None:
+                    endpoints = await resolve(self._state.registries)
+                    port = self._device.status().listen_port
+                    agent.ourselves.stand_ins = await tls.unanswered(self._roster.network.tls, port)
+                    agent.set_alternatives(key, (*endpoints, *agent.ourselves.stand_ins), boot_time())
                     self.driver.settle()
-            await asyncio.sleep(RESOLVE_INTERVAL)
+                elif at not in agent.ourselves.stand_ins:
+                    agent.ourselves.stand_ins = await tls.answered()
+                elif tls.wants_udp():
+                    self._device.initiate(key, (await resolve(self._state.registries))[:MAX_AT_ONCE])
+                await asyncio.sleep(UDP_TIMEOUT if at is None and not tls.is_open else RESOLVE_INTERVAL)
 
     async def keep(self) -> None:
         """Keep on disk what is worth it, and look whether members are still to be trusted."""
@@ -267,12 +285,12 @@ class _Managed:
         status = self._device.status()
         names = {member.key: member.name for member in self._roster.members.values()}
         names[self._registry_key] = REGISTRY_NAME
-        live = self._roster.live_endpoints()
+        online = self._roster.online()
         clock_note = self._clock.note()
         peers = []
         for peer in status.peers:
             told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
-            if self._stream_up.is_set() and peer.key in live and live[peer.key] is None:
+            if self._stream_up.is_set() and online.get(peer.key) is False:
                 told = offline(told)
             peers.append(told if clock_note is None else blame_clock(told))
         return StatusReport(
@@ -291,11 +309,19 @@ class _Managed:
 
     # Inside
 
+    def _registry_endpoint(self) -> Endpoint | None:
+        """Where the registry is heard from now."""
+        if not self.driver.agent.is_live(self._registry_key):
+            return None
+        return next((peer.endpoint for peer in self._device.status().peers if peer.key == self._registry_key), None)
+
     def _stream_event(self, event: StreamEvent) -> None:
         agent, roster, now = self.driver.agent, self._roster, self._clock.time()
         match event:
             case StreamUp():
                 self._stream_up.set()
+                self._handed_back = False
+                self.surroundings.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
             case StreamDown(why):
@@ -351,13 +377,34 @@ class _Managed:
         self.driver.agent.order_refused(key, boot_time(), is_offline=is_offline)
         self.driver.settle()
 
+    def _raw(self, raw: RawReceived) -> None:
+        self.surroundings.receive(raw.data, raw.source)
+
     def _shared(self, key: PublicKey) -> bytes | None:
         return static_static(self._state.private_key, key)
+
+    async def _keep_receipt(self, told: Receipt) -> None:
+        """Hand the last one back to a registry that may have been restored since; it comes before all else it tells."""
+        kept = self._state.receipt
+        if kept and kept != told.receipt and not self._handed_back:
+            try:
+                if await self._client.hand_back(kept):
+                    LOG.warning("the registry had forgotten what was revoked, and was told")
+                    self._client.begin_anew()  # what it tells now is from before
+                    return
+            except RemoteError as error:
+                LOG.warning("receipt not taken: %s", error.reason)
+                return
+        self._handed_back = True
+        if kept != told.receipt:
+            self._state = replace(self._state, receipt=told.receipt)
+            self._saved_at = 0.0
 
     def _stream_down(self, why: str) -> None:
         agent = self.driver.agent
         if self._stream_up.is_set():
             self._stream_up.clear()
+            self.surroundings.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
             agent.restart(self._registry_key, boot_time())
@@ -401,6 +448,7 @@ class _Managed:
         self._device.apply(self._roster.device_config(state.private_key, state.preshared_key, port, peers))
         members = frozenset(one.key for one in self._roster.members.values() if not one.is_device)
         self.driver.agent.set_peers(peers, boot_time(), members)
+        self.surroundings.set_known(members)
         for news in self._roster.news():
             self._tell(news)
         if self._known:
@@ -411,10 +459,12 @@ class _Managed:
         """The agent is told of changes only: it reports each."""
         agent, now = self.driver.agent, boot_time()
         agent.ourselves.reflexive = self._roster.own_endpoint
-        for key, endpoint in self._roster.live_endpoints().items():
-            if endpoint is None:
+        endpoints = self._roster.live_endpoints()
+        for key, is_online in self._roster.online().items():
+            endpoint = endpoints[key]
+            if not is_online:
                 agent.instance_gone(key, now)
-            elif agent.published(key) != endpoint:
+            elif endpoint is not None and agent.published(key) != endpoint:
                 agent.instance_found(key, endpoint, now)
             told = self._roster.told_of(key)
             if told is not None:
@@ -425,8 +475,8 @@ class _Managed:
         """At the start have a path to every member that is online, up to a number: then they are a ping away."""
         if not self._stream_up.is_set():
             return
-        for key, endpoint in self._roster.live_endpoints().items():
-            if endpoint is not None and key not in self._greeted and len(self._greeted) < MAX_GREETED:
+        for key, is_online in self._roster.online().items():
+            if is_online and key not in self._greeted and len(self._greeted) < MAX_GREETED:
                 self._greeted.add(key)
                 self.driver.agent.want(key, boot_time())
 
@@ -446,7 +496,9 @@ class _Managed:
 
     def _look(self) -> None:
         """Tell once that all who can be reached are."""
-        if self._connected is not None and self._has_snapshot and (report := self.report()).settled:
+        if self._connected is None or not self._has_snapshot or self.driver.agent.is_trying(boot_time()):
+            return
+        if (report := self.report()).settled:
             connected, self._connected = self._connected, None
             connected(report)
 
@@ -462,10 +514,14 @@ class _Managed:
         memory = replace(self._roster.memory(), confirmed_at=self._state.memory.confirmed_at)
         endpoints = dict(self._state.endpoints)
         for peer in status.peers:
-            if peer.endpoint is not None and self.driver.agent.is_live(peer.key):
+            stays = peer.endpoint is not None and not in_any(peer.endpoint.address, LOOPBACK)
+            is_own = peer.endpoint != self.driver.agent.relay or peer.key == self._registry_key
+            if peer.endpoint is not None and stays and is_own and self.driver.agent.is_live(peer.key):
+                self.surroundings.reached(peer.endpoint)
                 endpoints[peer.key] = peer.endpoint
         kept = {key: at for key, at in endpoints.items() if key == self._registry_key or key in self._roster.members}
-        return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port)
+        met = tuple(self.surroundings.met)
+        return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port, met=met)
 
 
 def _nat(text: str | None) -> NatProfile | None:

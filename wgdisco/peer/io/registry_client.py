@@ -22,9 +22,11 @@ from wgdisco.api import (
     EnrolRequest,
     MemberRecord,
     Order,
+    Receipt,
     Removed,
     SelfRecord,
     Snapshot,
+    StunRecord,
     to_json,
 )
 from wgdisco.endpoint import IPAddress
@@ -77,12 +79,22 @@ class Heartbeat:
 
 
 StreamEvent = (
-    StreamUp | StreamDown | RegistryTime | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange | Order
+    StreamUp
+    | StreamDown
+    | RegistryTime
+    | Heartbeat
+    | Snapshot
+    | MemberRecord
+    | Removed
+    | EndpointChange
+    | Order
+    | Receipt
 )
 
 _PARSERS: Mapping[str, Callable[[Any], StreamEvent]] = {
     "snapshot": records.parse_snapshot,
     "member": records.parse_member,
+    "receipt": Receipt.from_json,
     "removed": records.parse_removed,
     "endpoint": records.parse_endpoint,
     "order": records.parse_order,
@@ -114,6 +126,11 @@ class RegistryClient:
     async def announce_key(self, next_key: PublicKey) -> None:
         """`POST /v1/self/rotate`: `next_key` will follow ours. RemoteError with the registry's reason."""
         await self._post("/v1/self/rotate", {"schema": SCHEMA, "next_key": next_key.to_text()})
+
+    async def hand_back(self, receipt: str) -> bool:
+        """`POST /v1/receipt`: what the registry gave us to keep; True when it had forgotten some of it."""
+        reply = await self._post("/v1/receipt", to_json(Receipt(receipt)))
+        return isinstance(reply, dict) and reply.get("recalled") is True
 
     def probe(self) -> None:
         """Have the kernels find out whether the far end still has the stream; one that it has not ends at once.
@@ -152,6 +169,18 @@ class RegistryClient:
         status, _ = await self._ask("PUT", "/v1/self/candidates", to_json(request))
         if status != 200:
             raise RemoteError(f"the registry answers {status}")
+
+    async def stun(self) -> StunRecord:
+        """`GET /v1/stun`: where to find out how our NAT behaves; nowhere, at a registry that does not tell."""
+        status, body = await self._ask("GET", "/v1/stun", None)
+        if status == 404:
+            return StunRecord([], "", "", 0)
+        if status != 200:
+            raise RemoteError(f"the registry answers {status}")
+        try:
+            return StunRecord.from_json(json.loads(body))
+        except (ValueError, RecursionError) as error:
+            raise RemoteError("the registry's answer cannot be used") from error
 
     async def close(self) -> None:
         """Close the connection that was kept."""
@@ -219,6 +248,8 @@ class RegistryClient:
                         parsed = _parse_event(event)
                         if parsed is not None:
                             yield parsed
+                        if self._begin_anew.is_set():
+                            return
             finally:
                 self._connection = None
 
