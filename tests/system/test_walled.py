@@ -112,6 +112,24 @@ def test_print_tells_the_command_and_auto_opens(wall):
         assert "wgdisco-mesh" not in rules(vps)
 
 
+def test_after_a_reboot_that_forgot_the_rules_a_daemon_opens_anew():
+    """What a reboot leaves of nft's and iptables' rules is what was written elsewhere: ours are not."""
+    with read_lab("public", "port-restricted") as lab:
+        vps = lab.hosts["registry"]
+        mesh = Mesh(lab)
+        mesh.stop_registry()
+        vps.run(["sh", "-ec", WALLS["docker"]])
+        mesh.start_registry()
+        opened = rules(vps)
+        assert "wgdisco-mesh" in opened
+        mesh.join("alice")
+        mesh.stop_registry("kill")
+        mesh.start_registry()
+        assert rules(vps).count("wgdisco-mesh") == opened.count("wgdisco-mesh")
+        mesh.stop_registry()
+        assert "wgdisco-mesh" not in rules(vps)
+
+
 def test_none_looks_at_nothing_and_a_member_behind_its_wall_gets_out_all_the_same():
     with read_lab() as lab:
         lab.hosts["alice"].run(["sh", "-ec", WALLS["nft"]])
