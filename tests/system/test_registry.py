@@ -21,11 +21,11 @@ JOINER = str(Path(__file__).with_name("joiner.py"))
 class Joiner:
     """A member in a host: what it said, and the processes it is."""
 
-    def __init__(self, host, link, *, key=None, only_enrol=False, record=None):
+    def __init__(self, host, link, *, key=None, only_enrol=False, record=None, name=None):
         self.key = key or PrivateKey(secrets.token_bytes(32))
         command = [sys.executable, JOINER, link, self.key.to_text(), "enrol" if only_enrol else "stay"]
-        if record:
-            command.append(json.dumps(record))
+        if record or name:
+            command.append(name or json.dumps(record))
         self.process = host.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.said = []
         self.reader = threading.Thread(target=self._read, daemon=True)
