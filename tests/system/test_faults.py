@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.system.members import Mesh, read_lab
-from tests.system.network import await_
+from tests.system.network import PROGRAM, await_
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -55,7 +55,9 @@ def test_who_was_revoked_while_we_slept_gets_nothing_through_when_we_wake(mesh):
     address = mesh.address("bob")
     with asleep(mesh, "alice", 6):
         answered = mesh.pinging("bob", "alice", 100)
-        mesh.registry("revoke", "bob")
+        revoked = mesh.lab.hosts["registry"].run([*PROGRAM, "registry", "revoke", "bob"])
+        assert "gone from 0 of 1 members" in revoked.stderr
+        assert "not seen since: alice" in revoked.stderr
     mesh.members["alice"].wait_for("woke", 5)
     await_(lambda: "bob" not in mesh.peers("alice"), "bob to be gone", 5)
     assert mesh.ping("alice", address, 1) == 0

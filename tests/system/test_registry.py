@@ -186,20 +186,6 @@ def test_the_same_key_may_enrol_again_and_no_other(mesh):
     assert mesh.verb("list").stdout.count("laptop1") == 2  # the member, and its invitation until it is proven
 
 
-def test_killed_while_members_enrol_no_acknowledged_one_is_lost(mesh):
-    records = []
-    for number in range(4):
-        link = mesh.invite(f"m{number}")
-        joiner = mesh.joiner("alice", link, only_enrol=True)
-        records.append(joiner.enrolled()["member"])
-        mesh.daemon.kill()
-        mesh.daemon.wait()
-        mesh.start()
-    stored = json.loads(mesh.verb("list", "-o", "json").stdout)["members"]
-    assert [(m["name"], m["addresses"]) for m in stored] == [(m["name"], m["addresses"]) for m in records]
-    assert len({m["addresses"][0] for m in stored}) == 4
-
-
 def test_a_scan_from_outside_finds_nothing_that_answers(mesh):
     listening = mesh.registry.run(["ss", "-Hltun"]).stdout.splitlines()
     outside = [line.split()[4] for line in listening if "%mesh" not in line and "%lo" not in line]

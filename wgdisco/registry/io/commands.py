@@ -22,6 +22,8 @@ from wgdisco.registry.relay import Relay
 from wgdisco.registry.stock import DeviceRequest, add_device
 
 COMMANDS = ("invite", "add_device", "list", "show", "rename", "revoke", "set_endpoint", "set_ports", "backup")
+# How long `revoke` waits for members to have received it, in seconds
+HEARD_PATIENCE = 2.0
 _DRAWS = 16
 
 
@@ -123,12 +125,15 @@ class Commands:
         return {}
 
     async def revoke(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """`name` → `keys` that are gone, `told`: members that heard at once, `unseen`: those that have not yet."""
+        """`name` → `keys` that are gone, `told`: members that have received it, `unseen`: those that have not yet."""
         name, now = _text(asked, "name"), time.time()
         member = next((member for member in self._membership.members.values() if member.name == name), None)
         others = () if member is None else self._membership.visible_to(member)
         listening = set() if self._feed is None else self._feed.listening()
         keys = await self._ledger.change(lambda: self._membership.revoke(name, now))
+        if self._feed is not None:
+            # one that sleeps has a stream, and hears nothing
+            listening &= await self._feed.heard(HEARD_PATIENCE)
         told = [other.name for other in others if other.number in listening]
         unseen = [other.name for other in others if other.kind is Kind.MEMBER and other.number not in listening]
         return {"keys": [str(key) for key in keys], "told": told, "unseen": unseen, "was_member": member is not None}
