@@ -144,7 +144,7 @@ def _make_network(args: argparse.Namespace) -> Network:
     return network
 
 
-def _endpoint(text: str, port: int) -> str:
+def _endpoint(text: str, port: int, flag: str = "--endpoint") -> str:
     """HOST, HOST:PORT, an IPv6 address with or without brackets, as HOST:PORT."""
     try:
         address = parse_address(text.removeprefix("[").removesuffix("]"))
@@ -155,7 +155,7 @@ def _endpoint(text: str, port: int) -> str:
     try:
         return check_registry(whole)
     except ValueError as error:
-        raise ConfigError(f"--endpoint: {text!r} is not HOST[:PORT]") from error
+        raise ConfigError(f"{flag}: {text!r} is not HOST[:PORT]") from error
 
 
 def uninstall(args: argparse.Namespace) -> int:
@@ -284,13 +284,31 @@ def set_value(args: argparse.Namespace) -> int:
     match args.words:
         case ["also-port", value]:
             _set_ports(args, also_ports=_ports("also-port", value))
+        case ["endpoint", value]:
+            _set_registries(args, value)
         case ["tls-port", value]:
             _set_ports(args, tls_port=_port("tls-port", value))
         case [name, "endpoint", value]:
             _run(args, "set_endpoint", name=name, endpoint=None if value == "none" else value)
         case _:
-            raise ConfigError("set: write NAME endpoint ADDRESS:PORT, also-port PORT[,PORT…] or tls-port PORT, or none")
+            raise ConfigError(
+                "set: write endpoint HOST:PORT[,HOST:PORT…] of the registry, also-port PORT[,PORT…], tls-port PORT, or"
+                " NAME endpoint ADDRESS:PORT; `none` takes all but the first away"
+            )
     return 0
+
+
+def _set_registries(args: argparse.Namespace, value: str) -> None:
+    network = store.peek(args.store)
+    if network is None:
+        raise ConfigError(NO_NETWORK)
+    endpoints = [_endpoint(text, network.listen_port, "endpoint") for text in value.split(",")]
+    answer = _run(args, "set_registries", endpoints=endpoints)
+    told, unseen = answer["told"], answer["unseen"]
+    _say(f"{len(told)} of {len(told) + len(unseen)} members know it; links and files made before have the old endpoint")
+    if unseen:
+        both = ",".join(dict.fromkeys([*endpoints, *network.endpoints]))
+        _say(f"not seen yet: {', '.join(unseen)}; let the old endpoint be one of them until they are: {both}")
 
 
 def _set_ports(args: argparse.Namespace, **ports: Any) -> None:

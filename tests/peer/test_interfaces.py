@@ -12,7 +12,6 @@ from wgdisco.peer.interfaces import (
     MdnsPolicy,
     is_of_interest,
     mdns_interfaces,
-    with_met,
 )
 
 LINKS = (
@@ -110,16 +109,6 @@ def test_mdns_is_spoken_where_a_member_was_met():
     assert where(MdnsPolicy(everywhere=True)) == {**home, **wired, **bridged}
     assert where(MdnsPolicy(everywhere=True, not_on=("eth0", "br0"))) == home
     assert where(MdnsPolicy(everywhere=True, nowhere=True)) == {}
-
-
-def test_networks_where_members_were_met_are_remembered_the_latest_longest():
-    met: tuple[str, ...] = ()
-    for number in (*range(70), 10):
-        met = with_met(met, str(number))
-    assert len(met) == 64
-    assert met[-2:] == ("69", "10")
-    assert met.count("10") == 1
-    assert "5" not in met
 
 
 def message(kind: int, prefix_size: int, more: int = 0) -> bytes:

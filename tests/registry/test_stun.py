@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.registry.stun import BURST, INTERVAL, LIFETIME, PROVEN_MAX, Drop, Site, StunResponder
+from wgdisco.registry.stun import (
+    ADDRESS_BURST,
+    BURST,
+    INTERVAL,
+    LIFETIME,
+    PROVEN_MAX,
+    Drop,
+    Site,
+    StunResponder,
+    choose_addresses,
+)
 from wgdisco.stun import Change, Integrity, Kind, Message
 
 KEY = PrivateKey(bytes(range(32)))
@@ -130,6 +140,44 @@ def test_strangers_hear_nothing(responder):
     assert responder.proven(ALICE, NOW) == set()
 
 
+def test_the_third_port_answers_nobody(responder):
+    assert responder.answer(request(responder.issue(ALICE)), Endpoint(A, 50000), SOURCE, NOW) is None
+    assert responder.drops == {Drop.THIRD_PORT: 1}
+
+
+def test_a_port_that_could_not_be_had(responder):
+    responder.sites = (Site(A, (3478,), None), Site(B, (3479,), 50001))
+    credential = responder.issue(ALICE)
+    assert credential.endpoints == ["198.51.100.10:3478", "198.51.100.11:3479"]
+    for change, origin in (((False, True), None), ((True, False), None), ((True, True), Endpoint(B, 50001))):
+        reply = responder.answer(request(credential, Change(*change)), ASKED, SOURCE, NOW)
+        message = Message.parse(reply.data)
+        assert message.error == (420 if origin is None else None)
+        assert reply.origin == (origin or ASKED)
+
+
+PRIVATE = ip_address("10.0.0.5")
+
+
+@pytest.mark.parametrize(
+    ("named", "local", "source", "chosen"),
+    [
+        ([A], [PRIVATE, A], A, {A: A}),
+        ([B], [A, B], A, {B: B, A: A}),
+        ([], [A], A, {A: A}),
+        ([A], [PRIVATE], PRIVATE, {A: PRIVATE}),
+        ([A, B], [PRIVATE], PRIVATE, {A: PRIVATE}),
+        ([A], [PRIVATE], None, {}),
+        ([], [PRIVATE], PRIVATE, {}),
+        ([], [ip_address(f"198.51.100.{n}") for n in range(1, 9)], None, 2),
+    ],
+)
+def test_which_addresses_are_served(named, local, source, chosen):
+    found = choose_addresses(named, local, source)
+    assert (len(found) if isinstance(chosen, int) else found) == chosen
+    assert chosen == 2 or list(found) == list(chosen)
+
+
 def test_nobody_can_make_a_credential_last_longer(responder, clock):
     credential = responder.issue(ALICE)
     end, _, identity = credential.username.partition(".")
@@ -165,9 +213,9 @@ def test_a_member_is_answered_so_often_and_no_more(responder):
 
 
 def test_one_address_is_sent_so_much_and_no_more(responder):
-    members = [PublicKey(bytes([number, 7]) * 16) for number in range(BURST + 5)]
+    members = [PublicKey(number.to_bytes(32, "big")) for number in range(ADDRESS_BURST + 5)]
     answered = [responder.answer(request(responder.issue(one)), ASKED, SOURCE, NOW) for one in members]
-    assert sum(reply is not None for reply in answered) == BURST
+    assert sum(reply is not None for reply in answered) == ADDRESS_BURST
 
 
 @pytest.mark.parametrize("address", ["192.0.2.10", "2001:db8:1::5"])
@@ -197,9 +245,9 @@ def test_memory_is_bounded(monkeypatch, responder):
     monkeypatch.setattr("wgdisco.registry.stun.RATES_MAX", 10)
     for number in range(50):
         member = PublicKey(bytes([number]) * 32)
-        responder.answer(request(responder.issue(member)), ASKED, Endpoint(A, 1 + number), NOW)
+        responder.answer(request(responder.issue(member)), ASKED, Endpoint(ip_address(0xC0000200 + number), 5000), NOW)
     assert len(responder._proven) == 10
-    assert len(responder._rates._full_at) == 10
+    assert len(responder._members._full_at) == len(responder._addresses._full_at) == 10
 
 
 @settings(derandomize=True, database=None, deadline=None, max_examples=500)

@@ -15,7 +15,11 @@ def let_out(router, *accepted):
         ["nft", "-f", "-"],
         text=f"""
         table ip strict {{
-            chain forward {{ type filter hook forward priority -5; {rules}oifname wan counter drop; }}
+            chain forward {{
+                type filter hook forward priority -5;
+                {rules}oifname wan counter drop;
+                iifname wan udp sport != {{ 443, 53 }} counter drop;
+            }}
         }}
         """,
     )
@@ -71,3 +75,40 @@ def test_a_port_that_is_not_one_is_refused_in_one_line(lab):
         "wgdisco: UDP 51820 is the registry's port already: give others\n",
     )
     assert refused("set", "nobody", "also-port", "1")[0] == 2
+
+
+def test_where_no_udp_is_let_out_a_member_joins_and_is_reached_by_tls(lab):
+    let_out(lab.hosts["nat-a"], "tcp dport 443")
+    mesh = Mesh(lab, "--tls-port", "443")
+    mesh.join("alice")
+    mesh.join("bob")
+    assert mesh.ping("alice", "bob") == 3
+    assert mesh.ping("bob", "alice") == 3
+    registry, bob = mesh.peers("alice")["registry"], mesh.peers("alice")["bob"]
+    assert (registry["path"], registry["reason"]) == (bob["path"], bob["reason"]) == ("relay", "no UDP answer")
+    assert registry["endpoint"] == bob["endpoint"]
+    assert registry["endpoint"].startswith("127.0.0.1:")
+    alice = mesh.peers("bob")["alice"]
+    assert (alice["path"], alice["endpoint"]) == ("relay", "198.51.100.10:51820")
+    mesh.verb("alice", "down")
+    mesh.members["alice"].process.wait()
+    mesh.stay("alice", "up")
+    await_(lambda: mesh.ping("alice", "bob", 1), "alice to be back", 20)
+    assert lab.hosts["registry"].run(["stat", "-c", "%a", "/var/lib/wgdisco/tls.pem"]).stdout.strip() == "600"
+
+
+@pytest.mark.soak
+def test_a_member_goes_back_to_udp_when_that_is_let_out_again_and_to_tls_when_not(lab):
+    router = lab.hosts["nat-a"]
+    let_out(router, "tcp dport 443")
+    mesh = Mesh(lab, "--tls-port", "443")
+    mesh.join("alice")
+    address = mesh.peers("alice")["registry"]["allowed_ips"][0].partition("/")[0]
+    assert mesh.ping("alice", address) == 3
+    router.run(["nft", "delete", "table", "ip", "strict"])
+    await_(lambda: mesh.peers("alice")["registry"]["endpoint"] == "198.51.100.10:51820", "UDP", 75)
+    assert mesh.peers("alice")["registry"]["path"] == "direct"
+    assert mesh.ping("alice", address) == 3
+    let_out(router, "tcp dport 443")
+    await_(lambda: mesh.peers("alice")["registry"]["path"] == "relay", "TLS", 75)
+    assert mesh.ping("alice", address) == 3

@@ -107,7 +107,7 @@ class Ourselves:
     """What is ours and must never be applied to a peer: tunnel prefixes, and endpoints that lead back to us.
 
     `registries` are the peers that serve the zone. `addresses` are the host's own with the listen port; `reflexive`
-    what the zone says of our own key.
+    what the zone says of our own key. `stand_ins` are endpoints on the loopback that lead to a registry all the same.
     """
 
     key: PublicKey
@@ -115,10 +115,13 @@ class Ourselves:
     registries: tuple[PublicKey, ...] = ()
     addresses: frozenset[Endpoint] = frozenset()
     reflexive: Endpoint | None = field(default=None)
+    stand_ins: frozenset[Endpoint] = frozenset()
 
     def refuse(self, endpoint: Endpoint) -> str | None:
         """Why `endpoint` must not be a peer's; None when it may."""
         address = endpoint.address
+        if endpoint in self.stand_ins:
+            return None
         if in_any(address, LOOPBACK):
             return "loopback"
         if in_any(address, LINK_LOCAL) or address.is_unspecified or address.is_multicast:
@@ -405,6 +408,10 @@ class Agent:
         """Whether authenticated packets come from the peer."""
         path = self._paths.get(key)
         return path is not None and isinstance(path.state, Live)
+
+    def is_trying(self, now: float) -> bool:
+        """Whether a direct path may still be found in the next moment."""
+        return any(path.is_trying(now) for path in self._checked.values())
 
     def published(self, key: PublicKey) -> Endpoint | None:
         """What the zone last said of the peer."""

@@ -53,6 +53,8 @@ UNHEARD = 2.5
 IN_PROGRESS = 0.1
 RELAY_IN_PROGRESS = 0.05
 MAX_ASKED = 16
+# What answers at all answers an attempt within that time, but for heavy loss
+TRYING_FOR = 1.5
 # Learnt from packets, beside what is told
 MAX_LEARNT = 4
 
@@ -310,6 +312,11 @@ class CheckedPath:
         """Never told by silence: nothing keeps these paths open."""
         return False
 
+    def is_trying(self, now: float) -> bool:
+        """Whether most of what will answer may yet do so."""
+        since = self._asked_at if self._is_asked else None if self.attempt is None else self.attempt.since
+        return since is not None and now - since < TRYING_FOR
+
     def candidates(self) -> tuple[Endpoint, ...]:
         """Endpoints to try, the best first."""
         told = [candidate.endpoint for candidate in self._told]
@@ -476,11 +483,15 @@ class CheckedPath:
             return
         now_used = self._verified.get(current)
         if now_used is None:
-            if is_final:
-                self._use(best.endpoint, now)
+            told = {candidate.endpoint for candidate in self._told}
+            if is_final or (best.endpoint in told and current not in told):
+                self._use(best.endpoint, now)  # the registry has seen it move, too
             elif self._settle_at is None:
-                self._actions.append(Ping(self.key, current))
-                self._settle_at = now + SETTLE + 2 * best.rtt
+                asked_at = self._asked.get(current, float("-inf"))
+                if now - asked_at > IN_PROGRESS:
+                    self._ping(current, now)
+                    asked_at = now
+                self._settle_at = max(now, asked_at + best.rtt) + SETTLE
             return
         faster = best.rtt < FASTER_BY * now_used.rtt and best.rtt < now_used.rtt - SAME_PACE
         same = abs(best.rtt - now_used.rtt) <= SAME_PACE

@@ -15,8 +15,6 @@ _GUEST_KINDS = frozenset({"veth", "tun"})
 _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=BB")
 _ROUTE_MESSAGES = frozenset({24, 25})  # RTM_NEWROUTE, RTM_DELROUTE
-# Networks where members were met that are remembered
-_MET_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +124,6 @@ def mdns_interfaces(local: LocalNetwork, policy: MdnsPolicy, met: Collection[str
         if wanted and one.interface not in policy.not_on and in_any(one.address, SITE_LOCAL):
             found[one.interface] = (*found.get(one.interface, ()), one.address)
     return found
-
-
-def with_met(met: tuple[str, ...], network_id: str) -> tuple[str, ...]:
-    """`met` with one more network where a member was met, the latest last; the oldest are forgotten."""
-    return (*(one for one in met if one != network_id), network_id)[-_MET_MAX:]
 
 
 def is_of_interest(messages: bytes) -> bool:

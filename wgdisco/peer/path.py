@@ -13,7 +13,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from wgdisco.api import Origin, PathWord, Reason
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile
 from wgdisco.tunnel.events import PeerStatus
@@ -233,6 +233,8 @@ class Path:
     def word(self) -> PathWord:
         """The path in one word."""
         match self.state:
+            case Live(endpoint, _) if in_any(endpoint.address, LOOPBACK):
+                return PathWord.RELAY  # a socket of ours that stands for TLS
             case Live(endpoint, _):
                 return PathWord.LAN if endpoint.is_private else PathWord.DIRECT
             case Punching():
@@ -243,6 +245,8 @@ class Path:
     def reason(self, registry_reachable: bool, own_nat: NatProfile | None = None) -> Reason | None:
         """Why it is neither direct nor lan; None when it is."""
         match self.state:
+            case Live(endpoint, _) if in_any(endpoint.address, LOOPBACK):
+                return Reason.NO_UDP_ANSWER
             case Live():
                 return None
             case Idle(was_live):

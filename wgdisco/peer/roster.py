@@ -278,12 +278,16 @@ class Roster:
         return DeviceConfig(private_key, listen_port, 0, told)
 
     def live_endpoints(self) -> dict[PublicKey, Endpoint | None]:
-        """Where the registry sees each trusted member now; None for those it has not heard lately."""
+        """Where the registry sees each trusted member now; None for those it has not heard lately, or by TLS only."""
         return {
             member.key: _endpoint(self._records[member.key]) if self._records[member.key].live else None
             for member in self.members.values()
             if not member.is_device
         }
+
+    def online(self) -> dict[PublicKey, bool]:
+        """Whether the registry hears each trusted member now, by whatever way."""
+        return {member.key: self._records[member.key].live for member in self.members.values() if not member.is_device}
 
     def told_of(self, key: PublicKey) -> MemberRecord | None:
         """What the registry tells of a member."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from wgdisco.api import CandidateRecord, Origin, PathWord, PeerReport, Reason
-from wgdisco.endpoint import Endpoint, IPNetwork, in_any
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import DeviceStatus, Event, PathSeen, PeerHandshake, PeerStatus
@@ -167,7 +167,9 @@ class Directory:
         entry = self._entries[status.key]
         word: PathWord
         reason: Reason | None
-        if entry.live and entry.endpoint is not None:
+        if entry.live and entry.endpoint is not None and in_any(entry.endpoint.address, LOOPBACK):
+            word, reason = PathWord.RELAY, Reason.NO_UDP_ANSWER  # by TLS
+        elif entry.live and entry.endpoint is not None:
             word, reason = (PathWord.LAN if entry.endpoint.is_private else PathWord.DIRECT), None
         elif entry.seen_at is not None:
             word, reason = PathWord.STALE, Reason.PEER_OFFLINE

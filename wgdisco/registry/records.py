@@ -1,6 +1,7 @@
 """Facts and observations as the API tells them: who may know what is decided by `Membership.visible_to`."""
 
 from wgdisco.api import MemberRecord, NetworkRecord, Order, SelfRecord, Snapshot
+from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.registry.candidates import with_seen
 from wgdisco.registry.directory import Directory
@@ -27,6 +28,8 @@ def member_record(membership: Membership, directory: Directory, member: Member, 
     """One member as `viewer` sees it, with where it is."""
     entry = directory.entry(member.public_key)
     endpoint = member.endpoint or (None if entry is None else entry.endpoint)
+    if endpoint is not None and in_any(endpoint.address, LOOPBACK):
+        endpoint = None  # it comes by TLS: that end of it is nobody else's business
     return MemberRecord(
         name=member.name,
         public_key=member.public_key.to_text(),

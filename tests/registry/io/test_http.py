@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 import aiohttp
 import pytest
 
+from wgdisco.api import StunRecord
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.io.feed import BEHIND_MAX, Feed
@@ -18,6 +19,7 @@ from wgdisco.registry.io.store import Store
 from wgdisco.registry.membership import Member, Membership, Network, Put, Remove, Revoked
 from wgdisco.registry.receipt import seal
 from wgdisco.registry.records import member_record
+from wgdisco.registry.stun import Site, StunResponder
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 
 NETWORK = Network(
@@ -299,6 +301,21 @@ def test_a_resumed_stream_tells_nothing_of_other_groups(tmp_path):
             await registry.put(Put(member(7, "dave")))
             ((name, data, _),) = await events(response, 1)
             assert (name, data["name"]) == ("member", "dave")
+
+    run(tmp_path, scenario)
+
+
+def test_a_member_is_told_where_and_with_what_it_may_ask_about_its_nat(tmp_path):
+    async def scenario(registry):
+        assert (await registry.ask("127.9.8.2", "GET", "/v1/stun"))[0] == 404
+        responder = StunResponder(NETWORK.private_key, lambda: 1.7e9)
+        responder.sites = (Site(IPv4Address("198.51.100.10"), (3478, 3479), 3480),)
+        registry.api.stun = responder.issue
+        status, said = await registry.ask("127.9.8.2", "GET", "/v1/stun")
+        assert (status, said["schema"]) == (200, 1)
+        assert StunRecord.from_json(said) == responder.issue(ALICE.public_key)
+        assert said["endpoints"] == ["198.51.100.10:3478", "198.51.100.10:3479"]
+        assert (await registry.ask("127.9.8.77", "GET", "/v1/stun"))[0] == 403
 
     run(tmp_path, scenario)
 

@@ -3,13 +3,13 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
 from wgdisco import invitation
 from wgdisco.api import EnrolRequest, SelfRecord
-from wgdisco.endpoint import LINK_LOCAL
+from wgdisco.endpoint import LINK_LOCAL, Endpoint
 from wgdisco.errors import LocalError, RemoteError, TimedOutError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS, JoinLink
 from wgdisco.keys import PublicKey
@@ -18,6 +18,7 @@ from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.registry_client import RegistryClient
 from wgdisco.peer.io.resolve import resolve
+from wgdisco.peer.io.websocket import TLS_PORT, UDP_TIMEOUT, standing_in
 from wgdisco.peer.roster import KEEPALIVE
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
@@ -49,28 +50,46 @@ async def enrol(link: JoinLink, key: PublicKey, name: str | None) -> SelfRecord:
             (replace(peer, endpoint=endpoints[0]),), Ourselves(private_key.public_key(), LINK_LOCAL), boot_time()
         )
         agent.set_alternatives(link.registry_key, endpoints, boot_time())
-        async with _handshake(device, agent, link):
+        async with _handshake(device, agent, link, endpoints):
             client = RegistryClient(ENROL_REGISTRY_ADDRESS, interface)
             return await _ask(client, EnrolRequest(key.to_text(), name))
 
 
 @asynccontextmanager
-async def _handshake(device: Engine, agent: Agent, link: JoinLink) -> AsyncIterator[None]:
-    """Have a session with the registry for as long as this lasts."""
+async def _handshake(
+    device: Engine, agent: Agent, link: JoinLink, endpoints: tuple[Endpoint, ...]
+) -> AsyncIterator[None]:
+    """Have a session with the registry for as long as this lasts: by UDP or, where nothing comes back, by TLS."""
     reached = asyncio.Event()
     driver = AgentDriver(device, agent, handshake=lambda _key: reached.set(), quiet=True)
     driver.settle()
     watching = asyncio.gather(driver.follow_device(), driver.watch_status())
     try:
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-            await reached.wait()
-        yield
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(UDP_TIMEOUT):
+                    await reached.wait()
+            except TimeoutError:
+                port = device.status().listen_port
+                endpoint = await stack.enter_async_context(standing_in(_tls_ports(link), port))
+                agent.ourselves.stand_ins = frozenset([endpoint])
+                agent.set_alternatives(link.registry_key, (*endpoints, endpoint), boot_time())
+                driver.settle()
+            async with asyncio.timeout(HANDSHAKE_TIMEOUT - UDP_TIMEOUT):
+                await reached.wait()
+            yield
     except TimeoutError as error:
         raise no_answer(link.registries) from error
     finally:
         driver.stop()
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+
+
+def _tls_ports(link: JoinLink) -> list[str]:
+    """The link does not say: the usual one of each host."""
+    hosts = dict.fromkeys(registry.rpartition(":")[0] for registry in link.registries)
+    return [f"{host}:{TLS_PORT}" for host in hosts]
 
 
 def no_answer(registries: tuple[str, ...]) -> TimedOutError:

@@ -7,7 +7,6 @@ to keep, or to begin again with, the peers that are known.
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Any
 from wgdisco.api import EndpointChange, MemberRecord, Order, Receipt, Removed, Snapshot, StatusReport
 from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
 from wgdisco.dnssd.io.client import ZoneFollower
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.machine import SleepWatch, boot_time
@@ -24,13 +23,15 @@ from wgdisco.nat import NatProfile
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import parse_candidates
 from wgdisco.peer.check import Checks
+from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.member_interface import member_interface
-from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamEvent, StreamUp
+from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
-from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, epoch_note, is_settled, notes, offline
+from wgdisco.peer.io.websocket import UDP_TIMEOUT, TlsFallback
+from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, blame_clock, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.io.control import Command, ControlServer
@@ -47,6 +48,7 @@ GRACE = 2.0
 # How long until `connected` is told how it stands, reached or not
 SETTLE_TIMEOUT = 15.0
 RESOLVE_INTERVAL = 5.0
+MAX_AT_ONCE = 8
 SAVE_INTERVAL = 5.0
 CONFIRM_INTERVAL = 600.0
 ZONE_AFTER = 3.0
@@ -70,11 +72,13 @@ async def run(
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust)
     async with AsyncExitStack() as stack:
-        device = await stack.enter_async_context(member_interface(state, roster))
+        clock = HostClock(state)
+        state = clock.reserve(state, store)
+        device = await stack.enter_async_context(member_interface(state, roster, clock.handshake_time))
         if state.block_incoming:
             await stack.enter_async_context(nft_table(device.interface, block_incoming_rules(device.interface)))
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
-        member = _Managed(device, state, store, roster, version, connected)
+        member = _Managed(device, state, store, roster, clock, version, connected)
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
         try:
@@ -112,6 +116,7 @@ class _Managed:
         state: MemberState,
         store: StateStore,
         roster: Roster,
+        clock: HostClock,
         version: str,
         connected: Callable[[StatusReport], None],
     ) -> None:
@@ -120,6 +125,7 @@ class _Managed:
         self._state = state
         self._store = store
         self._roster = roster
+        self._clock = clock
         self._version = version
         self._connected: Callable[[StatusReport], None] | None = connected
         self._registry_key = roster.network.registry_key
@@ -194,34 +200,45 @@ class _Managed:
                 await asyncio.gather(polling, return_exceptions=True)
 
     async def find_registry(self) -> None:
-        """While the registry does not answer, look up where it is, and try every address."""
-        while True:
-            if not self.driver.agent.is_live(self._registry_key):
-                endpoints = await resolve(self._state.registries)
-                if endpoints:
-                    self.driver.agent.set_alternatives(self._registry_key, endpoints, boot_time())
+        """While no registry answers, look up where it is, and try every address; then by TLS until UDP answers."""
+        agent, key = self.driver.agent, self._registry_key
+        async with TlsFallback() as tls:
+            while True:
+                at = self._registry_endpoint()
+                if at is None:
+                    endpoints = await resolve(self._state.registries)
+                    port = self._device.status().listen_port
+                    agent.ourselves.stand_ins = await tls.unanswered(self._roster.network.tls, port)
+                    agent.set_alternatives(key, (*endpoints, *agent.ourselves.stand_ins), boot_time())
                     self.driver.settle()
-            await asyncio.sleep(RESOLVE_INTERVAL)
+                elif at not in agent.ourselves.stand_ins:
+                    agent.ourselves.stand_ins = await tls.answered()
+                elif tls.wants_udp():
+                    self._device.initiate(key, (await resolve(self._state.registries))[:MAX_AT_ONCE])
+                await asyncio.sleep(UDP_TIMEOUT if at is None and not tls.is_open else RESOLVE_INTERVAL)
 
     async def keep(self) -> None:
         """Keep on disk what is worth it, and look whether members are still to be trusted."""
         trusted = True
         while True:
             await asyncio.sleep(SAVE_INTERVAL)
-            if self._roster.check_trust(time.time()) != trusted:
+            if self._roster.check_trust(self._clock.time()) != trusted:
                 trusted = not trusted
                 self._refresh()
-            if self._remembered() != self._state or time.time() - self._saved_at > CONFIRM_INTERVAL:
+            is_old = boot_time() - self._saved_at > CONFIRM_INTERVAL
+            if self._remembered() != self._state or is_old or self._clock.is_due():
                 await self.save()
 
     async def save(self) -> None:
         """Keep what is known now; a disk that refuses is told of, and the tunnel goes on."""
-        self._state = replace(self._remembered(), memory=self._roster.memory())
-        self._saved_at = time.time()
+        handshake_time = self._clock.to_keep()
+        self._state = replace(self._remembered(), memory=self._roster.memory(), handshake_time=handshake_time)
+        self._saved_at = boot_time()
         try:
             await asyncio.to_thread(self._store.save, self._state)
         except LocalError as error:
             LOG.warning("%s", error)
+        self._clock.kept(self._state)
 
     # Commands of the control socket
 
@@ -268,13 +285,14 @@ class _Managed:
         status = self._device.status()
         names = {member.key: member.name for member in self._roster.members.values()}
         names[self._registry_key] = REGISTRY_NAME
-        live = self._roster.live_endpoints()
+        online = self._roster.online()
+        clock_note = self._clock.note()
         peers = []
         for peer in status.peers:
             told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
-            if self._stream_up.is_set() and peer.key in live and live[peer.key] is None:
+            if self._stream_up.is_set() and online.get(peer.key) is False:
                 told = offline(told)
-            peers.append(told)
+            peers.append(told if clock_note is None else blame_clock(told))
         return StatusReport(
             role="member",
             interface=self._device.interface,
@@ -285,14 +303,20 @@ class _Managed:
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
-            notes=notes(self._roster, time.time(), self._older_epoch),
+            notes=notes(self._roster, self._clock.time(), self._older_epoch, clock_note),
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
 
     # Inside
 
+    def _registry_endpoint(self) -> Endpoint | None:
+        """Where the registry is heard from now."""
+        if not self.driver.agent.is_live(self._registry_key):
+            return None
+        return next((peer.endpoint for peer in self._device.status().peers if peer.key == self._registry_key), None)
+
     def _stream_event(self, event: StreamEvent) -> None:
-        agent, roster, now = self.driver.agent, self._roster, time.time()
+        agent, roster, now = self.driver.agent, self._roster, self._clock.time()
         match event:
             case StreamUp():
                 self._stream_up.set()
@@ -302,6 +326,8 @@ class _Managed:
                 LOG.info("registry reachable")
             case StreamDown(why):
                 self._stream_down(why)
+            case RegistryTime(unix):
+                self._clock.registry_said(unix)
             case Heartbeat():
                 roster.confirm(now)
             case Snapshot():
@@ -415,7 +441,7 @@ class _Managed:
 
     def _refresh(self) -> None:
         """Have device and agent hold the peers of the roster as it is now."""
-        peers = self._roster.peers(time.time(), self._state.endpoints)
+        peers = self._roster.peers(self._clock.time(), self._state.endpoints)
         if not self._known:
             peers = peers[:1]  # the registry
         state, port = self._state, self._device.status().listen_port
@@ -433,10 +459,12 @@ class _Managed:
         """The agent is told of changes only: it reports each."""
         agent, now = self.driver.agent, boot_time()
         agent.ourselves.reflexive = self._roster.own_endpoint
-        for key, endpoint in self._roster.live_endpoints().items():
-            if endpoint is None:
+        endpoints = self._roster.live_endpoints()
+        for key, is_online in self._roster.online().items():
+            endpoint = endpoints[key]
+            if not is_online:
                 agent.instance_gone(key, now)
-            elif agent.published(key) != endpoint:
+            elif endpoint is not None and agent.published(key) != endpoint:
                 agent.instance_found(key, endpoint, now)
             told = self._roster.told_of(key)
             if told is not None:
@@ -447,8 +475,8 @@ class _Managed:
         """At the start have a path to every member that is online, up to a number: then they are a ping away."""
         if not self._stream_up.is_set():
             return
-        for key, endpoint in self._roster.live_endpoints().items():
-            if endpoint is not None and key not in self._greeted and len(self._greeted) < MAX_GREETED:
+        for key, is_online in self._roster.online().items():
+            if is_online and key not in self._greeted and len(self._greeted) < MAX_GREETED:
                 self._greeted.add(key)
                 self.driver.agent.want(key, boot_time())
 
@@ -468,7 +496,9 @@ class _Managed:
 
     def _look(self) -> None:
         """Tell once that all who can be reached are."""
-        if self._connected is not None and self._has_snapshot and (report := self.report()).settled:
+        if self._connected is None or not self._has_snapshot or self.driver.agent.is_trying(boot_time()):
+            return
+        if (report := self.report()).settled:
             connected, self._connected = self._connected, None
             connected(report)
 
@@ -484,12 +514,9 @@ class _Managed:
         memory = replace(self._roster.memory(), confirmed_at=self._state.memory.confirmed_at)
         endpoints = dict(self._state.endpoints)
         for peer in status.peers:
-            is_own = peer.endpoint is not None and peer.endpoint != self.driver.agent.relay
-            if (
-                peer.endpoint is not None
-                and self.driver.agent.is_live(peer.key)
-                and (is_own or peer.key == self._registry_key)
-            ):
+            stays = peer.endpoint is not None and not in_any(peer.endpoint.address, LOOPBACK)
+            is_own = peer.endpoint != self.driver.agent.relay or peer.key == self._registry_key
+            if peer.endpoint is not None and stays and is_own and self.driver.agent.is_live(peer.key):
                 self.surroundings.reached(peer.endpoint)
                 endpoints[peer.key] = peer.endpoint
         kept = {key: at for key, at in endpoints.items() if key == self._registry_key or key in self._roster.members}

@@ -7,6 +7,7 @@ import socket
 from wgdisco.api import StunRecord
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.machine import boot_time
+from wgdisco.nat import NatProfile
 from wgdisco.peer.natcheck import NatCheck, NatReport, Probe
 from wgdisco.tunnel.io.backend import Backend
 
@@ -29,11 +30,16 @@ class NatProber:
 
     async def check(self, service: StunRecord, version: int) -> NatReport:
         """Ask the registry's responders over IPv4 or IPv6 (`version`); about a round trip, 1 s at the most."""
-        check = self._check = NatCheck(service, version, self._device.status().listen_port, os.urandom)
+        status = self._device.status()
+        check = NatCheck(service, version, status.listen_port, os.urandom)
         loop = asyncio.get_running_loop()
         family = socket.AF_INET if version == 4 else socket.AF_INET6
         try:
             with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as spare:
+                if status.fwmark:
+                    # past the tunnel, as the device's own: inside it nothing is filtered
+                    spare.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, status.fwmark)
+                self._check = check
                 loop.add_reader(spare, self._spare_readable, spare)
                 try:
                     check.start(boot_time())
@@ -44,6 +50,8 @@ class NatProber:
                     return reports[0]
                 finally:
                     loop.remove_reader(spare)
+        except OSError:
+            return NatReport(NatProfile(None, None))  # this machine does not have that version
         finally:
             self._check = None
 
@@ -71,4 +79,5 @@ class NatProber:
             data, address = spare.recvfrom(_DATAGRAM_MAX_SIZE)
         except OSError:
             return
-        self.receive(data, Endpoint(parse_address(address[0]), address[1]))
+        if address[1]:
+            self.receive(data, Endpoint(parse_address(address[0]), address[1]))

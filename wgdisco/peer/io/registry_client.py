@@ -33,6 +33,7 @@ from wgdisco.endpoint import IPAddress
 from wgdisco.errors import RemoteError
 from wgdisco.keys import PublicKey
 from wgdisco.peer import records
+from wgdisco.peer.clock import parse_date
 from wgdisco.peer.stream import EventParser, ServerEvent
 
 HTTP_PORT = 80
@@ -66,11 +67,29 @@ class StreamDown:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryTime:
+    """The registry's clock says `unix`, in seconds."""
+
+    unix: float
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """The stream is alive."""
 
 
-StreamEvent = StreamUp | StreamDown | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange | Order | Receipt
+StreamEvent = (
+    StreamUp
+    | StreamDown
+    | RegistryTime
+    | Heartbeat
+    | Snapshot
+    | MemberRecord
+    | Removed
+    | EndpointChange
+    | Order
+    | Receipt
+)
 
 _PARSERS: Mapping[str, Callable[[Any], StreamEvent]] = {
     "snapshot": records.parse_snapshot,
@@ -216,6 +235,9 @@ class RegistryClient:
             if response.content_type != "text/event-stream":
                 raise ValueError("not a stream of events")
             self._connection = None if response.connection is None else response.connection.transport
+            told = parse_date(response.headers.get("Date"))
+            if told is not None:
+                yield RegistryTime(told)
             yield Heartbeat()
             try:
                 async for chunk in response.content.iter_chunked(_CHUNK):

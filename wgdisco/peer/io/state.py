@@ -32,6 +32,7 @@ class MemberState:
     `next_private_key` is announced and not yet in use; `endpoints` are where peers last were; `listen_port` 0 is any.
     `receipt` is what the registry gave us to keep. For `offline_trust` seconds members are trusted without a registry.
     `met` are the ids of networks where another member was met.
+    Timestamps of our handshakes are below `handshake_time` (unix time), or were when it was kept.
     """
 
     name: str
@@ -50,6 +51,7 @@ class MemberState:
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)
     receipt: str = ""
     offline_trust: float = OFFLINE_TRUST
+    handshake_time: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The file's object, secrets included."""
@@ -68,6 +70,7 @@ class MemberState:
             "mdns": asdict(self.mdns),
             "met": list(self.met),
             "listen_port": self.listen_port,
+            "handshake_time": self.handshake_time,
             "confirmed_at": self.memory.confirmed_at,
             "epoch": self.memory.epoch,
             "fresh": self.memory.is_fresh,
@@ -111,6 +114,7 @@ class MemberState:
             # files of older versions have neither
             receipt=str(data.get("receipt", "")),
             offline_trust=float(data.get("offline_trust", OFFLINE_TRUST)),
+            handshake_time=float(data.get("handshake_time", 0.0)),
         )
 
 

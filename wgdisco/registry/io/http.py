@@ -17,7 +17,16 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from wgdisco.api import SCHEMA, CandidatesRequest, EnrolRequest, PunchRequest, Receipt, RotateRequest, to_json
+from wgdisco.api import (
+    SCHEMA,
+    CandidatesRequest,
+    EnrolRequest,
+    PunchRequest,
+    Receipt,
+    RotateRequest,
+    StunRecord,
+    to_json,
+)
 from wgdisco.endpoint import IPAddress, parse_address
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PublicKey
@@ -57,7 +66,8 @@ class ApiServer:
     """See the module's docstring. `names` are the host names it goes by, besides its addresses.
 
     `admit` is called with two members that the relay is to forward between, `proven` asked for addresses a member was
-    seen at beside its endpoint, `told` called when a member has said where it may be reached.
+    seen at beside its endpoint, `told` called when a member has said where it may be reached; `stun` says where
+    and with what a member may ask about its NAT.
     """
 
     def __init__(self, ledger: Ledger, directory: Directory, feed: Feed, names: Sequence[str]) -> None:
@@ -71,11 +81,13 @@ class ApiServer:
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
         self.told: Callable[[], None] = lambda: None
+        self.stun: Callable[[PublicKey], StunRecord] | None = None
         application = web.Application(middlewares=[self._checked], client_max_size=BODY_MAX_SIZE)
         application.router.add_post("/v1/enrol", self._enrol)
         application.router.add_get("/v1/self", self._self, allow_head=False)
         application.router.add_get("/v1/members", self._members, allow_head=False)
         application.router.add_get("/v1/events", self._events, allow_head=False)
+        application.router.add_get("/v1/stun", self._stun, allow_head=False)
         application.router.add_get("/v1/health", self._health, allow_head=False)
         application.router.add_post("/v1/self/rotate", self._rotate)
         application.router.add_post("/v1/receipt", self._recall)
@@ -192,6 +204,12 @@ class ApiServer:
         await self._member(request)
         epoch = network_record(self._ledger.membership).epoch
         return web.json_response({"schema": SCHEMA, "status": "ok", "epoch": epoch, "time": int(time.time())})
+
+    async def _stun(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        if self.stun is None:
+            raise RefusedError(404, "this registry has no STUN responder")
+        return web.json_response(to_json(self.stun(member.public_key)), headers={"Cache-Control": "no-store"})
 
     async def _rotate(self, request: web.Request) -> web.StreamResponse:
         member = await self._member(request)

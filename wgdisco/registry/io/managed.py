@@ -15,7 +15,7 @@ from pathlib import Path
 from wgdisco.api import StatusReport
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.names import ZoneNames
-from wgdisco.endpoint import Endpoint, IPAddress
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
@@ -28,10 +28,13 @@ from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import Relaying
-from wgdisco.registry.io.store import OBSERVATIONS_INTERVAL, Store
+from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
+from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.views import ZoneViews
+from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Change, Member, Membership, Revoked
 from wgdisco.registry.records import network_record
+from wgdisco.registry.stun import StunResponder
 from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
@@ -145,7 +148,11 @@ class _Registry:
         self._publisher.foreign = self.relaying.pass_on
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
         zone = names.to_text()
+        self._websocket = WebSocketServer(network.listen_port, ledger.store.path.with_name(CERTIFICATE))
         self._api = ApiServer(ledger, self._directory, self._feed, [zone, f"registry.{zone}", f"ns1.{zone}"])
+        self._stun = StunServer(StunResponder(network.private_key, time.time))
+        self._api.stun = self._stun.responder.issue
+        self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
         self._api.admit = self.relaying.admit
         self._api.told = self._publisher.refresh_soon
         self._views = ZoneViews(self._membership, self._publisher.responder)
@@ -174,6 +181,8 @@ class _Registry:
             await self._api.start([ENROL_REGISTRY_ADDRESS], interface)
             if dns is not None:
                 await server.start([(dns.address, dns.port)])
+            await self._serve_tls()
+            await self._stun.start(network.endpoints, interface)
             await self._control.start()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._publisher.follow_device())
@@ -187,7 +196,9 @@ class _Registry:
         finally:
             for task in self._proofs:
                 task.cancel()
+            self._stun.close()
             await self._control.close()
+            await self._websocket.close()
             await self._api.close()
             await server.close()
             self._ledger.follow = None
@@ -223,7 +234,7 @@ class _Registry:
 
     def _report(self) -> StatusReport:
         report = self._publisher.report()
-        return replace(report, drops=report.drops | self.relaying.drops())
+        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops())
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)
@@ -257,6 +268,7 @@ class _Registry:
         if any(isinstance(change.fact, Revoked) for change in changes):
             self._feed.give_receipt()
         self._forwarding_due.set()
+        await self._serve_tls()
         try:
             await self._link.set_routes(routes)
         except LocalError as error:
@@ -268,6 +280,14 @@ class _Registry:
         fixed = {key: member.endpoint for key, member in proven.items() if member.endpoint is not None}
         self._directory.set_peers(peers, boot_time(), fixed)
         self._known = proven
+
+    async def _serve_tls(self) -> None:
+        """By TLS too, where the network has a port for it; the registry goes on without."""
+        network = self._membership.network
+        try:
+            await self._websocket.listen(network.tls_port, network.hosts)
+        except LocalError as error:
+            LOG.error("%s", error)
 
     async def _forward(self) -> None:
         interface = self._engine.interface
@@ -291,7 +311,7 @@ class _Registry:
         """Greet those met before where they were last; what they answer puts them into the zone."""
         for seen in self._ledger.store.observations():
             member = self._membership.members.get(seen.key)
-            if member is None or member.endpoint is not None:
+            if member is None or member.endpoint is not None or in_any(seen.endpoint.address, LOOPBACK):
                 continue
             # a keepalive that is switched on goes out at once, and asks for a session to go out in
             self._engine.set_peer(seen.key, seen.endpoint, 1)

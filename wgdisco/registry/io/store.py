@@ -34,6 +34,7 @@ from wgdisco.registry.membership import (
 )
 
 PATH = Path("/var/lib/wgdisco/registry.db")
+CERTIFICATE = "tls.pem"  # beside it, where the registry is reached by TLS too
 SERIAL_BLOCK = 1000
 OBSERVATIONS_INTERVAL = 3.0
 # A registry that was killed may have left a child (nft, about to be executed) that holds its lock a moment longer.
@@ -169,11 +170,11 @@ def peek(path: Path = PATH) -> Network | None:
 
 
 def delete(path: Path = PATH) -> None:
-    """Delete the store, and what a restore or an update kept beside it; LocalError while another process has it."""
+    """Delete the store, and what was kept beside it; LocalError while another process has it."""
     lock = _take_lock(path)
     try:
         aside = (found for kind in ("before-*", "v[0-9]*") for found in path.parent.glob(f"{path.name}.{kind}"))
-        for name in (path, *_companions(path), *aside):
+        for name in (path, *_companions(path), path.with_name(CERTIFICATE), *aside):
             name.unlink(missing_ok=True)
         path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     except OSError as error:
