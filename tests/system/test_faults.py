@@ -97,6 +97,8 @@ def test_with_the_registry_gone_two_of_three_rebooted_at_once_are_back_within_10
         for one, other in pairs:
             left = 10 - (time.monotonic() - began)
             await_(lambda one=one, other=other: mesh.ping(one, address[other], 1), f"{one} to reach {other}", left)
+        assert mesh.peers("alice")["registry"]["reason"] in {"no UDP answer", "registry unreachable"}
+        assert not mesh.status("alice")["settled"]
 
 
 def test_restored_on_a_new_disk_from_an_old_backup_it_readmits_nobody_and_gives_no_address_twice():
