@@ -99,7 +99,7 @@ class MeshRegistry:
             self.directory.tell(asker, validate(records, entry.endpoint, (), self.host.tunnel), message["nat"])
             return
         peer = PublicKey.from_text(message["peer"])
-        made = self.orders.request(asker, peer, self.host.network.now)
+        made = self.orders.request(asker, peer, self.host.network.now, self.directory.places(asker, peer))
         if made is not None and made[1]:
             relayed = self.relay.admit(asker, peer, self.host.network.now)
             for side, other in ((asker, peer), (peer, asker)):

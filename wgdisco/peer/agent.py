@@ -279,6 +279,12 @@ class Agent:
                 self._actions.append(Probe(path.key, path.state.endpoint))
             self._settle(path, now)
 
+    def _probe_registries(self) -> None:
+        for key in self.ourselves.registries:
+            path = self._paths.get(key)
+            if path is not None and isinstance(path.state, Live):
+                self._actions.append(Probe(key, path.state.endpoint))
+
     def _usable(self, candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
         return tuple(one for one in candidates if self.ourselves.refuse(one.endpoint) is None)
 
@@ -301,8 +307,10 @@ class Agent:
                     self._settle(path, at)
             case PeerSilent(key, at):
                 checked = self._checked.get(key)
+                if checked is not None and checked.silent(at):
+                    # our own NAT may have forgotten us: the registry shall see where we are before it is asked
+                    self._probe_registries()
                 if checked is not None:
-                    checked.silent(at)
                     self._settle(checked, at)
             case _:
                 pass

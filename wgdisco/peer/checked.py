@@ -82,6 +82,7 @@ class CheckedPath:
         self._asked: dict[Endpoint, float] = {}
         self._wanted_at = float("-inf")
         self._heard_at = float("-inf")
+        self._elsewhere_at = float("-inf")
         self._speaks_check = False
         self._doubted_at: float | None = None
         self._doubt_step = 0
@@ -181,8 +182,11 @@ class CheckedPath:
                 self._actions += [Probe(self.key, self.state.endpoint), Ping(self.key, self.state.endpoint)]
             self._ask(now)
 
-    def silent(self, now: float) -> None:
-        """Data was sent and nothing came back: ask whether the path stands, unless it has just been asked."""
+    def silent(self, now: float) -> bool:
+        """Data was sent and nothing came back: ask whether the path stands, unless it has just been asked.
+
+        Whether it is in doubt since now.
+        """
         match self.state:
             case Live(endpoint, _) if endpoint == self.relay:
                 if now - self._heard_at >= UNHEARD:
@@ -190,8 +194,10 @@ class CheckedPath:
             case Live() if self._speaks_check and self._doubted_at is None and now >= self._trusted_until:
                 self._doubted_at, self._doubt_step = now, 0
                 self.handle_timer(now)
+                return True
             case _:
                 pass
+        return False
 
     def authenticated(self, endpoint: Endpoint, now: float) -> bool:
         """WireGuard heard the peer from `endpoint`; True when that is news."""
@@ -205,7 +211,9 @@ class CheckedPath:
                 return False
             case Live(current, _) if current != self.relay or is_relayed:
                 # the peer sends another way than we do: ask that way, or, where it is the relay, our own
-                self._actions.append(Ping(self.key, current if is_relayed else endpoint))
+                if not is_relayed:
+                    self._elsewhere_at = now
+                self._ping(current if is_relayed else endpoint, now)
                 return False
             case _:
                 self._use(endpoint, now)
@@ -482,7 +490,7 @@ class CheckedPath:
         if best is None:
             return
         now_used = self._verified.get(current)
-        if now_used is None:
+        if now_used is None or now_used.at < self._elsewhere_at:
             told = {candidate.endpoint for candidate in self._told}
             if is_final or (best.endpoint in told and current not in told):
                 self._use(best.endpoint, now)  # the registry has seen it move, too

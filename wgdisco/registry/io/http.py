@@ -273,7 +273,8 @@ class ApiServer:
             raise RefusedError(404, "there is no such member")
         if other.kind is not Kind.MEMBER or other.number not in self._feed.listening():
             raise RefusedError(409, f"{other.name} is offline")
-        made = self._orders.request(member.public_key, key, time.monotonic())
+        places = self._directory.places(member.public_key, key)
+        made = self._orders.request(member.public_key, key, time.monotonic(), places)
         if made is None:
             raise RefusedError(429, "too many orders: wait a second")
         punch, is_new = made
