@@ -130,6 +130,8 @@ def test_secrets_are_in_no_log_no_process_list_and_no_environment(mesh):
     }
     secrets.discard(None)
     assert len(secrets) >= 5
+    for state in (first, second):
+        assert state["private_key"] not in facts, "a member's own key never leaves it"
     said = "".join(text for one in (mesh.members["alice"], mesh.daemon) for text in (*one.out, *one.err))
     said += mesh.verb("alice", "status") + mesh.verb("alice", "status", "-o", "json")
     said += mesh.registry("list", "-o", "json") + mesh.registry("show", "alice", "-o", "json")
