@@ -178,7 +178,7 @@ class _Managed:
     async def follow_registry(self) -> None:
         """Let the roster know what the registry says."""
         await self.driver.look_at_addresses()
-        async for event in self._client.follow(self._roster.memory().epoch):
+        async for event in self._client.follow():
             if isinstance(event, Receipt):
                 await self._keep_receipt(event)
             else:
