@@ -13,6 +13,7 @@ from wgdisco.keys import PublicKey
 
 SCHEMA = 1
 MAX_CANDIDATES = 8
+RECEIPT_MAX_SIZE = 12 << 10
 MAX_STUN_ENDPOINTS = 16
 _NAME_MAX_SIZE = 255
 _NAT_MAX_SIZE = 64
@@ -294,6 +295,24 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a member keeps for its registry, sealed by it (`registry.receipt`): an event, and the body of the way back.
+
+    `POST /v1/receipt` takes it, and answers with the one of now and `recalled`, whether it held what was forgotten.
+    """
+
+    receipt: str
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read it from either end; ValueError says what is wrong with it."""
+        receipt = _body(data).get("receipt")
+        if not isinstance(receipt, str) or not 0 < len(receipt) <= RECEIPT_MAX_SIZE or not receipt.isascii():
+            raise ValueError("receipt: a text of up to 12 KiB")
+        return cls(receipt)
+
+
+@dataclass(frozen=True, slots=True)
 class Removed:
     """A member that is gone: revoked, or no longer in a common group."""
 
@@ -320,6 +339,7 @@ Record = (
     | StunRecord
     | PunchRequest
     | Order
+    | Receipt
     | Removed
     | EndpointChange
 )

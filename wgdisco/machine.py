@@ -1,4 +1,4 @@
-"""What shells ask of the machine: its clock, whether it slept, who holds a port, and whose the daemons' files are."""
+"""What shells ask of the machine: its clock, whether it slept, who holds a port, whose the daemons' files are."""
 
 import os
 import pwd

@@ -29,6 +29,11 @@ def add_verbs(
         help="members never seen before: accept all (default), those you `wgdisco accept`, or only those there now",
     )
     join.add_argument(
+        "--offline-trust",
+        metavar="TIME",
+        help="how long members are trusted without word from a registry: for example 12h, 7d (7d)",
+    )
+    join.add_argument(
         "--block-incoming",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -89,7 +94,7 @@ def _join(join_pinned: Verb, args: argparse.Namespace) -> int:
 
 def _is_managed(args: argparse.Namespace) -> bool:
     pinned = [args.conf, args.zone, args.dns, args.interface, os.environ.get("WGDISCO_CONF")]
-    managed = [args.link, args.network, args.name, args.accept_peers, args.mdns, args.no_mdns]
+    managed = [args.link, args.network, args.name, args.accept_peers, args.offline_trust, args.mdns, args.no_mdns]
     if any(pinned) and any(managed):
         raise ConfigError("--conf, --zone, --dns and --interface are for a .conf; a join link needs none of them")
     return not any(pinned)

@@ -42,11 +42,13 @@ def join(args: argparse.Namespace) -> int:
     """Become a member unless this host is one, and connect."""
     logs.configure(args.log, args.verbose)
     store = StateStore()
+    trust = None if args.offline_trust is None else config.parse_duration("--offline-trust", args.offline_trust)
     state = _membership(args, store)
     wanted = replace(
         state,
         accept=state.accept if args.accept_peers is None else Accept(args.accept_peers),
         block_incoming=state.block_incoming if args.block_incoming is None else args.block_incoming,
+        offline_trust=state.offline_trust if trust is None else trust,
         mdns=mdns_policy(state.mdns, everywhere=args.mdns, none_on=args.no_mdns),
     )
     if wanted != state:

@@ -36,11 +36,12 @@ def add_verbs(verbs: Any) -> None:
     rename.add_argument("new_name", metavar="NEW")
     revoke = _verb(verbs, "revoke", "take a member, or an invitation, away for good")
     revoke.add_argument("name", metavar="NAME")
-    change = _verb(
-        verbs, "set", "fix a member's public endpoint, or say by which further ports the registry is reached"
-    )
+    change = _verb(verbs, "set", "where the registry is reached, by which further ports; or a member's fixed endpoint")
     change.add_argument(
-        "words", nargs="+", metavar="NAME endpoint ADDRESS:PORT|none | also-port PORT[,PORT…]|none | tls-port PORT|none"
+        "words",
+        nargs="+",
+        metavar="endpoint HOST:PORT[,HOST:PORT…] | also-port PORT[,PORT…]|none | tls-port PORT|none | NAME endpoint"
+        " ADDRESS:PORT|none",
     )
     _add_firewall_flag(change)
     backup = _verb(verbs, "backup", "write all facts, secrets included, to a file or (-) standard output")

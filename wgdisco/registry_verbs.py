@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from wgdisco.config import SECONDS, parse_duration
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import parse_address
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
@@ -31,8 +32,6 @@ from wgdisco.tunnel.firewall import Mode, Need, Service
 from wgdisco.tunnel.io import control, firewall
 
 START_TIMEOUT = 15.0
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _say(text: str) -> None:
@@ -145,7 +144,7 @@ def _make_network(args: argparse.Namespace) -> Network:
     return network
 
 
-def _endpoint(text: str, port: int) -> str:
+def _endpoint(text: str, port: int, flag: str = "--endpoint") -> str:
     """HOST, HOST:PORT, an IPv6 address with or without brackets, as HOST:PORT."""
     try:
         address = parse_address(text.removeprefix("[").removesuffix("]"))
@@ -156,7 +155,7 @@ def _endpoint(text: str, port: int) -> str:
     try:
         return check_registry(whole)
     except ValueError as error:
-        raise ConfigError(f"--endpoint: {text!r} is not HOST[:PORT]") from error
+        raise ConfigError(f"{flag}: {text!r} is not HOST[:PORT]") from error
 
 
 def uninstall(args: argparse.Namespace) -> int:
@@ -184,15 +183,12 @@ def uninstall(args: argparse.Namespace) -> int:
 
 def invite(args: argparse.Namespace) -> int:
     """`wgdisco registry invite`."""
-    match = _DURATION.fullmatch(args.expires)
-    if match is None or not int(match[1]):
-        raise ConfigError(f"--expires: {args.expires!r} is not a time: write 30m, 24h or 7d")
+    lifetime = parse_duration("--expires", args.expires)
     if args.uses < 1:
         raise ConfigError("--uses: at least 1")
     for name in (args.name, *(args.group or ())):
         if name is not None:
             check_member_name(name)
-    lifetime = int(match[1]) * _SECONDS[match[2]]
     groups = args.group or [DEFAULT_GROUP]
     answer = _run(args, "invite", name=args.name, uses=args.uses, groups=groups, admin=args.admin, lifetime=lifetime)
     whom = args.name or f"{args.uses} member{'' if args.uses == 1 else 's'}"
@@ -243,7 +239,7 @@ def _ago(at: float | None) -> str:
     if at is None:
         return "never"
     seconds = max(0, int(time.time() - at))
-    unit, size = next((unit, size) for unit, size in reversed(_SECONDS.items()) if seconds >= size or unit == "s")
+    unit, size = next((unit, size) for unit, size in reversed(SECONDS.items()) if seconds >= size or unit == "s")
     return f"{seconds // size} {unit} ago"
 
 
@@ -288,13 +284,31 @@ def set_value(args: argparse.Namespace) -> int:
     match args.words:
         case ["also-port", value]:
             _set_ports(args, also_ports=_ports("also-port", value))
+        case ["endpoint", value]:
+            _set_registries(args, value)
         case ["tls-port", value]:
             _set_ports(args, tls_port=_port("tls-port", value))
         case [name, "endpoint", value]:
             _run(args, "set_endpoint", name=name, endpoint=None if value == "none" else value)
         case _:
-            raise ConfigError("set: write NAME endpoint ADDRESS:PORT, also-port PORT[,PORT…] or tls-port PORT, or none")
+            raise ConfigError(
+                "set: write endpoint HOST:PORT[,HOST:PORT…] of the registry, also-port PORT[,PORT…], tls-port PORT, or"
+                " NAME endpoint ADDRESS:PORT; `none` takes all but the first away"
+            )
     return 0
+
+
+def _set_registries(args: argparse.Namespace, value: str) -> None:
+    network = store.peek(args.store)
+    if network is None:
+        raise ConfigError(NO_NETWORK)
+    endpoints = [_endpoint(text, network.listen_port, "endpoint") for text in value.split(",")]
+    answer = _run(args, "set_registries", endpoints=endpoints)
+    told, unseen = answer["told"], answer["unseen"]
+    _say(f"{len(told)} of {len(told) + len(unseen)} members know it; links and files made before have the old endpoint")
+    if unseen:
+        both = ",".join(dict.fromkeys([*endpoints, *network.endpoints]))
+        _say(f"not seen yet: {', '.join(unseen)}; let the old endpoint be one of them until they are: {both}")
 
 
 def _set_ports(args: argparse.Namespace, **ports: Any) -> None:

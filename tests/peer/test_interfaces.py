@@ -94,6 +94,21 @@ def test_a_network_is_known_by_its_gateway_or_its_prefix():
     assert point_to_point.network_id("wlan0") == "192.168.1.0/24@wlan0"
 
 
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("192.168.1.77", "02:00:00:00:00:01@wlan0"),
+        ("fd00::77", "10.1.1.0/24@eth0"),
+        ("192.168.99.1", None),
+        ("10.77.0.9", None),
+        ("172.17.0.2", None),
+        ("2001:db8::77", None),
+    ],
+)
+def test_who_is_on_link_is_met_on_that_network(address, expected):
+    assert LOCAL.network_of(parse_address(address)) == expected
+
+
 def test_a_gateway_that_shows_its_hardware_address_is_no_change():
     assert replace(LOCAL, routes=(replace(HOME, mac=None),)) == LOCAL
 

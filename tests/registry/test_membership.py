@@ -101,6 +101,15 @@ def test_what_has_expired_is_refused_and_forgotten_with_what_was_never_proven(me
     assert (membership.members, membership.invitations) == ({}, {})
 
 
+def test_the_registry_is_reached_where_it_is_said_to_be(membership):
+    membership.apply(membership.set_registries(("vpn.test:443", "[2001:db8::9]:51820", "vpn.test:443")))
+    assert membership.network.endpoints == ("vpn.test:443", "[2001:db8::9]:51820")
+    assert membership.set_registries(membership.network.endpoints) == []
+    for wrong in ((), ("vpn.test",), ("vpn.test:0",), tuple(f"192.0.2.{number}:1" for number in range(9))):
+        with pytest.raises(LocalError, match="HOST:PORT"):
+            membership.set_registries(wrong)
+
+
 def test_a_revoked_key_never_comes_back(membership):
     join(membership, 1, "laptop")
     changes, keys = membership.revoke("laptop", 5.0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.registry.stun import BURST, INTERVAL, LIFETIME, PROVEN_MAX, Drop, Site, StunResponder
+from wgdisco.registry.stun import BURST, INTERVAL, LIFETIME, PROVEN_MAX, Drop, Site, StunResponder, choose_addresses
 from wgdisco.stun import Change, Integrity, Kind, Message
 
 KEY = PrivateKey(bytes(range(32)))
@@ -128,6 +128,44 @@ def test_strangers_hear_nothing(responder):
         assert responder.answer(data, ASKED, SOURCE, NOW) is None
         assert responder.drops == {why: 1}
     assert responder.proven(ALICE, NOW) == set()
+
+
+def test_the_third_port_answers_nobody(responder):
+    assert responder.answer(request(responder.issue(ALICE)), Endpoint(A, 50000), SOURCE, NOW) is None
+    assert responder.drops == {Drop.THIRD_PORT: 1}
+
+
+def test_a_port_that_could_not_be_had(responder):
+    responder.sites = (Site(A, (3478,), None), Site(B, (3479,), 50001))
+    credential = responder.issue(ALICE)
+    assert credential.endpoints == ["198.51.100.10:3478", "198.51.100.11:3479"]
+    for change, origin in (((False, True), None), ((True, False), None), ((True, True), Endpoint(B, 50001))):
+        reply = responder.answer(request(credential, Change(*change)), ASKED, SOURCE, NOW)
+        message = Message.parse(reply.data)
+        assert message.error == (420 if origin is None else None)
+        assert reply.origin == (origin or ASKED)
+
+
+PRIVATE = ip_address("10.0.0.5")
+
+
+@pytest.mark.parametrize(
+    ("named", "local", "source", "chosen"),
+    [
+        ([A], [PRIVATE, A], A, {A: A}),
+        ([B], [A, B], A, {B: B, A: A}),
+        ([], [A], A, {A: A}),
+        ([A], [PRIVATE], PRIVATE, {A: PRIVATE}),
+        ([A, B], [PRIVATE], PRIVATE, {A: PRIVATE}),
+        ([A], [PRIVATE], None, {}),
+        ([], [PRIVATE], PRIVATE, {}),
+        ([], [ip_address(f"198.51.100.{n}") for n in range(1, 9)], None, 2),
+    ],
+)
+def test_which_addresses_are_served(named, local, source, chosen):
+    found = choose_addresses(named, local, source)
+    assert (len(found) if isinstance(chosen, int) else found) == chosen
+    assert chosen == 2 or list(found) == list(chosen)
 
 
 def test_nobody_can_make_a_credential_last_longer(responder, clock):

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.system.members import Mesh, read_lab
-from tests.system.network import await_
+from tests.system.members import Daemon, Mesh, read_lab
+from tests.system.network import PROGRAM, await_
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -222,3 +222,36 @@ def test_the_registry_moves_and_members_follow_within_60_seconds():
             60,
         )
         await_(lambda: mesh.status("alice")["settled"], "alice to be content", 60 - (time.monotonic() - began))
+
+
+def test_an_operator_moves_the_registry_to_another_machine_and_members_follow_untouched():
+    """By address: bob's machine is the new one, and public."""
+    with read_lab("port-restricted", "public") as lab:
+        mesh = Mesh(lab)
+        mesh.join("alice")
+        old, new = lab.hosts["registry"], lab.hosts["bob"]
+        endpoint = f"{lab.outside('bob')}:51820"
+        assert "1 of 1 members know it" in mesh.verb("registry", "registry", "set", "endpoint", endpoint)
+        state = ["cat", "/var/lib/wgdisco/mesh.json"]
+        await_(lambda: endpoint in lab.hosts["alice"].run(state).stdout, "alice to keep it", 15)
+        mesh.verb("registry", "registry", "backup", "/run/lab-backup")
+        mesh.stop_registry()
+        began = time.monotonic()
+        new.run(["sh", "-c", "base64 -d >/run/lab-backup"], text=old.run(["base64", "/run/lab-backup"]).stdout)
+        mesh.verb("bob", "registry", "restore", "/run/lab-backup")
+        mesh.members["bob"] = Daemon(new, [*PROGRAM, "registry", "run"])
+        mesh.members["bob"].wait_for("started")
+        await_(lambda: mesh.peers("alice")["registry"]["endpoint"] == endpoint, "alice to follow", 60)
+        await_(lambda: mesh.status("alice")["settled"], "alice to be content", 60 - (time.monotonic() - began))
+        assert time.monotonic() - began < 60
+        link = mesh.verb("bob", "registry", "invite", "carol").splitlines()[0]
+        assert link.startswith(f"wgdisco://{endpoint}/")
+
+
+def test_set_endpoint_says_what_it_cannot_use(mesh):
+    assert "HOST[:PORT]" in mesh.verb("registry", "registry", "set", "endpoint", "https://vpn.test", code=2)
+    assert "set: write" in mesh.verb("registry", "registry", "set", "endpoint", code=2)
+    assert mesh.verb("registry", "registry", "set", "endpoint", "vpn.test:443,192.0.2.9") == (
+        "0 of 0 members know it; links and files made before have the old endpoint\n"
+    )
+    assert mesh.registry("invite").startswith("wgdisco://vpn.test:443,192.0.2.9:51820/")

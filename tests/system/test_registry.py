@@ -17,6 +17,23 @@ from wgdisco.lab.topology import Lab
 pytestmark = pytest.mark.usefixtures("needs_lab")
 JOINER = str(Path(__file__).with_name("joiner.py"))
 
+NAT_CHECK = str(Path(__file__).with_name("nat_check.py"))
+STUN_PORTS = ("3478", "3479", "3480")
+# Garbage, and a Binding request without a credential; prints what comes back
+ASK_AS_A_STRANGER = """
+import socket, sys
+asker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+asker.settimeout(0.3)
+for port in sys.argv[1:]:
+    for address in ("198.51.100.10", "198.51.100.11"):
+        asker.sendto(b"who is there?", (address, int(port)))
+        asker.sendto(bytes.fromhex("000100002112a442") + bytes(12), (address, int(port)))
+try:
+    print(asker.recvfrom(2048))
+except TimeoutError:
+    pass
+"""
+
 
 class Joiner:
     """A member in a host: what it said, and the processes it is."""
@@ -203,7 +220,21 @@ def test_killed_while_members_enrol_no_acknowledged_one_is_lost(mesh):
 def test_a_scan_from_outside_finds_nothing_that_answers(mesh):
     listening = mesh.registry.run(["ss", "-Hltun"]).stdout.splitlines()
     outside = [line.split()[4] for line in listening if "%mesh" not in line and "%lo" not in line]
-    assert {address.rpartition(":")[2] for address in outside} == {"51820"}
+    assert {address.rpartition(":")[2] for address in outside} == {"51820", *STUN_PORTS}
+    heard = mesh.lab.hosts["bob"].run([sys.executable, "-c", ASK_AS_A_STRANGER, *STUN_PORTS]).stdout
+    assert heard == ""
+    dropped = json.loads(mesh.registry.run([*PROGRAM, "status", "-o", "json"]).stdout)["interfaces"][0]["drops"]
+    assert dropped["stun: not stun"] == dropped["stun: no valid credential"] == 4  # two ports of two addresses
+    assert dropped["stun: third port"] == 4
+
+
+def test_a_member_finds_its_nat_out(mesh):
+    alice = mesh.joiner("alice", mesh.invite("laptop1"))
+    alice.event("snapshot")
+    record = alice.ask("get /v1/stun")["body"]
+    assert len(record["endpoints"]) == 4
+    found = json.loads(mesh.lab.hosts["alice"].run([sys.executable, NAT_CHECK, "check", json.dumps(record)]).stdout)
+    assert found["profile"] == "eim/apdf/-"  # alice's side of the lab is of the type eim-other-port
 
 
 def test_uninstall_and_again(mesh):

@@ -152,7 +152,7 @@ class Agent:
         self._paths: dict[PublicKey, Path | CheckedPath] = {}
         self._checked: dict[PublicKey, CheckedPath] = {}
         self._checks = checks
-        self._relay: Endpoint | None = None
+        self.relay: Endpoint | None = None
         self._told: dict[PublicKey, tuple[PathWord, tuple[Endpoint, ...]]] = {}
         self._actions: list[DeviceAction] = []
         self._news: list[News] = []
@@ -191,7 +191,7 @@ class Agent:
         path = self._checked.get(peer.public_key)
         if path is None:
             self.remove_peer(peer.public_key)  # it was a key announced to follow another
-            path = CheckedPath(peer.public_key, self._relay)
+            path = CheckedPath(peer.public_key, self.relay)
             self._paths[peer.public_key] = self._checked[peer.public_key] = path
         if peer.endpoint is not None:
             path.set_last_known(peer.endpoint)
@@ -266,7 +266,7 @@ class Agent:
     def ping(self, key: PublicKey, now: float) -> None:
         """Check the endpoint in use, and tell what comes back."""
         path = self._checked.get(key)
-        if path is not None and isinstance(path.state, Live) and path.state.endpoint != self._relay:
+        if path is not None and isinstance(path.state, Live) and path.state.endpoint != self.relay:
             self._act(Ping(key, path.state.endpoint), now)
 
     def network_changed(self, now: float) -> None:
@@ -327,9 +327,9 @@ class Agent:
 
     def _follow_relay(self, endpoint: Endpoint, now: float) -> None:
         """Where the registry is, there is the relay."""
-        if self._checks is None or endpoint == self._relay:
+        if self._checks is None or endpoint == self.relay:
             return
-        self._relay = endpoint
+        self.relay = endpoint
         self._actions.append(SetRelays(frozenset({endpoint})))
         for path in self._checked.values():
             path.set_relay(endpoint)
@@ -408,6 +408,10 @@ class Agent:
         """Whether authenticated packets come from the peer."""
         path = self._paths.get(key)
         return path is not None and isinstance(path.state, Live)
+
+    def is_trying(self, now: float) -> bool:
+        """Whether a direct path may still be found in the next moment."""
+        return any(path.is_trying(now) for path in self._checked.values())
 
     def published(self, key: PublicKey) -> Endpoint | None:
         """What the zone last said of the peer."""

@@ -53,6 +53,8 @@ UNHEARD = 2.5
 IN_PROGRESS = 0.1
 RELAY_IN_PROGRESS = 0.05
 MAX_ASKED = 16
+# What answers at all answers an attempt within that time, but for heavy loss
+TRYING_FOR = 1.5
 # Learnt from packets, beside what is told
 MAX_LEARNT = 4
 
@@ -92,20 +94,20 @@ class CheckedPath:
     # What is told
 
     def set_candidates(self, told: Iterable[Candidate], nat: NatProfile | None, now: float) -> None:
-        """What the registry tells of the peer: tried with the next attempt; a lost path is tried anew at once."""
+        """What the registry tells of the peer: what is new is tried at once where a path stands or is tried."""
         known = {candidate.endpoint for candidate in self._told}
         self._told, self.nat = ordered(told), nat
         fresh = [candidate.endpoint for candidate in self._told if candidate.endpoint not in known]
-        if self.attempt is not None:
+        if self.attempt is not None or isinstance(self.state, Live):
             for endpoint in fresh:
-                self._actions.append(Ping(self.key, endpoint))
+                self._ping(endpoint, now)
 
     def set_lan(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """Where the peer says it is on our own network: asked at once, whatever is in use."""
         fresh = [endpoint for endpoint in endpoints if endpoint not in self._lan]
         self._lan = endpoints
         for endpoint in fresh:
-            self._actions.append(Ping(self.key, endpoint))
+            self._ping(endpoint, now)
         if fresh and isinstance(self.state, Punching) and self.attempt is None:
             self._begin(now, is_initiator=True)
 
@@ -309,6 +311,11 @@ class CheckedPath:
     def is_silent(self) -> bool:
         """Never told by silence: nothing keeps these paths open."""
         return False
+
+    def is_trying(self, now: float) -> bool:
+        """Whether most of what will answer may yet do so."""
+        since = self._asked_at if self._is_asked else None if self.attempt is None else self.attempt.since
+        return since is not None and now - since < TRYING_FOR
 
     def candidates(self) -> tuple[Endpoint, ...]:
         """Endpoints to try, the best first."""

@@ -94,6 +94,13 @@ class LocalNetwork:
             told = [route.mac for route in sorted(gateways, key=lambda route: route.version)[:1] if route.mac]
         return f"{told[0]}@{interface}" if told else None
 
+    def network_of(self, address: IPAddress) -> str | None:
+        """The id of the network that a private `address` is on-link with: who is reached there was met on it."""
+        if not in_any(address, SITE_LOCAL):
+            return None
+        interfaces = [one.interface for one in self.usable() if in_any(address, (one.network,))]
+        return self.network_id(interfaces[0]) if interfaces else None
+
     def _is_served(self, link: Link) -> bool:
         if not link.is_up or link.kind in _TUNNEL_KINDS:
             return False

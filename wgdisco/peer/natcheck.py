@@ -62,7 +62,7 @@ class NatReport:
 
     `reflexive` are the endpoints the tunnel's socket was seen at, each once, in the order it asked. `preserved` says
     whether they have its own port. `block` is the lowest and highest of ports that seem drawn from a subscriber's
-    block. `rtt` is the round-trip time to the registry in seconds.
+    block. `rtt` is the round-trip time to the registry in seconds; `sent` how many datagrams it took.
     """
 
     profile: NatProfile
@@ -70,6 +70,7 @@ class NatReport:
     preserved: bool | None = None
     block: tuple[int, int] | None = None
     rtt: float | None = None
+    sent: int = 0
 
 
 @dataclass(slots=True)
@@ -99,7 +100,7 @@ class NatCheck:
     ) -> None:
         """`local_port` is the tunnel's own; `version` 4 or 6 says which of the service's addresses are asked."""
         self.drops: Counter[Drop] = Counter()
-        self.sent = 0
+        self._sent = 0
         self._service = service
         self._version = version
         self._local_port = local_port
@@ -174,8 +175,8 @@ class NatCheck:
         return test
 
     def _send(self, tests: Iterable[_Test]) -> None:
-        self._out += [test.probe() for test in tests][: MAX_DATAGRAMS - self.sent]
-        self.sent += len(self._out)
+        self._out += [test.probe() for test in tests][: MAX_DATAGRAMS - self._sent]
+        self._sent += len(self._out)
 
     def _take(self, test: _Test, message: Message, source: Endpoint, now: float) -> None:
         test.late = self._retransmitted
@@ -207,6 +208,7 @@ class NatCheck:
                 None if not ports else all(port == self._local_port for port in ports),
                 None if delta is not None else _block(ports),
                 self._rtt,
+                self._sent,
             )
         )
 

@@ -19,9 +19,15 @@ def offline(report: PeerReport) -> PeerReport:
     return replace(report, reason=Reason.PEER_OFFLINE.value) if report.path == PathWord.PUNCHING.value else report
 
 
-def notes(roster: Roster, now: float, older_epoch: OlderEpoch | None) -> list[str]:
+def blame_clock(report: PeerReport) -> PeerReport:
+    """A peer that does not answer a host whose clock is wrong may refuse its handshakes for that."""
+    return replace(report, reason=Reason.CLOCK.value) if report.reason == Reason.NO_UDP_ANSWER.value else report
+
+
+def notes(roster: Roster, now: float, older_epoch: OlderEpoch | None, clock_note: str | None = None) -> list[str]:
     """What is not as it should be, and what to do."""
-    found = [f"{one.name} ({one.key}) is not talked to: {one.why}" for one in roster.refused()]
+    found = [] if clock_note is None else [clock_note]
+    found += [f"{one.name} ({one.key}) is not talked to: {one.why}" for one in roster.refused()]
     if not roster.check_trust(now):
         found.append(TRUST_NOTE)
     if older_epoch is not None:
@@ -29,7 +35,7 @@ def notes(roster: Roster, now: float, older_epoch: OlderEpoch | None) -> list[st
     return found
 
 
-TRUST_NOTE = "no registry was heard for a week: members are not trusted until one is"
+TRUST_NOTE = "no registry was heard for as long as --offline-trust allows: members are not trusted until one is"
 
 
 def epoch_note(news: OlderEpoch) -> str:

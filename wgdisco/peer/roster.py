@@ -2,7 +2,7 @@
 
 A name is pinned to the key it was first seen with. Another key for it is refused and reported, unless the pinned one
 announced it (`next_key`). A registry that comes back with an older epoch, restored from a backup, is told, and changes
-nothing here. Without word from a registry for `OFFLINE_TRUST`, members are trusted no longer.
+nothing here. Without word from a registry for `offline_trust` seconds, members are trusted no longer.
 
 Times are unix time, in seconds: they outlive a reboot.
 """
@@ -109,8 +109,11 @@ class Member:
 class Roster:
     """See the module's docstring."""
 
-    def __init__(self, own_key: PublicKey, accept: Accept, memory: Memory) -> None:
+    def __init__(
+        self, own_key: PublicKey, accept: Accept, memory: Memory, offline_trust: float = OFFLINE_TRUST
+    ) -> None:
         """Begin with what is remembered."""
+        self._offline_trust = offline_trust
         self.own_key = own_key
         self.accept_mode = accept
         self.network = Network.of(memory.snapshot.network)
@@ -211,7 +214,7 @@ class Roster:
 
     def check_trust(self, now: float) -> bool:
         """Whether members are trusted at `now`; tells once when they cease to be."""
-        if now - self.confirmed_at < OFFLINE_TRUST:
+        if now - self.confirmed_at < self._offline_trust:
             return True
         if not self._is_expired:
             self._is_expired = True

@@ -14,7 +14,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_net
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError, RemoteError
-from wgdisco.invitation import SECRET_SIZE, JoinLink, enrol_address, enrol_private_key, member_preshared_key
+from wgdisco.invitation import (
+    SECRET_SIZE,
+    JoinLink,
+    check_registry,
+    enrol_address,
+    enrol_private_key,
+    member_preshared_key,
+)
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.names import check_member_name
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
@@ -346,6 +353,16 @@ class Membership:
             raise LocalError(f"at most {ALSO_PORTS_MAX} further ports: members try all of them at once")
         network = replace(self.network, also_ports=also_ports, tls_port=tls_port)
         return [] if network == self.network else [Put(network)]
+
+    def set_registries(self, endpoints: tuple[str, ...]) -> list[Change]:
+        """Where members reach the registry from now on, as HOST:PORT; LocalError when one is none."""
+        try:
+            valid = tuple(dict.fromkeys(check_registry(endpoint) for endpoint in endpoints))
+        except ValueError as error:
+            raise LocalError(str(error)) from error
+        if not 0 < len(valid) <= REGISTRIES_MAX:
+            raise LocalError(f"give 1 to {REGISTRIES_MAX} of HOST:PORT")
+        return [] if valid == self.network.endpoints else [Put(replace(self.network, endpoints=valid))]
 
     def revoke(self, name: str, now: float) -> tuple[list[Change], list[PublicKey]]:
         """Take the member or invitation of that name away for good; the keys that go. LocalError without one.

@@ -10,10 +10,11 @@ roaming: a member that can forge its source can claim the forged one.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 
+from wgdisco.api import StunRecord
 from wgdisco.endpoint import Endpoint, IPAddress
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.stun import UNKNOWN_ATTRIBUTE, Change, Integrity, Kind, Message
@@ -26,12 +27,17 @@ RATES_MAX = 4096
 PROVEN_MAX = 8
 PROVEN_MEMBERS_MAX = 16384
 
+# What a NAT is told apart by: two addresses, where there are two
+SITES_MAX = 2
+THIRD_PORT = 3480
+
 _CHANGE_REQUEST = 0x0003
 
 
 class Drop(Enum):
     """Why a datagram was not answered."""
 
+    THIRD_PORT = "third port"
     NOT_STUN = "not stun"
     NOT_A_REQUEST = "not a request"
     NO_CREDENTIAL = "no valid credential"
@@ -40,21 +46,12 @@ class Drop(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Credential:
-    """What a member asks with. `lifetime` is in seconds."""
-
-    username: str
-    password: str = field(repr=False)
-    lifetime: int
-
-
-@dataclass(frozen=True, slots=True)
 class Site:
-    """One address, as members know it: `ports` are asked, `third` only answers."""
+    """One address, as members know it: `ports` are asked, `third` only answers, where it could be had."""
 
     address: IPAddress
     ports: tuple[int, ...]
-    third: int
+    third: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +61,21 @@ class Reply:
     data: bytes
     origin: Endpoint
     destination: Endpoint
+
+
+def choose_addresses(
+    named: Sequence[IPAddress], local: Sequence[IPAddress], source: IPAddress | None
+) -> dict[IPAddress, IPAddress]:
+    """Of one IP version, up to two addresses members can ask, and the local one each is served at.
+
+    Public addresses of the machine, those that join links name (`named`) first. A machine that has none is behind a
+    forwarded port or a one-to-one NAT: what is named then leads to `source`, where its default route leaves from.
+    """
+    public = [address for address in local if Endpoint(address, 1).is_global]
+    if public:
+        chosen = sorted(public, key=lambda address: address not in named)
+        return {address: address for address in chosen[:SITES_MAX]}
+    return {} if source is None else dict.fromkeys(named[:1], source)
 
 
 class StunResponder:
@@ -82,10 +94,11 @@ class StunResponder:
         """Where members may ask: all ports of an address, then the next."""
         return [Endpoint(site.address, port) for site in self.sites for port in site.ports]
 
-    def issue(self, member: PublicKey) -> Credential:
-        """A credential for `member`, good for LIFETIME from now."""
+    def issue(self, member: PublicKey) -> StunRecord:
+        """Where `member` may ask, and a credential, good for LIFETIME from now."""
         username = f"{int(self._unix_time()) + LIFETIME:x}.{self._identify(member)}"
-        return Credential(username, self._password(username), LIFETIME)
+        endpoints = [endpoint.to_text() for endpoint in self.endpoints]
+        return StunRecord(endpoints, username, self._password(username), LIFETIME)
 
     def proven(self, member: PublicKey, now: float) -> set[IPAddress]:
         """The addresses `member` has asked from in the last LIFETIME, PROVEN_MAX at most."""
@@ -94,6 +107,9 @@ class StunResponder:
 
     def answer(self, data: bytes, asked: Endpoint, source: Endpoint, now: float) -> Reply | None:
         """What to say to a datagram from `source` that came to `asked`, one of `endpoints`; None: nothing."""
+        if asked not in self.endpoints:
+            self.drops[Drop.THIRD_PORT] += 1
+            return None
         request = self._request(data)
         if request is None:
             return None
@@ -137,9 +153,10 @@ class StunResponder:
         if change is None or not (change.address or change.port):
             return asked
         site = self._alternate(asked.address) if change.address else self._site(asked.address)
-        if site is None or not (change.port or asked.port in site.ports):
+        if site is None:
             return None
-        return Endpoint(site.address, site.third if change.port else asked.port)
+        port = site.third if change.port else asked.port if asked.port in site.ports else None
+        return None if port is None else Endpoint(site.address, port)
 
     def _other(self, asked: Endpoint) -> Endpoint | None:
         """The other address and the other port, OTHER-ADDRESS; None unless there are both (RFC 5780 section 7.4)."""

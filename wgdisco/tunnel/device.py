@@ -63,14 +63,20 @@ def destination(packet: bytes | memoryview) -> bytes | None:
 class Device:
     """See the module's docstring. `random_bytes(n)` and `unix_time()` are the only other things it asks the world.
 
-    One that `relays` hands over what is WireGuard's but another's (`Foreign`), and leaves counting it to who relays.
+    `handshake_time()` stands for the latter in the timestamps of initiations: one that never goes back. One
+    that `relays` hands over what is WireGuard's but another's (`Foreign`), and leaves counting it to who relays.
     """
 
     def __init__(
-        self, random_bytes: Callable[[int], bytes], unix_time: Callable[[], float], *, relays: bool = False
+        self,
+        random_bytes: Callable[[int], bytes],
+        unix_time: Callable[[], float],
+        handshake_time: Callable[[], float] | None = None,
+        *,
+        relays: bool = False,
     ) -> None:
         self._relays = relays
-        self._local = Local(random_bytes, unix_time)
+        self._local = Local(random_bytes, unix_time, handshake_time or unix_time)
         self._config = DeviceConfig()
         self._public_key: PublicKey | None = None
         self._cookies: CookieChecker | None = None

@@ -52,11 +52,12 @@ _KEEPALIVE = Burst(b"", 0)
 class Local:
     """Our side of every handshake, shared by all peers. `indices`: receiver index to who holds it, and for what.
 
-    `relays` are endpoints that forward what is another's.
+    `handshake_time` is what timestamps are made of, in seconds. `relays` are endpoints that forward what is another's.
     """
 
     random_bytes: Callable[[int], bytes]
     unix_time: Callable[[], float]
+    handshake_time: Callable[[], float]
     private_key: PrivateKey | None = None
     mtu: int = DEFAULT_MTU
     indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
@@ -438,7 +439,7 @@ class Peer:
         self._unconfirmed = None
         index = self._local.new_index(self)
         ephemeral = self._local.random_bytes(32)
-        timestamp = self._timestamps.next(self._local.unix_time())
+        timestamp = self._timestamps.next(self._local.handshake_time())
         made = noise.create_initiation(private, self.key, shared, ephemeral, index, timestamp)
         if made is None:
             del self._local.indices[index]

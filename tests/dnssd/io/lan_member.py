@@ -1,7 +1,7 @@
 """Run in a host of a lab: `lan_member.py SEED PORT KNOWN,… INTERFACE=ADDRESS,…` speaks mDNS as a member does.
 
 Keys are bytes of one value each. What it finds is printed, one JSON line each. A line on standard input sets another
-port (`port 40001`) or other interfaces (`on eth1=…`); SIGTERM ends it, with a goodbye.
+port (`port 40001`) or other interfaces (`on eth1=…`, `off`); SIGTERM ends it, with a goodbye.
 """
 
 import asyncio
@@ -29,10 +29,14 @@ async def obey(lan: Lan, seed: str) -> None:
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := (await reader.readline()).decode().split():
-        if line[0] == "port":
-            lan.set_identity(key(seed), int(line[1]))
-        else:
-            lan.set_interfaces(interfaces(line[1:]))
+        match line:
+            case ["port", port]:
+                lan.set_identity(key(seed), int(port))
+            case ["on", *on]:
+                lan.set_interfaces(interfaces(on))
+            case ["off"]:
+                lan.set_interfaces({})
+                print(json.dumps({"says": "off"}), flush=True)
 
 
 async def main(seed: str, port: str, known: str, *on: str) -> None:

@@ -1,6 +1,7 @@
 """Members on one Ethernet segment, in namespaces, speaking mDNS for real."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -107,7 +108,8 @@ def test_interfaces_come_and_go(lan):
     bob = lan.start("bob", 40002, "1", "eth0=192.168.1.2,fd00::2")
     assert alice.said() == found("2", "192.168.1.2:40002", "[fd00::2]:40002")
     assert bob.said() == found("1", "192.168.1.1:40001")
-    bob.tell("on")
+    bob.tell("off")
+    assert bob.said() == {"says": "off"}
     assert alice.said() == {"says": "gone", "key": 2}
     assert bob.said() == {"says": "gone", "key": 1}
     bob.tell("on eth0=192.168.1.2")
@@ -129,6 +131,18 @@ def test_another_interface_hears_nothing(lan):
     assert ended["drops"] == {}
 
 
+def test_noise_is_counted_and_does_no_harm(lan):
+    alice = lan.start("alice", 40001, "2")
+    noise = [sys.executable, "-m", "tests.dnssd.io.lan_noise", "7", "800", HOSTS["carol"]]
+    lan.hosts["carol"].run(noise)
+    lan.start("bob", 40002, "1")
+    assert alice.said() == found("2", "192.168.1.2:40002")
+    (*_, ended), log = alice.stop()
+    assert log == ""
+    assert ended["drops"]["malformed announcement"] > 50
+    assert ended["drops"]["announcement of a stranger"] > 50
+
+
 HOLD_PORT = "import socket, time; s = socket.socket(2, 2); s.bind(('', 5353)); print(1, flush=True); time.sleep(60)"
 
 
@@ -144,7 +158,8 @@ def test_where_mdns_does_not_work_a_line_says_so_and_nothing_ends(lan, trouble):
     else:
         alice = lan.start("alice", 40001, "2", trouble)
         assert f"no mDNS on {trouble[:4]}" in alice.process.stderr.readline()
-    alice.tell("on")
+    alice.tell("off")
+    assert alice.said() == {"says": "off"}
     alice.tell("on eth0=192.168.1.1")
     lan.start("bob", 40002, "1")
     assert alice.said() == found("2", "192.168.1.2:40002")
@@ -157,3 +172,30 @@ def test_two_programs_of_one_host_share_the_port(lan):
     lan.members.append(Member(lan.hosts["bob"], 40003, "1", "eth0=192.168.1.2", seed="3"))
     assert alice.said() == found("3", "192.168.1.2:40003")
     assert lan.members[-1].said() == found("1", "192.168.1.1:40001")
+
+
+AVAHI = """
+[server]
+use-ipv6=no
+enable-dbus=no
+disallow-other-stacks=no
+"""
+
+
+def test_avahi_shares_the_port_too(lan):
+    if shutil.which("avahi-daemon", path="/usr/sbin") is None:
+        pytest.skip("avahi-daemon is not installed; its package would start it here")
+    host = lan.hosts["alice"]
+    host.write_file("/run/avahi.conf", AVAHI)
+    host.run(["mkdir", "/run/avahi-daemon"])
+    command = ["avahi-daemon", "--no-drop-root", "--no-chroot", "--no-rlimits", "-f", "/run/avahi.conf"]
+    avahi = host.popen(command, stderr=subprocess.PIPE)
+    try:
+        assert any("startup complete" in line for line in avahi.stderr)
+        alice, bob = lan.start("alice", 40001, "2"), lan.start("bob", 40002, "1")
+        assert alice.said() == found("2", "192.168.1.2:40002")
+        assert bob.said() == found("1", "192.168.1.1:40001")
+        assert avahi.poll() is None
+    finally:
+        avahi.terminate()
+        avahi.communicate()

@@ -21,7 +21,7 @@ ip address add 10.1.1.5/24 dev eth1
 ip route add default via 192.168.1.1 metric 100
 """
 # a change must be told this soon after it was made (seconds)
-SOON = 0.1
+SOON = 1.0  # 15 ms on a quiet machine
 
 
 class Watched:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -14,7 +15,7 @@ from tests.peer.test_roster import BOB, OWN, record, snapshot
 from wgdisco.api import EndpointChange, EnrolRequest, Removed, SelfRecord
 from wgdisco.errors import RemoteError
 from wgdisco.peer import stream
-from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamUp
+from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamUp
 
 LOOPBACK = ip_address("127.0.0.1")
 ALICE = record("alice", OWN, 2)
@@ -58,12 +59,12 @@ def streaming(*chunks: bytes, hold: bool = False, seen: list | None = None) -> C
 
 
 async def heard(client: RegistryClient, until: Callable[[list], bool], epoch: int = 0) -> list:
-    """Events up to the one that makes `until` true, heartbeats left out."""
+    """Events up to the one that makes `until` true, heartbeats and clocks left out."""
     events: list = []
     async with asyncio.timeout(10):
         follower = client.follow(epoch)
         async for event in follower:
-            if not isinstance(event, Heartbeat):
+            if not isinstance(event, Heartbeat | RegistryTime):
                 events.append(event)
             if until(events):
                 await follower.aclose()
@@ -103,6 +104,19 @@ def test_a_stream_in_any_pieces():
 
     run(scenario([text]))
     run(scenario([text[i : i + 7] for i in range(0, len(text), 7)]))
+
+
+def test_the_registrys_clock_is_told():
+    async def scenario() -> None:
+        async with serving("GET", "/v1/events", streaming(SNAPSHOT_FRAME)) as client:
+            follower = client.follow()
+            events = [await anext(follower), await anext(follower)]
+            await follower.aclose()
+            assert events[0] == StreamUp()
+            assert isinstance(events[1], RegistryTime)
+            assert abs(events[1].unix - time.time()) < 10
+
+    run(scenario())
 
 
 def test_it_resumes_where_it_was_and_tells_the_epoch_it_knows():

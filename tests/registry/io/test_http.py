@@ -9,14 +9,17 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 import aiohttp
 import pytest
 
+from wgdisco.api import StunRecord
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.io.feed import BEHIND_MAX, Feed
 from wgdisco.registry.io.http import ENROL_BURST, ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Store
-from wgdisco.registry.membership import Member, Membership, Network, Put, Remove
+from wgdisco.registry.membership import Member, Membership, Network, Put, Remove, Revoked
+from wgdisco.registry.receipt import seal
 from wgdisco.registry.records import member_record
+from wgdisco.registry.stun import Site, StunResponder
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 
 NETWORK = Network(
@@ -109,6 +112,7 @@ def invitation(uses=1, name="carol"):
 
 
 async def events(response, count):
+    """The next ones, receipts left out: each stream begins with one."""
     found = []
     while len(found) < count:
         event = {}
@@ -116,7 +120,7 @@ async def events(response, count):
             while line := (await response.content.readline()).decode().rstrip("\n"):
                 field, _, value = line.partition(": ")
                 event[field] = value
-        if "event" in event:
+        if event.get("event", "receipt") != "receipt":
             found.append((event["event"], json.loads(event["data"]), int(event["id"])))
     return found
 
@@ -301,6 +305,21 @@ def test_a_resumed_stream_tells_nothing_of_other_groups(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_a_member_is_told_where_and_with_what_it_may_ask_about_its_nat(tmp_path):
+    async def scenario(registry):
+        assert (await registry.ask("127.9.8.2", "GET", "/v1/stun"))[0] == 404
+        responder = StunResponder(NETWORK.private_key, lambda: 1.7e9)
+        responder.sites = (Site(IPv4Address("198.51.100.10"), (3478, 3479), 3480),)
+        registry.api.stun = responder.issue
+        status, said = await registry.ask("127.9.8.2", "GET", "/v1/stun")
+        assert (status, said["schema"]) == (200, 1)
+        assert StunRecord.from_json(said) == responder.issue(ALICE.public_key)
+        assert said["endpoints"] == ["198.51.100.10:3478", "198.51.100.10:3479"]
+        assert (await registry.ask("127.9.8.77", "GET", "/v1/stun"))[0] == 403
+
+    run(tmp_path, scenario)
+
+
 def test_whoever_falls_behind_or_is_revoked_is_cut(tmp_path):
     async def scenario(registry):
         async with registry.request("127.9.8.3", "GET", "/v1/events") as response:
@@ -315,5 +334,26 @@ def test_whoever_falls_behind_or_is_revoked_is_cut(tmp_path):
             consumer.put(number, "member", record)
         assert cut
         assert consumer.ended
+
+    run(tmp_path, scenario)
+
+
+def test_a_receipt_comes_before_all_else_and_may_be_handed_back(tmp_path):
+    async def scenario(registry):
+        async with registry.request("127.9.8.2", "GET", "/v1/events") as response:
+            first = (await response.content.readuntil(b"\n\n")).decode()
+        assert "event: receipt\n" in first
+        receipt = json.loads(first.partition("data: ")[2])
+        status, said = await registry.ask("127.9.8.2", "POST", "/v1/receipt", json=receipt)
+        assert (status, said["recalled"], said["receipt"]) == (200, False, receipt["receipt"])
+        later = seal(NETWORK, [Revoked(BOB.public_key, "bob", 1.0)])
+        status, said = await registry.ask("127.9.8.2", "POST", "/v1/receipt", json={"receipt": later})
+        assert (status, said["recalled"]) == (200, True)
+        assert BOB.public_key in registry.membership.revoked
+        assert [one.name for one in registry.membership.members.values()] == ["alice", "eve"]
+        for forged in ("A" * 60, "", "!", 7):
+            status, _ = await registry.ask("127.9.8.2", "POST", "/v1/receipt", json={"receipt": forged})
+            assert status == 400
+        assert (await registry.ask("127.9.8.99", "POST", "/v1/receipt", json={"receipt": later}))[0] == 403
 
     run(tmp_path, scenario)

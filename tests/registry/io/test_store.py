@@ -274,6 +274,19 @@ def test_restore_raises_the_epoch_and_readmits_nobody(path):
     store.close()
 
 
+def test_restored_on_a_new_disk_it_gives_out_numbers_from_half_the_range_away(path, tmp_path):
+    store = Store.open(path)
+    commit(store, Put(replace(NETWORK, next_host=200)), Put(MEMBER))
+    backup = tmp_path / "backup"
+    store.backup(backup)
+    store.close()
+    new = tmp_path / "new" / "registry.db"
+    assert restore(backup, new) == 2
+    store = Store.open(new)
+    assert store.load() == [replace(NETWORK, epoch=2, next_host=73), MEMBER]
+    store.close()
+
+
 def test_what_is_no_backup_is_refused(path, tmp_path):
     store = Store.open(path)
     commit(store, Put(NETWORK))

@@ -7,13 +7,12 @@ to keep, or to begin again with, the peers that are known.
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from wgdisco.api import EndpointChange, MemberRecord, Order, Removed, Snapshot, StatusReport
+from wgdisco.api import EndpointChange, MemberRecord, Order, Receipt, Removed, Snapshot, StatusReport
 from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
 from wgdisco.dnssd.io.client import ZoneFollower
 from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
@@ -24,14 +23,17 @@ from wgdisco.nat import NatProfile
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import parse_candidates
 from wgdisco.peer.check import Checks
+from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.member_interface import member_interface
-from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, StreamDown, StreamEvent, StreamUp
+from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
+from wgdisco.peer.io.surroundings import Surroundings
 from wgdisco.peer.io.websocket import UDP_TIMEOUT, TlsFallback
-from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, epoch_note, is_settled, notes, offline
+from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, blame_clock, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.nft import nft_table
@@ -68,13 +70,15 @@ async def run(
     `sleeps` is what the loop waits in. `connected` is called once, when the registry and the members that are online
     answer, or SETTLE_TIMEOUT is over.
     """
-    roster = Roster(state.private_key.public_key(), state.accept, state.memory)
+    roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust)
     async with AsyncExitStack() as stack:
-        device = await stack.enter_async_context(member_interface(state, roster))
+        clock = HostClock(state)
+        state = clock.reserve(state, store)
+        device = await stack.enter_async_context(member_interface(state, roster, clock.handshake_time))
         if state.block_incoming:
             await stack.enter_async_context(nft_table(device.interface, block_incoming_rules(device.interface)))
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
-        member = _Managed(device, state, store, roster, version, connected)
+        member = _Managed(device, state, store, roster, clock, version, connected)
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
         try:
@@ -84,6 +88,7 @@ async def run(
                     for task in (
                         member.driver.follow_device(),
                         member.driver.watch_status(),
+                        member.surroundings.run(),
                         member.follow_registry(),
                         member.follow_zone(),
                         member.find_registry(),
@@ -111,6 +116,7 @@ class _Managed:
         state: MemberState,
         store: StateStore,
         roster: Roster,
+        clock: HostClock,
         version: str,
         connected: Callable[[StatusReport], None],
     ) -> None:
@@ -119,6 +125,7 @@ class _Managed:
         self._state = state
         self._store = store
         self._roster = roster
+        self._clock = clock
         self._version = version
         self._connected: Callable[[StatusReport], None] | None = connected
         self._registry_key = roster.network.registry_key
@@ -126,16 +133,18 @@ class _Managed:
         self._saved_at = 0.0
         self._older_epoch: OlderEpoch | None = None
         self._has_snapshot = False
+        self._handed_back = False  # since the stream is up
         self._known = False  # whether members need not wait any longer
         self._asking: set[asyncio.Task[None]] = set()
         self._greeted: set[PublicKey] = set()
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         checks = Checks(roster.own_key, self._shared, os.urandom)
         agent = Agent((), ourselves, boot_time(), checks)
-        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask_order)
+        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask_order, self._raw)
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
         self._zone_server = Endpoint(address, DNS_PORT)
+        self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -167,7 +176,10 @@ class _Managed:
         """Let the roster know what the registry says."""
         await self.driver.look_at_addresses()
         async for event in self._client.follow(self._roster.memory().epoch):
-            self._stream_event(event)
+            if isinstance(event, Receipt):
+                await self._keep_receipt(event)
+            else:
+                self._stream_event(event)
             self.driver.settle()
 
     async def follow_zone(self) -> None:
@@ -210,20 +222,23 @@ class _Managed:
         trusted = True
         while True:
             await asyncio.sleep(SAVE_INTERVAL)
-            if self._roster.check_trust(time.time()) != trusted:
+            if self._roster.check_trust(self._clock.time()) != trusted:
                 trusted = not trusted
                 self._refresh()
-            if self._remembered() != self._state or time.time() - self._saved_at > CONFIRM_INTERVAL:
+            is_old = boot_time() - self._saved_at > CONFIRM_INTERVAL
+            if self._remembered() != self._state or is_old or self._clock.is_due():
                 await self.save()
 
     async def save(self) -> None:
         """Keep what is known now; a disk that refuses is told of, and the tunnel goes on."""
-        self._state = replace(self._remembered(), memory=self._roster.memory())
-        self._saved_at = time.time()
+        handshake_time = self._clock.to_keep()
+        self._state = replace(self._remembered(), memory=self._roster.memory(), handshake_time=handshake_time)
+        self._saved_at = boot_time()
         try:
             await asyncio.to_thread(self._store.save, self._state)
         except LocalError as error:
             LOG.warning("%s", error)
+        self._clock.kept(self._state)
 
     # Commands of the control socket
 
@@ -271,12 +286,13 @@ class _Managed:
         names = {member.key: member.name for member in self._roster.members.values()}
         names[self._registry_key] = REGISTRY_NAME
         online = self._roster.online()
+        clock_note = self._clock.note()
         peers = []
         for peer in status.peers:
             told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
             if self._stream_up.is_set() and online.get(peer.key) is False:
                 told = offline(told)
-            peers.append(told)
+            peers.append(told if clock_note is None else blame_clock(told))
         return StatusReport(
             role="member",
             interface=self._device.interface,
@@ -287,7 +303,7 @@ class _Managed:
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
-            notes=notes(self._roster, time.time(), self._older_epoch),
+            notes=notes(self._roster, self._clock.time(), self._older_epoch, clock_note),
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
 
@@ -300,14 +316,18 @@ class _Managed:
         return next((peer.endpoint for peer in self._device.status().peers if peer.key == self._registry_key), None)
 
     def _stream_event(self, event: StreamEvent) -> None:
-        agent, roster, now = self.driver.agent, self._roster, time.time()
+        agent, roster, now = self.driver.agent, self._roster, self._clock.time()
         match event:
             case StreamUp():
                 self._stream_up.set()
+                self._handed_back = False
+                self.surroundings.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
             case StreamDown(why):
                 self._stream_down(why)
+            case RegistryTime(unix):
+                self._clock.registry_said(unix)
             case Heartbeat():
                 roster.confirm(now)
             case Snapshot():
@@ -357,13 +377,34 @@ class _Managed:
         self.driver.agent.order_refused(key, boot_time(), is_offline=is_offline)
         self.driver.settle()
 
+    def _raw(self, raw: RawReceived) -> None:
+        self.surroundings.receive(raw.data, raw.source)
+
     def _shared(self, key: PublicKey) -> bytes | None:
         return static_static(self._state.private_key, key)
+
+    async def _keep_receipt(self, told: Receipt) -> None:
+        """Hand the last one back to a registry that may have been restored since; it comes before all else it tells."""
+        kept = self._state.receipt
+        if kept and kept != told.receipt and not self._handed_back:
+            try:
+                if await self._client.hand_back(kept):
+                    LOG.warning("the registry had forgotten what was revoked, and was told")
+                    self._client.begin_anew()  # what it tells now is from before
+                    return
+            except RemoteError as error:
+                LOG.warning("receipt not taken: %s", error.reason)
+                return
+        self._handed_back = True
+        if kept != told.receipt:
+            self._state = replace(self._state, receipt=told.receipt)
+            self._saved_at = 0.0
 
     def _stream_down(self, why: str) -> None:
         agent = self.driver.agent
         if self._stream_up.is_set():
             self._stream_up.clear()
+            self.surroundings.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
             agent.restart(self._registry_key, boot_time())
@@ -400,13 +441,14 @@ class _Managed:
 
     def _refresh(self) -> None:
         """Have device and agent hold the peers of the roster as it is now."""
-        peers = self._roster.peers(time.time(), self._state.endpoints)
+        peers = self._roster.peers(self._clock.time(), self._state.endpoints)
         if not self._known:
             peers = peers[:1]  # the registry
         state, port = self._state, self._device.status().listen_port
         self._device.apply(self._roster.device_config(state.private_key, state.preshared_key, port, peers))
         members = frozenset(one.key for one in self._roster.members.values() if not one.is_device)
         self.driver.agent.set_peers(peers, boot_time(), members)
+        self.surroundings.set_known(members)
         for news in self._roster.news():
             self._tell(news)
         if self._known:
@@ -454,7 +496,9 @@ class _Managed:
 
     def _look(self) -> None:
         """Tell once that all who can be reached are."""
-        if self._connected is not None and self._has_snapshot and (report := self.report()).settled:
+        if self._connected is None or not self._has_snapshot or self.driver.agent.is_trying(boot_time()):
+            return
+        if (report := self.report()).settled:
             connected, self._connected = self._connected, None
             connected(report)
 
@@ -471,10 +515,13 @@ class _Managed:
         endpoints = dict(self._state.endpoints)
         for peer in status.peers:
             stays = peer.endpoint is not None and not in_any(peer.endpoint.address, LOOPBACK)
-            if peer.endpoint is not None and stays and self.driver.agent.is_live(peer.key):
+            is_own = peer.endpoint != self.driver.agent.relay or peer.key == self._registry_key
+            if peer.endpoint is not None and stays and is_own and self.driver.agent.is_live(peer.key):
+                self.surroundings.reached(peer.endpoint)
                 endpoints[peer.key] = peer.endpoint
         kept = {key: at for key, at in endpoints.items() if key == self._registry_key or key in self._roster.members}
-        return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port)
+        met = tuple(self.surroundings.met)
+        return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port, met=met)
 
 
 def _nat(text: str | None) -> NatProfile | None:

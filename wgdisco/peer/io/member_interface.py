@@ -1,6 +1,6 @@
 """A managed member's interface: our addresses in the network, and nothing that is the host's own already."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_interface
 from pathlib import Path
@@ -20,7 +20,9 @@ MTU = 1280  # until it is measured
 
 
 @asynccontextmanager
-async def member_interface(state: MemberState, roster: Roster) -> AsyncIterator[Engine]:
+async def member_interface(
+    state: MemberState, roster: Roster, handshake_time: Callable[[], float]
+) -> AsyncIterator[Engine]:
     """The interface without peers, up and down with this; LocalError when the network overlaps what is here.
 
     The port is the last one, so that others find us where we were, unless somebody has it now.
@@ -33,7 +35,7 @@ async def member_interface(state: MemberState, roster: Roster) -> AsyncIterator[
             )
     port = 0 if state.listen_port and port_in_use(state.listen_port) else state.listen_port
     conf = TunnelConf(DeviceConfig(state.private_key, port), _addresses(roster), MTU)
-    async with tunnel_interface(state.name, conf) as device:
+    async with tunnel_interface(state.name, conf, handshake_time) as device:
         yield device
 
 

@@ -22,15 +22,18 @@ from wgdisco.api import (
     EnrolRequest,
     MemberRecord,
     Order,
+    Receipt,
     Removed,
     SelfRecord,
     Snapshot,
+    StunRecord,
     to_json,
 )
 from wgdisco.endpoint import IPAddress
 from wgdisco.errors import RemoteError
 from wgdisco.keys import PublicKey
 from wgdisco.peer import records
+from wgdisco.peer.clock import parse_date
 from wgdisco.peer.stream import EventParser, ServerEvent
 
 HTTP_PORT = 80
@@ -64,15 +67,34 @@ class StreamDown:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryTime:
+    """The registry's clock says `unix`, in seconds."""
+
+    unix: float
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """The stream is alive."""
 
 
-StreamEvent = StreamUp | StreamDown | Heartbeat | Snapshot | MemberRecord | Removed | EndpointChange | Order
+StreamEvent = (
+    StreamUp
+    | StreamDown
+    | RegistryTime
+    | Heartbeat
+    | Snapshot
+    | MemberRecord
+    | Removed
+    | EndpointChange
+    | Order
+    | Receipt
+)
 
 _PARSERS: Mapping[str, Callable[[Any], StreamEvent]] = {
     "snapshot": records.parse_snapshot,
     "member": records.parse_member,
+    "receipt": Receipt.from_json,
     "removed": records.parse_removed,
     "endpoint": records.parse_endpoint,
     "order": records.parse_order,
@@ -104,6 +126,11 @@ class RegistryClient:
     async def announce_key(self, next_key: PublicKey) -> None:
         """`POST /v1/self/rotate`: `next_key` will follow ours. RemoteError with the registry's reason."""
         await self._post("/v1/self/rotate", {"schema": SCHEMA, "next_key": next_key.to_text()})
+
+    async def hand_back(self, receipt: str) -> bool:
+        """`POST /v1/receipt`: what the registry gave us to keep; True when it had forgotten some of it."""
+        reply = await self._post("/v1/receipt", to_json(Receipt(receipt)))
+        return isinstance(reply, dict) and reply.get("recalled") is True
 
     def probe(self) -> None:
         """Have the kernels find out whether the far end still has the stream; one that it has not ends at once.
@@ -142,6 +169,18 @@ class RegistryClient:
         status, _ = await self._ask("PUT", "/v1/self/candidates", to_json(request))
         if status != 200:
             raise RemoteError(f"the registry answers {status}")
+
+    async def stun(self) -> StunRecord:
+        """`GET /v1/stun`: where to find out how our NAT behaves; nowhere, at a registry that does not tell."""
+        status, body = await self._ask("GET", "/v1/stun", None)
+        if status == 404:
+            return StunRecord([], "", "", 0)
+        if status != 200:
+            raise RemoteError(f"the registry answers {status}")
+        try:
+            return StunRecord.from_json(json.loads(body))
+        except (ValueError, RecursionError) as error:
+            raise RemoteError("the registry's answer cannot be used") from error
 
     async def close(self) -> None:
         """Close the connection that was kept."""
@@ -196,6 +235,9 @@ class RegistryClient:
             if response.content_type != "text/event-stream":
                 raise ValueError("not a stream of events")
             self._connection = None if response.connection is None else response.connection.transport
+            told = parse_date(response.headers.get("Date"))
+            if told is not None:
+                yield RegistryTime(told)
             yield Heartbeat()
             try:
                 async for chunk in response.content.iter_chunked(_CHUNK):
@@ -206,6 +248,8 @@ class RegistryClient:
                         parsed = _parse_event(event)
                         if parsed is not None:
                             yield parsed
+                        if self._begin_anew.is_set():
+                            return
             finally:
                 self._connection = None
 

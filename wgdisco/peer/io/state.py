@@ -19,7 +19,7 @@ from wgdisco.machine import hand_over, make_state_directory
 from wgdisco.names import check_network_name
 from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.records import parse_snapshot
-from wgdisco.peer.roster import Accept, Memory
+from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
 
 DIRECTORY = Path("/var/lib/wgdisco")
 MAX_SIZE = 16 << 20
@@ -30,7 +30,9 @@ class MemberState:
     """One membership. `registries` are HOST:PORT; `link` tells which invitation it came from (`invitation.link_id`).
 
     `next_private_key` is announced and not yet in use; `endpoints` are where peers last were; `listen_port` 0 is any.
+    `receipt` is what the registry gave us to keep. For `offline_trust` seconds members are trusted without a registry.
     `met` are the ids of networks where another member was met.
+    Timestamps of our handshakes are below `handshake_time` (unix time), or were when it was kept.
     """
 
     name: str
@@ -47,6 +49,9 @@ class MemberState:
     listen_port: int = 0
     next_private_key: PrivateKey | None = field(default=None, repr=False)
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)
+    receipt: str = ""
+    offline_trust: float = OFFLINE_TRUST
+    handshake_time: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The file's object, secrets included."""
@@ -65,6 +70,7 @@ class MemberState:
             "mdns": asdict(self.mdns),
             "met": list(self.met),
             "listen_port": self.listen_port,
+            "handshake_time": self.handshake_time,
             "confirmed_at": self.memory.confirmed_at,
             "epoch": self.memory.epoch,
             "fresh": self.memory.is_fresh,
@@ -72,6 +78,8 @@ class MemberState:
             "pins": {name: key.to_text() for name, key in self.memory.pins.items()},
             "announced": {old.to_text(): new.to_text() for old, new in self.memory.announced.items()},
             "endpoints": {key.to_text(): endpoint.to_text() for key, endpoint in self.endpoints.items()},
+            "receipt": self.receipt,
+            "offline_trust": self.offline_trust,
         }
 
     @classmethod
@@ -103,6 +111,10 @@ class MemberState:
             listen_port=int(data["listen_port"]),
             next_private_key=None if next_key is None else PrivateKey.from_text(next_key),
             endpoints={PublicKey.from_text(k): Endpoint.from_text(e) for k, e in data["endpoints"].items()},
+            # files of older versions have neither
+            receipt=str(data.get("receipt", "")),
+            offline_trust=float(data.get("offline_trust", OFFLINE_TRUST)),
+            handshake_time=float(data.get("handshake_time", 0.0)),
         )
 
 

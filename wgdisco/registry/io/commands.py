@@ -5,7 +5,7 @@ A command takes and gives a JSON object. LocalError says why not.
 
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,18 @@ from wgdisco.registry.membership import Invitation, Kind, Member, Role
 from wgdisco.registry.relay import Relay
 from wgdisco.registry.stock import DeviceRequest, add_device
 
-COMMANDS = ("invite", "add_device", "list", "show", "rename", "revoke", "set_endpoint", "set_ports", "backup")
+COMMANDS = (
+    "invite",
+    "add_device",
+    "list",
+    "show",
+    "rename",
+    "revoke",
+    "set_endpoint",
+    "set_registries",
+    "set_ports",
+    "backup",
+)
 _DRAWS = 16
 
 
@@ -51,6 +62,7 @@ class Commands:
             "rename": self.rename,
             "revoke": self.revoke,
             "set_endpoint": self.set_endpoint,
+            "set_registries": self.set_registries,
             "set_ports": self.set_ports,
             "backup": self.backup,
         }[name]
@@ -81,13 +93,14 @@ class Commands:
         return facts.to_json()
 
     async def list(self, _asked: dict[str, Any]) -> dict[str, Any]:
-        """→ `network`, `zone`, `epoch`, `members`, `invitations`."""
+        """→ `network`, `zone`, `epoch`, `endpoints`, `members`, `invitations`."""
         network = self._membership.network
         seen = self._seen()
         return {
             "network": network.name,
             "zone": network.zone,
             "epoch": network.epoch,
+            "endpoints": [*network.endpoints],
             "running": self._directory is not None,
             "members": [self._member(member, seen) for member in self._membership.members.values()],
             "invitations": [_invitation(invitation) for invitation in self._membership.invitations.values()],
@@ -122,15 +135,20 @@ class Commands:
         await self._ledger.change(lambda: (self._membership.set_ports(also_ports, tls_port), None))
         return {}
 
+    async def set_registries(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`endpoints`, HOST:PORT each → `told`: members that heard at once, `unseen`: those that have not yet."""
+        endpoints = tuple(_texts(asked, "endpoints"))
+        await self._ledger.change(lambda: (self._membership.set_registries(endpoints), None))
+        told, unseen = self._heard(self._membership.members.values())
+        return {"told": told, "unseen": unseen}
+
     async def revoke(self, asked: dict[str, Any]) -> dict[str, Any]:
         """`name` → `keys` that are gone, `told`: members that heard at once, `unseen`: those that have not yet."""
         name, now = _text(asked, "name"), time.time()
         member = next((member for member in self._membership.members.values() if member.name == name), None)
         others = () if member is None else self._membership.visible_to(member)
-        listening = set() if self._feed is None else self._feed.listening()
+        told, unseen = self._heard(others)
         keys = await self._ledger.change(lambda: self._membership.revoke(name, now))
-        told = [other.name for other in others if other.number in listening]
-        unseen = [other.name for other in others if other.kind is Kind.MEMBER and other.number not in listening]
         return {"keys": [str(key) for key in keys], "told": told, "unseen": unseen, "was_member": member is not None}
 
     async def backup(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -140,6 +158,13 @@ class Commands:
             raise LocalError("backup: give an absolute path")
         self._ledger.store.backup(target)
         return {}
+
+    def _heard(self, members: Iterable[Member]) -> tuple[Sequence[str], Sequence[str]]:
+        """The names of those members that listen, and of those that do not; stock devices never do."""
+        listening = set() if self._feed is None else self._feed.listening()
+        theirs = [member for member in members if member.kind is Kind.MEMBER]
+        told = [member.name for member in theirs if member.number in listening]
+        return told, [member.name for member in theirs if member.number not in listening]
 
     def _seen(self) -> dict[PublicKey, Observation]:
         return {one.key: one for one in self._ledger.store.observations()}

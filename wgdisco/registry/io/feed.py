@@ -10,10 +10,11 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from wgdisco.api import EndpointChange, MemberRecord, Order, Record, Removed, to_json
+from wgdisco.api import EndpointChange, MemberRecord, Order, Receipt, Record, Removed, to_json
 from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.membership import Member, Membership
+from wgdisco.registry.receipt import seal
 from wgdisco.registry.records import member_record, snapshot
 
 BEHIND_MAX = 256
@@ -83,6 +84,8 @@ class Feed:
         if len(theirs) >= STREAMS_MAX:
             theirs[0].end()
         self._show(consumer, member)
+        # before all else: what is told may rest on what the registry has forgotten
+        consumer.put(self._serial(), "receipt", self._receipt())
         if last_id is None or not self._resume(consumer, member, last_id):
             consumer.put(self._serial(), "snapshot", snapshot(self._membership, self._directory, member))
         self._consumers.append(consumer)
@@ -104,6 +107,12 @@ class Feed:
             for consumer in self._consumers:
                 if consumer.number == member.number:
                     consumer.put(self._serial(), "order", record)
+
+    def give_receipt(self) -> None:
+        """Tell every member what to keep now."""
+        receipt = self._receipt()
+        for consumer in list(self._consumers):
+            consumer.put(self._serial(), "receipt", receipt)
 
     def listening(self) -> set[int]:
         """The host numbers of members with an open stream."""
@@ -136,6 +145,9 @@ class Feed:
                 self._tell(consumer, member, key, visible.get(key))
 
     # Inside
+
+    def _receipt(self) -> Receipt:
+        return Receipt(seal(self._membership.network, self._membership.revoked.values()))
 
     def _member(self, consumer: Consumer) -> Member | None:
         members = self._membership.members.values()

@@ -15,7 +15,16 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from wgdisco.api import SCHEMA, CandidatesRequest, EnrolRequest, PunchRequest, RotateRequest, to_json
+from wgdisco.api import (
+    SCHEMA,
+    CandidatesRequest,
+    EnrolRequest,
+    PunchRequest,
+    Receipt,
+    RotateRequest,
+    StunRecord,
+    to_json,
+)
 from wgdisco.endpoint import IPAddress, parse_address
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PublicKey
@@ -23,8 +32,9 @@ from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
-from wgdisco.registry.membership import Kind, Member
+from wgdisco.registry.membership import Change, Kind, Member, Revoked
 from wgdisco.registry.orders import Orders
+from wgdisco.registry.receipt import recall, seal, unseal
 from wgdisco.registry.records import member_records, network_record, order_record, self_record
 
 LOG = logging.getLogger(__name__)
@@ -54,7 +64,8 @@ class ApiServer:
     """See the module's docstring. `names` are the host names it goes by, besides its addresses.
 
     `admit` is called with two members that the relay is to forward between, `proven` asked for addresses a member was
-    seen at beside its endpoint, `told` called when a member has said where it may be reached.
+    seen at beside its endpoint, `told` called when a member has said where it may be reached; `stun` says where
+    and with what a member may ask about its NAT.
     """
 
     def __init__(self, ledger: Ledger, directory: Directory, feed: Feed, names: Sequence[str]) -> None:
@@ -68,13 +79,16 @@ class ApiServer:
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
         self.told: Callable[[], None] = lambda: None
+        self.stun: Callable[[PublicKey], StunRecord] | None = None
         application = web.Application(middlewares=[self._checked], client_max_size=BODY_MAX_SIZE)
         application.router.add_post("/v1/enrol", self._enrol)
         application.router.add_get("/v1/self", self._self, allow_head=False)
         application.router.add_get("/v1/members", self._members, allow_head=False)
         application.router.add_get("/v1/events", self._events, allow_head=False)
+        application.router.add_get("/v1/stun", self._stun, allow_head=False)
         application.router.add_get("/v1/health", self._health, allow_head=False)
         application.router.add_post("/v1/self/rotate", self._rotate)
+        application.router.add_post("/v1/receipt", self._recall)
         application.router.add_put("/v1/self/candidates", self._candidates)
         application.router.add_post("/v1/punch", self._punch)
         self._runner = web.AppRunner(
@@ -189,6 +203,12 @@ class ApiServer:
         epoch = network_record(self._ledger.membership).epoch
         return web.json_response({"schema": SCHEMA, "status": "ok", "epoch": epoch, "time": int(time.time())})
 
+    async def _stun(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        if self.stun is None:
+            raise RefusedError(404, "this registry has no STUN responder")
+        return web.json_response(to_json(self.stun(member.public_key)), headers={"Cache-Control": "no-store"})
+
     async def _rotate(self, request: web.Request) -> web.StreamResponse:
         member = await self._member(request)
         asked = await _body(request, RotateRequest.from_json)
@@ -203,8 +223,33 @@ class ApiServer:
         renewed = membership.members.get(current, member)
         return web.json_response(to_json(self_record(membership, self._directory, renewed)))
 
+    async def _recall(self, request: web.Request) -> web.StreamResponse:
+        """A member hands back what the registry gave it to keep, and may have forgotten since."""
+        await self._member(request)
+        told = await _body(request, Receipt.from_json)
+        membership = self._ledger.membership
+        try:
+            receipt = unseal(membership.network, told.receipt)
+        except ValueError as error:
+            raise RefusedError(400, str(error)) from error
+
+        def command() -> tuple[list[Change], int]:
+            changes = recall(membership, receipt, time.time())
+            known_better = receipt.epoch > membership.network.epoch
+            return changes, sum(isinstance(change.fact, Revoked) for change in changes) + known_better
+
+        recalled = await self._ledger.change(command)
+        if recalled:
+            LOG.error(
+                "this registry was restored from an old backup: a member still had what was revoked since, and it is"
+                " revoked again; look through `wgdisco registry list`, and invite again who is missing"
+            )
+        now = seal(membership.network, membership.revoked.values())
+        return web.json_response({"schema": SCHEMA, "receipt": now, "recalled": bool(recalled)})
+
     async def _candidates(self, request: web.Request) -> web.StreamResponse:
         member = await self._member(request)
+        self._limit(_source(request))
         asked = await _body(request, CandidatesRequest.from_json)
         network = self._ledger.membership.network
         entry = self._directory.entry(member.public_key)

@@ -29,10 +29,12 @@ from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import Relaying
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
+from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.views import ZoneViews
 from wgdisco.registry.io.websocket import WebSocketServer
-from wgdisco.registry.membership import Change, Member, Membership
+from wgdisco.registry.membership import Change, Member, Membership, Revoked
 from wgdisco.registry.records import network_record
+from wgdisco.registry.stun import StunResponder
 from wgdisco.tunnel.conf import IPInterface, TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
@@ -148,6 +150,9 @@ class _Registry:
         zone = names.to_text()
         self._websocket = WebSocketServer(network.listen_port, ledger.store.path.with_name(CERTIFICATE))
         self._api = ApiServer(ledger, self._directory, self._feed, [zone, f"registry.{zone}", f"ns1.{zone}"])
+        self._stun = StunServer(StunResponder(network.private_key, time.time))
+        self._api.stun = self._stun.responder.issue
+        self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
         self._api.admit = self.relaying.admit
         self._api.told = self._publisher.refresh_soon
         self._views = ZoneViews(self._membership, self._publisher.responder)
@@ -177,6 +182,7 @@ class _Registry:
             if dns is not None:
                 await server.start([(dns.address, dns.port)])
             await self._serve_tls()
+            await self._stun.start(network.endpoints, interface)
             await self._control.start()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._publisher.follow_device())
@@ -190,6 +196,7 @@ class _Registry:
         finally:
             for task in self._proofs:
                 task.cancel()
+            self._stun.close()
             await self._control.close()
             await self._websocket.close()
             await self._api.close()
@@ -227,7 +234,7 @@ class _Registry:
 
     def _report(self) -> StatusReport:
         report = self._publisher.report()
-        return replace(report, drops=report.drops | self.relaying.drops())
+        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops())
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)
@@ -258,6 +265,8 @@ class _Registry:
         before = [member for member in known.values() if member.number in touched]
         after = [member for member in self._membership.members.values() if member.number in touched]
         self._feed.refresh([*after, *before], facts=True)
+        if any(isinstance(change.fact, Revoked) for change in changes):
+            self._feed.give_receipt()
         self._forwarding_due.set()
         await self._serve_tls()
         try:

@@ -21,7 +21,17 @@ from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import hand_over, make_state_directory
 from wgdisco.registry.facts import identity, pack_fact, parse_fact
-from wgdisco.registry.membership import Change, Fact, Invitation, Member, Network, Put, Remove, Revoked
+from wgdisco.registry.membership import (
+    REGISTRY_HOST_NUMBER,
+    Change,
+    Fact,
+    Invitation,
+    Member,
+    Network,
+    Put,
+    Remove,
+    Revoked,
+)
 
 PATH = Path("/var/lib/wgdisco/registry.db")
 CERTIFICATE = "tls.pem"  # beside it, where the registry is reached by TLS too
@@ -214,7 +224,9 @@ def _after_restore(facts: list[Fact], previous: list[Fact]) -> tuple[list[Change
     before = [fact for fact in previous if isinstance(fact, Network)]
     epoch = max(network.epoch for network in networks + before) + 1
     same = any(old.private_key == networks[0].private_key for old in before)
-    network = replace(networks[0], epoch=epoch, next_host=before[0].next_host if same else networks[0].next_host)
+    # on a new disk nobody knows which numbers were given out since: begin half the range away
+    ahead = before[0].next_host if same else _half_round(networks[0])
+    network = replace(networks[0], epoch=epoch, next_host=ahead)
     revoked = [fact for fact in previous if isinstance(fact, Revoked)]
     gone = {fact.public_key for fact in revoked}
     changes: list[Change] = [Put(network), *(Put(fact) for fact in revoked)]
@@ -223,6 +235,12 @@ def _after_restore(facts: list[Fact], previous: list[Fact]) -> tuple[list[Change
         if isinstance(fact, Invitation) or (isinstance(fact, Member) and fact.public_key in gone):
             changes.append(Remove(fact))
     return changes, epoch
+
+
+def _half_round(network: Network) -> int:
+    first, last = REGISTRY_HOST_NUMBER + 1, network.prefix4.num_addresses - 2
+    size = last - first + 1
+    return first + (network.next_host - first + size // 2) % size
 
 
 def _connect(path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> sqlite3.Connection:

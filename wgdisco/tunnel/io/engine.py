@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
@@ -36,11 +36,19 @@ class Engine:
         initiate_many=True, probe_via=True, raw_send=True, raw_receive=True, ttl=True, event_latency=0.0
     )
 
-    def __init__(self, tun: Tun, udp: UdpSockets, mtu: int, *, relays: bool = False) -> None:
+    def __init__(
+        self,
+        tun: Tun,
+        udp: UdpSockets,
+        mtu: int,
+        handshake_time: Callable[[], float] = time.time,
+        *,
+        relays: bool = False,
+    ) -> None:
         self.interface = tun.name
         self._tun = tun
         self._udp = udp
-        self._device = Device(os.urandom, time.time, relays=relays)
+        self._device = Device(os.urandom, time.time, handshake_time, relays=relays)
         self._device.set_mtu(mtu)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -54,12 +62,21 @@ class Engine:
 
     @classmethod
     async def open(
-        cls, interface: str, mtu: int = DEFAULT_MTU, listen_port: int = 0, *, relays: bool = False
+        cls,
+        interface: str,
+        mtu: int = DEFAULT_MTU,
+        listen_port: int = 0,
+        handshake_time: Callable[[], float] = time.time,
+        *,
+        relays: bool = False,
     ) -> "Engine":
-        """Create the interface and the sockets; LocalError when the machine does not let us."""
+        """Create the interface and the sockets; LocalError when the machine does not let us.
+
+        `handshake_time` is what the timestamps of initiations are made of.
+        """
         tun = Tun.open(interface)
         try:
-            return cls(tun, UdpSockets.open(listen_port), mtu, relays=relays)
+            return cls(tun, UdpSockets.open(listen_port), mtu, handshake_time, relays=relays)
         except BaseException:
             tun.close()
             raise

@@ -1,6 +1,7 @@
 """A whole tunnel interface as a `.conf` describes it: engine, addresses, MTU and routes, up and down together."""
 
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -12,25 +13,30 @@ from wgdisco.tunnel.messages import DEFAULT_MTU
 
 
 @asynccontextmanager
-async def tunnel_interface(name: str, conf: TunnelConf) -> AsyncIterator[Engine]:
+async def tunnel_interface(
+    name: str, conf: TunnelConf, handshake_time: Callable[[], float] = time.time
+) -> AsyncIterator[Engine]:
     """Bring the interface up, and take it down at the end, whatever ends it.
 
     All peers are managed (formats.md, Backend). Raises ConfigError without a private key, LocalError when
-    the machine does not let us.
+    the machine does not let us. `handshake_time` is what the timestamps of initiations are made of.
     """
-    async with tunnel_device(name, conf) as (engine, _link):
+    async with tunnel_device(name, conf, handshake_time) as (engine, _link):
         yield engine
 
 
 @asynccontextmanager
-async def tunnel_device(name: str, conf: TunnelConf, *, relays: bool = False) -> AsyncIterator[tuple[Engine, Link]]:
+async def tunnel_device(
+    name: str, conf: TunnelConf, handshake_time: Callable[[], float] = time.time, *, relays: bool = False
+) -> AsyncIterator[tuple[Engine, Link]]:
     """The same, with the link, for those whose peers and routes change while it is up.
 
-    One that `relays` tells of datagrams for others (`events.Foreign`)."""
+    One that `relays` tells of datagrams for others (`events.Foreign`).
+    """
     if conf.device.private_key is None:
         raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
     mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
-    engine = await Engine.open(name, mtu, conf.device.listen_port, relays=relays)
+    engine = await Engine.open(name, mtu, conf.device.listen_port, handshake_time, relays=relays)
     try:
         link = await Link.open(name)
         try:

@@ -1,0 +1,83 @@
+"""The real responder and the real check, run in the lab; a plain UDP socket stands for the tunnel's own.
+
+python nat_check.py serve            prints a StunRecord, answers until killed
+python nat_check.py check RECORD     prints what was found out
+python nat_check.py classic RECORD   prints the classic name
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+
+from wgdisco.api import StunRecord, to_json
+from wgdisco.endpoint import Endpoint, parse_address
+from wgdisco.keys import PrivateKey, PublicKey
+from wgdisco.peer.io.natcheck import NatProber
+from wgdisco.tunnel.events import DeviceStatus
+
+
+async def serve() -> None:
+    from wgdisco.registry.io.stun import StunServer  # noqa: PLC0415  takes long to import
+    from wgdisco.registry.stun import StunResponder  # noqa: PLC0415
+
+    server = StunServer(StunResponder(PrivateKey(os.urandom(32)), time.time))
+    await server.start(["198.51.100.10:51820"], "lo")
+    print(json.dumps(to_json(server.responder.issue(PublicKey(bytes([7]) * 32)))), flush=True)
+    await asyncio.Event().wait()
+
+
+class Tunnel:
+    """What the check asks of a device."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.socket.bind(("", 0))
+
+    def status(self) -> DeviceStatus:
+        return DeviceStatus(None, self.socket.getsockname()[1], 0, (), {})
+
+    def send_raw(self, data: bytes, endpoint: Endpoint, _ttl: int | None = None) -> None:
+        self.socket.sendto(data, (str(endpoint.address), endpoint.port))
+
+
+async def check(record: StunRecord) -> None:
+    tunnel = Tunnel()
+    prober = NatProber(tunnel)
+
+    def receive() -> None:
+        data, source = tunnel.socket.recvfrom(2048)
+        prober.receive(data, Endpoint(parse_address(source[0]), source[1]))
+
+    with tunnel.socket:
+        asyncio.get_running_loop().add_reader(tunnel.socket, receive)
+        began = time.monotonic()
+        report = await prober.check(record, 4)
+        found = {
+            "profile": report.profile.to_text(),
+            "reflexive": [endpoint.to_text() for endpoint in report.reflexive],
+            "preserved": report.preserved,
+            "block": report.block,
+            "rtt": report.rtt,
+            "seconds": time.monotonic() - began,
+            "sent": report.sent,
+        }
+        print(json.dumps(found))
+
+
+async def classic(record: StunRecord) -> None:
+    from wgdisco.peer.io.classic_nat import classic_name  # noqa: PLC0415
+
+    print(json.dumps(await classic_name(record)))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["serve"]:
+            asyncio.run(serve())
+        case ["check", text]:
+            asyncio.run(check(StunRecord.from_json(json.loads(text))))
+        case ["classic", text]:
+            asyncio.run(classic(StunRecord.from_json(json.loads(text))))

@@ -1,0 +1,105 @@
+"""The lab's ten NAT types, told apart by the real responder and the real check through the real rules."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from wgdisco.lab.nat_types import NAT_TYPES
+from wgdisco.lab.topology import REGISTRY_ADDRESSES, Lab
+from wgdisco.nat import FilteringBehavior, MappingBehavior, NatProfile
+from wgdisco.peer.natcheck import RETRANSMISSION
+
+pytestmark = pytest.mark.usefixtures("needs_lab")
+PROGRAM = [sys.executable, str(Path(__file__).with_name("nat_check.py"))]
+HOSTS = ("alice", "bob", "carol", "dave")
+NAMES = list(NAT_TYPES)
+# Four at a time, since that is how many hosts a lab has
+GROUPS = [NAMES[:4], NAMES[4:8], NAMES[6:]]
+NEW = {0: NAMES[:4], 1: NAMES[4:8], 2: NAMES[8:]}
+# What the package `stun` calls them (RFC 3489)
+CLASSIC = {
+    "public": "Open Internet",
+    "firewall": "Symmetric UDP Firewall",
+    "full-cone": "Full Cone NAT",
+    "address-restricted": "Restricted Cone NAT",
+    "port-restricted": "Port Restricted Cone NAT",
+    "eim-other-port": "Port Restricted Cone NAT",
+    "symmetric-sequential": "Symmetric NAT",
+    "symmetric-block": "Symmetric NAT",
+    "symmetric-random": "Symmetric NAT",
+    "open-input": "Port Restricted Cone NAT",
+}
+
+
+@contextmanager
+def responder(lab):
+    """The registry's responder, and the record it gives out."""
+    with lab.hosts["registry"].popen([*PROGRAM, "serve"], stdout=subprocess.PIPE) as server:
+        try:
+            yield json.loads(server.stdout.readline())
+        finally:
+            server.stop()
+
+
+def ask(lab, host, record, what="check"):
+    return json.loads(lab.hosts[host].run([*PROGRAM, what, json.dumps(record)]).stdout)
+
+
+@pytest.fixture(params=NEW, ids=lambda group: "+".join(NEW[group]))
+def group(request):
+    with Lab(*GROUPS[request.param]) as lab:
+        yield (
+            lab,
+            {host: lab.sides[host].nat_type for host in HOSTS if lab.sides[host].nat_type.name in NEW[request.param]},
+        )
+
+
+def test_ten_of_ten_with_two_addresses_and_with_one_what_can_be_told(group):
+    lab, types = group
+    with responder(lab) as record:
+        assert len(record["endpoints"]) == 4
+        for host, nat_type in types.items():
+            check_all(lab, host, nat_type, ask(lab, host, record))
+        with ThreadPoolExecutor() as pool:  # it waits for seconds
+            names = list(pool.map(lambda host: ask(lab, host, record, "classic"), types))
+        assert names == [CLASSIC[nat_type.name] for nat_type in types.values()]
+    lab.hosts["registry"].run(["ip", "addr", "del", f"{REGISTRY_ADDRESSES[1]}/24", "dev", "eth0"])
+    with responder(lab) as record:
+        assert len(record["endpoints"]) == 2
+        assert ask(lab, next(iter(types)), record, "classic") is None
+        for host, nat_type in types.items():
+            check_half(nat_type, ask(lab, host, record))
+
+
+def check_all(lab, host, nat_type, found):
+    profile = NatProfile.from_text(found["profile"])
+    assert (profile.mapping, profile.filtering) == (nat_type.profile.mapping, nat_type.profile.filtering), found
+    assert profile.delta == (1 if nat_type.name == "symmetric-sequential" else None)
+    assert {endpoint.rpartition(":")[0] for endpoint in found["reflexive"]} == {str(lab.outside(host))}
+    independent = profile.mapping is MappingBehavior.ENDPOINT_INDEPENDENT
+    assert len(found["reflexive"]) == (1 if independent else 4)
+    assert found["preserved"] is (independent and nat_type.name != "eim-other-port")
+    if nat_type.name == "symmetric-block":
+        low, high = found["block"]
+        assert 20_000 <= low < high < 21_008
+    else:
+        assert found["block"] is None
+    assert found["sent"] == 8
+    assert found["rtt"] <= found["seconds"] < RETRANSMISSION
+    print(f"{nat_type.name}: {found}")
+
+
+def check_half(nat_type, found):
+    """One address: what only another could tell is unknown, and nothing is wrong."""
+    profile = NatProfile.from_text(found["profile"])
+    dependent = nat_type.profile.mapping is MappingBehavior.ADDRESS_AND_PORT_DEPENDENT
+    assert profile.mapping is (nat_type.profile.mapping if dependent else None)
+    closed = nat_type.profile.filtering is FilteringBehavior.ADDRESS_AND_PORT_DEPENDENT
+    assert profile.filtering is (nat_type.profile.filtering if closed else None)
+    assert found["sent"] == 4
+    assert found["seconds"] < RETRANSMISSION
