@@ -34,8 +34,10 @@ from wgdisco.peer.io.websocket import UDP_TIMEOUT, TlsFallback
 from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, blame_clock, epoch_note, is_settled, notes, offline
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel.events import RawReceived
+from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.nft import block_incoming_rules
 from wgdisco.tunnel.noise import static_static
@@ -75,6 +77,7 @@ async def run(
         clock = HostClock(state)
         state = clock.reserve(state, store)
         device = await stack.enter_async_context(member_interface(state, roster, clock.handshake_time))
+        await stack.enter_async_context(kept_open(Need(state.name, device.status().listen_port), state.firewall))
         if state.block_incoming:
             await stack.enter_async_context(nft_table(device.interface, block_incoming_rules(device.interface)))
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
@@ -175,7 +178,7 @@ class _Managed:
     async def follow_registry(self) -> None:
         """Let the roster know what the registry says."""
         await self.driver.look_at_addresses()
-        async for event in self._client.follow(self._roster.memory().epoch):
+        async for event in self._client.follow():
             if isinstance(event, Receipt):
                 await self._keep_receipt(event)
             else:

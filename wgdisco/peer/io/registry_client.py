@@ -188,8 +188,8 @@ class RegistryClient:
             kept, self._kept = self._kept, None
             await kept.close()
 
-    async def follow(self, epoch: int = 0) -> AsyncIterator[StreamEvent]:
-        """`GET /v1/events` without end: a registry that is gone is tried again. `epoch` is told to the registry."""
+    async def follow(self) -> AsyncIterator[StreamEvent]:
+        """`GET /v1/events` without end: a registry that is gone is tried again."""
         backoff = BACKOFF_FIRST
         last_id = ""
         while True:
@@ -197,7 +197,7 @@ class RegistryClient:
             parser.last_id = last_id
             is_up = False
             try:
-                async with contextlib.aclosing(self._stream(parser, epoch)) as stream:
+                async with contextlib.aclosing(self._stream(parser)) as stream:
                     async for event in stream:
                         if not is_up:
                             is_up = True
@@ -221,8 +221,8 @@ class RegistryClient:
                 self._begin_anew.clear()
                 backoff, last_id = BACKOFF_FIRST, ""
 
-    async def _stream(self, parser: EventParser, epoch: int) -> AsyncGenerator[StreamEvent, None]:
-        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Wgdisco-Epoch": str(epoch)}
+    async def _stream(self, parser: EventParser) -> AsyncGenerator[StreamEvent, None]:
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if parser.last_id:
             headers["Last-Event-ID"] = parser.last_id
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._silence)

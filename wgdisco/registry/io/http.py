@@ -4,9 +4,11 @@ Sockets are bound to the interface as well as the address: a neighbour on the LA
 """
 
 import asyncio
+import fcntl
 import json
 import logging
 import socket
+import termios
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -289,7 +291,8 @@ class ApiServer:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
         transport = request.transport
-        consumer = self._feed.open(member, last_id, lambda: None if transport is None else transport.abort())
+        cut = (lambda: None) if transport is None else transport.abort
+        consumer = self._feed.open(member, last_id, cut, lambda: _all_acknowledged(transport))
         try:
             while not consumer.ended:
                 try:
@@ -315,6 +318,15 @@ class ApiServer:
         self._rates[source] = full_at
         if len(self._rates) > _RATES_MAX:
             del self._rates[next(iter(self._rates))]
+
+
+def _all_acknowledged(transport: asyncio.Transport | None) -> bool:
+    """Whether the far end's kernel has all that was written (tcp(7), SIOCOUTQ)."""
+    if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+        return False
+    left = bytearray(4)
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, left)
+    return not any(left)
 
 
 def _source(request: web.Request) -> IPAddress:

@@ -21,7 +21,7 @@ from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.hub import hub_rules
+from wgdisco.registry.hub import firewall_need, hub_rules
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
@@ -40,6 +40,7 @@ from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
 from wgdisco.tunnel.io.link import Link
@@ -65,7 +66,12 @@ async def run(*, store: Path, dns: Endpoint | None, version: str) -> None:
         network = ledger.membership.network
         await refuse_second_daemon(network.name)
         conf = _conf(ledger.membership, with_ipv6=_has_ipv6())
-        async with tunnel_device(network.name, conf, relays=True) as (engine, link), hub(network.name) as forwarder:
+        full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
+        async with (
+            kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
+            tunnel_device(network.name, conf, relays=True) as (engine, link),
+            hub(network.name) as forwarder,
+        ):
             await _Registry(ledger, engine, link, forwarder, conf, version).serve(dns)
     finally:
         await ledger.close()
