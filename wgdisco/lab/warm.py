@@ -17,6 +17,7 @@ import json
 import os
 import pkgutil
 import random
+import runpy
 import select
 import signal
 import socket
@@ -27,7 +28,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
-import wgdisco
 from wgdisco.errors import LocalError
 from wgdisco.lab.world import Host
 
@@ -193,9 +193,7 @@ def _become(host: int, words: Sequence[str], descriptors: Sequence[int]) -> NoRe
             os.close(descriptor)
         random.seed()
         sys.argv = ["wgdisco", *words]
-        from wgdisco.__main__ import main  # noqa: PLC0415  the program's way in: it takes over the signals
-
-        code = main()
+        runpy.run_module("wgdisco", run_name="__main__", alter_sys=True)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     except BaseException:  # noqa: BLE001  what python itself would do at the end of a program
@@ -207,7 +205,7 @@ def _become(host: int, words: Sequence[str], descriptors: Sequence[int]) -> NoRe
 
 
 def _import_all() -> None:
-    for module in pkgutil.walk_packages([str(Path(wgdisco.__file__).parent)], "wgdisco."):
+    for module in pkgutil.walk_packages([str(Path(__file__).parents[1])], "wgdisco."):
         if not module.name.startswith("wgdisco.lab") and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     for name in ("zeroconf.asyncio", "aiohttp.web"):
