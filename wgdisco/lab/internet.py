@@ -6,7 +6,6 @@ import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,7 +30,7 @@ _SYSCTLS = {
 
 
 class Internet:
-    """A running plan; a context manager."""
+    """A running plan; a context manager. `warm` runs wgdisco in its hosts."""
 
     def __init__(self, plan: Plan, conditions: Conditions | None = None) -> None:
         """Build it. LocalError where this machine does not allow it."""
@@ -40,6 +39,7 @@ class Internet:
         self._world = World([CORE, *routers, *(leaf.name for leaf in plan.leaves)])
         self.hosts = self._world.hosts
         self._crossings: list[Crossing] = []
+        self.warm = Warm(self.hosts[CORE])
         try:
             self._links = plan.at_internet()
             routes = tuple((network, number) for number, link in enumerate(self._links) for network in link[2])
@@ -48,13 +48,9 @@ class Internet:
             self.set_conditions(self.conditions)
             self._build()
         except BaseException:
+            self.warm.close()
             self._world.close()
             raise
-
-    @cached_property
-    def warm(self) -> Warm:
-        """Starts wgdisco in the hosts without its start-up time."""
-        return Warm(self.hosts[CORE])
 
     @property
     def identifier(self) -> str:
@@ -117,8 +113,7 @@ class Internet:
 
     def close(self) -> None:
         """End every process of the lab, and with them its namespaces. May be called again."""
-        if "warm" in self.__dict__:
-            self.warm.close()
+        self.warm.close()
         self._world.close()
         self._wire.close()
 

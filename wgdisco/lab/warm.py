@@ -81,17 +81,16 @@ class Warm:
     """The warm process of one lab, which it ends with."""
 
     def __init__(self, core: Host) -> None:
-        """Start it in the core; LocalError when it does not."""
+        """Start it in the core; it gets warm by itself."""
         self._path = f"/proc/{core.pid}/root{_PATH}"
         self._process = core.popen(
             [sys.executable, "-m", "wgdisco.lab.warm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != "warm\n":
-            raise LocalError("the lab's warm process did not start")
+        self._is_warm = False
 
     def start(self, host: Host, words: Sequence[str]) -> WarmProcess:
-        """Run `wgdisco WORDS` in a host; its standard output is dropped."""
+        """Run `wgdisco WORDS` in a host; its standard output is dropped. LocalError when the warm process is gone."""
+        self._await()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             connection.connect(self._path)
@@ -103,6 +102,21 @@ class Warm:
             connection.close()
             raise LocalError(f"the lab's warm process is gone: {error}") from error
         return WarmProcess(connection, open(reader, encoding="utf-8", errors="backslashreplace"))
+
+    def run(self, host: Host, words: Sequence[str]) -> None:
+        """Run `wgdisco WORDS` in a host to its end; LocalError with what it complains of."""
+        process = self.start(host, words)
+        assert process.stderr is not None
+        with process.stderr as lines:
+            complaint = lines.read()
+        if process.wait() != 0:
+            raise LocalError(complaint.strip() or f"wgdisco {' '.join(words)} failed")
+
+    def _await(self) -> None:
+        assert self._process.stdout is not None
+        if not self._is_warm and self._process.stdout.readline() != "warm\n":
+            raise LocalError("the lab's warm process did not start")
+        self._is_warm = True
 
     def close(self) -> None:
         """End it, and all that it started."""
