@@ -234,9 +234,9 @@ class Agent:
                 if path is not None:
                     path.wanted(at)
                     self._settle(path, at)
-            case PeerSilent(key, at):
+            case PeerSilent(key, heard_at, at):
                 checked = self._checked.get(key)
-                if checked is not None and checked.silent(at):
+                if checked is not None and checked.silent(heard_at, at):
                     # our own NAT may have forgotten us: the registry shall see where we are before it is asked
                     self._probe_registries()
                 if checked is not None:

@@ -39,6 +39,8 @@ from wgdisco.tunnel.events import PeerStatus
 from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
 from wgdisco.tunnel.peer import QUIET_AFTER
 
+# When the peer speaks over the relay, a direct way that has not answered for so long is taken to be broken
+UNHEARD_DIRECT = 0.5
 # How long an answer from elsewhere waits for one from where the peer was
 SETTLE = 0.02
 # A path in doubt is asked at these times, and lost when nothing answers by the last
@@ -73,8 +75,8 @@ class CheckedPath:
         self._elsewhere_at = float("-inf")
         self._speaks_check = False
         self._doubted_at: float | None = None
+        self._reassured_at = float("-inf")
         self._doubt_step = 0
-        self._trusted_until = float("-inf")
         self._settle_at: float | None = None
         self._failures = 0
         self._retry_at: float | None = None
@@ -163,22 +165,28 @@ class CheckedPath:
         """Our own addresses or routes are others: whoever can hear us there shall, and the rest by an order."""
         self._failures, self._retry_at = 0, None
         self.ways.verified.clear()
-        self._trusted_until = float("-inf")
         if isinstance(self.state, Live):
             if self.state.endpoint != self.relay:
                 self._actions += [Probe(self.key, self.state.endpoint), Ping(self.key, self.state.endpoint)]
             self._ask(now)
 
-    def silent(self, now: float) -> bool:
-        """Data was sent and nothing came back: ask whether the path stands, unless it has just been asked.
+    def silent(self, heard_at: float | None, now: float) -> bool:
+        """Data was sent and nothing came back since `heard_at`: ask whether the path stands.
 
-        Whether it is in doubt since now.
+        Not where data flows one way and a check was answered lately. Whether it is in doubt since now.
         """
+        if heard_at is not None:
+            self._heard_at = max(self._heard_at, heard_at)
         match self.state:
             case Live(endpoint, _) if endpoint == self.relay:
+                if now - self._heard_at >= GIVE_UP_AFTER:
+                    self.state = Punching(now)
+                    self._wanted_at = now
                 if now - self._heard_at >= UNHEARD:
                     self._ask(now)
-            case Live() if self._speaks_check and self._doubted_at is None and now >= self._trusted_until:
+            case Live() if self._speaks_check and self._doubted_at is None:
+                if self._reassured_at >= self._heard_at and now - self._reassured_at < TRUSTED_FOR:
+                    return False
                 self._doubted_at, self._doubt_step = now, 0
                 self.handle_timer(now)
                 return True
@@ -196,11 +204,16 @@ class CheckedPath:
         match self.state:
             case Live(current, _) if current == endpoint:
                 return False
-            case Live(current, _) if current != self.relay or is_relayed:
-                # the peer sends another way than we do: ask that way, or, where it is the relay, our own
-                if not is_relayed:
-                    self._elsewhere_at = now
-                self._ping(current if is_relayed else endpoint, now)
+            case Live(current, since) if is_relayed:
+                # the peer cannot hear us where we are, or has not found it yet: see whether it answers there
+                answered = self.ways.verified.get(current)
+                if now - max(since, float("-inf") if answered is None else answered.at) > UNHEARD_DIRECT:
+                    self._use(endpoint, now)
+                self._ping(current, now)
+                return False
+            case Live(current, _) if current != self.relay:
+                self._elsewhere_at = now
+                self._ping(endpoint, now)
                 return False
             case _:
                 self._use(endpoint, now)
@@ -228,8 +241,8 @@ class CheckedPath:
         self._learn(endpoint, now)
         match self.state:
             case Live(current, _) if current == endpoint:
+                self._reassured_at = self._reassured_at if self._doubted_at is None else now
                 self._doubted_at = None
-                self._trusted_until = now + TRUSTED_FOR
                 self.ways.last_known = endpoint
             case Live(current, _) if current == self.relay:
                 self._use(endpoint, now)
@@ -462,7 +475,6 @@ class CheckedPath:
         """Send there from now on."""
         self.state = Live(endpoint, now)
         self._doubted_at = None
-        self._trusted_until = now + TRUSTED_FOR if endpoint in self.ways.verified else float("-inf")
         if endpoint != self.relay:
             self.ways.last_known = endpoint
             self._failures, self._retry_at = 0, None
