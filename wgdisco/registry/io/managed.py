@@ -51,6 +51,8 @@ MTU = 1280
 DNS_PORT = 53
 EXPIRY_INTERVAL = 30.0
 FORWARDING_INTERVAL = 60.0
+# How long a revoked member's tunnel stands, for it to hear that it is revoked
+PARTING = 0.05
 # At most 200 initiations a second towards those met before
 INITIATION_GAP = 0.005
 _IPV6_OFF = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
@@ -259,6 +261,10 @@ class _Registry:
     async def _follow(self, changes: list[Change]) -> None:
         """Changes are stored and facts: now the device, the directory, the zone and the streams have them."""
         known = self._known
+        numbers = {member.number for member in self._membership.members.values()}
+        told = [self._feed.part(member) for member in known.values() if member.number not in numbers]
+        if any(told):
+            await asyncio.sleep(PARTING)
         self._engine.apply(_device_config(self._membership, with_ipv6=self._with_ipv6))
         self._set_directory()
         self.relaying.follow(known, self._membership)
