@@ -269,6 +269,9 @@ def _stop(network: str) -> None:
 def leave(args: argparse.Namespace) -> int:
     """Give the membership up."""
     store = StateStore()
+    if not store.names() or (args.network is not None and args.network not in store.names()):
+        print(f"this host is no member of {args.network or 'any network'}")
+        return 0
     network = _known(args.network, store)
     if not args.yes:
         if not sys.stdin.isatty():
