@@ -12,7 +12,6 @@ from wgdisco.peer.interfaces import (
     MdnsPolicy,
     is_of_interest,
     mdns_interfaces,
-    with_met,
 )
 
 LINKS = (
@@ -94,21 +93,6 @@ def test_a_network_is_known_by_its_gateway_or_its_prefix():
     assert point_to_point.network_id("wlan0") == "192.168.1.0/24@wlan0"
 
 
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("192.168.1.77", "02:00:00:00:00:01@wlan0"),
-        ("fd00::77", "10.1.1.0/24@eth0"),
-        ("192.168.99.1", None),
-        ("10.77.0.9", None),
-        ("172.17.0.2", None),
-        ("2001:db8::77", None),
-    ],
-)
-def test_who_is_on_link_is_met_on_that_network(address, expected):
-    assert LOCAL.network_of(parse_address(address)) == expected
-
-
 def test_a_gateway_that_shows_its_hardware_address_is_no_change():
     assert replace(LOCAL, routes=(replace(HOME, mac=None),)) == LOCAL
 
@@ -125,16 +109,6 @@ def test_mdns_is_spoken_where_a_member_was_met():
     assert where(MdnsPolicy(everywhere=True)) == {**home, **wired, **bridged}
     assert where(MdnsPolicy(everywhere=True, not_on=("eth0", "br0"))) == home
     assert where(MdnsPolicy(everywhere=True, nowhere=True)) == {}
-
-
-def test_networks_where_members_were_met_are_remembered_the_latest_longest():
-    met: tuple[str, ...] = ()
-    for number in (*range(70), 10):
-        met = with_met(met, str(number))
-    assert len(met) == 64
-    assert met[-2:] == ("69", "10")
-    assert met.count("10") == 1
-    assert "5" not in met
 
 
 def message(kind: int, prefix_size: int, more: int = 0) -> bytes:

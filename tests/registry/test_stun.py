@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.registry.stun import BURST, INTERVAL, LIFETIME, PROVEN_MAX, Drop, Site, StunResponder, choose_addresses
+from wgdisco.registry.stun import (
+    ADDRESS_BURST,
+    BURST,
+    INTERVAL,
+    LIFETIME,
+    PROVEN_MAX,
+    Drop,
+    Site,
+    StunResponder,
+    choose_addresses,
+)
 from wgdisco.stun import Change, Integrity, Kind, Message
 
 KEY = PrivateKey(bytes(range(32)))
@@ -203,9 +213,9 @@ def test_a_member_is_answered_so_often_and_no_more(responder):
 
 
 def test_one_address_is_sent_so_much_and_no_more(responder):
-    members = [PublicKey(bytes([number, 7]) * 16) for number in range(BURST + 5)]
+    members = [PublicKey(number.to_bytes(32, "big")) for number in range(ADDRESS_BURST + 5)]
     answered = [responder.answer(request(responder.issue(one)), ASKED, SOURCE, NOW) for one in members]
-    assert sum(reply is not None for reply in answered) == BURST
+    assert sum(reply is not None for reply in answered) == ADDRESS_BURST
 
 
 @pytest.mark.parametrize("address", ["192.0.2.10", "2001:db8:1::5"])
@@ -235,9 +245,9 @@ def test_memory_is_bounded(monkeypatch, responder):
     monkeypatch.setattr("wgdisco.registry.stun.RATES_MAX", 10)
     for number in range(50):
         member = PublicKey(bytes([number]) * 32)
-        responder.answer(request(responder.issue(member)), ASKED, Endpoint(A, 1 + number), NOW)
+        responder.answer(request(responder.issue(member)), ASKED, Endpoint(ip_address(0xC0000200 + number), 5000), NOW)
     assert len(responder._proven) == 10
-    assert len(responder._rates._full_at) == 10
+    assert len(responder._members._full_at) == len(responder._addresses._full_at) == 10
 
 
 @settings(derandomize=True, database=None, deadline=None, max_examples=500)

@@ -1,7 +1,7 @@
 """The real responder and the real check, run in the lab; a plain UDP socket stands for the tunnel's own.
 
-python nat_check.py serve            prints a StunRecord, answers until killed
-python nat_check.py check RECORD     prints what was found out
+python nat_check.py serve            prints a list of StunRecords, one for each of four members; answers until killed
+python nat_check.py check RECORD     prints what was found out over IPv4; check6: over IPv6
 python nat_check.py classic RECORD   prints the classic name
 """
 
@@ -25,15 +25,18 @@ async def serve() -> None:
 
     server = StunServer(StunResponder(PrivateKey(os.urandom(32)), time.time))
     await server.start(["198.51.100.10:51820"], "lo")
-    print(json.dumps(to_json(server.responder.issue(PublicKey(bytes([7]) * 32)))), flush=True)
+    members = [PublicKey(bytes([number]) * 32) for number in range(1, 5)]
+    print(json.dumps([to_json(server.responder.issue(member)) for member in members]), flush=True)
     await asyncio.Event().wait()
 
 
 class Tunnel:
     """What the check asks of a device."""
 
-    def __init__(self) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    def __init__(self, version: int) -> None:
+        self.socket = socket.socket(
+            socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+        )
         self.socket.bind(("", 0))
 
     def status(self) -> DeviceStatus:
@@ -43,8 +46,8 @@ class Tunnel:
         self.socket.sendto(data, (str(endpoint.address), endpoint.port))
 
 
-async def check(record: StunRecord) -> None:
-    tunnel = Tunnel()
+async def check(record: StunRecord, version: int) -> None:
+    tunnel = Tunnel(version)
     prober = NatProber(tunnel)
 
     def receive() -> None:
@@ -54,7 +57,7 @@ async def check(record: StunRecord) -> None:
     with tunnel.socket:
         asyncio.get_running_loop().add_reader(tunnel.socket, receive)
         began = time.monotonic()
-        report = await prober.check(record, 4)
+        report = await prober.check(record, version)
         found = {
             "profile": report.profile.to_text(),
             "reflexive": [endpoint.to_text() for endpoint in report.reflexive],
@@ -77,7 +80,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve"]:
             asyncio.run(serve())
-        case ["check", text]:
-            asyncio.run(check(StunRecord.from_json(json.loads(text))))
+        case ["check" | "check6" as verb, text]:
+            asyncio.run(check(StunRecord.from_json(json.loads(text)), 6 if verb == "check6" else 4))
         case ["classic", text]:
             asyncio.run(classic(StunRecord.from_json(json.loads(text))))

@@ -37,13 +37,20 @@ CLASSIC = {
 
 
 @contextmanager
-def responder(lab):
-    """The registry's responder, and the record it gives out."""
-    with lab.hosts["registry"].popen([*PROGRAM, "serve"], stdout=subprocess.PIPE) as server:
+def running(host, command, **streams):
+    """A process of the host's, until the end of the block, whatever ends it."""
+    with host.popen(command, **streams) as process:
         try:
-            yield json.loads(server.stdout.readline())
+            yield process
         finally:
-            server.stop()
+            process.stop()
+
+
+@contextmanager
+def responder(lab, stderr=None):
+    """The registry's responder, and the records it gives out, by host."""
+    with running(lab.hosts["registry"], [*PROGRAM, "serve"], stdout=subprocess.PIPE, stderr=stderr) as server:
+        yield dict(zip(HOSTS, json.loads(server.stdout.readline()), strict=True))
 
 
 def ask(lab, host, record, what="check"):
@@ -61,19 +68,29 @@ def group(request):
 
 def test_ten_of_ten_with_two_addresses_and_with_one_what_can_be_told(group):
     lab, types = group
-    with responder(lab) as record:
-        assert len(record["endpoints"]) == 4
+    with responder(lab) as records:
+        assert len(records["alice"]["endpoints"]) == 4
         for host, nat_type in types.items():
-            check_all(lab, host, nat_type, ask(lab, host, record))
+            check_all(lab, host, nat_type, ask(lab, host, records[host]))
         with ThreadPoolExecutor() as pool:  # it waits for seconds
-            names = list(pool.map(lambda host: ask(lab, host, record, "classic"), types))
+            names = list(pool.map(lambda host: ask(lab, host, records[host], "classic"), types))
         assert names == [CLASSIC[nat_type.name] for nat_type in types.values()]
     lab.hosts["registry"].run(["ip", "addr", "del", f"{REGISTRY_ADDRESSES[1]}/24", "dev", "eth0"])
-    with responder(lab) as record:
-        assert len(record["endpoints"]) == 2
-        assert ask(lab, next(iter(types)), record, "classic") is None
+    with responder(lab) as records:
+        assert len(records["alice"]["endpoints"]) == 2
+        assert ask(lab, "alice", records["alice"], "classic") is None
         for host, nat_type in types.items():
-            check_half(nat_type, ask(lab, host, record))
+            check_half(nat_type, ask(lab, host, records[host]))
+
+
+@pytest.mark.soak
+def test_all_of_many_are_right(group):
+    """20 checks of each type: 200 in all."""
+    lab, types = group
+    with responder(lab) as records:
+        for _ in range(20):
+            for host, nat_type in types.items():
+                check_all(lab, host, nat_type, ask(lab, host, records[host]))
 
 
 def check_all(lab, host, nat_type, found):
@@ -103,3 +120,27 @@ def check_half(nat_type, found):
     assert profile.filtering is (nat_type.profile.filtering if closed else None)
     assert found["sent"] == 4
     assert found["seconds"] < RETRANSMISSION
+
+
+TAKE = "import socket; s = socket.socket(2, 2); s.bind(('198.51.100.10', 3478)); print('ok', flush=True); s.recv(1)"
+
+
+def test_over_ipv6_and_with_a_port_that_somebody_else_has(tmp_path):
+    with Lab("public", "public") as lab, (tmp_path / "stderr").open("w+") as said:
+        registry = lab.hosts["registry"]
+        for address in ("2001:db8:5::10/64", "2001:db8:5::11/64", "fd00::5/64"):
+            registry.run(["ip", "-6", "addr", "add", address, "dev", "eth0", "nodad"])
+        lab.hosts["core"].run(["ip", "-6", "addr", "add", "2001:db8:5::1/64", "dev", "registry", "nodad"])
+        with running(registry, [sys.executable, "-c", TAKE], stdout=subprocess.PIPE) as other:
+            assert other.stdout.readline() == "ok\n"
+            with responder(lab, said) as records:
+                assert sorted(records["alice"]["endpoints"]) == sorted(
+                    ["198.51.100.10:3479", "198.51.100.11:3478", "198.51.100.11:3479"]
+                    + [f"[2001:db8:5::{host}]:{port}" for host in (10, 11) for port in (3478, 3479)]
+                )
+                found = ask(lab, "core", records["bob"], "check6")
+                assert found["profile"] == "eim/eif/-"
+                assert found["reflexive"][0].startswith("[2001:db8:5::1]:")
+                assert ask(lab, "alice", records["alice"])["profile"] == "eim/eif/-"
+        said.seek(0)
+        assert "UDP port 3478 of 198.51.100.10 cannot be had by python (pid " in said.read()

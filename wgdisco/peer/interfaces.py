@@ -15,8 +15,6 @@ _GUEST_KINDS = frozenset({"veth", "tun"})
 _HEADER = struct.Struct("=IHHII")
 _ROUTE = struct.Struct("=BB")
 _ROUTE_MESSAGES = frozenset({24, 25})  # RTM_NEWROUTE, RTM_DELROUTE
-# Networks where members were met that are remembered
-_MET_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +92,6 @@ class LocalNetwork:
             told = [route.mac for route in sorted(gateways, key=lambda route: route.version)[:1] if route.mac]
         return f"{told[0]}@{interface}" if told else None
 
-    def network_of(self, address: IPAddress) -> str | None:
-        """The id of the network that a private `address` is on-link with: who is reached there was met on it."""
-        if not in_any(address, SITE_LOCAL):
-            return None
-        interfaces = [one.interface for one in self.usable() if in_any(address, (one.network,))]
-        return self.network_id(interfaces[0]) if interfaces else None
-
     def _is_served(self, link: Link) -> bool:
         if not link.is_up or link.kind in _TUNNEL_KINDS:
             return False
@@ -133,11 +124,6 @@ def mdns_interfaces(local: LocalNetwork, policy: MdnsPolicy, met: Collection[str
         if wanted and one.interface not in policy.not_on and in_any(one.address, SITE_LOCAL):
             found[one.interface] = (*found.get(one.interface, ()), one.address)
     return found
-
-
-def with_met(met: tuple[str, ...], network_id: str) -> tuple[str, ...]:
-    """`met` with one more network where a member was met, the latest last; the oldest are forgotten."""
-    return (*(one for one in met if one != network_id), network_id)[-_MET_MAX:]
 
 
 def is_of_interest(messages: bytes) -> bool:

@@ -162,6 +162,10 @@ class Directory:
         """One peer's."""
         return self._entries.get(key)
 
+    def places(self, *keys: PublicKey) -> frozenset[tuple[PublicKey, Endpoint | None]]:
+        """Where these peers are, to be compared."""
+        return frozenset((key, entry.endpoint) for key in keys if (entry := self._entries.get(key)) is not None)
+
     def report(self, status: PeerStatus) -> PeerReport:
         """One peer for the status output."""
         entry = self._entries[status.key]

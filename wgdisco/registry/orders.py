@@ -34,14 +34,19 @@ class Orders:
 
     def __init__(self) -> None:
         self._number = 0
-        self._last: OrderedDict[frozenset[PublicKey], Punch] = OrderedDict()
+        self._last: OrderedDict[frozenset[PublicKey], tuple[Punch, object]] = OrderedDict()
         self._full_at: dict[PublicKey, float] = {}
 
-    def request(self, asker: PublicKey, peer: PublicKey, now: float) -> tuple[Punch, bool] | None:
-        """The order for a pair and whether it is new, so that it has to be told; None when the asker must wait."""
+    def request(
+        self, asker: PublicKey, peer: PublicKey, now: float, places: object = None
+    ) -> tuple[Punch, bool] | None:
+        """The order for a pair and whether it is new, so that it has to be told; None when the asker must wait.
+
+        `places` are where the two are: an order for elsewhere is another.
+        """
         pair = frozenset((asker, peer))
-        last = self._last.get(pair)
-        if last is not None and now - last.at < SAME_ORDER:
+        last, last_places = self._last.get(pair, (None, None))
+        if last is not None and now - last.at < SAME_ORDER and places == last_places:
             return last, False
         # Both sides pay: an order makes either send.
         if not all(self._may(key, now) for key in (asker, peer)):
@@ -51,8 +56,11 @@ class Orders:
         self._number += 1
         punch = Punch(self._number, asker, peer, now)
         self._last.pop(pair, None)
-        self._last[pair] = punch
-        while self._last and (len(self._last) > _PAIRS_MAX or now - next(iter(self._last.values())).at > SAME_ORDER):
+        self._last[pair] = punch, places
+        while self._last:
+            oldest, _ = next(iter(self._last.values()))
+            if len(self._last) <= _PAIRS_MAX and now - oldest.at <= SAME_ORDER:
+                break
             self._last.popitem(last=False)
         return punch, True
 

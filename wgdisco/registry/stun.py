@@ -23,6 +23,9 @@ LIFETIME = 3600
 # One check of a NAT is at most 12 requests
 BURST = 64
 INTERVAL = 1 / 16
+# Dozens of members may begin at once behind one address
+ADDRESS_BURST = 512
+ADDRESS_INTERVAL = 1 / 128
 RATES_MAX = 4096
 PROVEN_MAX = 8
 PROVEN_MEMBERS_MAX = 16384
@@ -86,7 +89,8 @@ class StunResponder:
         self._unix_time = unix_time
         self.sites: tuple[Site, ...] = ()
         self.drops: Counter[Drop] = Counter()
-        self._rates = _Rates()
+        self._members = _Rates(BURST, INTERVAL)
+        self._addresses = _Rates(ADDRESS_BURST, ADDRESS_INTERVAL)
         self._proven: dict[str, dict[IPAddress, float]] = {}
 
     @property
@@ -115,7 +119,7 @@ class StunResponder:
             return None
         identity = str(request.username).partition(".")[2]
         # the member, and the address: whoever replays what he overheard cannot flood anyone with it
-        if not (self._rates.allow(identity, now) and self._rates.allow(_site_of(source.address), now)):
+        if not (self._members.allow(identity, now) and self._addresses.allow(_site_of(source.address), now)):
             self.drops[Drop.RATE] += 1
             return None
         self._remember(identity, source.address, now)
@@ -191,16 +195,18 @@ class StunResponder:
 
 
 class _Rates:
-    """BURST at once, then one each INTERVAL seconds; when the bucket would be full again is what is kept."""
+    """`burst` at once, then one each `interval` seconds; when the bucket would be full again is what is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, burst: int, interval: float) -> None:
+        self._burst = burst
+        self._interval = interval
         self._full_at: dict[Hashable, float] = {}
 
     def allow(self, who: Hashable, now: float) -> bool:
         """Count one more of `who`'s, unless it is one too many."""
-        full_at = max(now, self._full_at.pop(who, now)) + INTERVAL
-        allowed = full_at <= now + BURST * INTERVAL
-        self._full_at[who] = full_at if allowed else full_at - INTERVAL
+        full_at = max(now, self._full_at.pop(who, now)) + self._interval
+        allowed = full_at <= now + self._burst * self._interval
+        self._full_at[who] = full_at if allowed else full_at - self._interval
         if len(self._full_at) > RATES_MAX:
             del self._full_at[next(iter(self._full_at))]
         return allowed

@@ -17,7 +17,7 @@ from wgdisco.peer.interfaces import DefaultRoute, Link, LocalAddress, LocalNetwo
 # What comes within this time of a change is part of it (seconds)
 DEBOUNCE = 0.01
 # When changes do not cease for CALM_TIME, looks after the first QUICK_LOOKS are ever further apart, up to DEBOUNCE_MAX
-QUICK_LOOKS = 8
+QUICK_LOOKS = 20
 DEBOUNCE_MAX = 0.5
 CALM_TIME = 1.0
 

@@ -61,9 +61,13 @@ class StreamUp:
 
 @dataclass(frozen=True, slots=True)
 class StreamDown:
-    """The stream has ended or could not be had; `why` is one phrase. It is tried again."""
+    """The stream has ended or could not be had; `why` is one phrase. It is tried again.
+
+    `is_other_version`: because the registry speaks another version of the API.
+    """
 
     why: str
+    is_other_version: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +192,16 @@ class RegistryClient:
             kept, self._kept = self._kept, None
             await kept.close()
 
-    async def follow(self, epoch: int = 0) -> AsyncIterator[StreamEvent]:
-        """`GET /v1/events` without end: a registry that is gone is tried again. `epoch` is told to the registry."""
+    async def follow(self) -> AsyncIterator[StreamEvent]:
+        """`GET /v1/events` without end: a registry that is gone is tried again."""
         backoff = BACKOFF_FIRST
         last_id = ""
         while True:
             parser = EventParser()
             parser.last_id = last_id
-            is_up = False
+            is_up = is_other_version = False
             try:
-                async with contextlib.aclosing(self._stream(parser, epoch)) as stream:
+                async with contextlib.aclosing(self._stream(parser)) as stream:
                     async for event in stream:
                         if not is_up:
                             is_up = True
@@ -208,11 +212,12 @@ class RegistryClient:
             except ValueError as error:
                 # What was missed is unknown: begin with a snapshot.
                 why, last_id = f"the registry sent what cannot be used: {error}", ""
+                is_other_version = isinstance(error, records.VersionError)
             except RemoteError as error:
                 why, last_id = error.reason, ""
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 why, last_id = _phrase(error), parser.last_id
-            yield StreamDown(why)
+            yield StreamDown(why, is_other_version)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff):
                     await self._begin_anew.wait()
@@ -221,8 +226,8 @@ class RegistryClient:
                 self._begin_anew.clear()
                 backoff, last_id = BACKOFF_FIRST, ""
 
-    async def _stream(self, parser: EventParser, epoch: int) -> AsyncGenerator[StreamEvent, None]:
-        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Wgdisco-Epoch": str(epoch)}
+    async def _stream(self, parser: EventParser) -> AsyncGenerator[StreamEvent, None]:
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if parser.last_id:
             headers["Last-Event-ID"] = parser.last_id
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._silence)

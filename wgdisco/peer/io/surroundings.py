@@ -70,8 +70,13 @@ class Surroundings:
 
     def set_known(self, keys: Iterable[PublicKey]) -> None:
         """Look for these members near by, and announce our key as it is now."""
-        self._lan.set_known(keys)
+        known = frozenset(keys)
+        self._lan.set_known(known)
         self._lan.set_identity(self._driver.agent.ourselves.key, self._port)
+        self.lan_peers = {key: endpoints for key, endpoints in self.lan_peers.items() if key in known}
+        # who was near before it was a peer
+        for key, endpoints in self.lan_peers.items():
+            self._driver.agent.set_lan(key, endpoints, boot_time())
 
     def registry_up(self, is_up: bool) -> None:
         """The registry's stream is up: it may have forgotten what it was told."""
