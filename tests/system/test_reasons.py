@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from tests.system.members import Daemon, Mesh, read_lab
-from tests.system.network import await_
+from tests.system.network import PROGRAM, await_
 from wgdisco.api import Reason
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
@@ -23,7 +23,9 @@ table inet closed {
 
 
 def reason(mesh, host, peer):
-    return mesh.peers(host).get(peer, {}).get("reason")
+    """None as well where no daemon can be asked yet."""
+    up = mesh.lab.hosts[host].run([*PROGRAM, "status", "-o", "json"], check=False).returncode == 0
+    return mesh.peers(host).get(peer, {}).get("reason") if up else None
 
 
 def await_reason(mesh, host, peer, wanted, seconds=20.0):
@@ -63,7 +65,7 @@ def test_the_reasons_of_a_network_that_comes_and_goes():
         mesh.verb("alice", "down")
         mesh.members["alice"].process.wait()
         mesh.stay("alice", "up")
-        await_(lambda: mesh.peers("alice").get("bob"), "the members it remembers")
+        await_(lambda: reason(mesh, "alice", "bob"), "the members it remembers")
         mesh.ping("alice", "bob", 1)
         await_reason(mesh, "alice", "bob", Reason.REGISTRY_UNREACHABLE)
 
@@ -76,7 +78,8 @@ def test_the_reasons_of_a_network_that_comes_and_goes():
             lab.hosts["registry"], [sys.executable, "-c", f"import sys; {OTHER_VERSION}", "registry", "run"]
         )
         mesh.daemon.wait_for("started")
-        await_(lambda: any("another version" in note for note in mesh.status("alice")["notes"]), "the version", 40.0)
+        await_reason(mesh, "alice", "registry", Reason.VERSION, 40.0)
+        assert any("another version" in note for note in mesh.status("alice")["notes"])
         mesh.stop_registry()
 
         mesh.start_registry()

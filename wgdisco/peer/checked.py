@@ -22,7 +22,7 @@ from wgdisco.nat import NatProfile, can_punch
 from wgdisco.peer.actions import AskOrder, Initiate, PathAction, Ping, Probe, SetPeer
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Pinged, Ponged
-from wgdisco.peer.path import Idle, Live, Punching, State
+from wgdisco.peer.path import DEAD_AFTER, Idle, Live, Punching, State
 from wgdisco.peer.punch import (
     BETTER_ROUNDS,
     GIVE_UP_AFTER,
@@ -258,9 +258,15 @@ class CheckedPath:
         if status.received_at is not None:
             self._heard_at = max(self._heard_at, status.received_at)
         expired = status.handshake_at is None or now - status.handshake_at >= REJECT_AFTER_TIME
+        since = status.unanswered_since
         match self.state:
             case Live() if expired:
                 self.state = Idle()
+                return True
+            case Live() if since is not None and now - since >= DEAD_AFTER and self._heard_at < since:
+                self.state = Punching(now)
+                self._wanted_at = now
+                self._ask(now)
                 return True
             case Punching() if self.attempt is None and not self._is_asked:
                 if now - self._wanted_at >= REKEY_ATTEMPT_TIME:

@@ -83,6 +83,12 @@ def _inside(address: IPAddress, prefixes: tuple[IPNetwork, ...]) -> bool:
     return any(address in prefix for prefix in prefixes if prefix.version == address.version)
 
 
+def check_version(data: Any) -> None:
+    """VersionError when the registry speaks another version of the API than we do."""
+    if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
+        raise VersionError(f"the registry speaks another version of the API (this wgdisco knows {SCHEMA}): update it")
+
+
 def parse_self(data: Any) -> SelfRecord:
     """The answer to `POST /v1/enrol` and `GET /v1/self`."""
     told = _object(data, schema=True)
@@ -205,8 +211,9 @@ def _candidates(told: Mapping[str, Any]) -> list[CandidateRecord]:
 def _object(data: Any, schema: bool = False) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("an object was expected")
-    if schema and data.get("schema") != SCHEMA:
-        raise VersionError(f"the registry speaks another version of the API (this wgdisco knows {SCHEMA}): update it")
+    if schema and "schema" not in data:
+        raise ValueError("schema is missing")
+    check_version(data)
     return data
 
 

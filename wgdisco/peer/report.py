@@ -26,12 +26,13 @@ class Trouble:
 
 def blame(report: PeerReport, trouble: Trouble, is_online: bool | None) -> PeerReport:
     """The peer with the reason that explains most; `is_online` is what the registry says, None when it says nothing."""
-    if report.path in {PathWord.DIRECT.value, PathWord.LAN.value}:
+    is_registry = report.name == REGISTRY_NAME
+    if report.path in {PathWord.DIRECT.value, PathWord.LAN.value} and not (is_registry and trouble.is_other_version):
         return report
     reason = report.reason
     if trouble.is_revoked:
         reason = Reason.REVOKED.value
-    elif report.path != PathWord.RELAY.value and report.name == REGISTRY_NAME and trouble.is_other_version:
+    elif is_registry and trouble.is_other_version:
         reason = Reason.VERSION.value
     elif report.path == PathWord.PUNCHING.value and trouble.is_firewalled:
         reason = Reason.HOST_FIREWALL.value

@@ -195,6 +195,7 @@ class RegistryClient:
     async def follow(self) -> AsyncIterator[StreamEvent]:
         """`GET /v1/events` without end: a registry that is gone is tried again."""
         backoff = BACKOFF_FIRST
+        was_other_version = False
         last_id = ""
         while True:
             parser = EventParser()
@@ -205,7 +206,7 @@ class RegistryClient:
                     async for event in stream:
                         if not is_up:
                             is_up = True
-                            backoff = BACKOFF_FIRST
+                            backoff = backoff if was_other_version else BACKOFF_FIRST
                             yield StreamUp()
                         yield event
                 why, last_id = "the registry ended the stream", parser.last_id
@@ -218,6 +219,7 @@ class RegistryClient:
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 why, last_id = _phrase(error), parser.last_id
             yield StreamDown(why, is_other_version)
+            was_other_version = is_other_version
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff):
                     await self._begin_anew.wait()
@@ -327,7 +329,9 @@ def _parse_event(event: ServerEvent) -> StreamEvent | None:
     if parser is None:
         return None
     try:
-        return parser(json.loads(event.data))
+        data = json.loads(event.data)
+        records.check_version(data)
+        return parser(data)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -11,6 +11,7 @@ from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import RemoteError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
+from wgdisco.nat import MappingBehavior
 from wgdisco.peer.candidate import own_candidates
 from wgdisco.peer.interfaces import LocalNetwork, MdnsPolicy, mdns_interfaces
 from wgdisco.peer.io.driver import AgentDriver
@@ -20,6 +21,7 @@ from wgdisco.peer.io.registry_client import RegistryClient
 from wgdisco.peer.natcheck import NatReport
 
 LOG = logging.getLogger(__name__)
+_PER_PORT = MappingBehavior.ADDRESS_AND_PORT_DEPENDENT
 
 # Networks whose NAT is remembered
 NETWORKS_MAX = 32
@@ -161,7 +163,9 @@ class Surroundings:
 
     def _request(self) -> CandidatesRequest:
         addresses = [address.address for address in self.local.usable()]
-        reflexive = () if self.report is None else self.report.reflexive
+        # where each destination has a port of its own, none of them is of use to another
+        is_shared = self.report is not None and self.report.profile.mapping is not _PER_PORT
+        reflexive = self.report.reflexive if self.report is not None and is_shared else ()
         candidates = own_candidates(addresses, self._port, reflexive, (), self._tunnel, boot_time())
         nat = None if self.report is None else self.report.profile.to_text()
         return CandidatesRequest([candidate.to_record() for candidate in candidates], nat)
