@@ -140,7 +140,7 @@ def _check_unused(network: str, store: StateStore) -> None:
         )
 
 
-def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode = Mode.NONE) -> int:
+def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode | None = None) -> int:
     """Bring the network up, and wait for it; stay where nothing else keeps it up."""
     if not state.listen_port:
         # the port stays from now on: a firewall can be told of it
@@ -148,7 +148,10 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
         store.save(state)
     if _is_running(state.name):
         return _wait_until_settled(state)
-    asyncio.run(_open_firewall(state, mode))
+    if mode is not None and mode is not state.firewall:
+        state = replace(state, firewall=mode)
+        store.save(state)
+    asyncio.run(_open_firewall(state))
     if service.has_systemd() and not foreground:
         service.start(state.name)
         return _wait_until_settled(state)
@@ -156,10 +159,10 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
     return run_daemon(lambda: run(state, store, program_version(), sleeps, _print_report), sleeps)
 
 
-async def _open_firewall(state: MemberState, mode: Mode) -> None:
+async def _open_firewall(state: MemberState) -> None:
     """What cannot be done is said: most paths come about all the same, since we speak first."""
     try:
-        outcome = await firewall.open_firewall(Need(state.name, state.listen_port), mode)
+        outcome = await firewall.open_firewall(Need(state.name, state.listen_port), state.firewall)
     except LocalError as error:
         print(f"wgdisco: this host's firewall was not looked at: {error}", file=sys.stderr)
         return

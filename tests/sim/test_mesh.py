@@ -15,7 +15,7 @@ from tests.sim.network import Network
 from wgdisco.api import PathWord
 from wgdisco.endpoint import Endpoint
 from wgdisco.lab.oracle import Outcome, across
-from wgdisco.peer.agent import PathChanged
+from wgdisco.peer.news import PathChanged
 
 PAIRS = list(product(TYPES, repeat=2))
 EASY = ("public", "firewall", "full-cone", "address-restricted", "port-restricted", "eim-other-port")

@@ -31,11 +31,14 @@ class Registry:
     Every pair of members gets a group, so that it knows of nobody else; `links` has two join links by group.
     """
 
-    def __init__(self, net: Internet, groups: Sequence[str], endpoint: str) -> None:
-        """Make the network, start its registry, invite two members to each group. LocalError when that fails."""
+    def __init__(self, net: Internet, groups: Sequence[str], endpoint: str, init: Sequence[str] = ()) -> None:
+        """Make the network, start its registry, invite two members to each group. LocalError when that fails.
+
+        `endpoint` is where members reach it, `init` more words for `registry init`.
+        """
         self._host = net.hosts[REGISTRY]
         self._host.run(["sh", "-c", f"rm -rf {STATE}/*"])
-        self._host.run([*PROGRAM, "registry", "init", "--firewall", "none", "--endpoint", endpoint])
+        self._host.run([*PROGRAM, "registry", "init", "--firewall", "none", "--endpoint", endpoint, *init])
         self._timeline = Timeline({}, io.StringIO())
         self._timeline.start(self._host, [*PROGRAM, "registry", "run", "--log", "json"])
         try:

@@ -44,6 +44,10 @@ _ROLES = ("member", "admin")
 _SHORTEST_PREFIX = {4: 12, 6: 48}
 
 
+class VersionError(ValueError):
+    """What is told is of another schema."""
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """A NetworkRecord with its fields as values."""
@@ -202,7 +206,7 @@ def _object(data: Any, schema: bool = False) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("an object was expected")
     if schema and data.get("schema") != SCHEMA:
-        raise ValueError(f"the registry speaks another version of the API (this wgdisco knows {SCHEMA}): update it")
+        raise VersionError(f"the registry speaks another version of the API (this wgdisco knows {SCHEMA}): update it")
     return data
 
 

@@ -62,9 +62,13 @@ class StreamUp:
 
 @dataclass(frozen=True, slots=True)
 class StreamDown:
-    """The stream has ended or could not be had; `why` is one phrase. It is tried again."""
+    """The stream has ended or could not be had; `why` is one phrase. It is tried again.
+
+    `is_other_version`: because the registry speaks another version of the API.
+    """
 
     why: str
+    is_other_version: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +201,7 @@ class RegistryClient:
         while True:
             parser = EventParser()
             parser.last_id = last_id
-            is_up = False
+            is_up = is_other_version = False
             try:
                 async with contextlib.aclosing(self._stream(parser)) as stream:
                     async for event in stream:
@@ -210,11 +214,12 @@ class RegistryClient:
             except ValueError as error:
                 # What was missed is unknown: begin with a snapshot.
                 why, last_id = f"the registry sent what cannot be used: {error}", ""
+                is_other_version = isinstance(error, records.VersionError)
             except RemoteError as error:
                 why, last_id = error.reason, ""
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 why, last_id = _phrase(error), parser.last_id
-            yield StreamDown(why)
+            yield StreamDown(why, is_other_version)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff):
                     await self._begin_anew.wait()

@@ -20,6 +20,7 @@ from wgdisco.registry.io.store import Observation
 from wgdisco.registry.membership import Invitation, Kind, Member, Role
 from wgdisco.registry.relay import Relay
 from wgdisco.registry.stock import DeviceRequest, add_device
+from wgdisco.tunnel.firewall import Mode
 
 COMMANDS = (
     "invite",
@@ -31,6 +32,7 @@ COMMANDS = (
     "set_endpoint",
     "set_registries",
     "set_ports",
+    "set_firewall",
     "backup",
 )
 # How long it is waited for members to have received what they are told, in seconds
@@ -66,6 +68,7 @@ class Commands:
             "set_endpoint": self.set_endpoint,
             "set_registries": self.set_registries,
             "set_ports": self.set_ports,
+            "set_firewall": self.set_firewall,
             "backup": self.backup,
         }[name]
         return command
@@ -135,6 +138,12 @@ class Commands:
         also_ports = tuple(int(port) for port in asked.get("also_ports", network.also_ports))
         tls_port = int(asked.get("tls_port", network.tls_port or 0)) or None
         await self._ledger.change(lambda: (self._membership.set_ports(also_ports, tls_port), None))
+        return {}
+
+    async def set_firewall(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`mode`, as `firewall.Mode` has it → nothing. The daemon heeds it from its next start."""
+        mode = Mode(_text(asked, "mode"))
+        await self._ledger.change(lambda: (self._membership.set_firewall(mode), None))
         return {}
 
     async def set_registries(self, asked: dict[str, Any]) -> dict[str, Any]:

@@ -126,6 +126,13 @@ class Feed:
         for consumer in list(self._consumers):
             consumer.put(self._serial(), "receipt", receipt)
 
+    def part(self, member: Member) -> bool:
+        """Tell a member that it is one no longer, while it can still hear it; whether it listens."""
+        theirs = [consumer for consumer in self._consumers if consumer.number == member.number]
+        for consumer in theirs:
+            consumer.put(self._serial(), "removed", Removed(member.public_key.to_text(), member.name))
+        return bool(theirs)
+
     def listening(self) -> set[int]:
         """The host numbers of members with an open stream."""
         return {consumer.number for consumer in self._consumers}
