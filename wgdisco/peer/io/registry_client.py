@@ -46,8 +46,9 @@ KEPT_FOR = 3600.0
 KEPT_TIMEOUT = 2.0
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 10.0
-# How often, in seconds, and for how long the far end is asked whether it still knows the stream
+# How often, in seconds, how many times and for how long the far end is asked whether it still knows the stream
 PROBE_INTERVAL = 1
+PROBE_COUNT = 3
 PROBE_TIME = 5.0
 MAX_REPLY_SIZE = 64 << 10
 MAX_REASON_SIZE = 300
@@ -147,6 +148,7 @@ class RegistryClient:
         sock = self._connection.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it has just ended
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBE_COUNT)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_INTERVAL)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         asyncio.get_running_loop().call_later(PROBE_TIME, _end_probe, self._connection)
