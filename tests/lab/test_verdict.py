@@ -93,6 +93,12 @@ def test_relay() -> None:
     assert verdict.first_reply_ms == 180.0
 
 
+def test_a_relay_is_as_good_where_it_is_allowed() -> None:
+    assert judge(relayed(), Outcome.DIRECT, or_else=Outcome.RELAY).faults == []
+    assert judge(DIRECT, Outcome.DIRECT, or_else=Outcome.RELAY).faults == []
+    assert judge(relayed("direct"), Outcome.DIRECT, or_else=Outcome.RELAY).faults != []
+
+
 @pytest.mark.parametrize("claim", ["relay", "direct"])
 def test_a_relay_is_no_direct_path_whatever_the_daemons_say(claim: str) -> None:
     assert judge(relayed(claim), Outcome.DIRECT).faults[0] == "relay instead of direct"

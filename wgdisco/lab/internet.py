@@ -13,6 +13,7 @@ from typing import Self
 from wgdisco.errors import LocalError
 from wgdisco.lab.packets import Crossing
 from wgdisco.lab.plan import Interface, Leaf, Plan, Router
+from wgdisco.lab.warm import Warm
 from wgdisco.lab.wire import Conditions
 from wgdisco.lab.world import Host, World
 
@@ -29,7 +30,7 @@ _SYSCTLS = {
 
 
 class Internet:
-    """A running plan; a context manager."""
+    """A running plan; a context manager. `warm` runs wgdisco in its hosts."""
 
     def __init__(self, plan: Plan, conditions: Conditions | None = None) -> None:
         """Build it. LocalError where this machine does not allow it."""
@@ -38,6 +39,7 @@ class Internet:
         self._world = World([CORE, *routers, *(leaf.name for leaf in plan.leaves)])
         self.hosts = self._world.hosts
         self._crossings: list[Crossing] = []
+        self.warm = Warm(self.hosts[CORE])
         try:
             self._links = plan.at_internet()
             routes = tuple((network, number) for number, link in enumerate(self._links) for network in link[2])
@@ -46,6 +48,7 @@ class Internet:
             self.set_conditions(self.conditions)
             self._build()
         except BaseException:
+            self.warm.close()
             self._world.close()
             raise
 
@@ -110,6 +113,7 @@ class Internet:
 
     def close(self) -> None:
         """End every process of the lab, and with them its namespaces. May be called again."""
+        self.warm.close()
         self._world.close()
         self._wire.close()
 

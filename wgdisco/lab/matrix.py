@@ -197,24 +197,41 @@ def _run_round(
     settings: Settings,
     progress: Callable[[Cell], None],
 ) -> None:
-    """Every pair once. The next starts while this one is still pinging: most of a trial is the start of programs."""
+    """Every pair once. The next joins while this one is still pinging, where nothing happens to this one."""
     with ExitStack() as stack:
-        pairs = [
-            stack.enter_context(Members(net, cell.pair, group, registry.links[group], settings.rtt))
+        left = [
+            (cell, stack.enter_context(Members(net, cell.pair, group, registry.links[group], settings.rtt)))
             for cell, group in order
         ]
-        pairs[0].start()
-        for number, (cell, _) in enumerate(order):
-            pairs[number].watch(PATIENCE * (1 + 5 * settings.loss))
-            following = pairs[number + 1 : number + 2]
-            for members in following if cell.pair.event is None else ():
-                members.start()
-            cell.trials.append(pairs[number].conclude())
+        before: Members | None = None
+        cell, members = left.pop(0)
+        members.start()
+        while True:
+            members.watch(PATIENCE * (1 + 5 * settings.loss))
+            if before is not None:
+                before.close()
+            following = left.pop(_next(cell.pair, [other.pair for other, _ in left])) if left else None
+            overlaps = following is not None and cell.pair.event is None and _are_apart(cell.pair, following[0].pair)
+            if following is not None and overlaps:
+                following[1].start()
+            cell.trials.append(members.conclude())
             progress(cell)
-            for members in following if cell.pair.event is not None else ():
-                members.start()
-            if number:
-                pairs[number - 1].close()
+            if following is None:
+                return
+            if not overlaps:
+                members.close()
+                following[1].start()
+            before = members
+            cell, members = following
+
+
+def _next(pair: Pair, others: Sequence[Pair]) -> int:
+    """Which to take: the first that needs none of this one's hosts, so that it can begin before that ends."""
+    return next((number for number, other in enumerate(others) if _are_apart(pair, other)), 0)
+
+
+def _are_apart(one: Pair, other: Pair) -> bool:
+    return not {one.a, one.b} & {other.a, other.b}
 
 
 def measure(net: Internet, topology: Topology) -> Measured:

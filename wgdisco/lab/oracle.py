@@ -23,6 +23,14 @@ def across(a: NatProfile, b: NatProfile) -> Outcome:
     return Outcome.DIRECT if can_punch(replace(a, burns=False), replace(b, burns=False)) else Outcome.RELAY
 
 
+def is_fragile(a: NatProfile, b: NatProfile) -> bool:
+    """Whether a pair is direct only where both sides begin at once.
+
+    One that begins late, since its order was lost, finds its NAT burned, and is relayed until it tries again.
+    """
+    return across(a, b) is Outcome.DIRECT and not can_punch(a, b)
+
+
 _MAPPINGS = tuple(MappingBehavior)
 _FILTERINGS = tuple(FilteringBehavior)
 

@@ -34,7 +34,10 @@ class Event(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two hosts, what each is behind, and what should become of them, also after the event."""
+    """Two hosts, what each is behind, and what should become of them, also after the event.
+
+    Where packets are lost, a `fragile` one (`oracle.is_fragile`) may be relayed.
+    """
 
     a: str
     b: str
@@ -42,6 +45,7 @@ class Pair:
     type_b: str
     expected: Outcome
     event: Event | None = None
+    fragile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,14 @@ def across_the_internet(types: Sequence[str]) -> Topology:
         for side, offset in (("a", 1), ("b", 101)):
             sites[side, nat_type] = _site(f"{side}-{nat_type}", number + offset, nat_type)
     pairs = [
-        Pair(sites["a", one][1].name, sites["b", other][1].name, one, other, _across(one, other))
+        Pair(
+            sites["a", one][1].name,
+            sites["b", other][1].name,
+            one,
+            other,
+            _across(one, other),
+            fragile=oracle.is_fragile(NAT_TYPES[one].profile, NAT_TYPES[other].profile),
+        )
         for one, other in combinations_with_replacement(types, 2)
     ]
     routers, leaves = zip(*sites.values(), strict=True)

@@ -11,7 +11,7 @@ from wgdisco.endpoint import IPAddress
 from wgdisco.errors import LocalError
 from wgdisco.invitation import JoinLink
 from wgdisco.lab.internet import Internet
-from wgdisco.lab.mesh import STATE, join_command
+from wgdisco.lab.mesh import STATE, join_words
 from wgdisco.lab.oracle import Outcome
 from wgdisco.lab.packets import Crossing
 from wgdisco.lab.timeline import Timeline
@@ -67,8 +67,8 @@ class Members:
         """Both at the same time."""
         self._started_at = boot_time()
         for host, link in self._links.items():
-            command = join_command(link, self._group, f"{self._group}-{host}")
-            self._timeline.start(self._net.hosts[host], command)
+            words = join_words(link, self._group, f"{self._group}-{host}")
+            self._timeline.follow(host, self._net.warm.start(self._net.hosts[host], words))
 
     def watch(self, patience: float) -> None:
         """Until both say what is expected, or as long as `patience` allows. LocalError if one ends."""
@@ -171,6 +171,11 @@ class Members:
             rtt=self._rtt,
             event_at=self._event_at,
         )
-        names = {address: host for host in hosts for address in self._net.plan.outside(host)}
-        verdict = judge(observed, self._pair.expected)
+        names = {
+            address: host if not number else f"{host}/{number + 1}"
+            for host in hosts
+            for number, address in enumerate(self._net.plan.outside(host))
+        }
+        may_be_relayed = self._pair.fragile and self._net.conditions.loss > 0
+        verdict = judge(observed, self._pair.expected, Outcome.RELAY if may_be_relayed else None)
         return Trial(self._pair, verdict, crossings, names, self._output.getvalue())

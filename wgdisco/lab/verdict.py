@@ -150,13 +150,15 @@ class Verdict:
         }
 
 
-def judge(observed: Observed, expected: Outcome) -> Verdict:
-    """What happened, and (`faults`) in what it differs from what theory expects."""
+def judge(observed: Observed, expected: Outcome, or_else: Outcome | None = None) -> Verdict:
+    """What happened, and (`faults`) in what it differs from what theory expects, or allows."""
     asker, other = observed.asker, observed.other
     verdict = Verdict(_outcome(observed), (asker.claims(), other.claims()))
     verdict.reasons = [reason for reason in (asker.reason(), other.reason()) if reason is not None]
     verdict.technique = _technique(observed, verdict.outcome)
     _measure(observed, verdict)
+    if or_else is not None and verdict.outcome is or_else:
+        expected = or_else
     if verdict.outcome is not expected:
         got = "nothing" if verdict.outcome is None else verdict.outcome.value
         verdict.faults.append(f"{got} instead of {expected.value}")
