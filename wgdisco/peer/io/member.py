@@ -26,6 +26,7 @@ from wgdisco.peer.check import Checks
 from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.member_interface import member_interface
+from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
@@ -145,6 +146,7 @@ class _Managed:
         self._client = RegistryClient(address, device.interface)
         self._zone_server = Endpoint(address, DNS_PORT)
         self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
+        self.surroundings.keepalive = self._set_keepalive
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -244,11 +246,19 @@ class _Managed:
 
     def commands(self) -> dict[str, Command]:
         """By name."""
-        return {"rotate-key": self._rotate_key, "accept": self._accept, "stop": self._stop}
+        return {
+            "rotate-key": self._rotate_key,
+            "accept": self._accept,
+            "netcheck": self._netcheck,
+            "stop": self._stop,
+        }
 
     async def _stop(self, _told: dict[str, Any]) -> dict[str, Any]:
         asyncio.get_running_loop().call_later(0.05, self.stopping.set)  # once the answer is out
         return {}
+
+    async def _netcheck(self, _told: dict[str, Any]) -> dict[str, Any]:
+        return await netcheck(self.surroundings, self._roster, self._device, self._registry_endpoint())
 
     async def _accept(self, told: dict[str, Any]) -> dict[str, Any]:
         name = told.get("name")
@@ -454,6 +464,11 @@ class _Managed:
         if self._known:
             self._tell_endpoints()
         self.driver.settle()
+
+    def _set_keepalive(self, seconds: int) -> None:
+        if seconds != self._roster.keepalive:
+            self._roster.keepalive = seconds
+            self._refresh()
 
     def _tell_endpoints(self) -> None:
         """The agent is told of changes only: it reports each."""

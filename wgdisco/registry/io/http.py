@@ -3,7 +3,6 @@
 Sockets are bound to the interface as well as the address: a neighbour on the LAN cannot speak from a member's address.
 """
 
-import asyncio
 import json
 import logging
 import socket
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from wgdisco.api import (
+    HEARTBEAT,
     SCHEMA,
     CandidatesRequest,
     EnrolRequest,
@@ -41,7 +41,6 @@ LOG = logging.getLogger(__name__)
 
 PORT = 80
 BODY_MAX_SIZE = 16 * 1024
-HEARTBEAT = 25.0
 # A member keeps a connection for what must not wait for one
 KEPT_FOR = 3600.0
 ENROL_BURST = 10
@@ -258,6 +257,7 @@ class ApiServer:
         told = validate(asked.candidates, seen, self.proven(member.public_key), prefixes)
         self._directory.tell(member.public_key, told, asked.nat)
         self._feed.refresh([member])
+        self._feed.set_heartbeat(member, asked.heartbeat or HEARTBEAT)
         self.told()
         return web.json_response({"schema": SCHEMA, "candidates": [asdict(one) for one in told]})
 
@@ -292,11 +292,7 @@ class ApiServer:
         consumer = self._feed.open(member, last_id, lambda: None if transport is None else transport.abort())
         try:
             while not consumer.ended:
-                try:
-                    async with asyncio.timeout(HEARTBEAT):
-                        data = await consumer.take()
-                except TimeoutError:
-                    data = b": still here\n\n"
+                data = await consumer.take()
                 if data:
                     await response.write(data)
         except ConnectionError:
