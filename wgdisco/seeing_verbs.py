@@ -90,10 +90,11 @@ def find_peer(reports: list[StatusReport], wanted: str) -> Target:
 
 
 def _target(report: StatusReport, peer: PeerReport, address: IPAddress | None = None) -> Target:
-    own = ip_network(peer.allowed_ips[0]).network_address
-    told = own if address is None else address
-    # behind a peer there may be others: then the address says it better
-    name = peer.name if peer.name is not None and f"{told}/{told.max_prefixlen}" in peer.allowed_ips else None
+    addresses = [ip_network(allowed).network_address for allowed in peer.allowed_ips]
+    told = addresses[0] if address is None else address
+    # its own come first; others are of those it stands before
+    own = next((one for one in addresses if one.version == told.version), None)
+    name = peer.name if told == own else None
     return Target(report.interface, peer.public_key, name or str(told), told)
 
 

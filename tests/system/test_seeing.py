@@ -83,6 +83,26 @@ def test_netcheck_of_a_punchable_and_of_a_hard_nat(mesh):
     assert "start `wgdisco up away`" in mesh.verb("carol", "netcheck", "away", code=3)
 
 
+# A port is the same on both sides of that NAT
+HAIRPIN = """
+table ip hairpin {
+    chain before {
+        type nat hook prerouting priority -101;
+        iif lan ip daddr 203.0.113.10 udp dport 1024-65535 dnat to 192.168.2.10
+    }
+    chain after {
+        type nat hook postrouting priority 99;
+        iif lan oif lan ct status dnat snat to 203.0.113.10
+    }
+}
+"""
+
+
+def test_netcheck_sees_a_nat_that_hairpins(mesh):
+    mesh.lab.hosts["nat-b"].run(["nft", "-f", "-"], text=HAIRPIN)
+    assert re.search("^hairpinning: +yes$", mesh.verb("bob", "netcheck"), re.MULTILINE)
+
+
 def test_one_that_went_offline(mesh):
     mesh.verb("dave", "down")
     said = mesh.verb("alice", "ping", "dave", "--timeout", "1", code=5)
