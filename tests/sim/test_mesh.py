@@ -3,6 +3,7 @@
 What is expected is the oracle of the lab of namespaces. `make soak` runs thousands of seeds.
 """
 
+import math
 from ipaddress import ip_address
 from itertools import combinations_with_replacement, pairwise, product
 
@@ -16,8 +17,11 @@ from wgdisco.api import CandidateKind, PathWord
 from wgdisco.endpoint import Endpoint
 from wgdisco.lab.oracle import Outcome, across
 from wgdisco.peer.candidate import Candidate
+from wgdisco.peer.io.surroundings import KEEPALIVE_LATER
+from wgdisco.peer.lifetime import MARGIN
 from wgdisco.peer.news import PathChanged
 from wgdisco.peer.punch import PACKETS_A_CANDIDATE
+from wgdisco.tunnel.events import PeerHandshake
 
 PAIRS = list(product(TYPES, repeat=2))
 EASY = ("public", "firewall", "full-cone", "address-restricted", "port-restricted", "eim-other-port")
@@ -31,9 +35,10 @@ def expected(pair):
 
 
 class Mesh:
-    """A registry and two members, connected to it and not yet to each other."""
+    """A registry and two members (or more), connected to it and not yet to each other."""
 
-    def __init__(self, pair, seed, loss=0.0):
+    def __init__(self, pair, seed, loss=0.0, keepalive=25):
+        self.keepalive = keepalive
         self.network = Network(seed)
         self.network.delay = PEER_RTT / 8
         self.registry_host = place(self.network, PUBLIC, 1, "10.9.0.1", relays=True)
@@ -54,7 +59,7 @@ class Mesh:
     def _introduce(self, one: Host, other: Host) -> None:
         more = {"managed": True}
         if other is self.registry_host:
-            more |= {"endpoint": self._endpoint(other), "persistent_keepalive": 25}
+            more |= {"endpoint": self._endpoint(other), "persistent_keepalive": self.keepalive}
         one.introduce(other, **more)
 
     @staticmethod
@@ -250,3 +255,25 @@ def test_after_a_failure_there_is_silence_until_the_nats_have_forgotten():
     assert mesh.network.between(mesh.hosts[0].gateway.address, other, since) == []
     mesh.network.clock.run(10)
     assert mesh.network.between(mesh.hosts[0].gateway.address, other, since) != []
+
+
+@pytest.mark.parametrize(("interval", "pace"), [(75, 37.5), (42, 25.2), (25, 17.9), (15, 12)])
+def test_an_idle_host_with_20_peers(interval, pace):
+    """One packet an interval, and a session's renewal: never one a peer. `pace` is of all it sends, in seconds."""
+    mesh = Mesh(["port-restricted"] * 21, 1, keepalive=interval + KEEPALIVE_LATER)
+    alice, host = mesh.members[0], mesh.hosts[0]
+    for one in mesh.hosts:
+        one.gateway.timeout = interval / MARGIN
+    mesh.registry.comment(interval)
+    for other in mesh.hosts[1:]:
+        alice.want(other)
+    assert mesh.network.clock.run(8, lambda: all(alice.path(other) is PathWord.DIRECT for other in mesh.hosts[1:]))
+    mesh.network.clock.run(200)  # until the peers' sessions have ended
+    before, handshakes = host.sent, len([event for event in host.events if isinstance(event, PeerHandshake)])
+    span = 5 * interval * math.ceil(120 / interval)
+    mesh.network.clock.run(span)
+    renewals = len([event for event in host.events if isinstance(event, PeerHandshake)]) - handshakes
+    assert renewals >= 2
+    print(f"interval {interval} s: one packet each {span / (host.sent - before):.1f} s, {renewals} handshakes")
+    assert span / (host.sent - before) == pytest.approx(pace, rel=0.05)
+    assert alice.agent.is_live(mesh.registry_host.private.public_key())

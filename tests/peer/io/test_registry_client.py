@@ -134,6 +134,7 @@ def test_it_resumes_where_it_was():
 def test_a_silent_stream_is_dead():
     async def scenario() -> None:
         async with serving("GET", "/v1/events", streaming(b": hi\n", hold=True), silence=0.2) as client:
+            client.heartbeat = 0
             assert (await heard(client, down))[-1] == StreamDown("no answer in time")
 
     run(scenario())
