@@ -3,7 +3,7 @@ from dataclasses import MISSING, fields, replace
 
 import pytest
 
-from wgdisco.api import SCHEMA, PathWord, PeerReport, Reason, StatusReport, StunRecord, to_json
+from wgdisco.api import SCHEMA, CandidatesRequest, PathWord, PeerReport, Reason, StatusReport, StunRecord, to_json
 
 PEER = PeerReport(
     public_key="a" * 43 + "=",
@@ -100,6 +100,15 @@ STUN = StunRecord(["198.51.100.10:3478", "[2001:db8::1]:3478"], "1f.0123", "secr
 def test_a_stun_record_is_read_as_it_was_sent():
     assert StunRecord.from_json(json.loads(json.dumps(to_json(STUN)))) == STUN
     assert "secret" not in repr(STUN)
+
+
+def test_a_heartbeat_is_within_its_bounds():
+    for seconds in (None, 15, 75):
+        asked = CandidatesRequest([], None, seconds)
+        assert CandidatesRequest.from_json(json.loads(json.dumps(to_json(asked)))) == asked
+    for seconds in (14, 76, 0, True, 20.0, "20"):
+        with pytest.raises(ValueError, match="heartbeat: a number from 15 to 75"):
+            CandidatesRequest.from_json({"schema": 1, "candidates": [], "heartbeat": seconds})
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,18 @@ def test_we_read_what_aioice_writes(transaction, mapped, plain, username, softwa
     assert message.mapped == (mapped if hidden else plain)
 
 
+def test_a_response_port_is_two_bytes_and_padding():
+    """RFC 5780 section 7.5; the RFC gives no vector."""
+    message = Message(Kind.REQUEST, TRANSACTION, response_port=0xA1B2)
+    assert bytes.fromhex("00270004a1b20000") in message.pack()
+    assert Message.parse(message.pack()) == message
+    unpadded = message.pack().replace(bytes.fromhex("00270004"), bytes.fromhex("00270002"))[:-8]
+    unpadded = unpadded[:2] + (len(unpadded) - 20).to_bytes(2, "big") + unpadded[4:]
+    assert Message.parse(unpadded).response_port == 0xA1B2
+    with pytest.raises(ValueError, match="RESPONSE-PORT"):
+        Message.parse(unpadded.replace(bytes.fromhex("00270002"), bytes.fromhex("00270001")))
+
+
 def test_sha256_counts_where_both_are():
     data = signed_twice()
     message = Message.parse(data)

@@ -15,6 +15,8 @@ SCHEMA = 1
 MAX_CANDIDATES = 8
 RECEIPT_MAX_SIZE = 12 << 10
 MAX_STUN_ENDPOINTS = 16
+# When a stream of events has nothing to tell, it says so each so many seconds; a member may ask for it otherwise
+HEARTBEAT, HEARTBEAT_LEAST, HEARTBEAT_MOST = 25, 15, 75
 _NAME_MAX_SIZE = 255
 _NAT_MAX_SIZE = 64
 
@@ -221,10 +223,14 @@ class RotateRequest:
 
 @dataclass(frozen=True, slots=True)
 class CandidatesRequest:
-    """Where a member may be reached, and behind what: the body of `PUT /v1/self/candidates`. At most 8 candidates."""
+    """Where a member may be reached, and behind what: the body of `PUT /v1/self/candidates`. At most 8 candidates.
+
+    `heartbeat`: in how many seconds its stream of events is to say something, or the NAT would forget it; None: 25.
+    """
 
     candidates: list[CandidateRecord]
     nat: str | None = None
+    heartbeat: int | None = None
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
@@ -235,7 +241,10 @@ class CandidatesRequest:
         nat = data.get("nat")
         if nat is not None and (not isinstance(nat, str) or not 0 < len(nat) <= _NAT_MAX_SIZE):
             raise ValueError("nat: a short text")
-        return cls([parse_candidate(one) for one in told], nat)
+        beat = data.get("heartbeat")
+        if beat is not None and (type(beat) is not int or not HEARTBEAT_LEAST <= beat <= HEARTBEAT_MOST):
+            raise ValueError(f"heartbeat: a number from {HEARTBEAT_LEAST} to {HEARTBEAT_MOST}")
+        return cls([parse_candidate(one) for one in told], nat, beat)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def join(args: argparse.Namespace) -> int:
                 f"{state.name} is up: `wgdisco down {state.name}` first, then join again with these options"
             )
         store.save(wanted)
-    return _connect(wanted, store, args.foreground, Mode(args.firewall))
+    return _connect(wanted, store, args.foreground, None if args.firewall is None else Mode(args.firewall))
 
 
 def mdns_policy(known: MdnsPolicy, *, everywhere: bool, none_on: list[str] | None) -> MdnsPolicy:
@@ -125,6 +125,7 @@ def _enrol(link: JoinLink, name: str | None, network: str | None, store: StateSt
         registry_key=link.registry_key,
         link=identifier,
         memory=Memory(snapshot, time.time(), told.network.epoch, is_fresh=True),
+        firewall=Mode.AUTO,
     )
     store.save(state)
     store.enrolment_done(identifier)
@@ -151,7 +152,8 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
     if mode is not None and mode is not state.firewall:
         state = replace(state, firewall=mode)
         store.save(state)
-    asyncio.run(_open_firewall(state))
+    if os.geteuid() == 0:  # the daemon by itself does what it can without
+        asyncio.run(_open_firewall(state))
     if service.has_systemd() and not foreground:
         service.start(state.name)
         return _wait_until_settled(state)
@@ -267,6 +269,9 @@ def _stop(network: str) -> None:
 def leave(args: argparse.Namespace) -> int:
     """Give the membership up."""
     store = StateStore()
+    if not store.names() or (args.network is not None and args.network not in store.names()):
+        print(f"this host is no member of {args.network or 'any network'}")
+        return 0
     network = _known(args.network, store)
     if not args.yes:
         if not sys.stdin.isatty():

@@ -270,6 +270,9 @@ def rename(args: argparse.Namespace) -> int:
 def revoke(args: argparse.Namespace) -> int:
     """`wgdisco registry revoke`."""
     answer = _run(args, "revoke", name=args.name)
+    if not answer["keys"]:
+        _say(f"{args.name} was revoked before; nothing was changed")
+        return 0
     if not answer["was_member"]:
         _say(f"the invitation {args.name} is void")
         return 0

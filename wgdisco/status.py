@@ -1,6 +1,7 @@
 """`wgdisco status` for a terminal: what `wg show` says, and each peer's path."""
 
 import time
+from typing import Any
 
 from wgdisco.api import PeerReport, StatusReport
 
@@ -35,6 +36,60 @@ def render_table(report: StatusReport) -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
     ]
     return "\n".join([*lines, *(f"note: {note}" for note in report.notes)])
+
+
+_WAYS = {
+    "udp": "yes",
+    "also-port": "by another port than the registry's own",
+    "tls": "no: the registry is reached by TLS",
+    None: "the registry is not reached",
+}
+
+
+def render_netcheck(found: dict[str, Any]) -> str:
+    """What `netcheck` found, as a table."""
+    nat, lifetime = found["nat"], found["nat"]["lifetime"]
+    at_least, below = lifetime["at_least"], lifetime["below"]
+    remembers = "not measured yet" if at_least is None else f"at least {at_least:.0f} s"
+    if below is not None:
+        remembers = f"{at_least:.0f} to {below:.0f} s"
+    rtt = found["relay"]["rtt_ms"]
+    behaviour = "unknown" if nat["mapping"] is None else nat["mapping"]
+    near = [f"{peer['name']} at {', '.join(peer['lan'])}" for peer in found["peers"] if peer["lan"]]
+    rows = [
+        ("UDP", _WAYS[found["udp"]] + ("" if found["registry"] is None else f" ({found['registry']})")),
+        ("IPv4", _seen(found["ipv4"])),
+        ("IPv6", _seen(found["ipv6"])),
+        ("mapping", behaviour + ("" if nat["delta"] is None else f", ports {nat['delta']:+d} apart")),
+        ("filtering", nat["filtering"] or "unknown"),
+        ("port preserved", _yes_or_no(nat["preserves_port"])),
+        ("hairpinning", _yes_or_no(nat["hairpinning"])),
+        ("lifetime", f"{remembers}; one packet each {found['keepalive']} s"),
+        ("NAT type", nat["classic"] or "unknown"),
+        ("near", "; ".join(near) or "nobody"),
+        ("relay", "not reached" if rtt is None else f"{rtt:.1f} ms"),
+    ]
+    if nat["block"] is not None:
+        rows.insert(5, ("port block", "{} to {}".format(*nat["block"])))
+    lines = [f"{name + ':':<16}{value}" for name, value in rows]
+    peers = [("PEER", "NAT", "EXPECTED")]
+    peers += [
+        (peer["name"], peer["nat"] or "-", (peer["expected"] or "unknown") if peer["online"] else "offline")
+        for peer in found["peers"]
+    ]
+    widths = [max(len(row[column]) for row in peers) for column in range(2)]
+    lines += ["", *(f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {path}" for name, kind, path in peers)]
+    return "\n".join(lines)
+
+
+def _seen(family: dict[str, Any]) -> str:
+    if family["works"] is None:
+        return "not looked at: the registry or this host has no such address"
+    return "seen at " + ", ".join(family["reflexive"]) if family["works"] else "no answer"
+
+
+def _yes_or_no(value: bool | None) -> str:
+    return "unknown" if value is None else "yes" if value else "no"
 
 
 def _peer_lines(peer: PeerReport, now: float) -> list[str]:

@@ -31,6 +31,7 @@ _USERNAME = 0x0006
 _ERROR_CODE = 0x0009
 _UNKNOWN_ATTRIBUTES = 0x000A
 _XOR_MAPPED_ADDRESS = 0x0020
+_RESPONSE_PORT = 0x0027
 _RESPONSE_ORIGIN = 0x802B
 _OTHER_ADDRESS = 0x802C
 _FINGERPRINT = 0x8028
@@ -80,7 +81,8 @@ class _Signed:
 class Message:
     """A Binding message. `transaction_id` is 12 bytes.
 
-    `mapped` is the reflexive endpoint, `origin` where the answer comes from, `other` where the server can be asked too.
+    `mapped` is the reflexive endpoint, `origin` where the answer comes from, `other` where the server can be asked too;
+    `response_port` is the port that the answer is to go to (RFC 5780 section 7.5).
     `unknown` are attribute types somebody had to understand and did not: we, or in an error the server.
     """
 
@@ -93,6 +95,7 @@ class Message:
     other: Endpoint | None = None
     error: int | None = None
     unknown: tuple[int, ...] = ()
+    response_port: int | None = None
     _signed: _Signed | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -123,6 +126,8 @@ class Message:
         if self.change is not None:
             flags = self.change.address * _CHANGE_IP_FLAG | self.change.port * _CHANGE_PORT_FLAG
             yield _CHANGE_REQUEST, struct.pack("!I", flags)
+        if self.response_port is not None:
+            yield _RESPONSE_PORT, struct.pack("!HH", self.response_port, 0)
         if self.error is not None:
             yield _ERROR_CODE, struct.pack("!HBB", 0, *divmod(self.error, 100))
         if self.unknown:
@@ -238,6 +243,12 @@ def _read_change(value: bytes, _transaction_id: bytes) -> Change:
     return Change(bool(value[3] & _CHANGE_IP_FLAG), bool(value[3] & _CHANGE_PORT_FLAG))
 
 
+def _read_port(value: bytes, _transaction_id: bytes) -> int:
+    if len(value) not in (2, 4):
+        raise ValueError("a RESPONSE-PORT that is not of two bytes")
+    return int.from_bytes(value[:2], "big")
+
+
 def _read_error(value: bytes, _transaction_id: bytes) -> int:
     if len(value) < 4 or not 3 <= value[2] & 7 <= 6 or value[3] > 99:
         raise ValueError("an ERROR-CODE of no known form")
@@ -257,6 +268,7 @@ _READERS: dict[int, tuple[str, Callable[[bytes, bytes], Any]]] = {
     _ERROR_CODE: ("error", _read_error),
     _UNKNOWN_ATTRIBUTES: ("unknown", _read_unknown),
     _XOR_MAPPED_ADDRESS: ("xor_mapped", _read_xored),
+    _RESPONSE_PORT: ("response_port", _read_port),
     _RESPONSE_ORIGIN: ("origin", _read_endpoint),
     _OTHER_ADDRESS: ("other", _read_endpoint),
 }

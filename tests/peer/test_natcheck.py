@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from wgdisco.api import StunRecord
 from wgdisco.endpoint import Endpoint
-from wgdisco.nat import MappingBehavior
-from wgdisco.peer.natcheck import MAX_DATAGRAMS, NatCheck, _block, _delta, _mapping
+from wgdisco.nat import MappingBehavior, NatProfile
+from wgdisco.peer.natcheck import MAX_DATAGRAMS, NatCheck, NatReport, _block, _delta, _mapping, merged
 from wgdisco.stun import Kind, Message
 
 EIM, ADM, APDM = MappingBehavior
@@ -106,3 +106,17 @@ def test_nothing_that_is_sent_upsets_a_check(data):
     assert sent + len(check.datagrams_to_send()) <= MAX_DATAGRAMS
     assert reports + len(check.events()) == 1
     assert check.get_timer() is None
+
+
+def test_both_ip_versions_make_one_report():
+    """What was seen counts before what was not, and IPv4 before IPv6."""
+    four, six = Endpoint.from_text("192.0.2.1:5"), Endpoint.from_text("[2001:db8::1]:6")
+    eim, nothing = NatProfile(EIM, None), NatProfile(None, None)
+    by4 = NatReport(eim, (four,), preserved=True, rtt=0.1)
+    by6 = NatReport(NatProfile(APDM, None), (six,), preserved=False, rtt=0.2)
+    assert merged({}) is None
+    assert merged({4: by4}) == by4
+    assert merged({6: by6, 4: by4}) == NatReport(eim, (four, six), preserved=True, rtt=0.1)
+    assert merged({4: NatReport(nothing), 6: by6}) == by6
+    assert merged({4: by4, 6: NatReport(nothing)}) == by4
+    assert merged({4: NatReport(nothing), 6: NatReport(nothing)}) == NatReport(nothing)

@@ -100,6 +100,23 @@ def test_where_answers_come_from(responder, asked, change, origin):
     assert Message.parse(reply.data).origin == reply.origin
 
 
+def test_an_answer_goes_to_another_port_of_the_same_address(responder):
+    credential = responder.issue(ALICE)
+    for port, change in ((40000, None), (1024, Change(False, True)), (65535, None)):
+        asking = Message(Kind.REQUEST, TRANSACTION, username=credential.username, change=change, response_port=port)
+        reply = responder.answer(asking.pack(credential.password), ASKED, SOURCE, NOW)
+        assert reply.destination == Endpoint(SOURCE.address, port)
+        assert Message.parse(reply.data).mapped == SOURCE
+    for port in (0, 53, 1023):
+        asking = Message(Kind.REQUEST, TRANSACTION, username=credential.username, response_port=port)
+        reply = responder.answer(asking.pack(credential.password), ASKED, SOURCE, NOW)
+        assert reply.destination == SOURCE
+        message = Message.parse(reply.data)
+        assert (message.kind, message.error, message.unknown) == (Kind.ERROR, 420, (0x27,))
+    stranger = Message(Kind.REQUEST, TRANSACTION, username=credential.username, response_port=40000)
+    assert responder.answer(stranger.pack("guess"), ASKED, SOURCE, NOW) is None
+
+
 def test_there_is_no_other_address(responder):
     reply = responder.answer(request(responder.issue(ALICE), Change(True, False)), Endpoint(SIX, 3478), SOURCE, NOW)
     message = Message.parse(reply.data)

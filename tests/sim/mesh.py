@@ -80,6 +80,13 @@ class MeshRegistry:
         self._members = {Endpoint(other.inner, API_PORT): other.private.public_key() for other in host.peers}
         self._inner = {key: endpoint for endpoint, key in self._members.items()}
 
+    def comment(self, interval: float) -> None:
+        """Say to each member, each `interval` seconds from now on, that we are there."""
+        for endpoint in self._members:
+            self._channel.send({}, endpoint)
+        clock = self.host.network.clock
+        clock.at(clock.now + interval, lambda: self.comment(interval))
+
     def _device_event(self, event: Event) -> None:
         now = self.host.network.now
         if isinstance(event, Foreign):
@@ -165,6 +172,8 @@ class MeshMember:
         self._settle()
 
     def _heard(self, message: dict, _source: Endpoint) -> None:
+        if not message:
+            return  # a comment: to acknowledge it was all
         del message["schema"]
         candidates = [parse_candidate(one) for one in message.pop("candidates")]
         order = Order(candidates=candidates, **message)

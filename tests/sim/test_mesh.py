@@ -3,6 +3,7 @@
 What is expected is the oracle of the lab of namespaces. `make soak` runs thousands of seeds.
 """
 
+import math
 from ipaddress import ip_address
 from itertools import combinations_with_replacement, pairwise, product
 
@@ -12,10 +13,15 @@ from tests.sim.host import Host, place
 from tests.sim.mesh import MeshMember, MeshRegistry
 from tests.sim.nat import PUBLIC, TYPES
 from tests.sim.network import Network
-from wgdisco.api import PathWord
+from wgdisco.api import CandidateKind, PathWord
 from wgdisco.endpoint import Endpoint
 from wgdisco.lab.oracle import Outcome, across
+from wgdisco.peer.candidate import Candidate
+from wgdisco.peer.io.surroundings import KEEPALIVE_LATER
+from wgdisco.peer.lifetime import MARGIN
 from wgdisco.peer.news import PathChanged
+from wgdisco.peer.punch import PACKETS_A_CANDIDATE
+from wgdisco.tunnel.events import PeerHandshake
 
 PAIRS = list(product(TYPES, repeat=2))
 EASY = ("public", "firewall", "full-cone", "address-restricted", "port-restricted", "eim-other-port")
@@ -29,9 +35,10 @@ def expected(pair):
 
 
 class Mesh:
-    """A registry and two members, connected to it and not yet to each other."""
+    """A registry and two members (or more), connected to it and not yet to each other."""
 
-    def __init__(self, pair, seed, loss=0.0):
+    def __init__(self, pair, seed, loss=0.0, keepalive=25):
+        self.keepalive = keepalive
         self.network = Network(seed)
         self.network.delay = PEER_RTT / 8
         self.registry_host = place(self.network, PUBLIC, 1, "10.9.0.1", relays=True)
@@ -52,7 +59,7 @@ class Mesh:
     def _introduce(self, one: Host, other: Host) -> None:
         more = {"managed": True}
         if other is self.registry_host:
-            more |= {"endpoint": self._endpoint(other), "persistent_keepalive": 25}
+            more |= {"endpoint": self._endpoint(other), "persistent_keepalive": self.keepalive}
         one.introduce(other, **more)
 
     @staticmethod
@@ -215,3 +222,58 @@ def test_a_nat_that_forgets_an_active_flow_is_noticed():
 def test_both_move_at_once_with_loss():
     gaps = [roam(pair, seed, (0, 1), loss=0.1) for pair in product(NATED, repeat=2) for seed in range(3)]
     assert quantile(gaps, 0.95) <= 3.0
+
+
+def victim_hears(mesh, victim):
+    return [c for c in mesh.network.crossings if c.datagram.destination.address == victim.address and not c.lost]
+
+
+def test_a_lying_members_candidates_draw_a_bounded_number_of_packets_to_a_victim():
+    """Even where the registry believes it: it does not, `tests/registry/test_candidates.py`."""
+    mesh = connect(("symmetric-random", "port-restricted"), 6)
+    victim = Endpoint(ip_address("203.0.113.99"), 53)
+    a, b = mesh.members
+    key = mesh.hosts[0].private.public_key()
+    lie = Candidate.create(CandidateKind.SERVER_REFLEXIVE, victim, mesh.network.now)
+    for _ in range(3):
+        before = len(victim_hears(mesh, victim))
+        b.agent.ordered(key, key, [lie], None, mesh.network.now)
+        b.want(mesh.hosts[0])
+        mesh.network.clock.run(30)
+        assert 0 < len(victim_hears(mesh, victim)) - before <= PACKETS_A_CANDIDATE
+    assert a.path(mesh.hosts[1]) is PathWord.RELAY
+
+
+def test_after_a_failure_there_is_silence_until_the_nats_have_forgotten():
+    mesh = connect(("symmetric-random", "port-restricted"), 7)
+    other = mesh.hosts[1].gateway.address
+    Flow(mesh)
+    mesh.network.clock.run(6)
+    since = mesh.network.now
+    mesh.network.clock.run(29)
+    assert mesh.are(PathWord.RELAY)
+    assert mesh.network.between(mesh.hosts[0].gateway.address, other, since) == []
+    mesh.network.clock.run(10)
+    assert mesh.network.between(mesh.hosts[0].gateway.address, other, since) != []
+
+
+@pytest.mark.parametrize(("interval", "pace"), [(75, 37.5), (42, 25.2), (25, 17.9), (15, 12)])
+def test_an_idle_host_with_20_peers(interval, pace):
+    """One packet an interval, and a session's renewal: never one a peer. `pace` is of all it sends, in seconds."""
+    mesh = Mesh(["port-restricted"] * 21, 1, keepalive=interval + KEEPALIVE_LATER)
+    alice, host = mesh.members[0], mesh.hosts[0]
+    for one in mesh.hosts:
+        one.gateway.timeout = interval / MARGIN
+    mesh.registry.comment(interval)
+    for other in mesh.hosts[1:]:
+        alice.want(other)
+    assert mesh.network.clock.run(8, lambda: all(alice.path(other) is PathWord.DIRECT for other in mesh.hosts[1:]))
+    mesh.network.clock.run(200)  # until the peers' sessions have ended
+    before, handshakes = host.sent, len([event for event in host.events if isinstance(event, PeerHandshake)])
+    span = 5 * interval * math.ceil(120 / interval)
+    mesh.network.clock.run(span)
+    renewals = len([event for event in host.events if isinstance(event, PeerHandshake)]) - handshakes
+    assert renewals >= 2
+    print(f"interval {interval} s: one packet each {span / (host.sent - before):.1f} s, {renewals} handshakes")
+    assert span / (host.sent - before) == pytest.approx(pace, rel=0.05)
+    assert alice.agent.is_live(mesh.registry_host.private.public_key())

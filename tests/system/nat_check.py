@@ -3,6 +3,7 @@
 python nat_check.py serve            prints a list of StunRecords, one for each of four members; answers until killed
 python nat_check.py check RECORD     prints what was found out over IPv4; check6: over IPv6
 python nat_check.py classic RECORD   prints the classic name
+python nat_check.py lifetime RECORD [FIRST LEAST ENOUGH]   prints what was found out of the NAT's lifetime
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from wgdisco.api import StunRecord, to_json
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.peer.io.natcheck import NatProber
+from wgdisco.peer.lifetime import LifetimeSearch
 from wgdisco.tunnel.events import DeviceStatus
 
 
@@ -76,6 +78,17 @@ async def classic(record: StunRecord) -> None:
     print(json.dumps(await classic_name(record)))
 
 
+async def lifetime(record: StunRecord, *bounds: float) -> None:
+    from wgdisco.peer.io.lifetime import run_search  # noqa: PLC0415
+
+    server = Endpoint.from_text(record.endpoints[0])
+    named = dict(zip(("first", "least", "enough"), bounds, strict=False))
+    search = LifetimeSearch(record, server, os.urandom, **named)
+    found = await run_search(search, server)
+    told = {"at_least": found.at_least, "below": found.below, "interval": found.interval(), "sent": search.sent}
+    print(json.dumps(told))
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve"]:
@@ -84,3 +97,5 @@ if __name__ == "__main__":
             asyncio.run(check(StunRecord.from_json(json.loads(text)), 6 if verb == "check6" else 4))
         case ["classic", text]:
             asyncio.run(classic(StunRecord.from_json(json.loads(text))))
+        case ["lifetime", text, *bounds]:
+            asyncio.run(lifetime(StunRecord.from_json(json.loads(text)), *map(float, bounds)))

@@ -114,6 +114,7 @@ def test_down_and_up_and_leave(mesh):
     await_(lambda: mesh.ping("alice", "bob", 1), "a ping")
     assert "give --yes" in mesh.verb("alice", "leave", code=2)
     mesh.verb("alice", "leave", "--yes")
+    assert "no member of any network" in mesh.verb("alice", "leave", "--yes")
     assert mesh.lab.hosts["alice"].run(["ls", "-A", "/var/lib/wgdisco"]).stdout == ""
     assert "no network" in mesh.verb("alice", "up", code=1)
 

@@ -53,8 +53,8 @@ def responder(lab, stderr=None):
         yield dict(zip(HOSTS, json.loads(server.stdout.readline()), strict=True))
 
 
-def ask(lab, host, record, what="check"):
-    return json.loads(lab.hosts[host].run([*PROGRAM, what, json.dumps(record)]).stdout)
+def ask(lab, host, record, what="check", *words, timeout=30):
+    return json.loads(lab.hosts[host].run([*PROGRAM, what, json.dumps(record), *words], timeout=timeout).stdout)
 
 
 @pytest.fixture(params=NEW, ids=lambda group: "+".join(NEW[group]))
@@ -120,6 +120,44 @@ def check_half(nat_type, found):
     assert profile.filtering is (nat_type.profile.filtering if closed else None)
     assert found["sent"] == 4
     assert found["seconds"] < RETRANSMISSION
+
+
+def measure_lifetimes(timeouts, *bounds, timeout=30):
+    """What each of these hosts finds, whose routers forget after so many seconds (None: when Linux does)."""
+    with Lab(*["port-restricted"] * 4) as lab, responder(lab) as records:
+        for host, seconds in timeouts.items():
+            if seconds is not None:
+                settings = [f"net.netfilter.nf_conntrack_udp_timeout{which}={seconds}" for which in ("", "_stream")]
+                lab.hosts[lab.sides[host].router].run(["sysctl", "-w", *settings])
+        with ThreadPoolExecutor() as pool:
+
+            def measure(host):
+                return ask(lab, host, records[host], "lifetime", *map(str, bounds), timeout=timeout)
+
+            return dict(zip(timeouts, pool.map(measure, timeouts), strict=True))
+
+
+def test_a_lifetime_is_measured_in_small():
+    """Real rules and sockets; the bounds are a tenth of the real ones."""
+    found = measure_lifetimes({"alice": 3, "bob": None}, 2.6, 1.5, 3.1)
+    print(found)
+    assert 2.6 <= found["alice"]["at_least"] < 3 < found["alice"]["below"] < 3.2
+    assert found["bob"]["at_least"] == pytest.approx(3.1, abs=0.1)
+    assert found["bob"]["below"] is None
+    assert found["bob"]["sent"] == 6
+
+
+@pytest.mark.soak
+def test_lifetimes_as_they_are_found():
+    """Routers that forget after 20 s, 40 s, and when Linux does: after 120 s."""
+    found = measure_lifetimes({"alice": 20, "bob": 40, "carol": None}, timeout=400)
+    print(found)
+    assert 15 <= found["alice"]["at_least"] <= 20 <= found["alice"]["below"] <= 23
+    assert found["alice"]["interval"] == 15
+    assert 33 <= found["bob"]["at_least"] <= 40 <= found["bob"]["below"] <= 46
+    assert 26 <= found["bob"]["interval"] <= 32
+    assert found["carol"]["below"] is None
+    assert found["carol"]["interval"] == 75
 
 
 TAKE = "import socket; s = socket.socket(2, 2); s.bind(('198.51.100.10', 3478)); print('ok', flush=True); s.recv(1)"

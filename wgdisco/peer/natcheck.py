@@ -17,8 +17,8 @@ address, endpoint-independent looks like address-dependent, in mapping and in fi
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -71,6 +71,15 @@ class NatReport:
     block: tuple[int, int] | None = None
     rtt: float | None = None
     sent: int = 0
+
+
+def merged(reports: Mapping[int, NatReport]) -> NatReport | None:
+    """By IP version to one: what all saw, and the behaviour over IPv4 where anything was seen over it."""
+    ranked = sorted(reports.items(), key=lambda item: (not item[1].reflexive, item[0]))
+    if not ranked:
+        return None
+    seen = tuple(endpoint for _, report in sorted(reports.items()) for endpoint in report.reflexive)
+    return replace(ranked[0][1], reflexive=seen)
 
 
 @dataclass(slots=True)

@@ -114,6 +114,7 @@ class Roster:
     ) -> None:
         """Begin with what is remembered."""
         self._offline_trust = offline_trust
+        self.keepalive = KEEPALIVE  # towards the registry, in seconds
         self.own_key = own_key
         self.accept_mode = accept
         self.network = Network.of(memory.snapshot.network)
@@ -261,7 +262,7 @@ class Roster:
             if member.next_key is not None:
                 peers.append(PeerConfig(member.next_key, managed=True, replaces=member.key))
         at = endpoints.get(registry_key)
-        return (PeerConfig(registry_key, None, at, tuple(to_registry), KEEPALIVE, managed=True), *peers)
+        return (PeerConfig(registry_key, None, at, tuple(to_registry), self.keepalive, managed=True), *peers)
 
     def device_config(
         self, private_key: PrivateKey, preshared_key: PresharedKey, listen_port: int, peers: tuple[PeerConfig, ...]

@@ -372,9 +372,9 @@ class Membership:
         return [] if valid == self.network.endpoints else [Put(replace(self.network, endpoints=valid))]
 
     def revoke(self, name: str, now: float) -> tuple[list[Change], list[PublicKey]]:
-        """Take the member or invitation of that name away for good; the keys that go. LocalError without one.
+        """Take the member or invitation of that name away for good; the keys that go, none when it went before.
 
-        An invitation that names nobody goes by its one-time public key.
+        LocalError when there never was one. An invitation that names nobody goes by its one-time public key.
         """
         gone: list[Change] = []
         keys: list[PublicKey] = []
@@ -388,7 +388,7 @@ class Membership:
             gone += [Remove(member), *(Put(Revoked(key, name, now)) for key in theirs)]
             gone += self._rename_in_devices(name, None)
             keys += theirs
-        if not gone:
+        if not gone and all(revoked.name != name for revoked in self.revoked.values()):
             raise LocalError(f"there is no member or invitation {name!r}: `wgdisco registry list` shows them")
         return gone, keys
 

@@ -1,5 +1,7 @@
 """The registry's STUN responder: who may ask, what is answered, and from where (RFC 8489, RFC 5780 section 7).
 
+An answer goes to where it was asked from, or to another port of that address (RESPONSE-PORT), never elsewhere.
+
 A member is given a short-term credential inside the tunnel. Whoever asks without one hears nothing. The credential is
 derived from the registry's key and says itself when it ends, so none is kept. Each address has two ports that are
 asked, and a third that only answers: what comes from there comes from a port nobody has sent to.
@@ -34,7 +36,11 @@ PROVEN_MEMBERS_MAX = 16384
 SITES_MAX = 2
 THIRD_PORT = 3480
 
+# Below are services; no NAT that RFC 4787 (REQ-3) allows maps a member's port there
+RESPONSE_PORT_LEAST = 1024
+
 _CHANGE_REQUEST = 0x0003
+_RESPONSE_PORT = 0x0027
 
 
 class Drop(Enum):
@@ -127,13 +133,19 @@ class StunResponder:
         origin = asked if unknown else self._origin(asked, request.change)
         if origin is None:
             origin, unknown = asked, (_CHANGE_REQUEST,)
+        destination = source
+        if request.response_port is not None:
+            if request.response_port < RESPONSE_PORT_LEAST:
+                unknown = (*unknown, _RESPONSE_PORT)
+            elif not unknown:
+                destination = Endpoint(source.address, request.response_port)
         if unknown:
             reply = Message(Kind.ERROR, request.transaction_id, error=UNKNOWN_ATTRIBUTE, unknown=unknown[:8])
         else:
             other = self._other(asked)
             reply = Message(Kind.SUCCESS, request.transaction_id, mapped=source, origin=origin, other=other)
         password = self._password(str(request.username))
-        return Reply(reply.pack(password, request.integrity or Integrity.SHA256), origin, source)
+        return Reply(reply.pack(password, request.integrity or Integrity.SHA256), origin, destination)
 
     def _request(self, data: bytes) -> Message | None:
         """A request with a credential that is good; everything else is counted."""

@@ -1,6 +1,7 @@
 """The registry's API from the member's side, against a small server that keeps to the format, or does not."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -133,6 +134,7 @@ def test_it_resumes_where_it_was():
 def test_a_silent_stream_is_dead():
     async def scenario() -> None:
         async with serving("GET", "/v1/events", streaming(b": hi\n", hold=True), silence=0.2) as client:
+            client.heartbeat = 0
             assert (await heard(client, down))[-1] == StreamDown("no answer in time")
 
     run(scenario())
@@ -310,8 +312,8 @@ def test_begun_anew_it_asks_for_a_snapshot_and_tells_nothing_more_of_before():
         more = SNAPSHOT_FRAME + frame("removed", {"public_key": str(BOB), "name": "bob"}, 2)
         async with serving("GET", "/v1/events", streaming(more, hold=True, seen=seen)) as client:
             events: list = []
-            async with asyncio.timeout(10):
-                async for event in client.follow():
+            async with asyncio.timeout(10), contextlib.aclosing(client.follow()) as follower:
+                async for event in follower:
                     if not isinstance(event, Heartbeat | RegistryTime):
                         events.append(event)
                     if event == SNAPSHOT and events.count(SNAPSHOT) == 1:

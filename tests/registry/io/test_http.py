@@ -12,7 +12,7 @@ import pytest
 from wgdisco.api import StunRecord
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.io.feed import BEHIND_MAX, Feed
+from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT, Feed
 from wgdisco.registry.io.http import ENROL_BURST, ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Store
@@ -288,6 +288,28 @@ def test_the_stream_tells_who_comes_goes_and_moves(tmp_path):
             headers = {"Last-Event-ID": unknown}
             async with registry.request("127.9.8.2", "GET", "/v1/events", headers=headers) as response:
                 assert (await events(response, 1))[0][0] == "snapshot"
+
+    run(tmp_path, scenario)
+
+
+def test_a_stream_says_something_when_it_is_asked_to(tmp_path):
+    async def scenario(registry):
+        async with registry.request("127.9.8.2", "GET", "/v1/events") as response:
+            await events(response, 1)
+            asked = {"schema": 1, "candidates": [], "heartbeat": 75}
+            assert (await registry.ask("127.9.8.2", "PUT", "/v1/self/candidates", json=asked))[0] == 200
+            told = await asyncio.wait_for(response.content.readuntil(b"\n\n"), 5)  # at once: the interval begins now
+            assert told == COMMENT
+            (consumer,) = registry.feed._consumers
+            assert consumer.heartbeat == 75
+            await registry.ask("127.9.8.3", "PUT", "/v1/self/candidates", json=asked | {"heartbeat": 15})
+            await registry.ask("127.9.8.2", "PUT", "/v1/self/candidates", json=asked)  # no news
+            assert consumer.heartbeat == 75
+            registry.feed.set_heartbeat(ALICE, 0.05)
+            for _ in range(3):
+                assert await asyncio.wait_for(response.content.readuntil(b"\n\n"), 5) == COMMENT
+            await registry.ask("127.9.8.2", "PUT", "/v1/self/candidates", json={"schema": 1, "candidates": []})
+            assert consumer.heartbeat == 25
 
     run(tmp_path, scenario)
 

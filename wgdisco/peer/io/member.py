@@ -27,6 +27,7 @@ from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.finder import RegistryFinder
 from wgdisco.peer.io.member_interface import member_interface
+from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
@@ -153,6 +154,7 @@ class _Managed:
             self._firewalled,
         )
         self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
+        self.surroundings.keepalive = self._set_keepalive
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -234,11 +236,19 @@ class _Managed:
 
     def commands(self) -> dict[str, Command]:
         """By name."""
-        return {"rotate-key": self._rotate_key, "accept": self._accept, "stop": self._stop}
+        return {
+            "rotate-key": self._rotate_key,
+            "accept": self._accept,
+            "netcheck": self._netcheck,
+            "stop": self._stop,
+        }
 
     async def _stop(self, _told: dict[str, Any]) -> dict[str, Any]:
         asyncio.get_running_loop().call_later(0.05, self.stopping.set)  # once the answer is out
         return {}
+
+    async def _netcheck(self, _told: dict[str, Any]) -> dict[str, Any]:
+        return await netcheck(self.surroundings, self._roster, self._device, self._registry_endpoint())
 
     async def _accept(self, told: dict[str, Any]) -> dict[str, Any]:
         name = told.get("name")
@@ -397,6 +407,8 @@ class _Managed:
             self.surroundings.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
+        if not self._trouble.is_other_version:
+            # it may have been heard once more while it went away
             agent.restart(self._registry_key, boot_time())
 
     async def _poll(self, follower: ZoneFollower) -> None:
@@ -444,6 +456,11 @@ class _Managed:
         if self._known:
             self._tell_endpoints()
         self.driver.settle()
+
+    def _set_keepalive(self, seconds: int) -> None:
+        if seconds != self._roster.keepalive:
+            self._roster.keepalive = seconds
+            self._refresh()
 
     def _tell_endpoints(self) -> None:
         """The agent is told of changes only: it reports each."""

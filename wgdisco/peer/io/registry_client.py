@@ -8,14 +8,15 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass
 from ipaddress import IPv6Address
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 
 from wgdisco.api import (
+    HEARTBEAT,
     SCHEMA,
     CandidatesRequest,
     EndpointChange,
@@ -39,19 +40,24 @@ from wgdisco.peer.stream import EventParser, ServerEvent
 HTTP_PORT = 80
 REQUEST_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 5.0
-# A comment comes every 25 s: two may be lost.
-SILENCE = 60.0
+# How much later than it is due a comment of the stream may come
+SILENCE = 35.0
+# What was sent so lately that a handshake now follows from it, and the stream needs no proof
+JUST_NOW = 1.0
 # For what must not wait for a connection: one is kept, silently, and given up when it does not answer in time
 KEPT_FOR = 3600.0
 KEPT_TIMEOUT = 2.0
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 10.0
-# How often, in seconds, and for how long the far end is asked whether it still knows the stream
+# How often, in seconds, how many times and for how long the far end is asked whether it still knows the stream
 PROBE_INTERVAL = 1
+PROBE_COUNT = 3
 PROBE_TIME = 5.0
 MAX_REPLY_SIZE = 64 << 10
 MAX_REASON_SIZE = 300
 _CHUNK = 64 << 10
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,9 @@ class RegistryClient:
         host = f"[{address}]" if isinstance(address, IPv6Address) else str(address)
         self._base = f"http://{host}" if port == HTTP_PORT else f"http://{host}:{port}"
         self._interface = interface
+        self.heartbeat = HEARTBEAT  # what the registry was asked for
         self._silence = silence
+        self._heard_at = float("-inf")
         self._connection: asyncio.Transport | None = None  # the stream's
         self._begin_anew = asyncio.Event()
         self._kept: aiohttp.ClientSession | None = None
@@ -140,13 +148,17 @@ class RegistryClient:
         """Have the kernels find out whether the far end still has the stream; one that it has not ends at once.
 
         TCP keepalive for PROBE_TIME (RFC 9293, section 3.8.4): a registry that was killed and is back answers with a
-        reset, which nothing else would bring about, since only it ever sends.
+        reset, which nothing else would bring about, since only it ever sends. Not where it has just sent: to
+        acknowledge that is what most handshakes follow from.
         """
         if self._connection is None or self._connection.is_closing():
+            return
+        if asyncio.get_running_loop().time() - self._heard_at < JUST_NOW:
             return
         sock = self._connection.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it has just ended
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBE_COUNT)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_INTERVAL)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         asyncio.get_running_loop().call_later(PROBE_TIME, _end_probe, self._connection)
@@ -232,10 +244,12 @@ class RegistryClient:
         headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if parser.last_id:
             headers["Last-Event-ID"] = parser.last_id
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=self._silence)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
         async with (
             self._session(timeout) as session,
-            session.get(f"{self._base}/v1/events", headers=headers, allow_redirects=False) as response,
+            await self._in_time(
+                session.get(f"{self._base}/v1/events", headers=headers, allow_redirects=False)
+            ) as response,
         ):
             if response.status != 200:
                 raise RemoteError(await _reason(response))
@@ -247,7 +261,8 @@ class RegistryClient:
                 yield RegistryTime(told)
             yield Heartbeat()
             try:
-                async for chunk in response.content.iter_chunked(_CHUNK):
+                while chunk := await self._in_time(response.content.read(_CHUNK)):
+                    self._heard_at = asyncio.get_running_loop().time()
                     events = parser.feed(chunk)
                     if not events:
                         yield Heartbeat()
@@ -259,6 +274,11 @@ class RegistryClient:
                             return
             finally:
                 self._connection = None
+
+    async def _in_time(self, what: Awaitable[_T]) -> _T:
+        """What comes before the stream has been silent for too long; else TimeoutError."""
+        async with asyncio.timeout(self.heartbeat + self._silence):
+            return await what
 
     async def _ask(self, method: str, path: str, body: Any) -> tuple[int, bytes]:
         """Status and body; on a new connection when the kept one has died. RemoteError when there is no answer."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
-from wgdisco.api import CandidatesRequest
+from wgdisco.api import CandidatesRequest, StunRecord
 from wgdisco.dnssd.io.mdns import Lan
 from wgdisco.dnssd.mdns import LanPeer, LanPeerGone
-from wgdisco.endpoint import Endpoint, IPNetwork
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.errors import RemoteError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
@@ -16,9 +17,11 @@ from wgdisco.peer.candidate import own_candidates
 from wgdisco.peer.interfaces import LocalNetwork, MdnsPolicy, mdns_interfaces
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.interfaces import watch
+from wgdisco.peer.io.lifetime import measure_lifetime
 from wgdisco.peer.io.natcheck import NatProber
 from wgdisco.peer.io.registry_client import RegistryClient
-from wgdisco.peer.natcheck import NatReport
+from wgdisco.peer.lifetime import Lifetime
+from wgdisco.peer.natcheck import NatReport, merged
 
 LOG = logging.getLogger(__name__)
 _PER_PORT = MappingBehavior.ADDRESS_AND_PORT_DEPENDENT
@@ -26,13 +29,29 @@ _PER_PORT = MappingBehavior.ADDRESS_AND_PORT_DEPENDENT
 # Networks whose NAT is remembered
 NETWORKS_MAX = 32
 # A NAT may change its ways: it is looked at again after that time
-CHECK_INTERVAL = 600.0
+CHECK_INTERVAL = 3600.0
+# Its lifetime is measured once a network, when all else is done
+MEASURE_AFTER = 10.0
+# So much later than a comment of the stream is due, WireGuard's keepalive goes out, in seconds
+KEEPALIVE_LATER = 5
 # What could not be told is tried again
 TELL_RETRY = 5.0
 
 
+@dataclass(slots=True)
+class Outlook:
+    """What is known of the NAT of one network: by IP version, and how long it remembers."""
+
+    reports: dict[int, NatReport] = field(default_factory=dict)
+    lifetime: Lifetime = field(default_factory=Lifetime)
+
+
 class Surroundings:
-    """See the module's docstring. `met` are ids of networks where a member was met before."""
+    """See the module's docstring. `met` are ids of networks where a member was met before.
+
+    `hearers` are told of datagrams to the device that are neither WireGuard's nor checks. `keepalive` is called when
+    the registry's peer is to have another one (seconds).
+    """
 
     def __init__(
         self,
@@ -44,7 +63,9 @@ class Surroundings:
     ) -> None:
         self.met = list(met)
         self.local = LocalNetwork()
+        self.outlook = Outlook()
         self.report: NatReport | None = None
+        self.keepalive: Callable[[int], None] = lambda _seconds: None
         self.lan_peers: dict[PublicKey, tuple[Endpoint, ...]] = {}
         self._driver = driver
         self._client = client
@@ -52,15 +73,21 @@ class Surroundings:
         self._policy = policy
         self._port = driver.device.status().listen_port
         self._prober = NatProber(driver.device)
+        self.hearers: set[Callable[[bytes, Endpoint], None]] = {self._prober.receive}
         self._lan = Lan(driver.agent.ourselves.key, self._port)
-        self._known: dict[str, NatReport] = {}
+        self._known: dict[str, Outlook] = {}
         self._told: CandidatesRequest | None = None
         self._due = asyncio.Event()
+        self._is_nat_due = True
+        self._checking = asyncio.Lock()
+        self._measuring: asyncio.Task[None] | None = None
+        self._tasks: asyncio.TaskGroup | None = None
         self._is_up = False
 
     async def run(self) -> None:
         """Go on until cancelled."""
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             tasks.create_task(self._watch())
             tasks.create_task(self._tell())
             tasks.create_task(self._lan.run())
@@ -68,7 +95,8 @@ class Surroundings:
 
     def receive(self, data: bytes, source: Endpoint) -> None:
         """A datagram came to the device that is neither WireGuard's nor a check."""
-        self._prober.receive(data, source)
+        for hearer in list(self.hearers):
+            hearer(data, source)
 
     def set_known(self, keys: Iterable[PublicKey]) -> None:
         """Look for these members near by, and announce our key as it is now."""
@@ -83,8 +111,10 @@ class Surroundings:
     def registry_up(self, is_up: bool) -> None:
         """The registry's stream is up: it may have forgotten what it was told."""
         self._is_up = is_up
+        self._told = None
+        self._set_keepalive()
         if is_up:
-            self._told = None
+            self._is_nat_due = True
             self._due.set()
 
     def reached(self, endpoint: Endpoint) -> None:
@@ -104,15 +134,26 @@ class Surroundings:
             addresses = {address.address for address in local.addresses}
             ours = self._driver.agent.ourselves
             ours.addresses = frozenset(Endpoint(address, self._port) for address in addresses)
-            self.report = self._known.get(self._network())
-            self._driver.agent.nat = None if self.report is None else self.report.profile
+            self._look()
             if not is_first:
                 LOG.info("network changed", extra={"fields": {"at": boot_time()}})
                 self._driver.agent.network_changed(boot_time())
                 self._driver.settle()
             is_first = False
             self._announce()
+            self._is_nat_due = True
             self._due.set()
+
+    def _look(self) -> None:
+        """Take up what is known of the NAT of the network that we are on now."""
+        outlook = self._known.get(self._network(), Outlook())
+        if outlook is not self.outlook and self._measuring is not None:
+            self._measuring.cancel()
+            self._measuring = None
+        self.outlook = outlook
+        self.report = merged(outlook.reports)
+        self._driver.agent.nat = None if self.report is None else self.report.profile
+        self._set_keepalive()
 
     def _announce(self) -> None:
         self._lan.set_interfaces(mdns_interfaces(self.local, self._policy, self.met))
@@ -129,37 +170,81 @@ class Surroundings:
                 async with asyncio.timeout(CHECK_INTERVAL):
                     await self._due.wait()
             except TimeoutError:
-                pass
+                self._is_nat_due = True
             self._due.clear()
             if not self._is_up:
                 continue
             try:
-                await self._check_nat()
+                if self._is_nat_due:
+                    await self.check_nat()
+                    self._is_nat_due = False
                 request = self._request()
                 if request != self._told:
+                    self._client.heartbeat = self.outlook.lifetime.interval()
                     await self._client.tell_candidates(request)
                     self._told = request
+                    self._set_keepalive()
             except RemoteError as error:
                 LOG.debug("candidates not told: %s", error.reason)
                 asyncio.get_running_loop().call_later(TELL_RETRY, self._due.set)
 
-    async def _check_nat(self) -> None:
-        service = await self._client.stun()
-        network = self._network()
-        versions = {Endpoint.from_text(text).address.version for text in service.endpoints}
-        reports = [await self._prober.check(service, version) for version in sorted(versions)]
-        if not reports or self._network() != network:
+    async def check_nat(self) -> StunRecord:
+        """Look at the NAT now, and return by whom. RemoteError when the registry does not answer."""
+        async with self._checking:
+            service = await self._client.stun()
+            network = self._network()
+            versions = sorted(self._versions(service))
+            reports = await asyncio.gather(*(self._prober.check(service, version) for version in versions))
+            if not reports or self._network() != network:
+                return service
+            outlook = self._known.pop(network, None) or Outlook()
+            outlook.reports = dict(zip(versions, reports, strict=True))
+            self._known[network] = outlook
+            if len(self._known) > NETWORKS_MAX:
+                del self._known[next(iter(self._known))]
+            self._look()
+            if self.report is not None:
+                seen = [str(endpoint) for endpoint in self.report.reflexive]
+                LOG.info("nat", extra={"fields": {"nat": self.report.profile.to_text(), "reflexive": seen}})
+            is_measuring = self._measuring is not None and not self._measuring.done()
+            if not outlook.lifetime.is_known and not is_measuring and self._tasks is not None:
+                self._measuring = self._tasks.create_task(self._measure(outlook))
+            return service
+
+    def _versions(self, service: StunRecord) -> set[int]:
+        """Those of IP that the registry can be asked over, and we may have a way to."""
+        asked: set[int] = {Endpoint.from_text(text).address.version for text in service.endpoints}
+        ours: set[int] = {one.address.version for one in self.local.usable()} | {
+            route.version for route in self.local.routes
+        }
+        return asked & ours if ours else asked
+
+    async def _measure(self, outlook: Outlook) -> None:
+        """Find out how long the NAT remembers, where UDP goes through it."""
+        await asyncio.sleep(MEASURE_AFTER)
+        registry = self._driver.agent.relay
+        if registry is None or in_any(registry.address, LOOPBACK):
             return
-        seen = tuple(endpoint for report in reports for endpoint in report.reflexive)
-        first = reports[0]
-        self.report = NatReport(first.profile, seen, first.preserved, first.block, first.rtt)
-        self._known.pop(network, None)
-        self._known[network] = self.report
-        if len(self._known) > NETWORKS_MAX:
-            del self._known[next(iter(self._known))]
-        self._driver.agent.nat = first.profile
-        fields = {"nat": first.profile.to_text(), "reflexive": [str(endpoint) for endpoint in seen]}
-        LOG.info("nat", extra={"fields": fields})
+        try:
+            service = await self._client.stun()
+        except RemoteError:
+            return  # when the stream is up again
+        version = registry.address.version
+        servers = [one for one in map(Endpoint.from_text, service.endpoints) if one.address.version == version]
+        if not servers:
+            return
+        server = min(servers, key=lambda one: one.address != registry.address)
+        found = await measure_lifetime(service, server, self._driver.device.status().fwmark)
+        if found.is_known:
+            outlook.lifetime = found
+            LOG.info("nat lifetime", extra={"fields": {"at_least": round(found.at_least), "below": found.below}})
+            self._due.set()
+
+    def _set_keepalive(self) -> None:
+        """The registry's comments keep the mapping alive; WireGuard's own keepalive steps in when they do not come."""
+        beat = self.outlook.lifetime.interval()
+        comes = self._told is not None and self._told.heartbeat == beat
+        self.keepalive(beat + KEEPALIVE_LATER if comes else beat)
 
     def _request(self) -> CandidatesRequest:
         addresses = [address.address for address in self.local.usable()]
@@ -168,7 +253,8 @@ class Surroundings:
         reflexive = self.report.reflexive if self.report is not None and is_shared else ()
         candidates = own_candidates(addresses, self._port, reflexive, (), self._tunnel, boot_time())
         nat = None if self.report is None else self.report.profile.to_text()
-        return CandidatesRequest([candidate.to_record() for candidate in candidates], nat)
+        beat = self.outlook.lifetime.interval() if self.outlook.lifetime.is_known else None
+        return CandidatesRequest([candidate.to_record() for candidate in candidates], nat, beat)
 
     async def _follow_lan(self) -> None:
         async for event in self._lan.events():

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from wgdisco.api import EndpointChange, MemberRecord, Order, Receipt, Record, Removed, to_json
+from wgdisco.api import HEARTBEAT, EndpointChange, MemberRecord, Order, Receipt, Record, Removed, to_json
 from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.membership import Member, Membership
@@ -21,6 +21,7 @@ BEHIND_MAX = 256
 STREAMS_MAX = 4
 HISTORY = 1024
 HEARD_INTERVAL = 0.05
+COMMENT = b": still here\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +35,17 @@ class _Past:
 
 
 class Consumer:
-    """One open stream. `cut` is called when it is to end at once; `arrived` says whether what was written got there."""
+    """One open stream. `cut` is called when it is to end at once; `arrived` says whether what was written got there.
+
+    After `heartbeat` seconds without an event there is a comment: whoever listens acknowledges it, and so keeps the
+    mapping of his NAT alive.
+    """
 
     def __init__(self, number: int, cut: Callable[[], None], arrived: Callable[[], bool]) -> None:
         self.number = number
         self.shown: dict[PublicKey, MemberRecord] = {}
         self.ended = False
+        self.heartbeat = float(HEARTBEAT)
         self._cut = cut
         self._has_arrived = arrived
         self._pending: deque[bytes] = deque()
@@ -59,13 +65,19 @@ class Consumer:
         self._arrived.set()
         self._cut()
 
-    def is_through(self) -> bool:
-        """Whether all that was put has reached the other end."""
-        return not self._pending and self._has_arrived()
+    """One open stream. `cut` is called when it is to end at once; `arrived` says whether what was written got there.
+
+    After `heartbeat` seconds without an event there is a comment: whoever listens acknowledges it, and so keeps the
+    mapping of his NAT alive.
+    """
 
     async def take(self) -> bytes:
-        """All that waits, as soon as there is something; b"" when the stream has ended."""
-        await self._arrived.wait()
+        """All that waits, as soon as there is something, or a comment; b"" when the stream has ended."""
+        try:
+            async with asyncio.timeout(self.heartbeat):
+                await self._arrived.wait()
+        except TimeoutError:
+            return COMMENT
         self._arrived.clear()
         taken = b"".join(self._pending)
         self._pending.clear()
@@ -119,6 +131,12 @@ class Feed:
             for consumer in self._consumers:
                 if consumer.number == member.number:
                     consumer.put(self._serial(), "order", record)
+
+    def set_heartbeat(self, member: Member, seconds: float) -> None:
+        """How often a member's streams say something from now on."""
+        for consumer in self._consumers:
+            if consumer.number == member.number:
+                consumer.set_heartbeat(seconds)
 
     def give_receipt(self) -> None:
         """Tell every member what to keep now."""

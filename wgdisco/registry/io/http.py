@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from wgdisco.api import (
+    HEARTBEAT,
     SCHEMA,
     CandidatesRequest,
     EnrolRequest,
@@ -43,7 +44,6 @@ LOG = logging.getLogger(__name__)
 
 PORT = 80
 BODY_MAX_SIZE = 16 * 1024
-HEARTBEAT = 25.0
 # A member keeps a connection for what must not wait for one
 KEPT_FOR = 3600.0
 STREAM_TIMEOUT_MS = 10_000
@@ -261,6 +261,7 @@ class ApiServer:
         told = validate(asked.candidates, seen, self.proven(member.public_key), prefixes)
         self._directory.tell(member.public_key, told, asked.nat)
         self._feed.refresh([member])
+        self._feed.set_heartbeat(member, asked.heartbeat or HEARTBEAT)
         self.told()
         return web.json_response({"schema": SCHEMA, "candidates": [asdict(one) for one in told]})
 
@@ -297,11 +298,7 @@ class ApiServer:
         consumer = self._feed.open(member, last_id, cut, lambda: _all_acknowledged(transport))
         try:
             while not consumer.ended:
-                try:
-                    async with asyncio.timeout(HEARTBEAT):
-                        data = await consumer.take()
-                except TimeoutError:
-                    data = b": still here\n\n"
+                data = await consumer.take()
                 if data:
                     await response.write(data)
         except ConnectionError:

@@ -95,7 +95,8 @@ class StunServer:
             if reply is not None:
                 # a full buffer or no route: the member asks again
                 with suppress(OSError):
-                    self._sockets[reply.origin].sendto(reply.data, source)
+                    to = (source[0], reply.destination.port, *source[2:])
+                    self._sockets[reply.origin].sendto(reply.data, to)
 
 
 def _literals(registries: Sequence[str]) -> list[IPAddress]:

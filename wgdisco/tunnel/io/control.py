@@ -24,6 +24,8 @@ LOG = logging.getLogger(__name__)
 
 DIRECTORY = Path("/run/wgdisco")
 GROUP = "wgdisco"
+# How long an answer is waited for
+TIMEOUT = 10.0
 
 # A command takes and returns a JSON object; LocalError and RemoteError are told to whoever asked.
 Command = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -152,22 +154,24 @@ async def fetch_status(interface: str) -> StatusReport:
         raise LocalError(str(error)) from error
 
 
-async def send_command(interface: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+async def send_command(interface: str, name: str, arguments: dict[str, Any], within: float = TIMEOUT) -> dict[str, Any]:
     """Have the daemon of `interface` do something; NotRunningError when none answers, LocalError when it refuses."""
-    answer = await _ask(interface, "POST", f"/v1/command/{name}", arguments)
+    answer = await _ask(interface, "POST", f"/v1/command/{name}", arguments, within)
     if "error" in answer:
         raise LocalError(str(answer["error"]))
     return answer
 
 
-async def _ask(interface: str, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+async def _ask(
+    interface: str, method: str, path: str, body: dict[str, Any] | None, within: float = TIMEOUT
+) -> dict[str, Any]:
     import aiohttp  # noqa: PLC0415  a sixth of a second that only this command pays
 
     where = socket_path(interface)
     try:
         async with (
             aiohttp.ClientSession(
-                connector=aiohttp.UnixConnector(str(where)), timeout=aiohttp.ClientTimeout(total=10)
+                connector=aiohttp.UnixConnector(str(where)), timeout=aiohttp.ClientTimeout(total=within)
             ) as session,
             session.request(method, f"http://localhost{path}", json=body) as response,
         ):
