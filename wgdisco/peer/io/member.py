@@ -248,7 +248,7 @@ class _Managed:
         return {}
 
     async def _netcheck(self, _told: dict[str, Any]) -> dict[str, Any]:
-        return await netcheck(self.surroundings, self._roster, self._device, self._registry_endpoint())
+        return await netcheck(self.surroundings, self._roster, self._device, self.finder.endpoint())
 
     async def _accept(self, told: dict[str, Any]) -> dict[str, Any]:
         name = told.get("name")

@@ -65,11 +65,16 @@ class Consumer:
         self._arrived.set()
         self._cut()
 
-    """One open stream. `cut` is called when it is to end at once; `arrived` says whether what was written got there.
+    def is_through(self) -> bool:
+        """Whether all that was put has reached the other end."""
+        return not self._pending and self._has_arrived()
 
-    After `heartbeat` seconds without an event there is a comment: whoever listens acknowledges it, and so keeps the
-    mapping of his NAT alive.
-    """
+    def set_heartbeat(self, seconds: float) -> None:
+        """Another interval; it begins now, with a comment."""
+        if seconds != self.heartbeat:
+            self.heartbeat = seconds
+            self._pending.append(COMMENT)
+            self._arrived.set()
 
     async def take(self) -> bytes:
         """All that waits, as soon as there is something, or a comment; b"" when the stream has ended."""
