@@ -92,7 +92,7 @@ class Members:
     def conclude(self) -> Trial:
         """See where pings go now, judge, and tell the daemons to stop."""
         if self._pings is not None:
-            self._timeline.wait(lambda: False, WINDOW + self._rtt)
+            self._timeline.wait(lambda: False, WINDOW + 3 * self._rtt)  # what is under way to the relay arrives
             if self._pair.event is not None:
                 self._event_at = boot_time()
                 self._happen(self._pair.event)
