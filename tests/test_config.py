@@ -251,3 +251,14 @@ class TestTheConf:
         conf.write_text(CONF + f"Endpoint = {host}:51820\n")
         text = complaint(flags(conf))
         assert text.startswith(f"{conf}: Endpoint {host}:51820 of peer {PUBLIC}")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604800)])
+def test_a_time_is_a_number_and_a_unit(text, seconds):
+    assert config.parse_duration("--expires", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "1.5h", "7 d", "7D", "9999999s", "٣d"])
+def test_anything_else_is_no_time(text):
+    with pytest.raises(ConfigError, match=r"--offline-trust: .* is not a time: write 30m, 24h or 7d"):
+        config.parse_duration("--offline-trust", text)

@@ -33,6 +33,7 @@ def test_a_link_file_that_is_not_there_is_named(tmp_path):
         ["--conf", "x.conf", "--network", "home"],
         ["wgdisco://x", "--zone", "example.com."],
         ["--conf", "x.conf", "--no-mdns"],
+        ["--conf", "x.conf", "--offline-trust", "1d"],
     ],
 )
 def test_a_conf_and_a_link_do_not_go_together(words):

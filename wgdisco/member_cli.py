@@ -55,7 +55,6 @@ def add_verbs(
     join.add_argument(
         "--firewall",
         choices=("auto", "print", "none"),
-        default="auto",
         help="a firewall here that drops what we need: have its own tool let it in (default), say how, or nothing",
     )
     add_pinned_flags(join)

@@ -57,7 +57,7 @@ def join(args: argparse.Namespace) -> int:
                 f"{state.name} is up: `wgdisco down {state.name}` first, then join again with these options"
             )
         store.save(wanted)
-    return _connect(wanted, store, args.foreground, Mode(args.firewall))
+    return _connect(wanted, store, args.foreground, None if args.firewall is None else Mode(args.firewall))
 
 
 def mdns_policy(known: MdnsPolicy, *, everywhere: bool, none_on: list[str] | None) -> MdnsPolicy:
@@ -125,6 +125,7 @@ def _enrol(link: JoinLink, name: str | None, network: str | None, store: StateSt
         registry_key=link.registry_key,
         link=identifier,
         memory=Memory(snapshot, time.time(), told.network.epoch, is_fresh=True),
+        firewall=Mode.AUTO,
     )
     store.save(state)
     store.enrolment_done(identifier)
@@ -140,7 +141,7 @@ def _check_unused(network: str, store: StateStore) -> None:
         )
 
 
-def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode = Mode.NONE) -> int:
+def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode | None = None) -> int:
     """Bring the network up, and wait for it; stay where nothing else keeps it up."""
     if not state.listen_port:
         # the port stays from now on: a firewall can be told of it
@@ -148,7 +149,11 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
         store.save(state)
     if _is_running(state.name):
         return _wait_until_settled(state)
-    asyncio.run(_open_firewall(state, mode))
+    if mode is not None and mode is not state.firewall:
+        state = replace(state, firewall=mode)
+        store.save(state)
+    if os.geteuid() == 0:  # the daemon by itself does what it can without
+        asyncio.run(_open_firewall(state))
     if service.has_systemd() and not foreground:
         service.start(state.name)
         return _wait_until_settled(state)
@@ -156,10 +161,10 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
     return run_daemon(lambda: run(state, store, program_version(), sleeps, _print_report), sleeps)
 
 
-async def _open_firewall(state: MemberState, mode: Mode) -> None:
+async def _open_firewall(state: MemberState) -> None:
     """What cannot be done is said: most paths come about all the same, since we speak first."""
     try:
-        outcome = await firewall.open_firewall(Need(state.name, state.listen_port), mode)
+        outcome = await firewall.open_firewall(Need(state.name, state.listen_port), state.firewall)
     except LocalError as error:
         print(f"wgdisco: this host's firewall was not looked at: {error}", file=sys.stderr)
         return
@@ -264,6 +269,9 @@ def _stop(network: str) -> None:
 def leave(args: argparse.Namespace) -> int:
     """Give the membership up."""
     store = StateStore()
+    if not store.names() or (args.network is not None and args.network not in store.names()):
+        print(f"this host is no member of {args.network or 'any network'}")
+        return 0
     network = _known(args.network, store)
     if not args.yes:
         if not sys.stdin.isatty():

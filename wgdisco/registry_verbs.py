@@ -22,13 +22,14 @@ from wgdisco.errors import ConfigError, LocalError, NotRunningError
 from wgdisco.invitation import check_registry
 from wgdisco.machine import port_owner
 from wgdisco.names import check_member_name, check_network_name
+from wgdisco.registry.hub import firewall_need
 from wgdisco.registry.io import setup, store
 from wgdisco.registry.io.checks import check_machine
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.ledger import NO_NETWORK, Ledger
 from wgdisco.registry.membership import DEFAULT_GROUP, Membership, Network, Put
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
-from wgdisco.tunnel.firewall import Mode, Need, Service
+from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io import control, firewall
 
 START_TIMEOUT = 15.0
@@ -68,7 +69,10 @@ def init(args: argparse.Namespace) -> int:
         _say(f"made the network {network.name} ({network.prefix4}, {network.prefix6})")
     else:
         _say(f"the network {network.name} is here already ({network.prefix4}, {network.prefix6}); nothing was changed")
-    asyncio.run(_open_firewall(network, Mode(args.firewall)))
+    mode = Mode(args.firewall)
+    if mode is not network.firewall:
+        _run(args, "set_firewall", mode=mode.value)
+    asyncio.run(_open_firewall(network, mode))
     if setup.start_unit(args.root):
         _wait_for_daemon(network)
         _say(f"{setup.UNIT} runs, and starts with the machine")
@@ -97,16 +101,10 @@ def _wait_for_daemon(network: Network) -> None:
             return
 
 
-def _need(network: Network) -> Need:
-    inside = (Service("tcp", 80), Service("udp", 53), Service("tcp", 53))
-    outside = () if network.tls_port is None else (Service("tcp", network.tls_port),)
-    return Need(network.name, network.listen_port, inside, forward=True, outside=outside)
-
-
-async def _open_firewall(network: Network, mode: Mode) -> None:
+async def _open_firewall(network: Network, mode: Mode, *, full_tunnel: bool = False) -> None:
     """What cannot be done is said, and the network is made all the same."""
     try:
-        outcome = await firewall.open_firewall(_need(network), mode)
+        outcome = await firewall.open_firewall(firewall_need(network, full_tunnel=full_tunnel), mode)
     except LocalError as error:
         _say(f"this host's firewall was not looked at: {error}")
         return
@@ -118,7 +116,7 @@ async def _open_firewall(network: Network, mode: Mode) -> None:
 
 async def _close_firewall(network: Network) -> None:
     try:
-        await firewall.close_firewall(_need(network), permanent=True)
+        await firewall.close_firewall(firewall_need(network, full_tunnel=True), permanent=True)
     except LocalError as error:
         _say(f"this host's firewall was left as it is: {error}")
 
@@ -200,7 +198,11 @@ def invite(args: argparse.Namespace) -> int:
 
 def add_device(args: argparse.Namespace, request: DeviceRequest) -> DeviceFacts:
     """Of `wgdisco registry add`: the device is stored when this returns."""
-    return DeviceFacts.from_json(_run(args, "add_device", **request.to_json()))
+    facts = DeviceFacts.from_json(_run(args, "add_device", **request.to_json()))
+    network = store.peek(args.store)
+    if facts.full_tunnel and network is not None:
+        asyncio.run(_open_firewall(network, network.firewall, full_tunnel=True))
+    return facts
 
 
 def list_members(args: argparse.Namespace) -> int:
@@ -268,6 +270,9 @@ def rename(args: argparse.Namespace) -> int:
 def revoke(args: argparse.Namespace) -> int:
     """`wgdisco registry revoke`."""
     answer = _run(args, "revoke", name=args.name)
+    if not answer["keys"]:
+        _say(f"{args.name} was revoked before; nothing was changed")
+        return 0
     if not answer["was_member"]:
         _say(f"the invitation {args.name} is void")
         return 0

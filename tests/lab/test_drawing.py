@@ -29,7 +29,7 @@ def trial(pair: Pair, outcome: Outcome | None, time: float | None, *faults: str)
             (0.001, "sent", (A, 1, B, 2), 63, 176, bytes([1, 0, 0, 0])),
             (0.002, "ttl", (B, 2, A, 1), 1, 38, b"?"),
             (0.003, "sent", (A, 1, B, 9), 63, 60, bytes([4, 0, 0, 0])),
-            (0.004, "sent", (A, 1, B, 2), 63, 900, bytes([4, 0, 0, 0])),
+            (0.004, "sent", (A, 1, B, 2), 63, 796, bytes([4, 0, 0, 0])),
         )
     ]
     return Trial(pair, verdict, crossings, NAMES, "what they said\n")

@@ -6,7 +6,7 @@ from itertools import combinations_with_replacement
 import pytest
 
 from wgdisco.lab.nat_types import NAT_TYPES
-from wgdisco.lab.oracle import Outcome, across, behind
+from wgdisco.lab.oracle import Outcome, across, behind, is_fragile
 from wgdisco.nat import FilteringBehavior, MappingBehavior, NatProfile
 
 EIM = ("public", "firewall", "full-cone", "address-restricted", "port-restricted", "eim-other-port", "open-input")
@@ -34,6 +34,16 @@ def test_all_with_one_mapping_are_direct(a: str, b: str) -> None:
 def test_a_symmetric_one_needs_another_that_lets_it_in_by_address(hard: str, other: str) -> None:
     expected = Outcome.DIRECT if other in HELPFUL else Outcome.RELAY
     assert outcome(hard, other) is outcome(other, hard) is expected
+
+
+def test_fragile_are_the_four_that_plain_punching_does_not_connect() -> None:
+    fragile = [
+        {a.name, b.name}
+        for a, b in combinations_with_replacement(NAT_TYPES.values(), 2)
+        if is_fragile(a.profile, b.profile)
+    ]
+    strict = ("firewall", "port-restricted", "eim-other-port", "open-input")
+    assert fragile == [{"open-input", name} for name in strict]
 
 
 def test_two_nats_in_a_row_are_as_strict_as_the_stricter() -> None:

@@ -10,7 +10,7 @@ from wgdisco.api import PathWord
 from wgdisco.lab.oracle import Outcome
 from wgdisco.lab.packets import UDP, Crossing
 from wgdisco.lab.timeline import Said
-from wgdisco.lab.verdict import Observed, Reply, Side, judge, parse_replies
+from wgdisco.lab.verdict import At, Observed, Reply, Side, judge, parse_replies
 
 A, B, REGISTRY = (IPv4Address(text) for text in ("192.0.2.10", "203.0.113.10", "198.51.100.10"))
 REGISTRY_KEY, KEY = "R" * 44, "K" * 44
@@ -18,7 +18,7 @@ RTT = 0.04
 INITIATION = struct.pack("<I", 1) + bytes(20)
 
 
-def packet(at: float, source: IPv4Address, destination: IPv4Address, length: int = 900, **fields: int) -> Crossing:
+def packet(at: float, source: IPv4Address, destination: IPv4Address, length: int = 796, **fields: int) -> Crossing:
     ports = {"source_port": 4000 if source == A else 5000, "destination_port": 4000 if destination == A else 5000}
     ports |= {"source_port": 51820} if source == REGISTRY else {}
     ports |= {"destination_port": 51820} if destination == REGISTRY else {}
@@ -44,7 +44,7 @@ PUBLISHED = [packet(0.5, A, REGISTRY, 148), packet(0.5, B, REGISTRY, 148)]
 DIRECT = Observed(
     asker=side("a", A, (1.1, "ordered"), (1.1, "punching"), (1.2, "direct")),
     other=side("b", B, (1.25, "direct")),
-    registry=frozenset((REGISTRY,)),
+    registry=At(frozenset((REGISTRY,))),
     crossings=[*PUBLISHED, packet(1.15, A, B, 148), packet(1.18, B, A, 120), *exchange(A, B, range(126, 200, 2))],
     replies=replies(64, 100),
     until=2.0,
@@ -93,6 +93,12 @@ def test_relay() -> None:
     assert verdict.first_reply_ms == 180.0
 
 
+def test_a_relay_is_as_good_where_it_is_allowed() -> None:
+    assert judge(relayed(), Outcome.DIRECT, or_else=Outcome.RELAY).faults == []
+    assert judge(DIRECT, Outcome.DIRECT, or_else=Outcome.RELAY).faults == []
+    assert judge(relayed("direct"), Outcome.DIRECT, or_else=Outcome.RELAY).faults != []
+
+
 @pytest.mark.parametrize("claim", ["relay", "direct"])
 def test_a_relay_is_no_direct_path_whatever_the_daemons_say(claim: str) -> None:
     assert judge(relayed(claim), Outcome.DIRECT).faults[0] == "relay instead of direct"
@@ -111,6 +117,11 @@ def test_payload_at_the_registry_after_direct_is_a_fault() -> None:
     assert verdict.faults == ["1 packets of payload at the registry after both were direct"]
     before = [*DIRECT.crossings, packet(1.3, A, REGISTRY)]
     assert judge(replace(DIRECT, crossings=before), Outcome.DIRECT).faults == []
+
+
+def test_other_long_packets_are_no_payload() -> None:
+    told = [*DIRECT.crossings, packet(1.9, REGISTRY, A, 780), packet(1.9, REGISTRY, B, 1308)]
+    assert judge(replace(DIRECT, crossings=told), Outcome.DIRECT).faults == []
 
 
 def test_pings_that_the_core_does_not_see_stay_in_the_lan() -> None:
@@ -147,3 +158,18 @@ def test_what_ping_prints() -> None:
     first, second = parse_replies(output, -1795749480.0)
     assert (first.number, first.milliseconds, second.number, second.milliseconds) == (3, 12.3, 4, 9.0)
     assert first.at == pytest.approx(7.184308)
+
+
+def test_the_silence_after_an_event() -> None:
+    def silent_for(times: list[float], until: float = 2.0) -> float | None:
+        heard = tuple(Reply(number, at, 40.0) for number, at in enumerate(times))
+        return judge(replace(DIRECT, replies=heard, event_at=1.5, until=until), Outcome.DIRECT).gap_ms
+
+    assert silent_for([1.0, 1.3, 1.48, 1.6, 1.62, 1.9, 1.99]) == 280.0
+    assert silent_for([1.48, 1.6], until=2.1) == 500.0
+    assert judge(DIRECT, Outcome.DIRECT).gap_ms is None
+
+
+def test_the_relay_may_carry_what_an_event_interrupted() -> None:
+    stray = [*DIRECT.crossings, packet(1.55, A, REGISTRY)]
+    assert judge(replace(DIRECT, crossings=stray, event_at=1.5), Outcome.DIRECT).faults == []

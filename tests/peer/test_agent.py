@@ -9,8 +9,10 @@ import pytest
 from wgdisco.api import PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
-from wgdisco.peer.agent import Agent, Found, Ourselves, PathChanged, Refused
-from wgdisco.peer.path import DEAD_AFTER, PUNCH_OFFSETS, Initiate, SetPeer
+from wgdisco.peer.actions import Initiate, SetPeer
+from wgdisco.peer.agent import Agent, Ourselves
+from wgdisco.peer.news import Found, PathChanged, Refused
+from wgdisco.peer.path import DEAD_AFTER, PUNCH_OFFSETS
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import (
     DeviceGone,

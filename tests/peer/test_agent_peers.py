@@ -3,8 +3,10 @@
 from wgdisco.api import PathWord
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.peer.agent import Agent, Ourselves, PathChanged, Refused
-from wgdisco.peer.path import PUNCH_OFFSETS, Initiate, SetPeer
+from wgdisco.peer.actions import Initiate, SetPeer
+from wgdisco.peer.agent import Agent, Ourselves
+from wgdisco.peer.news import PathChanged, Refused
+from wgdisco.peer.path import PUNCH_OFFSETS
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import PeerHandshake
 

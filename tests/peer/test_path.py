@@ -5,16 +5,15 @@ import pytest
 from wgdisco.api import Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
+from wgdisco.peer.actions import Initiate, SetPeer
 from wgdisco.peer.path import (
     DEAD_AFTER,
     PUNCH_INTERVAL,
     PUNCH_OFFSETS,
     Idle,
-    Initiate,
     Live,
     Path,
     Punching,
-    SetPeer,
 )
 from wgdisco.tunnel.events import PeerStatus
 from wgdisco.tunnel.messages import REJECT_AFTER_TIME

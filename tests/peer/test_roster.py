@@ -178,6 +178,12 @@ def test_trust_ends_after_a_week_without_a_registry_and_comes_back_with_it():
     assert len(one.peers(NOW + OFFLINE_TRUST + 3, {})) == 2
 
 
+def test_how_long_trust_lasts_can_be_said():
+    one = Roster(OWN, Accept.ALL, Memory(snapshot(record("bob", BOB, 3)), NOW, 1), offline_trust=3600)
+    assert one.check_trust(NOW + 3599)
+    assert not one.check_trust(NOW + 3600)
+
+
 @pytest.mark.parametrize(
     ("addresses", "why"),
     [

@@ -122,6 +122,9 @@ def test_a_revoked_key_never_comes_back(membership):
         membership.add_device("phone", key(1), PresharedKey(bytes(32)), 6.0)
     with pytest.raises(LocalError, match="no member"):
         membership.revoke("nobody", 7.0)
+    assert membership.revoke("laptop", 8.0)[1] == [invitation.enrol_key], "the invitation of that name"
+    membership.apply(membership.revoke("laptop", 8.0)[0])
+    assert membership.revoke("laptop", 9.0) == ([], [])
 
 
 def test_a_next_key_takes_over_and_the_old_one_is_revoked(membership):

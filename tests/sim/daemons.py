@@ -10,8 +10,9 @@ from wgdisco.dnssd.instance import ServiceInstance
 from wgdisco.dnssd.responder import Responder
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import Endpoint
-from wgdisco.peer.agent import Agent, News, Ourselves
-from wgdisco.peer.path import Initiate, SetPeer
+from wgdisco.peer.actions import Initiate, SetPeer
+from wgdisco.peer.agent import Agent, Ourselves
+from wgdisco.peer.news import News
 from wgdisco.registry.directory import Directory, DirectoryEvent, Published, Withdrawn
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.events import Event

@@ -11,10 +11,11 @@ from tests.sim.host import WIREGUARD_PORT, Alarm, Host
 from wgdisco.api import Order, PathWord, parse_candidate, to_json
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
-from wgdisco.peer.agent import Agent, News, Ourselves, SendRaw, SetRelays
+from wgdisco.peer.actions import AskOrder, Initiate, Probe, SendRaw, SetPeer, SetRelays
+from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import own_candidates, parse_candidates
 from wgdisco.peer.check import Checks
-from wgdisco.peer.path import AskOrder, Initiate, Probe, SetPeer
+from wgdisco.peer.news import News
 from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.orders import Orders

@@ -18,7 +18,7 @@ from tests.sim.network import Datagram, Network
 from wgdisco.api import Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.nat import can_punch
-from wgdisco.peer.agent import Found, PathChanged
+from wgdisco.peer.news import Found, PathChanged
 from wgdisco.registry.directory import Published, Withdrawn
 
 PAIRS = list(combinations_with_replacement(TYPES, 2))

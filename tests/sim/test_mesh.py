@@ -13,12 +13,14 @@ from tests.sim.host import Host, place
 from tests.sim.mesh import MeshMember, MeshRegistry
 from tests.sim.nat import PUBLIC, TYPES
 from tests.sim.network import Network
-from wgdisco.api import PathWord
+from wgdisco.api import CandidateKind, PathWord
 from wgdisco.endpoint import Endpoint
 from wgdisco.lab.oracle import Outcome, across
-from wgdisco.peer.agent import PathChanged
+from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.io.surroundings import KEEPALIVE_LATER
 from wgdisco.peer.lifetime import MARGIN
+from wgdisco.peer.news import PathChanged
+from wgdisco.peer.punch import PACKETS_A_CANDIDATE
 from wgdisco.tunnel.events import PeerHandshake
 
 PAIRS = list(product(TYPES, repeat=2))
@@ -220,6 +222,39 @@ def test_a_nat_that_forgets_an_active_flow_is_noticed():
 def test_both_move_at_once_with_loss():
     gaps = [roam(pair, seed, (0, 1), loss=0.1) for pair in product(NATED, repeat=2) for seed in range(3)]
     assert quantile(gaps, 0.95) <= 3.0
+
+
+def victim_hears(mesh, victim):
+    return [c for c in mesh.network.crossings if c.datagram.destination.address == victim.address and not c.lost]
+
+
+def test_a_lying_members_candidates_draw_a_bounded_number_of_packets_to_a_victim():
+    """Even where the registry believes it: it does not, `tests/registry/test_candidates.py`."""
+    mesh = connect(("symmetric-random", "port-restricted"), 6)
+    victim = Endpoint(ip_address("203.0.113.99"), 53)
+    a, b = mesh.members
+    key = mesh.hosts[0].private.public_key()
+    lie = Candidate.create(CandidateKind.SERVER_REFLEXIVE, victim, mesh.network.now)
+    for _ in range(3):
+        before = len(victim_hears(mesh, victim))
+        b.agent.ordered(key, key, [lie], None, mesh.network.now)
+        b.want(mesh.hosts[0])
+        mesh.network.clock.run(30)
+        assert 0 < len(victim_hears(mesh, victim)) - before <= PACKETS_A_CANDIDATE
+    assert a.path(mesh.hosts[1]) is PathWord.RELAY
+
+
+def test_after_a_failure_there_is_silence_until_the_nats_have_forgotten():
+    mesh = connect(("symmetric-random", "port-restricted"), 7)
+    other = mesh.hosts[1].gateway.address
+    Flow(mesh)
+    mesh.network.clock.run(6)
+    since = mesh.network.now
+    mesh.network.clock.run(29)
+    assert mesh.are(PathWord.RELAY)
+    assert mesh.network.between(mesh.hosts[0].gateway.address, other, since) == []
+    mesh.network.clock.run(10)
+    assert mesh.network.between(mesh.hosts[0].gateway.address, other, since) != []
 
 
 @pytest.mark.parametrize(("interval", "pace"), [(75, 37.5), (42, 25.2), (25, 17.9), (15, 12)])

@@ -1,4 +1,4 @@
-"""A bare member for tests of the registry: `joiner.py LINK PRIVATE_KEY enrol|stay [RECORD]` enrols, prints events.
+"""A bare member for tests of the registry: `joiner.py LINK PRIVATE_KEY enrol [NAME]` enrols, `… stay [RECORD]` stays.
 
 With the RECORD of before it does not enrol again.
 
@@ -36,11 +36,11 @@ def conf(link, private, addresses, allowed, psk=None):
     return TunnelConf(DeviceConfig(private, 0, 0, (peer,)), tuple(addresses), 1280)
 
 
-async def enrol(link, key):
+async def enrol(link, key, name=None):
     addresses = [IPv4Interface((enrol_address(link.secret), 32))]
     allowed = [ip_network(ENROL_REGISTRY_ADDRESS)]
     async with tunnel_interface("enrol", conf(link, enrol_private_key(link.secret), addresses, allowed)):
-        body = {"schema": 1, "public_key": key.public_key().to_text()}
+        body = {"schema": 1, "public_key": key.public_key().to_text(), "name": name}
         url = f"http://{ENROL_REGISTRY_ADDRESS}/v1/enrol"
         async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
             return response.status, await response.json()
@@ -73,10 +73,11 @@ async def obey(session, base):
 
 async def main():
     link, key = JoinLink.from_text(sys.argv[1]), PrivateKey.from_text(sys.argv[2])
-    if sys.argv[3] == "stay" and len(sys.argv) > 4:
-        answer = json.loads(sys.argv[4])
+    more = sys.argv[4] if len(sys.argv) > 4 else None
+    if sys.argv[3] == "stay" and more:
+        answer = json.loads(more)
     else:
-        status, answer = await enrol(link, key)
+        status, answer = await enrol(link, key, more)
         say({"enrolled" if status == 200 else "refused": answer})
         if status != 200 or sys.argv[3] == "enrol":
             return

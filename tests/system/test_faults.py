@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.system.members import Mesh, read_lab
-from tests.system.network import await_
+from tests.system.network import PROGRAM, await_
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -55,7 +55,9 @@ def test_who_was_revoked_while_we_slept_gets_nothing_through_when_we_wake(mesh):
     address = mesh.address("bob")
     with asleep(mesh, "alice", 6):
         answered = mesh.pinging("bob", "alice", 100)
-        mesh.registry("revoke", "bob")
+        revoked = mesh.lab.hosts["registry"].run([*PROGRAM, "registry", "revoke", "bob"])
+        assert "gone from 0 of 1 members" in revoked.stderr
+        assert "not seen since: alice" in revoked.stderr
     mesh.members["alice"].wait_for("woke", 5)
     await_(lambda: "bob" not in mesh.peers("alice"), "bob to be gone", 5)
     assert mesh.ping("alice", address, 1) == 0
@@ -95,6 +97,8 @@ def test_with_the_registry_gone_two_of_three_rebooted_at_once_are_back_within_10
         for one, other in pairs:
             left = 10 - (time.monotonic() - began)
             await_(lambda one=one, other=other: mesh.ping(one, address[other], 1), f"{one} to reach {other}", left)
+        assert mesh.peers("alice")["registry"]["reason"] in {"no UDP answer", "registry unreachable"}
+        assert not mesh.status("alice")["settled"]
 
 
 def test_restored_on_a_new_disk_from_an_old_backup_it_readmits_nobody_and_gives_no_address_twice():

@@ -114,6 +114,7 @@ def test_down_and_up_and_leave(mesh):
     await_(lambda: mesh.ping("alice", "bob", 1), "a ping")
     assert "give --yes" in mesh.verb("alice", "leave", code=2)
     mesh.verb("alice", "leave", "--yes")
+    assert "no member of any network" in mesh.verb("alice", "leave", "--yes")
     assert mesh.lab.hosts["alice"].run(["ls", "-A", "/var/lib/wgdisco"]).stdout == ""
     assert "no network" in mesh.verb("alice", "up", code=1)
 
@@ -126,21 +127,6 @@ def test_a_revoked_member_is_gone_within_5_seconds(mesh):
     mesh.registry("revoke", "bob")
     await_(lambda: "bob" not in mesh.peers("alice"), "bob to be gone", 5)
     assert mesh.ping("alice", address, 1) == 0
-
-
-def test_with_the_registry_gone_a_rebooted_member_is_back_within_10_seconds(mesh):
-    mesh.join("alice")
-    mesh.join("bob")
-    address = mesh.address("bob")
-    await_(lambda: mesh.ping("alice", address, 1), "a ping")
-    time.sleep(6)  # what is learnt is on disk after 5 s
-    mesh.stop_registry("kill")
-    mesh.members["alice"].process.kill()
-    mesh.members["alice"].process.wait()
-    mesh.stay("alice", "join", "--network", "mesh")
-    await_(lambda: mesh.ping("alice", address, 1), "a ping", 10)
-    assert mesh.peers("alice")["registry"]["reason"] in {"no UDP answer", "registry unreachable"}
-    assert not mesh.status("alice")["settled"]
 
 
 def test_a_registry_restart_breaks_nothing_and_is_noticed(mesh):

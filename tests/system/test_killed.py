@@ -30,6 +30,7 @@ class Spoken:
         self.process.stdin.flush()
 
     def hear(self):
+        assert select.select([self.process.stdout], [], [], 30)[0], "it says nothing"
         line = self.process.stdout.readline()
         assert line, "it has ended"
         return line.strip()

@@ -8,6 +8,7 @@ import pytest
 
 from tests.system.machine import ROOT, machine
 from tests.system.network import PROGRAM, Network, await_
+from tests.system.test_walled import WALLS
 from wgdisco.lab.topology import Lab
 from wgdisco.peer.io import service
 
@@ -73,6 +74,7 @@ def test_a_network_under_systemd_from_init_to_uninstall():
         machine(lab.hosts["bob"]) as bob,
     ):
         install(registry)
+        registry.run("sh", "-ec", WALLS["docker"])
         done = registry.run("wgdisco", "registry", "init", check=False)
         assert "runs, and starts with the machine" in done.stderr, done.stderr + registry.journal("wgdisco-registry")
         join(alice, registry.run(*INVITE).stdout, "alice")
@@ -96,8 +98,10 @@ def test_a_network_under_systemd_from_init_to_uninstall():
         registry.run("systemctl", "stop", "wgdisco-registry")
         registry.run("wgdisco", "registry", "restore", "/root/registry.backup")
         registry.run("wgdisco", "registry", "invite", "carol")
+        assert "wgdisco-mesh" not in registry.run("iptables", "-S").stdout
         registry.run("systemctl", "start", "wgdisco-registry")
         await_(lambda: registry.run("wgdisco", "status", check=False).returncode == 0, "the registry again")
+        assert "wgdisco-mesh" in registry.run("iptables", "-S").stdout
         assert "carol" in registry.run("wgdisco", "registry", "list").stdout
 
         alice.run("wgdisco", "down")

@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
 def _add_matrix(verbs: Any) -> None:
     matrix = verbs.add_parser("matrix", help="every pair of NAT types with the real daemons, against what theory says")
     matrix.add_argument("--types", default=",".join(NAT_TYPES), metavar="T,…", help="NAT types: all ten")
-    matrix.add_argument("--topologies", default="T1", metavar="T,…", help="T1")
+    matrix.add_argument("--topologies", default="T1", metavar="T,…", help="networks, T1 to T10 or all: T1")
     matrix.add_argument("--seeds", type=int, default=1, metavar="N", help="how often each pair is tried: 1")
     matrix.add_argument("--rtt", type=float, default=40.0, metavar="MS", help="round trip to registry and peers: 40")
     matrix.add_argument("--loss", type=float, default=0.0, metavar="P", help="share of packets lost, in %%: 0")
@@ -106,7 +106,7 @@ def _matrix(args: argparse.Namespace) -> int:
 
     settings = matrix.Settings(
         types=_chosen("type", args.types, NAT_TYPES),
-        topologies=_chosen("topology", args.topologies, TOPOLOGIES),
+        topologies=tuple(TOPOLOGIES) if args.topologies == "all" else _chosen("topology", args.topologies, TOPOLOGIES),
         seeds=args.seeds,
         rtt=args.rtt / 1000,
         loss=args.loss / 100,

@@ -6,8 +6,9 @@ from xml.sax.saxutils import escape
 from wgdisco.endpoint import IPAddress
 from wgdisco.lab.matrix import Cell, Report, percentiles
 from wgdisco.lab.packets import Crossing
+from wgdisco.lab.topologies import REGISTRY
 from wgdisco.lab.trial import Trial
-from wgdisco.lab.verdict import PING_SIZE
+from wgdisco.lab.verdict import is_payload
 
 _SHORT = {
     "public": "pub",
@@ -52,7 +53,7 @@ def _cell(cell: Cell | None) -> str:
     """Technique, time (of the first reply where it is relayed) and, where it counts, how many were as expected."""
     if cell is None or not cell.trials:
         return ""
-    times = percentiles(cell.times() or cell.first_replies())
+    times = percentiles(cell.gaps() or cell.times() or cell.first_replies())
     sign = _SIGNS.get(cell.trials[-1].verdict.technique, "?")
     text = sign if times is None else f"{sign} {times['p50']:.0f}"
     if cell.passed == len(cell.trials):
@@ -63,7 +64,12 @@ def _cell(cell: Cell | None) -> str:
 def _summary(report: Report) -> str:
     data = report.to_json()
     lines = [("as theory says", f"{data['passed']} of {data['trials']}")]
-    for title, name in (("time to direct", "time_to_direct_ms"), ("first reply", "first_reply_ms")):
+    for title, name in (
+        ("time to direct", "time_to_direct_ms"),
+        ("EIM x EIM", "time_to_direct_eim_ms"),
+        ("first reply", "first_reply_ms"),
+        ("of those relayed", "first_relayed_reply_ms"),
+    ):
         figures = data[name]
         if figures is not None:
             lines.append((title, f"p50 {figures['p50']:g}  p90 {figures['p90']:g}  p99 {figures['p99']:g} ms"))
@@ -123,11 +129,16 @@ def progress(cell: Cell) -> str:
         words.append(f"after {verdict.time_to_direct_ms:g} ms")
     if verdict.first_reply_ms is not None:
         words.append(f"(first reply {verdict.first_reply_ms:g} ms)")
+    if verdict.gap_ms is not None:
+        words.append(f"silent for {verdict.gap_ms:g} ms")
     return " ".join([*words, *(f"FAULT: {fault}" for fault in verdict.faults)])
 
 
 def sequence(trial: Trial) -> str:
-    """What came to the core, line by line, in milliseconds from when a path was asked for; pings left out."""
+    """What came to the core, line by line, in milliseconds from when a path was asked for.
+
+    Without the pings, and without what is said inside the tunnels to the registry.
+    """
     called = trial.names
     start = trial.verdict.asked_at or (trial.crossings[0].at if trial.crossings else 0.0)
     width = max((len(name) for name in called.values()), default=0) + 7
@@ -135,15 +146,22 @@ def sequence(trial: Trial) -> str:
     left_out = 0
     ports = {one.sender for one in trial.crossings}  # others are of pairs before
     for crossing in trial.crossings:
-        if not crossing.is_udp or crossing.receiver not in ports:
+        if crossing.source not in called or crossing.receiver not in ports or not crossing.is_udp:
             continue
-        if crossing.length > PING_SIZE:
+        if REGISTRY in (called[crossing.source], called.get(crossing.destination)) and _is_chatter(crossing):
+            continue
+        if is_payload(crossing):
             left_out += 1
         elif len(lines) <= _MOST_LINES:
             lines.append(_line(crossing, 1000 * (crossing.at - start), called, width))
     if left_out:
         lines.append(f"           and {left_out} packets of pings")
     return "\n".join([*(f"fault: {fault}" for fault in trial.verdict.faults), *lines, "", trial.log])
+
+
+def _is_chatter(crossing: Crossing) -> bool:
+    """What members and registry say to each other inside their tunnel."""
+    return crossing.kind().startswith(("data", "keepalive")) and not is_payload(crossing)
 
 
 def _line(crossing: Crossing, milliseconds: float, called: Mapping[IPAddress, str], width: int) -> str:

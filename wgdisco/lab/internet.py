@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Self
 from wgdisco.errors import LocalError
 from wgdisco.lab.packets import Crossing
 from wgdisco.lab.plan import Interface, Leaf, Plan, Router
+from wgdisco.lab.warm import Warm
 from wgdisco.lab.wire import Conditions
 from wgdisco.lab.world import Host, World
 
@@ -29,7 +30,7 @@ _SYSCTLS = {
 
 
 class Internet:
-    """A running plan; a context manager."""
+    """A running plan; a context manager. `warm` runs wgdisco in its hosts."""
 
     def __init__(self, plan: Plan, conditions: Conditions | None = None) -> None:
         """Build it. LocalError where this machine does not allow it."""
@@ -38,6 +39,7 @@ class Internet:
         self._world = World([CORE, *routers, *(leaf.name for leaf in plan.leaves)])
         self.hosts = self._world.hosts
         self._crossings: list[Crossing] = []
+        self.warm = Warm(self.hosts[CORE])
         try:
             self._links = plan.at_internet()
             routes = tuple((network, number) for number, link in enumerate(self._links) for network in link[2])
@@ -46,6 +48,7 @@ class Internet:
             self.set_conditions(self.conditions)
             self._build()
         except BaseException:
+            self.warm.close()
             self._world.close()
             raise
 
@@ -59,6 +62,37 @@ class Internet:
         self.conditions = replace(conditions, routes=self.conditions.routes)
         self._wire.tell({"conditions": self.conditions.to_json()})
         self._wire.settle()
+
+    def change_uplink(self, host: str) -> None:
+        """A host loses its first uplink and goes by its second: it is told so, as by a cable pulled."""
+        second = self.plan.leaf(host).uplinks[1]
+        assert second.router is not None
+        lines = _default_routes("eth1", second.addresses, self.plan.router(second.router).lan)
+        self._batch(host, ["link set eth0 down", *lines])
+
+    def change_address(self, router: str) -> None:
+        """A router gets its spare outside addresses and forgets what it has mapped: hosts behind it hear of nothing."""
+        plan = self.plan.router(router)
+        gone = [f"addr del {address} dev wan" for address in plan.wan]
+        self._batch(router, [*_addresses("wan", plan.spare), *gone])
+        self.forget_connections(router)
+
+    def _batch(self, host: str, lines: Iterable[str]) -> None:
+        self.hosts[host].run(["ip", "-batch", "-"], text="\n".join(lines) + "\n")
+
+    def set_names(self, names: Mapping[str, Sequence[str]]) -> None:
+        """What every host knows without DNS: the addresses of names."""
+        lines = "".join(f"{address} {name}\n" for name, addresses in names.items() for address in addresses)
+        for leaf in self.plan.leaves if names else ():
+            host = self.hosts[leaf.name]
+            host.write_file("/run/hosts", f"127.0.0.1 localhost\n{lines}")
+            host.run(["mount", "--bind", "/run/hosts", "/etc/hosts"])
+
+    def set_ports(self, ports: range) -> None:
+        """What every host draws a free port from."""
+        for leaf in self.plan.leaves:
+            path = "/proc/sys/net/ipv4/ip_local_port_range"
+            self.hosts[leaf.name].run(["sh", "-c", f"echo {ports[0]} {ports[-1]} >{path}"])
 
     def forget_connections(self, host: str) -> None:
         """Have a router at the Internet forget what it has mapped, as one that was switched off and on."""
@@ -79,6 +113,7 @@ class Internet:
 
     def close(self) -> None:
         """End every process of the lab, and with them its namespaces. May be called again."""
+        self.warm.close()
         self._world.close()
         self._wire.close()
 

@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.lab.internet import Internet
 from wgdisco.lab.mesh import Registry
-from wgdisco.lab.topologies import PROBE, REGISTRY, TOPOLOGIES, Pair, Topology
+from wgdisco.lab.nat_types import NAT_TYPES
+from wgdisco.lab.oracle import Outcome
+from wgdisco.lab.topologies import PROBE, REGISTRY, TOPOLOGIES, Event, Pair, Topology
 from wgdisco.lab.trial import PATIENCE, Members, Trial
 from wgdisco.lab.wire import Conditions
+from wgdisco.nat import MappingBehavior
 
-PORT = 51820
 _RTT = re.compile(r"time=([\d.]+) ms")
 
 
@@ -53,6 +54,14 @@ class Cell:
         """How many trials were as expected."""
         return sum(not trial.verdict.faults for trial in self.trials)
 
+    @property
+    def is_eim(self) -> bool:
+        """Whether both sides map independently of the destination, with nothing but the Internet between them."""
+        types = [NAT_TYPES.get(name) for name in (self.pair.type_a, self.pair.type_b)]
+        return self.topology == "T1" and all(
+            it is not None and it.profile.mapping is MappingBehavior.ENDPOINT_INDEPENDENT for it in types
+        )
+
     def times(self) -> list[float]:
         """Times to direct, milliseconds, of those that got there."""
         return [trial.verdict.time_to_direct_ms for trial in self.trials if trial.verdict.time_to_direct_ms is not None]
@@ -60,6 +69,14 @@ class Cell:
     def first_replies(self) -> list[float]:
         """When the first ping was answered, milliseconds from when a path was asked for."""
         return [trial.verdict.first_reply_ms for trial in self.trials if trial.verdict.first_reply_ms is not None]
+
+    def packets(self) -> list[int]:
+        """What the busier side sent to punch."""
+        return [max(trial.verdict.packets) for trial in self.trials if trial.verdict.packets is not None]
+
+    def gaps(self) -> list[float]:
+        """How long the pair was silent after something happened to it, milliseconds."""
+        return [trial.verdict.gap_ms for trial in self.trials if trial.verdict.gap_ms is not None]
 
     def to_json(self) -> dict[str, Any]:
         """As part of schema 1."""
@@ -71,6 +88,7 @@ class Cell:
             "passed": self.passed,
             "time_to_direct_ms": percentiles(self.times()),
             "first_reply_ms": percentiles(self.first_replies()),
+            "gap_ms": percentiles(self.gaps()),
             "trials": [trial.verdict.to_json() for trial in self.trials],
         }
 
@@ -92,26 +110,40 @@ class Report:
         """Schema 1."""
         settings = self.settings
         trials = [trial for cell in self.cells for trial in cell.trials]
-        packets = [max(trial.verdict.packets) for trial in trials if trial.verdict.packets is not None]
+        outcomes = [trial.verdict.outcome for trial in trials]
+        measured = {name: {"registry_ms": it.registry_ms, "peer_ms": it.peer_ms} for name, it in self.measured.items()}
         return {
             "schema": 1,
             "seeds": settings.seeds,
             "rtt_ms": 1000 * settings.rtt,
             "loss": settings.loss,
-            "measured": {
-                name: {"registry_ms": it.registry_ms, "peer_ms": it.peer_ms} for name, it in self.measured.items()
-            },
+            "measured": measured,
             "trials": len(trials),
             "passed": sum(cell.passed for cell in self.cells),
-            "outcomes": {
-                word: sum(trial.verdict.outcome is not None and trial.verdict.outcome.value == word for trial in trials)
-                for word in ("lan", "direct", "relay")
-            },
-            "time_to_direct_ms": percentiles([time for cell in self.cells for time in cell.times()]),
-            "first_reply_ms": percentiles([time for cell in self.cells for time in cell.first_replies()]),
-            "packets_a_side": percentiles(packets),
+            "outcomes": {outcome.value: outcomes.count(outcome) for outcome in Outcome},
+            **self._figures(),
             "lost_pings": sum(trial.verdict.lost_pings for trial in trials),
             "cells": [cell.to_json() for cell in self.cells],
+        }
+
+    def _figures(self) -> dict[str, Any]:
+        """Percentiles over all cells they concern."""
+
+        def over(values: Callable[[Cell], Sequence[float]], counts: Callable[[Cell], bool] = lambda _cell: True) -> Any:
+            return percentiles([value for cell in self.cells if counts(cell) for value in values(cell)])
+
+        return {
+            "time_to_direct_ms": over(Cell.times),
+            "time_to_direct_eim_ms": over(Cell.times, lambda cell: cell.is_eim),
+            "first_reply_ms": over(Cell.first_replies),
+            "first_relayed_reply_ms": over(Cell.first_replies, lambda cell: cell.pair.expected is Outcome.RELAY),
+            "packets_a_side": over(Cell.packets),
+            "gap_ms": {
+                event.name.lower(): percentiles(
+                    [gap for cell in self.cells if cell.pair.event is event for gap in cell.gaps()]
+                )
+                for event in Event
+            },
         }
 
 
@@ -131,20 +163,25 @@ def run(settings: Settings, progress: Callable[[Cell], None]) -> Report:
         topology = TOPOLOGIES[name](settings.types)
         if topology.pairs:
             with Internet(topology.plan, Conditions((), delay=settings.rtt / 2)) as net:
-                report.measured[name] = _measure(net, topology)
-                _run_topology(net, topology, report, progress)
+                run_topology(net, topology, report, progress)
     return report
 
 
-def _run_topology(net: Internet, topology: Topology, report: Report, progress: Callable[[Cell], None]) -> None:
+def run_topology(net: Internet, topology: Topology, report: Report, progress: Callable[[Cell], None]) -> None:
+    """Run it in a lab that stands, which is as `topology` has it from now on."""
+    net.set_names(topology.names)
+    if topology.ports is not None:
+        net.set_ports(topology.ports)
+    report.measured[topology.name] = measure(net, topology)
     settings = report.settings
     cells = [Cell(topology.name, pair) for pair in topology.pairs]
     report.cells += cells
     for seed in range(settings.seeds):
-        conditions = Conditions((), delay=settings.rtt / 2, loss=settings.loss, seed=seed)
+        conditions = Conditions(
+            (), settings.rtt / 2, settings.loss, seed=seed, blocked=topology.blocked, dead=topology.dead
+        )
         groups = [f"p{number}" for number in range(len(cells))]
-        endpoint = Endpoint(net.plan.outside(REGISTRY)[0], PORT).to_text()
-        with Registry(net, groups, endpoint) as registry:
+        with Registry(net, groups, topology.endpoint, topology.init) as registry:
             net.set_conditions(conditions)
             order = list(zip(cells, groups, strict=True))
             if seed:
@@ -160,24 +197,44 @@ def _run_round(
     settings: Settings,
     progress: Callable[[Cell], None],
 ) -> None:
-    """Every pair once. The next starts while this one is still pinging: most of a trial is the start of programs."""
+    """Every pair once. The next joins while this one is still pinging, where nothing happens to this one."""
     with ExitStack() as stack:
-        pairs = [
-            stack.enter_context(Members(net, cell.pair, group, registry.links[group], settings.rtt))
+        left = [
+            (cell, stack.enter_context(Members(net, cell.pair, group, registry.links[group], settings.rtt)))
             for cell, group in order
         ]
-        pairs[0].start()
-        for number, (cell, _) in enumerate(order):
-            pairs[number].watch(PATIENCE * (1 + 5 * settings.loss))
-            if number + 1 < len(pairs):
-                pairs[number + 1].start()
-            cell.trials.append(pairs[number].conclude())
+        before: Members | None = None
+        cell, members = left.pop(0)
+        members.start()
+        while True:
+            members.watch(PATIENCE * (1 + 5 * settings.loss))
+            if before is not None:
+                before.close()
+            following = left.pop(_next(cell.pair, [other.pair for other, _ in left])) if left else None
+            overlaps = following is not None and cell.pair.event is None and _are_apart(cell.pair, following[0].pair)
+            if following is not None and overlaps:
+                following[1].start()
+            cell.trials.append(members.conclude())
             progress(cell)
-            if number:
-                pairs[number - 1].close()
+            if following is None:
+                return
+            if not overlaps:
+                members.close()
+                following[1].start()
+            before = members
+            cell, members = following
 
 
-def _measure(net: Internet, topology: Topology) -> Measured:
+def _next(pair: Pair, others: Sequence[Pair]) -> int:
+    """Which to take: the first that needs none of this one's hosts, so that it can begin before that ends."""
+    return next((number for number, other in enumerate(others) if _are_apart(pair, other)), 0)
+
+
+def _are_apart(one: Pair, other: Pair) -> bool:
+    return not {one.a, one.b} & {other.a, other.b}
+
+
+def measure(net: Internet, topology: Topology) -> Measured:
     """Ping outside the tunnel, from the first host there is."""
     host = net.hosts[topology.pairs[0].a]
     found = {}

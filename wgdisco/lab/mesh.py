@@ -10,7 +10,6 @@ from wgdisco.lab.internet import Internet
 from wgdisco.lab.timeline import Timeline
 from wgdisco.lab.topologies import REGISTRY
 
-PROGRAM = (sys.executable, "-m", "wgdisco")
 STATE = "/var/lib/wgdisco"
 _START_TIMEOUT = 20.0
 # One interpreter for all invitations: starting one for each would take longer than what is measured
@@ -31,13 +30,16 @@ class Registry:
     Every pair of members gets a group, so that it knows of nobody else; `links` has two join links by group.
     """
 
-    def __init__(self, net: Internet, groups: Sequence[str], endpoint: str) -> None:
-        """Make the network, start its registry, invite two members to each group. LocalError when that fails."""
+    def __init__(self, net: Internet, groups: Sequence[str], endpoint: str, init: Sequence[str] = ()) -> None:
+        """Make the network, start its registry, invite two members to each group. LocalError when that fails.
+
+        `endpoint` is where members reach it, `init` more words for `registry init`.
+        """
         self._host = net.hosts[REGISTRY]
         self._host.run(["sh", "-c", f"rm -rf {STATE}/*"])
-        self._host.run([*PROGRAM, "registry", "init", "--firewall", "none", "--endpoint", endpoint])
+        net.warm.run(self._host, ["registry", "init", "--firewall", "none", "--endpoint", endpoint, *init])
         self._timeline = Timeline({}, io.StringIO())
-        self._timeline.start(self._host, [*PROGRAM, "registry", "run", "--log", "json"])
+        self._timeline.follow(REGISTRY, net.warm.start(self._host, ["registry", "run", "--log", "json"]))
         try:
             self._invite(groups)
         except BaseException:
@@ -66,7 +68,6 @@ class Registry:
         self.close()
 
 
-def join_command(link: str, group: str, name: str) -> list[str]:
-    """What starts a member: `group` is what it calls the network, and its interface."""
-    words = ["join", link, "--foreground", "--network", group, "--name", name, "--firewall", "none", "--log", "json"]
-    return [*PROGRAM, *words]
+def join_words(link: str, group: str, name: str) -> list[str]:
+    """What `wgdisco` is told to start a member: `group` is what it calls the network, and its interface."""
+    return ["join", link, "--foreground", "--network", group, "--name", name, "--firewall", "none", "--log", "json"]

@@ -20,6 +20,11 @@ _APDF = FilteringBehavior.ADDRESS_AND_PORT_DEPENDENT
 _ELEMENTS_AT_ONCE = 4000
 
 
+def rules_of(name: str) -> str:
+    """The nft rules in `nat_types/NAME.nft`: a type's, or what other routers have beside theirs."""
+    return resources.files("wgdisco.lab").joinpath("nat_types", f"{name}.nft").read_text(encoding="utf-8")
+
+
 @dataclass(frozen=True, slots=True)
 class NatType:
     """One type. Where it `translates`, the host behind it has a private address; else a public one, routed to it.
@@ -34,8 +39,7 @@ class NatType:
 
     def transactions(self, wan_address: IPv4Address) -> list[str]:
         """What `nft -f` is to load, in order, for a NAT whose outside address is `wan_address`."""
-        text = resources.files("wgdisco.lab").joinpath("nat_types", f"{self.name}.nft").read_text(encoding="utf-8")
-        loads = [text.replace("WAN_ADDRESS", str(wan_address))]
+        loads = [rules_of(self.name).replace("WAN_ADDRESS", str(wan_address))]
         for start in range(0, len(self.ports), _ELEMENTS_AT_ONCE):
             ports = self.ports[start : start + _ELEMENTS_AT_ONCE]
             elements = ", ".join(f"{index} : {port}" for index, port in enumerate(ports, start))

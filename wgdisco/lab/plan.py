@@ -18,7 +18,7 @@ def interfaces(*texts: str) -> tuple[Interface, ...]:
 class Router:
     """A router with a NAT or a firewall. Its outside interface is `wan`, at the Internet or in `parent`'s LAN.
 
-    `rules` are nft rules beside its type's, with the same words.
+    `rules` are nft rules beside its type's, with the same words. `spare` are outside addresses it may move to.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Router:
     lan: tuple[Interface, ...]
     parent: str | None = None
     rules: str = ""
+    spare: tuple[Interface, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +72,17 @@ class Plan:
         found = []
         for router in self.routers:
             if router.parent is None:
-                found.append((router.name, "wan", (*_exact(router.wan), *self._passed_on(router))))
+                found.append((router.name, "wan", (*_exact(router.wan + router.spare), *self._passed_on(router))))
         for leaf in self.leaves:
             for number, uplink in enumerate(leaf.uplinks):
                 if uplink.router is None:
                     found.append((leaf.name, f"eth{number}", _exact(uplink.addresses)))
         return found
 
-    def outside(self, host: str, uplink: int = 0) -> tuple[IPAddress, ...]:
-        """The addresses a host's packets carry at the Internet."""
-        link = self.leaf(host).uplinks[uplink]
-        return tuple(address for own in link.addresses for address in self._outside(own, link.router))
+    def outside(self, host: str) -> tuple[IPAddress, ...]:
+        """The addresses a host's packets may carry at the Internet: those of its first uplink come first."""
+        links = self.leaf(host).uplinks
+        return tuple(address for link in links for own in link.addresses for address in self._outside(own, link.router))
 
     def behind(self, router: str) -> list[Router]:
         """Routers whose outside is in this one's LAN."""
@@ -102,9 +103,8 @@ class Plan:
         router = self.router(behind)
         if own.version == 6 or not router.nat_type.translates:  # IPv6 is never translated
             return self._outside(own, router.parent)
-        return [
-            address for wan in router.wan if wan.version == own.version for address in self._outside(wan, router.parent)
-        ]
+        same = [wan for wan in router.wan + router.spare if wan.version == own.version]
+        return [address for wan in same for address in self._outside(wan, router.parent)]
 
     def _passed_on(self, router: Router) -> list[IPNetwork]:
         """Networks inside that are routed rather than hidden."""

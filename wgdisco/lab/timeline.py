@@ -15,8 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from wgdisco.errors import LocalError
+from wgdisco.lab.warm import WarmProcess
 from wgdisco.lab.world import Host, HostProcess
 from wgdisco.machine import boot_time
+
+Process = HostProcess | WarmProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Said:
 @dataclass(frozen=True, slots=True)
 class _Ended:
     host: str
-    process: HostProcess
+    process: Process
 
 
 def now() -> float:
@@ -114,15 +117,18 @@ class Timeline:
         self._colours = output.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         self._start = now()
         self._queue: queue.SimpleQueue[Said | _Ended] = queue.SimpleQueue()
-        self._processes: dict[str, HostProcess] = {}
+        self._processes: dict[str, Process] = {}
 
     def start(self, host: Host, command: Sequence[str]) -> float:
         """Start a daemon and listen to it; returns the moment just before its exec."""
         at = now()
-        process = host.popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        self._processes[host.name] = process
-        threading.Thread(target=self._listen, args=(host.name, process), daemon=True).start()
+        self.follow(host.name, host.popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
         return at
+
+    def follow(self, host: str, process: Process) -> None:
+        """Listen to a daemon that was just started on `host`."""
+        self._processes[host] = process
+        threading.Thread(target=self._listen, args=(host, process), daemon=True).start()
 
     def stop(self, host: str) -> int:
         """End the host's daemon with SIGTERM; its exit status. That it ended is then no surprise."""
@@ -139,7 +145,7 @@ class Timeline:
         for host in list(self._processes):
             self.stop(host)
 
-    def _listen(self, host: str, process: HostProcess) -> None:
+    def _listen(self, host: str, process: Process) -> None:
         assert process.stderr is not None
         with process.stderr as lines:
             for line in lines:

@@ -11,12 +11,12 @@ from wgdisco.endpoint import IPAddress
 from wgdisco.errors import LocalError
 from wgdisco.invitation import JoinLink
 from wgdisco.lab.internet import Internet
-from wgdisco.lab.mesh import STATE, join_command
+from wgdisco.lab.mesh import STATE, join_words
 from wgdisco.lab.oracle import Outcome
 from wgdisco.lab.packets import Crossing
 from wgdisco.lab.timeline import Timeline
-from wgdisco.lab.topologies import REGISTRY, Pair
-from wgdisco.lab.verdict import PING_SIZE, Observed, Reply, Side, Verdict, judge, parse_replies
+from wgdisco.lab.topologies import PORT, REGISTRY, Event, Pair
+from wgdisco.lab.verdict import PING_SIZE, At, Observed, Reply, Side, Verdict, judge, parse_replies
 from wgdisco.lab.world import HostProcess
 from wgdisco.machine import boot_time
 from wgdisco.peer.io.state import StateStore
@@ -27,6 +27,8 @@ _START_TIMEOUT = 15.0
 PATIENCE = 4.0
 # How long a relayed pair is watched for a better path that theory denies it
 _RELAY_SETTLES = 0.8
+# How long a pair that something happened to is watched
+_RECOVERY = 3.0
 
 
 @dataclass(slots=True)
@@ -57,6 +59,7 @@ class Members:
         self._output = io.StringIO()
         self._timeline = Timeline({self._registry_key: REGISTRY}, self._output)
         self._started_at = 0.0
+        self._event_at: float | None = None
         self._pings: HostProcess | None = None
         self._asker = pair.a
 
@@ -64,8 +67,8 @@ class Members:
         """Both at the same time."""
         self._started_at = boot_time()
         for host, link in self._links.items():
-            command = join_command(link, self._group, f"{self._group}-{host}")
-            self._timeline.start(self._net.hosts[host], command)
+            words = join_words(link, self._group, f"{self._group}-{host}")
+            self._timeline.follow(host, self._net.warm.start(self._net.hosts[host], words))
 
     def watch(self, patience: float) -> None:
         """Until both say what is expected, or as long as `patience` allows. LocalError if one ends."""
@@ -80,6 +83,10 @@ class Members:
         """See where pings go now, judge, and tell the daemons to stop."""
         if self._pings is not None:
             self._timeline.wait(lambda: False, WINDOW + self._rtt)
+            if self._pair.event is not None:
+                self._event_at = boot_time()
+                self._happen(self._pair.event)
+                self._timeline.wait(lambda: False, _RECOVERY)
         trial = self._judge(self._stop_pings())
         self._timeline.tell_to_stop()
         return trial
@@ -95,6 +102,19 @@ class Members:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _happen(self, event: Event) -> None:
+        """To the one that pings: behind a router that changed its address nobody finds who says nothing."""
+        match event:
+            case Event.ROAMS:
+                self._net.change_uplink(self._asker)
+            case Event.BOTH_ROAM:
+                for host in self._links:
+                    self._net.change_uplink(host)
+            case Event.REBINDS:
+                router = self._net.plan.leaf(self._asker).uplinks[0].router
+                assert router is not None
+                self._net.change_address(router)
 
     def _side(self, host: str) -> Side:
         said = tuple(one for one in self._timeline.said if one.host == host)
@@ -137,7 +157,9 @@ class Members:
         until = boot_time()
         hosts = (REGISTRY, self._pair.a, self._pair.b)
         crossings = self._net.crossings(self._started_at)
-        registry = frozenset(address for address in self._net.plan.outside(REGISTRY))
+        addresses = frozenset(self._net.plan.outside(REGISTRY))
+        shared = addresses & frozenset(address for host in self._links for address in self._net.plan.outside(host))
+        registry = At(addresses, frozenset((PORT,)) if shared else None)
         observed = Observed(
             asker=self._side(self._asker),
             other=self._side(self._other(self._asker)),
@@ -147,7 +169,13 @@ class Members:
             until=until,
             window=WINDOW,
             rtt=self._rtt,
+            event_at=self._event_at,
         )
-        names = {address: host for host in hosts for address in self._net.plan.outside(host)}
-        verdict = judge(observed, self._pair.expected)
+        names = {
+            address: host if not number else f"{host}/{number + 1}"
+            for host in hosts
+            for number, address in enumerate(self._net.plan.outside(host))
+        }
+        may_be_relayed = self._pair.fragile and self._net.conditions.loss > 0
+        verdict = judge(observed, self._pair.expected, Outcome.RELAY if may_be_relayed else None)
         return Trial(self._pair, verdict, crossings, names, self._output.getvalue())

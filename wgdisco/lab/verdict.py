@@ -6,15 +6,18 @@ Pings of a size nothing else has are the payload. Where they went at the end of 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from wgdisco.api import PathWord
 from wgdisco.endpoint import Endpoint, IPAddress
 from wgdisco.lab.oracle import Outcome
-from wgdisco.lab.packets import Crossing
+from wgdisco.lab.packets import TCP, UDP, Crossing
 from wgdisco.lab.timeline import Said
 
 PING_SIZE = 700
+# With the headers of ICMP and IPv4, padded, in a transport message (white paper section 5.4.6)
+_SEALED_SIZE = -(-(PING_SIZE + 28) // 16) * 16 + 32
 _ENOUGH = 3
 _WORDS = frozenset(word.value for word in PathWord)
 _REPLY = re.compile(r"^\[(\d+\.\d+)\] \d+ bytes from .* icmp_seq=(\d+) .*time=([\d.]+) ms", re.MULTILINE)
@@ -75,17 +78,37 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class At:
+    """Where the registry is: its addresses, and its ports where others have the same address (None: all of them)."""
+
+    addresses: frozenset[IPAddress]
+    ports: frozenset[int] | None = None
+
+    def sent(self, crossing: Crossing) -> bool:
+        """Whether it sent that."""
+        return self._is(crossing.source, crossing.source_port)
+
+    def gets(self, crossing: Crossing) -> bool:
+        """Whether that is for it."""
+        return self._is(crossing.destination, crossing.destination_port)
+
+    def _is(self, address: IPAddress, port: int) -> bool:
+        return address in self.addresses and (self.ports is None or port in self.ports)
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """All that is known of one trial. `asker` pinged the other until `until`; the last `window` seconds decide."""
 
     asker: Side
     other: Side
-    registry: frozenset[IPAddress]
+    registry: At
     crossings: Sequence[Crossing]
     replies: tuple[Reply, ...]
     until: float
     window: float
     rtt: float
+    event_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -93,7 +116,8 @@ class Verdict:
     """The outcome, and its figures; times are milliseconds from the moment a path was asked for.
 
     `packets` are the datagrams each side sent towards the other before it was direct. `lost_pings` are those between
-    the first and the last answered; `relayed_after` the payload the registry saw once both sides were direct.
+    the first and the last answered; `relayed_after` the payload the registry saw once both sides were direct. `gap_ms`
+    is how long no answer came after something happened to the pair.
     """
 
     outcome: Outcome | None
@@ -105,6 +129,7 @@ class Verdict:
     packets: tuple[int, int] | None = None
     lost_pings: int = 0
     relayed_after: int = 0
+    gap_ms: float | None = None
     reasons: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -119,18 +144,21 @@ class Verdict:
             "packets": self.packets,
             "lost_pings": self.lost_pings,
             "relayed_after_direct": self.relayed_after,
+            "gap_ms": self.gap_ms,
             "reasons": self.reasons,
             "faults": self.faults,
         }
 
 
-def judge(observed: Observed, expected: Outcome) -> Verdict:
-    """What happened, and (`faults`) in what it differs from what theory expects."""
+def judge(observed: Observed, expected: Outcome, or_else: Outcome | None = None) -> Verdict:
+    """What happened, and (`faults`) in what it differs from what theory expects, or allows."""
     asker, other = observed.asker, observed.other
     verdict = Verdict(_outcome(observed), (asker.claims(), other.claims()))
     verdict.reasons = [reason for reason in (asker.reason(), other.reason()) if reason is not None]
     verdict.technique = _technique(observed, verdict.outcome)
     _measure(observed, verdict)
+    if or_else is not None and verdict.outcome is or_else:
+        expected = or_else
     if verdict.outcome is not expected:
         got = "nothing" if verdict.outcome is None else verdict.outcome.value
         verdict.faults.append(f"{got} instead of {expected.value}")
@@ -142,9 +170,15 @@ def judge(observed: Observed, expected: Outcome) -> Verdict:
     return verdict
 
 
+def is_payload(crossing: Crossing) -> bool:
+    """Whether it is a ping: of just that size in UDP, or what may hold one in a TLS stream."""
+    if crossing.protocol == TCP:
+        return crossing.length > _SEALED_SIZE
+    return crossing.protocol == UDP and crossing.payload_size == _SEALED_SIZE
+
+
 def _payload(crossings: Iterable[Crossing], since: float = 0.0, until: float = float("inf")) -> list[Crossing]:
-    """Packets of the pings' size."""
-    return [one for one in crossings if one.is_udp and one.length > PING_SIZE and since <= one.at <= until]
+    return [one for one in crossings if since <= one.at <= until and is_payload(one)]
 
 
 def _outcome(observed: Observed) -> Outcome | None:
@@ -154,15 +188,14 @@ def _outcome(observed: Observed) -> Outcome | None:
         return None
     payload = _payload(observed.crossings, since, observed.until)
     a, b = observed.asker.outside, observed.other.outside
-    ways = [
-        sum(one.source in here and one.destination in there for one in payload)
-        for here, there in ((a, b), (b, a), (a, observed.registry), (b, observed.registry))
-    ]
-    if min(ways[:2]) >= _ENOUGH and not any(ways[2:]):
+    direct = [one for one in payload if not observed.registry.sent(one) and not observed.registry.gets(one)]
+    relayed = len(payload) - len(direct)
+    ways = [sum(one.source in here and one.destination in there for one in direct) for here, there in ((a, b), (b, a))]
+    if min(ways) >= _ENOUGH and not relayed:
         return Outcome.DIRECT
-    if min(ways[2:]) >= _ENOUGH and not any(ways[:2]):
+    if relayed >= 2 * _ENOUGH and not any(ways):
         return Outcome.RELAY
-    if not any(ways):  # it went where the core cannot see it
+    if not payload:  # it went where the core cannot see it
         return Outcome.LAN if PathWord.LAN in (observed.asker.claims(), observed.other.claims()) else Outcome.DIRECT
     return None
 
@@ -186,7 +219,7 @@ def _mapped(observed: Observed, side: Side, like: Endpoint | None) -> Endpoint |
     seen = [
         one.sender
         for one in observed.crossings
-        if one.is_udp and one.source in side.outside and one.destination in observed.registry
+        if one.is_udp and one.source in side.outside and observed.registry.gets(one)
     ]
     return like if like in seen else None
 
@@ -201,6 +234,7 @@ def _measure(observed: Observed, verdict: Verdict) -> None:
     if observed.replies:
         verdict.first_reply_ms = _milliseconds(observed.replies[0].at - verdict.asked_at)
         numbers = [reply.number for reply in observed.replies]
+        verdict.gap_ms = _gap(observed)
         verdict.lost_pings = max(numbers) - numbers[0] + 1 - len({n for n in numbers if n >= numbers[0]})
     directs = [side.first("direct", "lan") for side in (asker, other)]
     if verdict.outcome not in (Outcome.DIRECT, Outcome.LAN) or directs[0] is None or directs[1] is None:
@@ -209,15 +243,25 @@ def _measure(observed: Observed, verdict: Verdict) -> None:
     both = max(directs[0], directs[1])
     packets = [
         sum(
-            one.is_udp and one.length <= PING_SIZE and one.source in here.outside and one.destination in there.outside
+            one.source in here.outside and one.destination in there.outside and not observed.registry.gets(one)
             for one in observed.crossings
-            if verdict.asked_at - observed.rtt <= one.at <= both
+            if verdict.asked_at - observed.rtt <= one.at <= both and one.is_udp and not is_payload(one)
         )
         for here, there in ((asker, other), (other, asker))
     ]
     verdict.packets = (packets[0], packets[1])
+    if observed.event_at is not None:
+        return  # what the relay carries meanwhile is what it is for
     late = _payload(observed.crossings, both + 1.5 * observed.rtt + 0.05, observed.until)
-    verdict.relayed_after = sum(one.source in observed.registry or one.destination in observed.registry for one in late)
+    verdict.relayed_after = sum(observed.registry.sent(one) or observed.registry.gets(one) for one in late)
+
+
+def _gap(observed: Observed) -> float | None:
+    """The longest silence since the event."""
+    if observed.event_at is None:
+        return None
+    times = [*(reply.at for reply in observed.replies), observed.until]
+    return _milliseconds(max(after - before for before, after in pairwise(times) if after > observed.event_at))
 
 
 def _milliseconds(seconds: float) -> float:

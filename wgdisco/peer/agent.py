@@ -8,14 +8,16 @@ be followed.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from wgdisco.api import PathWord, PeerReport, Reason
+from wgdisco.api import PathWord, PeerReport
 from wgdisco.endpoint import LINK_LOCAL, LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile
+from wgdisco.peer.actions import Action, PathAction, Ping, Probe, SendRaw, SetRelays
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Checks, Pinged, Ponged
 from wgdisco.peer.checked import CheckedPath
-from wgdisco.peer.path import Action, AskOrder, Initiate, Live, Path, Ping, Probe, Punching, SetPeer
+from wgdisco.peer.news import Checked, Found, News, Ordered, PathChanged, Refused
+from wgdisco.peer.path import Live, Path, Punching
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import (
     DeviceStatus,
@@ -27,79 +29,6 @@ from wgdisco.tunnel.events import (
     PeerWanted,
     RawReceived,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The zone told an endpoint that may be used."""
-
-    key: PublicKey
-    endpoint: Endpoint
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The zone told an endpoint that must not be applied; `why` is one phrase."""
-
-    key: PublicKey
-    endpoint: Endpoint
-    why: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class PathChanged:
-    """A path has another word or other endpoints: the one in use, or those that are tried while punching."""
-
-    key: PublicKey
-    path: PathWord
-    reason: Reason | None
-    endpoints: tuple[Endpoint, ...]
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A peer answered a check at `endpoint`, `rtt` seconds later, and sees us at `seen`."""
-
-    key: PublicKey
-    endpoint: Endpoint
-    seen: Endpoint
-    rtt: float
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ordered:
-    """The registry ordered a peer and us to punch; `is_initiator`: we begin the handshake."""
-
-    key: PublicKey
-    is_initiator: bool
-    endpoints: tuple[Endpoint, ...]
-    at: float
-
-
-News = Found | Refused | PathChanged | Checked | Ordered
-
-
-@dataclass(frozen=True, slots=True)
-class SendRaw:
-    """Have the device send a datagram that is not WireGuard's, with its own TTL where one is given."""
-
-    data: bytes
-    endpoint: Endpoint
-    ttl: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SetRelays:
-    """Tell the device who forwards."""
-
-    endpoints: frozenset[Endpoint]
-
-
-DeviceAction = SetPeer | Initiate | Probe | AskOrder | SendRaw | SetRelays
 
 
 @dataclass(slots=True)
@@ -154,7 +83,7 @@ class Agent:
         self._checks = checks
         self.relay: Endpoint | None = None
         self._told: dict[PublicKey, tuple[PathWord, tuple[Endpoint, ...]]] = {}
-        self._actions: list[DeviceAction] = []
+        self._actions: list[Action] = []
         self._news: list[News] = []
         self._registry_reachable = True
         self.set_peers(peers, now)
@@ -305,9 +234,9 @@ class Agent:
                 if path is not None:
                     path.wanted(at)
                     self._settle(path, at)
-            case PeerSilent(key, at):
+            case PeerSilent(key, heard_at, at):
                 checked = self._checked.get(key)
-                if checked is not None and checked.silent(at):
+                if checked is not None and checked.silent(heard_at, at):
                     # our own NAT may have forgotten us: the registry shall see where we are before it is asked
                     self._probe_registries()
                 if checked is not None:
@@ -402,7 +331,7 @@ class Agent:
         deadlines = [deadline for path in self._paths.values() if (deadline := path.get_timer()) is not None]
         return min(deadlines, default=None)
 
-    def actions(self) -> list[DeviceAction]:
+    def actions(self) -> list[Action]:
         """What the device is to do; each is returned once."""
         actions, self._actions = self._actions, []
         return actions
@@ -443,7 +372,7 @@ class Agent:
         reason = path.reason(self._registry_reachable, self.nat)
         return status.report(path.word(), reason, path.origin(status.endpoint))
 
-    def _act(self, action: Action, now: float) -> None:
+    def _act(self, action: PathAction, now: float) -> None:
         """Hand an action on, checks sealed."""
         if not isinstance(action, Ping):
             self._actions.append(action)

@@ -11,6 +11,7 @@ then checks and (the initiator) initiations to every candidate. What answers fir
 over. A path in doubt is asked three times, then given up.
 """
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -18,9 +19,10 @@ from wgdisco.api import CandidateKind, Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile, can_punch
-from wgdisco.peer.candidate import Candidate, ordered
+from wgdisco.peer.actions import AskOrder, Initiate, PathAction, Ping, Probe, SetPeer
+from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Pinged, Ponged
-from wgdisco.peer.path import Action, AskOrder, Idle, Initiate, Live, Ping, Probe, Punching, SetPeer, State
+from wgdisco.peer.path import DEAD_AFTER, Idle, Live, Punching, State
 from wgdisco.peer.punch import (
     BETTER_ROUNDS,
     GIVE_UP_AFTER,
@@ -32,31 +34,25 @@ from wgdisco.peer.punch import (
     Step,
     retry_pause,
 )
+from wgdisco.peer.ways import TRUSTED_FOR, Ways
 from wgdisco.tunnel.events import PeerStatus
 from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
 from wgdisco.tunnel.peer import QUIET_AFTER
 
-# A better path takes over when it is that much faster; at equal pace the better kind does
-FASTER_BY = 0.8
-FASTER_BY_SECONDS = 0.010
-SAME_PACE = 0.002
+# When the peer speaks over the relay, a direct way that has not answered for so long is taken to be broken
+UNHEARD_DIRECT = 0.5
 # How long an answer from elsewhere waits for one from where the peer was
 SETTLE = 0.02
 # A path in doubt is asked at these times, and lost when nothing answers by the last
 DOUBT_PINGS = (0.0, 0.1, 0.2)
 DOUBT_MARGIN = 0.1
-# What answered a check is not doubted for so long: data may flow one way only
-TRUSTED_FOR = 5.0
 # The relay forgets a pair that says nothing; counters are looked at once a second
 UNHEARD = 2.5
 # A check, or an initiation over the relay, that may yet be answered: a triggered one would only be one more
 IN_PROGRESS = 0.1
 RELAY_IN_PROGRESS = 0.05
-MAX_ASKED = 16
 # What answers at all answers an attempt within that time, but for heavy loss
 TRYING_FOR = 1.5
-# Learnt from packets, beside what is told
-MAX_LEARNT = 4
 
 
 class CheckedPath:
@@ -66,47 +62,39 @@ class CheckedPath:
         self.key = key
         self.relay = relay
         self.state: State = Idle()
-        self.published: Endpoint | None = None
+        self.ways = Ways()
         self.is_online = True
         self.nat: NatProfile | None = None
         self.attempt: Attempt | None = None
-        self._told: tuple[Candidate, ...] = ()
-        self._lan: tuple[Endpoint, ...] = ()
-        self._learnt: dict[Endpoint, Candidate] = {}
-        self._last_known: Endpoint | None = None
-        self._verified: dict[Endpoint, Ponged] = {}
         self._asked_at = float("-inf")
         self._is_asked = False
         self._relay_due: float | None = None
         self._relayed_at = float("-inf")
-        self._asked: dict[Endpoint, float] = {}
         self._wanted_at = float("-inf")
         self._heard_at = float("-inf")
         self._elsewhere_at = float("-inf")
         self._speaks_check = False
         self._doubted_at: float | None = None
+        self._reassured_at = float("-inf")
         self._doubt_step = 0
-        self._trusted_until = float("-inf")
         self._settle_at: float | None = None
         self._failures = 0
         self._retry_at: float | None = None
-        self._actions: list[Action] = []
+        self._actions: list[PathAction] = []
 
     # What is told
 
     def set_candidates(self, told: Iterable[Candidate], nat: NatProfile | None, now: float) -> None:
         """What the registry tells of the peer: what is new is tried at once where a path stands or is tried."""
-        known = {candidate.endpoint for candidate in self._told}
-        self._told, self.nat = ordered(told), nat
-        fresh = [candidate.endpoint for candidate in self._told if candidate.endpoint not in known]
+        fresh, self.nat = self.ways.tell(told), nat
         if self.attempt is not None or isinstance(self.state, Live):
             for endpoint in fresh:
                 self._ping(endpoint, now)
 
     def set_lan(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """Where the peer says it is on our own network: asked at once, whatever is in use."""
-        fresh = [endpoint for endpoint in endpoints if endpoint not in self._lan]
-        self._lan = endpoints
+        fresh = [endpoint for endpoint in endpoints if endpoint not in self.ways.lan]
+        self.ways.lan = endpoints
         for endpoint in fresh:
             self._ping(endpoint, now)
         if fresh and isinstance(self.state, Punching) and self.attempt is None:
@@ -115,8 +103,8 @@ class CheckedPath:
     def zone_said(self, endpoint: Endpoint | None, now: float) -> None:
         """The registry has this endpoint for the peer, or (None) hears it no longer."""
         came_back = endpoint is not None and not self.is_online
-        moved = endpoint is not None and self.published not in (None, endpoint)
-        self.published = endpoint or self.published
+        moved = endpoint is not None and self.ways.published not in (None, endpoint)
+        self.ways.published = endpoint or self.ways.published
         self.is_online = endpoint is not None
         if (came_back or moved) and isinstance(self.state, Punching):
             self._ask(now)
@@ -133,12 +121,13 @@ class CheckedPath:
 
     def ordered(self, candidates: Iterable[Candidate], nat: NatProfile | None, is_initiator: bool, now: float) -> None:
         """The registry's order: the peer begins now, too."""
-        self._told, self.nat = ordered(candidates), nat
+        self.ways.tell(candidates)
+        self.nat = nat
         self.is_online = True
         self._is_asked = False
-        for candidate in self._told:
+        for candidate in self.ways.told:
             if candidate.kind is CandidateKind.SERVER_REFLEXIVE:
-                self.published = candidate.endpoint
+                self.ways.published = candidate.endpoint
         if isinstance(self.state, Idle):
             self.state = Punching(now)
         self._begin(now, is_initiator)
@@ -153,8 +142,8 @@ class CheckedPath:
 
     def set_last_known(self, endpoint: Endpoint) -> None:
         """Where it was before this start."""
-        if self._last_known is None:
-            self._last_known = endpoint
+        if self.ways.last_known is None:
+            self.ways.last_known = endpoint
 
     # What happens
 
@@ -175,23 +164,29 @@ class CheckedPath:
     def network_changed(self, now: float) -> None:
         """Our own addresses or routes are others: whoever can hear us there shall, and the rest by an order."""
         self._failures, self._retry_at = 0, None
-        self._verified.clear()
-        self._trusted_until = float("-inf")
+        self.ways.verified.clear()
         if isinstance(self.state, Live):
             if self.state.endpoint != self.relay:
                 self._actions += [Probe(self.key, self.state.endpoint), Ping(self.key, self.state.endpoint)]
             self._ask(now)
 
-    def silent(self, now: float) -> bool:
-        """Data was sent and nothing came back: ask whether the path stands, unless it has just been asked.
+    def silent(self, heard_at: float | None, now: float) -> bool:
+        """Data was sent and nothing came back since `heard_at`: ask whether the path stands.
 
-        Whether it is in doubt since now.
+        Not where data flows one way and a check was answered lately. Whether it is in doubt since now.
         """
+        if heard_at is not None:
+            self._heard_at = max(self._heard_at, heard_at)
         match self.state:
             case Live(endpoint, _) if endpoint == self.relay:
+                if now - self._heard_at >= GIVE_UP_AFTER:
+                    self.state = Punching(now)
+                    self._wanted_at = now
                 if now - self._heard_at >= UNHEARD:
                     self._ask(now)
-            case Live() if self._speaks_check and self._doubted_at is None and now >= self._trusted_until:
+            case Live() if self._speaks_check and self._doubted_at is None:
+                if self._reassured_at >= self._heard_at and now - self._reassured_at < TRUSTED_FOR:
+                    return False
                 self._doubted_at, self._doubt_step = now, 0
                 self.handle_timer(now)
                 return True
@@ -204,23 +199,28 @@ class CheckedPath:
         self._heard_at = now
         is_relayed = endpoint == self.relay
         if not is_relayed:
-            self._last_known = endpoint
+            self.ways.last_known = endpoint
             self._learn(endpoint, now)
         match self.state:
             case Live(current, _) if current == endpoint:
                 return False
-            case Live(current, _) if current != self.relay or is_relayed:
-                # the peer sends another way than we do: ask that way, or, where it is the relay, our own
-                if not is_relayed:
-                    self._elsewhere_at = now
-                self._ping(current if is_relayed else endpoint, now)
+            case Live(current, since) if is_relayed:
+                # the peer cannot hear us where we are, or has not found it yet: see whether it answers there
+                answered = self.ways.verified.get(current)
+                if now - max(since, float("-inf") if answered is None else answered.at) > UNHEARD_DIRECT:
+                    self._use(endpoint, now)
+                self._ping(current, now)
+                return False
+            case Live(current, _) if current != self.relay:
+                self._elsewhere_at = now
+                self._ping(endpoint, now)
                 return False
             case _:
                 self._use(endpoint, now)
-        best = self._best()
+        best = self.ways.best()
         if is_relayed and best is not None:
             self._use(best.endpoint, now)
-        elif not is_relayed and endpoint not in self._verified:
+        elif not is_relayed and endpoint not in self.ways.verified:
             self._actions.append(Ping(self.key, endpoint))
         return True
 
@@ -228,25 +228,22 @@ class CheckedPath:
         """The peer asks from there: so it can be asked there (a triggered check)."""
         self._speaks_check = True
         self._learn(ping.source, ping.at)
-        verified = self._verified.get(ping.source)
+        verified = self.ways.verified.get(ping.source)
         is_known = verified is not None and ping.at - verified.at <= TRUSTED_FOR
-        if not is_known and ping.at - self._asked.get(ping.source, float("-inf")) > IN_PROGRESS:
+        if not is_known and ping.at - self.ways.asked_at(ping.source) > IN_PROGRESS:
             self._ping(ping.source, ping.at)
 
     def ponged(self, pong: Ponged) -> None:
         """The peer answers there: use it, if it is better than what is used."""
         self._speaks_check = True
         endpoint, now = pong.endpoint, pong.at
-        known = self._verified.get(endpoint)
-        if known is not None and now - known.at < TRUSTED_FOR:
-            pong = replace(pong, rtt=min(pong.rtt, known.rtt))
-        self._verified[endpoint] = pong
+        self.ways.answer(pong)
         self._learn(endpoint, now)
         match self.state:
             case Live(current, _) if current == endpoint:
+                self._reassured_at = self._reassured_at if self._doubted_at is None else now
                 self._doubted_at = None
-                self._trusted_until = now + TRUSTED_FOR
-                self._last_known = endpoint
+                self.ways.last_known = endpoint
             case Live(current, _) if current == self.relay:
                 self._use(endpoint, now)
             case Live(current, _):
@@ -261,13 +258,19 @@ class CheckedPath:
         if status.received_at is not None:
             self._heard_at = max(self._heard_at, status.received_at)
         expired = status.handshake_at is None or now - status.handshake_at >= REJECT_AFTER_TIME
+        since = status.unanswered_since
         match self.state:
             case Live() if expired:
                 self.state = Idle()
                 return True
+            case Live() if since is not None and now - since >= DEAD_AFTER and self._heard_at < since:
+                self.state = Punching(now)
+                self._wanted_at = now
+                self._ask(now)
+                return True
             case Punching() if self.attempt is None and not self._is_asked:
                 if now - self._wanted_at >= REKEY_ATTEMPT_TIME:
-                    self.state = Idle(was_live=self._last_known is not None)
+                    self.state = Idle(was_live=self.ways.last_known is not None)
                     return True
                 if now - self._asked_at >= GIVE_UP_AFTER:
                     self._ask(now)
@@ -308,7 +311,7 @@ class CheckedPath:
             deadlines.append(self._doubted_at + self._doubt_at())
         return min((at for at in deadlines if at is not None), default=None)
 
-    def actions(self) -> list[Action]:
+    def actions(self) -> list[PathAction]:
         """What is to be done; each is returned once."""
         actions, self._actions = self._actions, []
         return actions
@@ -325,18 +328,20 @@ class CheckedPath:
         since = self._asked_at if self._is_asked else None if self.attempt is None else self.attempt.since
         return since is not None and now - since < TRYING_FOR
 
+    @property
+    def published(self) -> Endpoint | None:
+        """Where the registry last saw it."""
+        return self.ways.published
+
     def candidates(self) -> tuple[Endpoint, ...]:
         """Endpoints to try, the best first."""
-        told = [candidate.endpoint for candidate in self._told]
-        known = (*self._lan, *told, *(() if self.published is None else (self.published,)), *self._learnt)
-        last = () if self._last_known is None else (self._last_known,)
-        return tuple(endpoint for endpoint in dict.fromkeys((*known, *last)) if endpoint != self.relay)
+        return self.ways.all(but=self.relay)
 
     def origin(self, endpoint: Endpoint | None) -> Origin | None:
         """Where this endpoint of the peer came from."""
         if endpoint is None:
             return None
-        told = endpoint == self.published or any(endpoint == candidate.endpoint for candidate in self._told)
+        told = endpoint == self.ways.published or self.ways.is_told(endpoint)
         return Origin.ZONE if told or endpoint == self.relay else Origin.PACKET
 
     def word(self) -> PathWord:
@@ -369,6 +374,11 @@ class CheckedPath:
 
     # What follows
 
+    def _direct(self) -> Endpoint | None:
+        """The endpoint in use, where that is not the relay."""
+        in_use = self.state.endpoint if isinstance(self.state, Live) else None
+        return None if in_use == self.relay else in_use
+
     def _needs_session(self, now: float) -> bool:
         """Whether there is none, or one so long unheard that the relay knows nothing of it."""
         if not isinstance(self.state, Live):
@@ -384,16 +394,13 @@ class CheckedPath:
         self._relay_due = now + HOLD
 
     def _ping(self, endpoint: Endpoint, now: float) -> None:
-        self._asked.pop(endpoint, None)
-        self._asked[endpoint] = now
-        if len(self._asked) > MAX_ASKED:
-            del self._asked[next(iter(self._asked))]
+        self.ways.ask(endpoint, now)
         self._actions.append(Ping(self.key, endpoint))
 
     def _begin(self, now: float, is_initiator: bool) -> None:
         self.attempt = Attempt(now, is_initiator)
         self._retry_at = None
-        self._verified.clear()
+        self.ways.verified.clear()
         self._handle_attempt(now)
 
     def _handle_attempt(self, now: float) -> None:
@@ -414,20 +421,21 @@ class CheckedPath:
                 if not endpoint.is_private:
                     self._actions.append(Ping(self.key, endpoint, step.ttl))
             return
-        if isinstance(self.state, Live) and self.state.endpoint != self.relay and self.state.endpoint in self._verified:
-            better = candidates[: candidates.index(self.state.endpoint)] if self.state.endpoint in candidates else ()
-            candidates = tuple(endpoint for endpoint in better if endpoint not in self._verified)
+        direct = self._direct()
+        if direct in self.ways.verified:
+            better = itertools.takewhile(lambda endpoint: endpoint != direct, candidates)
+            candidates = tuple(endpoint for endpoint in better if endpoint not in self.ways.verified)
             if not candidates or step.round >= BETTER_ROUNDS:
                 self.attempt = None
                 self._failures = 0
                 return
         for endpoint in candidates:
-            if endpoint not in self._verified:
+            if endpoint not in self.ways.verified:
                 self._ping(endpoint, now)
         if attempt.is_initiator and self._needs_session(now):
             # the relay was tried when the order was asked for, a private address answers checks or is not the peer's
             relay = () if self.relay is None or now - self._relayed_at < RELAY_IN_PROGRESS else (self.relay,)
-            near = self._lan if self.relay is not None else candidates
+            near = self.ways.lan if self.relay is not None else candidates
             ways = tuple(endpoint for endpoint in candidates if not endpoint.is_private or endpoint in near)
             if relay or ways:
                 self._actions.append(Initiate(self.key, (*relay, *ways)))
@@ -441,7 +449,7 @@ class CheckedPath:
                 self._retry_at = now + retry_pause(self._failures)
             case Punching() if now - self._wanted_at >= REKEY_ATTEMPT_TIME:
                 # the other side wanted us, and did not come
-                self.state = Idle(was_live=self._last_known is not None)
+                self.state = Idle(was_live=self.ways.last_known is not None)
             case _:
                 pass
 
@@ -456,7 +464,7 @@ class CheckedPath:
             self._actions.append(Ping(self.key, self.state.endpoint))
         if self._doubt_step == len(DOUBT_PINGS) and now >= self._doubted_at + self._doubt_at():
             self._doubted_at = None
-            self._verified.pop(self.state.endpoint, None)
+            self.ways.verified.pop(self.state.endpoint, None)
             self.state = Punching(now)
             self._wanted_at = now
             self._asked_at = float("-inf")
@@ -466,56 +474,37 @@ class CheckedPath:
         """When doubt is next acted on, from its begin."""
         if self._doubt_step < len(DOUBT_PINGS):
             return DOUBT_PINGS[self._doubt_step]
-        known = self._verified.get(self.state.endpoint) if isinstance(self.state, Live) else None
+        known = self.ways.verified.get(self.state.endpoint) if isinstance(self.state, Live) else None
         return DOUBT_PINGS[-1] + DOUBT_MARGIN + (0.0 if known is None else known.rtt)
 
     def _use(self, endpoint: Endpoint, now: float) -> None:
         """Send there from now on."""
         self.state = Live(endpoint, now)
         self._doubted_at = None
-        self._trusted_until = now + TRUSTED_FOR if endpoint in self._verified else float("-inf")
         if endpoint != self.relay:
-            self._last_known = endpoint
+            self.ways.last_known = endpoint
             self._failures, self._retry_at = 0, None
         self._actions.append(SetPeer(self.key, endpoint, 0))
 
-    def _best(self) -> Ponged | None:
-        return min(self._verified.values(), key=lambda pong: pong.rtt, default=None)
-
     def _compare(self, current: Endpoint, now: float, is_final: bool = False) -> None:
         """Move to a verified endpoint that is better than `current`, or answers where that does not."""
-        best = min(
-            (pong for pong in self._verified.values() if pong.endpoint != current), key=lambda p: p.rtt, default=None
-        )
+        best = self.ways.best(but=current)
         if best is None:
             return
-        now_used = self._verified.get(current)
+        now_used = self.ways.verified.get(current)
         if now_used is None or now_used.at < self._elsewhere_at:
-            told = {candidate.endpoint for candidate in self._told}
-            if is_final or (best.endpoint in told and current not in told):
+            if is_final or (self.ways.is_told(best.endpoint) and not self.ways.is_told(current)):
                 self._use(best.endpoint, now)  # the registry has seen it move, too
             elif self._settle_at is None:
-                asked_at = self._asked.get(current, float("-inf"))
+                asked_at = self.ways.asked_at(current)
                 if now - asked_at > IN_PROGRESS:
                     self._ping(current, now)
                     asked_at = now
                 self._settle_at = max(now, asked_at + best.rtt) + SETTLE
             return
-        faster = best.rtt < FASTER_BY * now_used.rtt and best.rtt < now_used.rtt - SAME_PACE
-        same = abs(best.rtt - now_used.rtt) <= SAME_PACE
-        better_kind = self._rank(best.endpoint) < self._rank(current)
-        if faster or best.rtt < now_used.rtt - FASTER_BY_SECONDS or (same and better_kind):
+        if self.ways.is_better(best, now_used):
             self._use(best.endpoint, now)
 
-    def _rank(self, endpoint: Endpoint) -> int:
-        candidates = self.candidates()
-        return candidates.index(endpoint) if endpoint in candidates else len(candidates)
-
     def _learn(self, endpoint: Endpoint, now: float) -> None:
-        """The peer was heard there: a peer-reflexive candidate (RFC 8445 section 7.3.1.3)."""
-        if endpoint == self.relay or any(endpoint == candidate.endpoint for candidate in self._told):
-            return
-        self._learnt.pop(endpoint, None)
-        self._learnt[endpoint] = Candidate.create(CandidateKind.PEER_REFLEXIVE, endpoint, now)
-        if len(self._learnt) > MAX_LEARNT:
-            del self._learnt[next(iter(self._learnt))]
+        if endpoint != self.relay:
+            self.ways.learn(endpoint, now)

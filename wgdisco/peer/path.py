@@ -16,6 +16,7 @@ from wgdisco.api import Origin, PathWord, Reason
 from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile
+from wgdisco.peer.actions import Initiate, PathAction, SetPeer
 from wgdisco.tunnel.events import PeerStatus
 from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT
 
@@ -28,50 +29,6 @@ DEAD_AFTER = REKEY_TIMEOUT + 0.5
 
 # A peer that keeps the path open as we do is heard once a keepalive; this much later it may have moved.
 SILENT_MARGIN = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class SetPeer:
-    """Tell the device where the peer is, and how often to keep the path open (seconds)."""
-
-    key: PublicKey
-    endpoint: Endpoint
-    keepalive: int
-
-
-@dataclass(frozen=True, slots=True)
-class Initiate:
-    """Tell the device to send an initiation to each of these endpoints."""
-
-    key: PublicKey
-    endpoints: tuple[Endpoint, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """Ask the peer at `endpoint` whether it is reached there; with `ttl`, only open our own NAT towards it."""
-
-    key: PublicKey
-    endpoint: Endpoint
-    ttl: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """Send the peer something authenticated at `endpoint`, that it may see where we are."""
-
-    key: PublicKey
-    endpoint: Endpoint
-
-
-@dataclass(frozen=True, slots=True)
-class AskOrder:
-    """Ask the registry to order this peer and us to punch."""
-
-    key: PublicKey
-
-
-Action = SetPeer | Initiate | Ping | Probe | AskOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +72,7 @@ class Path:
         self.state: State = Punching(now, step=0 if configured is None else 1) if self.eager else Idle()
         self.is_silent = False
         self._wanted_at = now
-        self._actions: list[Action] = []
+        self._actions: list[PathAction] = []
 
     # What happens
 
@@ -210,7 +167,7 @@ class Path:
             return since + PUNCH_OFFSETS[step]
         return since + PUNCH_OFFSETS[-1] + PUNCH_INTERVAL * (step - len(PUNCH_OFFSETS) + 1)
 
-    def actions(self) -> list[Action]:
+    def actions(self) -> list[PathAction]:
         """What the device is to do; each is returned once."""
         actions, self._actions = self._actions, []
         return actions

@@ -44,6 +44,10 @@ _ROLES = ("member", "admin")
 _SHORTEST_PREFIX = {4: 12, 6: 48}
 
 
+class VersionError(ValueError):
+    """What is told is of another schema."""
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """A NetworkRecord with its fields as values."""
@@ -77,6 +81,12 @@ class Network:
 
 def _inside(address: IPAddress, prefixes: tuple[IPNetwork, ...]) -> bool:
     return any(address in prefix for prefix in prefixes if prefix.version == address.version)
+
+
+def check_version(data: Any) -> None:
+    """VersionError when the registry speaks another version of the API than we do."""
+    if isinstance(data, dict) and data.get("schema", SCHEMA) != SCHEMA:
+        raise VersionError(f"the registry speaks another version of the API (this wgdisco knows {SCHEMA}): update it")
 
 
 def parse_self(data: Any) -> SelfRecord:
@@ -201,8 +211,9 @@ def _candidates(told: Mapping[str, Any]) -> list[CandidateRecord]:
 def _object(data: Any, schema: bool = False) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("an object was expected")
-    if schema and data.get("schema") != SCHEMA:
-        raise ValueError(f"the registry speaks another version of the API (this wgdisco knows {SCHEMA}): update it")
+    if schema and "schema" not in data:
+        raise ValueError("schema is missing")
+    check_version(data)
     return data
 
 

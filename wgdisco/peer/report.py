@@ -1,6 +1,6 @@
 """What a member tells a person about its network."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from wgdisco.api import PathWord, PeerReport, Reason
 from wgdisco.peer.roster import OlderEpoch, Roster
@@ -14,19 +14,44 @@ def is_settled(peers: list[PeerReport]) -> bool:
     return all(peer.reason == Reason.PEER_OFFLINE.value and peer.name != REGISTRY_NAME for peer in waiting)
 
 
-def offline(report: PeerReport) -> PeerReport:
-    """A peer that is heard neither here nor by the registry is offline."""
-    return replace(report, reason=Reason.PEER_OFFLINE.value) if report.path == PathWord.PUNCHING.value else report
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What is wrong with this host or its membership as a whole. `clock` is a line for a person."""
+
+    clock: str | None = None
+    is_revoked: bool = False
+    is_other_version: bool = False
+    is_firewalled: bool = False
 
 
-def blame_clock(report: PeerReport) -> PeerReport:
-    """A peer that does not answer a host whose clock is wrong may refuse its handshakes for that."""
-    return replace(report, reason=Reason.CLOCK.value) if report.reason == Reason.NO_UDP_ANSWER.value else report
+def blame(report: PeerReport, trouble: Trouble, is_online: bool | None) -> PeerReport:
+    """The peer with the reason that explains most; `is_online` is what the registry says, None when it says nothing."""
+    is_registry = report.name == REGISTRY_NAME
+    if report.path in {PathWord.DIRECT.value, PathWord.LAN.value} and not (is_registry and trouble.is_other_version):
+        return report
+    reason = report.reason
+    if trouble.is_revoked:
+        reason = Reason.REVOKED.value
+    elif is_registry and trouble.is_other_version:
+        reason = Reason.VERSION.value
+    elif report.path == PathWord.PUNCHING.value and trouble.is_firewalled:
+        reason = Reason.HOST_FIREWALL.value
+    elif report.path == PathWord.PUNCHING.value and is_online is False:
+        reason = Reason.PEER_OFFLINE.value
+    elif report.path == PathWord.PUNCHING.value and trouble.clock is not None and reason == Reason.NO_UDP_ANSWER.value:
+        reason = Reason.CLOCK.value
+    return replace(report, reason=reason)
 
 
-def notes(roster: Roster, now: float, older_epoch: OlderEpoch | None, clock_note: str | None = None) -> list[str]:
+def notes(roster: Roster, now: float, older_epoch: OlderEpoch | None, trouble: Trouble) -> list[str]:
     """What is not as it should be, and what to do."""
-    found = [] if clock_note is None else [clock_note]
+    found = [] if trouble.clock is None else [trouble.clock]
+    if trouble.is_revoked:
+        found.append(f"{roster.own_name} is no longer a member: `wgdisco leave`, or ask for another invitation")
+    if trouble.is_other_version:
+        found.append("the registry speaks another version of the API: update the older of the two")
+    if trouble.is_firewalled:
+        found.append("this host's firewall drops what the network needs: join again with --firewall auto, or print")
     found += [f"{one.name} ({one.key}) is not talked to: {one.why}" for one in roster.refused()]
     if not roster.check_trust(now):
         found.append(TRUST_NOTE)

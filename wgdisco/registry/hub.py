@@ -1,7 +1,8 @@
 """The registry as a hub: what membership means for the packets it forwards."""
 
 from wgdisco.invitation import ENROL_NETWORK, ENROL_REGISTRY_ADDRESS
-from wgdisco.registry.membership import Membership
+from wgdisco.registry.membership import Membership, Network
+from wgdisco.tunnel.firewall import Need, Service
 from wgdisco.tunnel.nft import Enrolment, HubHost, HubRules
 
 ENROLMENT = Enrolment(ENROL_NETWORK, ENROL_REGISTRY_ADDRESS, 80)
@@ -17,3 +18,10 @@ def hub_rules(membership: Membership, interface: str, uplinks: dict[int, tuple[s
     )
     ports = network.listen_port, network.also_ports
     return HubRules(interface, hosts, network.registry_addresses, ENROLMENT, uplinks, *ports)
+
+
+def firewall_need(network: Network, *, full_tunnel: bool) -> Need:
+    """What has to come through the host's own firewall; with `full_tunnel` devices, to the Internet and back too."""
+    inside = (Service("tcp", 80), Service("udp", 53), Service("tcp", 53))
+    outside = () if network.tls_port is None else (Service("tcp", network.tls_port),)
+    return Need(network.name, network.listen_port, inside, True, full_tunnel, outside)

@@ -25,6 +25,7 @@ from wgdisco.invitation import (
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.names import check_member_name
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.firewall import Mode
 
 DEFAULT_GROUP = "all"
 INVITATION_LIFETIME = 24 * 3600.0
@@ -54,7 +55,8 @@ class Network:
     """The network itself. `endpoints` are `HOST:PORT` of its registries; `epoch` rises with every restore from backup.
 
     `also_ports` are UDP ports that lead to `listen_port`, `tls_port` the TCP port for those who have no UDP at all.
-    `next_host` is the host number given out next: freed ones come round again only after all others.
+    `firewall` is what to do about this host's own. `next_host` is the host number given out next: freed ones come round
+    again only after all others.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Network:
     next_host: int = REGISTRY_HOST_NUMBER + 1
     also_ports: tuple[int, ...] = ()
     tls_port: int | None = None
+    firewall: Mode = Mode.NONE
 
     @property
     def reached_at(self) -> tuple[str, ...]:
@@ -354,6 +357,10 @@ class Membership:
         network = replace(self.network, also_ports=also_ports, tls_port=tls_port)
         return [] if network == self.network else [Put(network)]
 
+    def set_firewall(self, mode: Mode) -> list[Change]:
+        """What to do about the registry host's own firewall."""
+        return [] if mode is self.network.firewall else [Put(replace(self.network, firewall=mode))]
+
     def set_registries(self, endpoints: tuple[str, ...]) -> list[Change]:
         """Where members reach the registry from now on, as HOST:PORT; LocalError when one is none."""
         try:
@@ -365,9 +372,9 @@ class Membership:
         return [] if valid == self.network.endpoints else [Put(replace(self.network, endpoints=valid))]
 
     def revoke(self, name: str, now: float) -> tuple[list[Change], list[PublicKey]]:
-        """Take the member or invitation of that name away for good; the keys that go. LocalError without one.
+        """Take the member or invitation of that name away for good; the keys that go, none when it went before.
 
-        An invitation that names nobody goes by its one-time public key.
+        LocalError when there never was one. An invitation that names nobody goes by its one-time public key.
         """
         gone: list[Change] = []
         keys: list[PublicKey] = []
@@ -381,7 +388,7 @@ class Membership:
             gone += [Remove(member), *(Put(Revoked(key, name, now)) for key in theirs)]
             gone += self._rename_in_devices(name, None)
             keys += theirs
-        if not gone:
+        if not gone and all(revoked.name != name for revoked in self.revoked.values()):
             raise LocalError(f"there is no member or invitation {name!r}: `wgdisco registry list` shows them")
         return gone, keys
 

@@ -72,9 +72,13 @@ class PeerWanted:
 
 @dataclass(frozen=True, slots=True)
 class PeerSilent:
-    """Data was sent to a managed peer and nothing has come back for a while, though it may only have nothing to say."""
+    """Data was sent to a managed peer and nothing has come back for a while, though it may only have nothing to say.
+
+    `heard_at` is when something authenticated last came from it, None if never.
+    """
 
     key: PublicKey
+    heard_at: float | None
     at: float
 
 

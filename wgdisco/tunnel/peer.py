@@ -318,7 +318,7 @@ class Peer:
                 case Timer.PERSISTENT_KEEPALIVE:
                     self._send_keepalive(now)
                 case Timer.DOUBT:
-                    self.events.append(PeerSilent(self.key, now))
+                    self.events.append(PeerSilent(self.key, self.received_at, now))
 
     # What follows from it
 

@@ -1,6 +1,7 @@
 """The registry's API from the member's side, against a small server that keeps to the format, or does not."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -58,11 +59,11 @@ def streaming(*chunks: bytes, hold: bool = False, seen: list | None = None) -> C
     return answer
 
 
-async def heard(client: RegistryClient, until: Callable[[list], bool], epoch: int = 0) -> list:
+async def heard(client: RegistryClient, until: Callable[[list], bool]) -> list:
     """Events up to the one that makes `until` true, heartbeats and clocks left out."""
     events: list = []
     async with asyncio.timeout(10):
-        follower = client.follow(epoch)
+        follower = client.follow()
         async for event in follower:
             if not isinstance(event, Heartbeat | RegistryTime):
                 events.append(event)
@@ -119,14 +120,13 @@ def test_the_registrys_clock_is_told():
     run(scenario())
 
 
-def test_it_resumes_where_it_was_and_tells_the_epoch_it_knows():
+def test_it_resumes_where_it_was():
     async def scenario() -> None:
         seen: list = []
         async with serving("GET", "/v1/events", streaming(SNAPSHOT_FRAME, seen=seen)) as client:
-            await heard(client, lambda events: events.count(StreamUp()) == 2, epoch=7)
+            await heard(client, lambda events: events.count(StreamUp()) == 2)
         assert "Last-Event-ID" not in seen[0]
         assert seen[1]["Last-Event-ID"] == "1"
-        assert seen[0]["Wgdisco-Epoch"] == "7"
 
     run(scenario())
 
@@ -304,3 +304,23 @@ def test_the_parser_counts_an_event_and_not_the_stream():
     for _ in range(10):
         assert len(parser.feed(b"data: " + b"x" * (1 << 20) + b"\n\n")) == 1
     assert parser.feed(b": c\n" * 100) == []
+
+
+def test_begun_anew_it_asks_for_a_snapshot_and_tells_nothing_more_of_before():
+    async def scenario() -> None:
+        seen: list = []
+        more = SNAPSHOT_FRAME + frame("removed", {"public_key": str(BOB), "name": "bob"}, 2)
+        async with serving("GET", "/v1/events", streaming(more, hold=True, seen=seen)) as client:
+            events: list = []
+            async with asyncio.timeout(10), contextlib.aclosing(client.follow()) as follower:
+                async for event in follower:
+                    if not isinstance(event, Heartbeat | RegistryTime):
+                        events.append(event)
+                    if event == SNAPSHOT and events.count(SNAPSHOT) == 1:
+                        client.begin_anew()
+                    if events.count(SNAPSHOT) == 2:
+                        break
+        assert [type(event) for event in events[2:4]] == [StreamDown, StreamUp]
+        assert "Last-Event-ID" not in seen[1]
+
+    run(scenario())

@@ -11,7 +11,7 @@ from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey
 from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.io.state import MemberState, StateStore
-from wgdisco.peer.roster import Accept, Memory
+from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
 
 SECRET = PrivateKey(b"\1" * 32)
 NEXT = PrivateKey(b"\7" * 32)
@@ -37,6 +37,8 @@ def state() -> MemberState:
         block_incoming=True,
         mdns=MdnsPolicy(everywhere=True, not_on=("wlan0",)),
         met=("02:00:00:00:00:01@wlan0", "10.1.1.0/24@eth0"),
+        receipt="c2VhbGVk",
+        offline_trust=3600.0,
         listen_port=4242,
         next_private_key=NEXT,
         endpoints={BOB: Endpoint.from_text("[2001:db8::9]:7")},
@@ -52,6 +54,15 @@ def test_what_is_saved_is_loaded(store):
     assert store.by_link("00fe") is None
     assert store.names() == ["home"]
     assert SECRET.public_key() == OWN
+
+
+def test_a_file_of_before_receipts_is_read(store):
+    store.save(state())
+    (path,) = store.directory.iterdir()
+    data = json.loads(path.read_text())
+    del data["receipt"], data["offline_trust"]
+    path.write_text(json.dumps(data))
+    assert store.load("home") == replace(state(), receipt="", offline_trust=OFFLINE_TRUST)
 
 
 def test_a_file_of_before_mdns_is_read(store):

@@ -213,12 +213,14 @@ def test_who_asks_for_nothing_is_let_go(tmp_path, monkeypatch):
 
     async def main():
         async with served(tmp_path) as (server, _):
-            silent, _ = await asyncio.open_connection("127.0.0.1", server.port)
+            silent, unused = await asyncio.open_connection("127.0.0.1", server.port)
             shaken, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context())
             writer.write(b"GET /wire")
             async with asyncio.timeout(5):
                 assert await silent.read() == b""
                 assert await shaken.read() == b""
+            unused.close()
+            writer.close()
             await until(lambda: not server._sources)
 
     asyncio.run(main())

@@ -9,20 +9,10 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
-from wgdisco.peer.agent import (
-    Agent,
-    Checked,
-    DeviceAction,
-    Found,
-    News,
-    Ordered,
-    PathChanged,
-    Refused,
-    SendRaw,
-    SetRelays,
-)
+from wgdisco.peer.actions import Action, AskOrder, Initiate, Probe, SendRaw, SetPeer, SetRelays
+from wgdisco.peer.agent import Agent
 from wgdisco.peer.io.interfaces import local_addresses
-from wgdisco.peer.path import AskOrder, Initiate, Probe, SetPeer
+from wgdisco.peer.news import Checked, Found, News, Ordered, PathChanged, Refused
 from wgdisco.tunnel.device import CHECK_MAGIC
 from wgdisco.tunnel.events import DeviceGone, PathSeen, PeerHandshake, RawReceived
 from wgdisco.tunnel.io.backend import Backend
@@ -130,7 +120,7 @@ class AgentDriver:
         else:
             self._raw(event)
 
-    def _act(self, action: DeviceAction) -> None:
+    def _act(self, action: Action) -> None:
         match action:
             case SetPeer(key, endpoint, keepalive):
                 self.device.set_peer(key, endpoint, keepalive)

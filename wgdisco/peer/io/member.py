@@ -25,18 +25,19 @@ from wgdisco.peer.candidate import parse_candidates
 from wgdisco.peer.check import Checks
 from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
+from wgdisco.peer.io.finder import RegistryFinder
 from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
-from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
-from wgdisco.peer.io.websocket import UDP_TIMEOUT, TlsFallback
-from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, blame_clock, epoch_note, is_settled, notes, offline
+from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, Trouble, blame, epoch_note, is_settled, notes
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel.events import RawReceived
+from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.nft import block_incoming_rules
 from wgdisco.tunnel.noise import static_static
@@ -48,8 +49,6 @@ DNS_PORT = 53
 GRACE = 2.0
 # How long until `connected` is told how it stands, reached or not
 SETTLE_TIMEOUT = 15.0
-RESOLVE_INTERVAL = 5.0
-MAX_AT_ONCE = 8
 SAVE_INTERVAL = 5.0
 CONFIRM_INTERVAL = 600.0
 ZONE_AFTER = 3.0
@@ -76,6 +75,7 @@ async def run(
         clock = HostClock(state)
         state = clock.reserve(state, store)
         device = await stack.enter_async_context(member_interface(state, roster, clock.handshake_time))
+        await stack.enter_async_context(kept_open(Need(state.name, device.status().listen_port), state.firewall))
         if state.block_incoming:
             await stack.enter_async_context(nft_table(device.interface, block_incoming_rules(device.interface)))
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
@@ -92,7 +92,7 @@ async def run(
                         member.surroundings.run(),
                         member.follow_registry(),
                         member.follow_zone(),
-                        member.find_registry(),
+                        member.finder.run(),
                         member.keep(),
                     )
                 ]
@@ -133,6 +133,7 @@ class _Managed:
         self._stream_up = asyncio.Event()
         self._saved_at = 0.0
         self._older_epoch: OlderEpoch | None = None
+        self._trouble = Trouble()
         self._has_snapshot = False
         self._handed_back = False  # since the stream is up
         self._known = False  # whether members need not wait any longer
@@ -145,6 +146,13 @@ class _Managed:
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
         self._zone_server = Endpoint(address, DNS_PORT)
+        self.finder = RegistryFinder(
+            self.driver,
+            self._registry_key,
+            lambda: self._state.registries,
+            lambda: roster.network.tls,
+            self._firewalled,
+        )
         self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
         self.surroundings.keepalive = self._set_keepalive
         self._refresh()
@@ -177,7 +185,7 @@ class _Managed:
     async def follow_registry(self) -> None:
         """Let the roster know what the registry says."""
         await self.driver.look_at_addresses()
-        async for event in self._client.follow(self._roster.memory().epoch):
+        async for event in self._client.follow():
             if isinstance(event, Receipt):
                 await self._keep_receipt(event)
             else:
@@ -200,24 +208,6 @@ class _Managed:
             finally:
                 polling.cancel()
                 await asyncio.gather(polling, return_exceptions=True)
-
-    async def find_registry(self) -> None:
-        """While no registry answers, look up where it is, and try every address; then by TLS until UDP answers."""
-        agent, key = self.driver.agent, self._registry_key
-        async with TlsFallback() as tls:
-            while True:
-                at = self._registry_endpoint()
-                if at is None:
-                    endpoints = await resolve(self._state.registries)
-                    port = self._device.status().listen_port
-                    agent.ourselves.stand_ins = await tls.unanswered(self._roster.network.tls, port)
-                    agent.set_alternatives(key, (*endpoints, *agent.ourselves.stand_ins), boot_time())
-                    self.driver.settle()
-                elif at not in agent.ourselves.stand_ins:
-                    agent.ourselves.stand_ins = await tls.answered()
-                elif tls.wants_udp():
-                    self._device.initiate(key, (await resolve(self._state.registries))[:MAX_AT_ONCE])
-                await asyncio.sleep(UDP_TIMEOUT if at is None and not tls.is_open else RESOLVE_INTERVAL)
 
     async def keep(self) -> None:
         """Keep on disk what is worth it, and look whether members are still to be trusted."""
@@ -258,7 +248,7 @@ class _Managed:
         return {}
 
     async def _netcheck(self, _told: dict[str, Any]) -> dict[str, Any]:
-        return await netcheck(self.surroundings, self._roster, self._device, self._registry_endpoint())
+        return await netcheck(self.surroundings, self._roster, self._device, self.finder.endpoint())
 
     async def _accept(self, told: dict[str, Any]) -> dict[str, Any]:
         name = told.get("name")
@@ -296,13 +286,11 @@ class _Managed:
         names = {member.key: member.name for member in self._roster.members.values()}
         names[self._registry_key] = REGISTRY_NAME
         online = self._roster.online()
-        clock_note = self._clock.note()
+        trouble = replace(self._trouble, clock=self._clock.note())
         peers = []
         for peer in status.peers:
             told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
-            if self._stream_up.is_set() and online.get(peer.key) is False:
-                told = offline(told)
-            peers.append(told if clock_note is None else blame_clock(told))
+            peers.append(blame(told, trouble, online.get(peer.key) if self._stream_up.is_set() else None))
         return StatusReport(
             role="member",
             interface=self._device.interface,
@@ -313,28 +301,24 @@ class _Managed:
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
-            notes=notes(self._roster, self._clock.time(), self._older_epoch, clock_note),
+            notes=notes(self._roster, self._clock.time(), self._older_epoch, trouble),
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
 
     # Inside
-
-    def _registry_endpoint(self) -> Endpoint | None:
-        """Where the registry is heard from now."""
-        if not self.driver.agent.is_live(self._registry_key):
-            return None
-        return next((peer.endpoint for peer in self._device.status().peers if peer.key == self._registry_key), None)
 
     def _stream_event(self, event: StreamEvent) -> None:
         agent, roster, now = self.driver.agent, self._roster, self._clock.time()
         match event:
             case StreamUp():
                 self._stream_up.set()
+                self._trouble = Trouble()
                 self._handed_back = False
                 self.surroundings.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
-            case StreamDown(why):
+            case StreamDown(why, is_other_version):
+                self._trouble = replace(self._trouble, is_other_version=is_other_version)
                 self._stream_down(why)
             case RegistryTime(unix):
                 self._clock.registry_said(unix)
@@ -353,7 +337,10 @@ class _Managed:
             case MemberRecord():
                 roster.member(event)
                 self._refresh()
-            case Removed():
+            case Removed(key, _):
+                if key == roster.own_key.to_text():
+                    self._trouble = replace(self._trouble, is_revoked=True)
+                    LOG.warning("revoked")
                 roster.removed(event)
                 self._refresh()
             case EndpointChange():
@@ -387,6 +374,9 @@ class _Managed:
         self.driver.agent.order_refused(key, boot_time(), is_offline=is_offline)
         self.driver.settle()
 
+    def _firewalled(self, is_firewalled: bool) -> None:
+        self._trouble = replace(self._trouble, is_firewalled=is_firewalled)
+
     def _raw(self, raw: RawReceived) -> None:
         self.surroundings.receive(raw.data, raw.source)
 
@@ -417,6 +407,8 @@ class _Managed:
             self.surroundings.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
+        if not self._trouble.is_other_version:
+            # it may have been heard once more while it went away
             agent.restart(self._registry_key, boot_time())
 
     async def _poll(self, follower: ZoneFollower) -> None:

@@ -49,8 +49,9 @@ KEPT_FOR = 3600.0
 KEPT_TIMEOUT = 2.0
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 10.0
-# How often, in seconds, and for how long the far end is asked whether it still knows the stream
+# How often, in seconds, how many times and for how long the far end is asked whether it still knows the stream
 PROBE_INTERVAL = 1
+PROBE_COUNT = 3
 PROBE_TIME = 5.0
 MAX_REPLY_SIZE = 64 << 10
 MAX_REASON_SIZE = 300
@@ -66,9 +67,13 @@ class StreamUp:
 
 @dataclass(frozen=True, slots=True)
 class StreamDown:
-    """The stream has ended or could not be had; `why` is one phrase. It is tried again."""
+    """The stream has ended or could not be had; `why` is one phrase. It is tried again.
+
+    `is_other_version`: because the registry speaks another version of the API.
+    """
 
     why: str
+    is_other_version: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,7 @@ class RegistryClient:
         sock = self._connection.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it has just ended
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_INTERVAL)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBE_COUNT)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_INTERVAL)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         asyncio.get_running_loop().call_later(PROBE_TIME, _end_probe, self._connection)
@@ -198,31 +204,34 @@ class RegistryClient:
             kept, self._kept = self._kept, None
             await kept.close()
 
-    async def follow(self, epoch: int = 0) -> AsyncIterator[StreamEvent]:
-        """`GET /v1/events` without end: a registry that is gone is tried again. `epoch` is told to the registry."""
+    async def follow(self) -> AsyncIterator[StreamEvent]:
+        """`GET /v1/events` without end: a registry that is gone is tried again."""
         backoff = BACKOFF_FIRST
+        was_other_version = False
         last_id = ""
         while True:
             parser = EventParser()
             parser.last_id = last_id
-            is_up = False
+            is_up = is_other_version = False
             try:
-                async with contextlib.aclosing(self._stream(parser, epoch)) as stream:
+                async with contextlib.aclosing(self._stream(parser)) as stream:
                     async for event in stream:
                         if not is_up:
                             is_up = True
-                            backoff = BACKOFF_FIRST
+                            backoff = backoff if was_other_version else BACKOFF_FIRST
                             yield StreamUp()
                         yield event
                 why, last_id = "the registry ended the stream", parser.last_id
             except ValueError as error:
                 # What was missed is unknown: begin with a snapshot.
                 why, last_id = f"the registry sent what cannot be used: {error}", ""
+                is_other_version = isinstance(error, records.VersionError)
             except RemoteError as error:
                 why, last_id = error.reason, ""
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 why, last_id = _phrase(error), parser.last_id
-            yield StreamDown(why)
+            yield StreamDown(why, is_other_version)
+            was_other_version = is_other_version
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff):
                     await self._begin_anew.wait()
@@ -231,8 +240,8 @@ class RegistryClient:
                 self._begin_anew.clear()
                 backoff, last_id = BACKOFF_FIRST, ""
 
-    async def _stream(self, parser: EventParser, epoch: int) -> AsyncGenerator[StreamEvent, None]:
-        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity", "Wgdisco-Epoch": str(epoch)}
+    async def _stream(self, parser: EventParser) -> AsyncGenerator[StreamEvent, None]:
+        headers = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         if parser.last_id:
             headers["Last-Event-ID"] = parser.last_id
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT)
@@ -340,7 +349,9 @@ def _parse_event(event: ServerEvent) -> StreamEvent | None:
     if parser is None:
         return None
     try:
-        return parser(json.loads(event.data))
+        data = json.loads(event.data)
+        records.check_version(data)
+        return parser(data)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -20,6 +20,7 @@ from wgdisco.names import check_network_name
 from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.records import parse_snapshot
 from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
+from wgdisco.tunnel.firewall import Mode
 
 DIRECTORY = Path("/var/lib/wgdisco")
 MAX_SIZE = 16 << 20
@@ -44,6 +45,7 @@ class MemberState:
     memory: Memory
     accept: Accept = Accept.ALL
     block_incoming: bool = False
+    firewall: Mode = Mode.NONE
     mdns: MdnsPolicy = field(default=MdnsPolicy())
     met: tuple[str, ...] = ()
     listen_port: int = 0
@@ -67,6 +69,7 @@ class MemberState:
             "link": self.link,
             "accept_peers": self.accept.value,
             "block_incoming": self.block_incoming,
+            "firewall": self.firewall.value,
             "mdns": asdict(self.mdns),
             "met": list(self.met),
             "listen_port": self.listen_port,
@@ -106,6 +109,7 @@ class MemberState:
             memory=memory,
             accept=Accept(data["accept_peers"]),
             block_incoming=bool(data["block_incoming"]),
+            firewall=Mode(data.get("firewall", "none")),
             mdns=_mdns_policy(data.get("mdns", {})),
             met=tuple(str(network) for network in data.get("met", [])),
             listen_port=int(data["listen_port"]),

@@ -12,6 +12,7 @@ from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.errors import RemoteError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
+from wgdisco.nat import MappingBehavior
 from wgdisco.peer.candidate import own_candidates
 from wgdisco.peer.interfaces import LocalNetwork, MdnsPolicy, mdns_interfaces
 from wgdisco.peer.io.driver import AgentDriver
@@ -23,6 +24,7 @@ from wgdisco.peer.lifetime import Lifetime
 from wgdisco.peer.natcheck import NatReport, merged
 
 LOG = logging.getLogger(__name__)
+_PER_PORT = MappingBehavior.ADDRESS_AND_PORT_DEPENDENT
 
 # Networks whose NAT is remembered
 NETWORKS_MAX = 32
@@ -246,7 +248,9 @@ class Surroundings:
 
     def _request(self) -> CandidatesRequest:
         addresses = [address.address for address in self.local.usable()]
-        reflexive = () if self.report is None else self.report.reflexive
+        # where each destination has a port of its own, none of them is of use to another
+        is_shared = self.report is not None and self.report.profile.mapping is not _PER_PORT
+        reflexive = self.report.reflexive if self.report is not None and is_shared else ()
         candidates = own_candidates(addresses, self._port, reflexive, (), self._tunnel, boot_time())
         nat = None if self.report is None else self.report.profile.to_text()
         beat = self.outlook.lifetime.interval() if self.outlook.lifetime.is_known else None

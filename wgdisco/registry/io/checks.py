@@ -7,9 +7,12 @@ from pathlib import Path
 
 from wgdisco.errors import LocalError, NotRunningError
 from wgdisco.machine import port_owner
+from wgdisco.registry.hub import firewall_need
 from wgdisco.registry.io.setup import UNIT, unit_state
 from wgdisco.registry.membership import Network
+from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io.control import fetch_status
+from wgdisco.tunnel.io.firewall import open_firewall
 
 DISK_FREE_MIN = 64 << 20
 # A clock before this is wrong: the program is younger than that.
@@ -26,7 +29,7 @@ class Finding:
 
 
 async def check_machine(network: Network, store: Path, root: Path) -> list[Finding]:
-    """All findings, in the order of formats.md: ports, forwarding, zone, time, disk, unit."""
+    """All findings, ports, forwarding, zone, firewall, time, disk, unit."""
     try:
         status = await fetch_status(network.name)
     except NotRunningError:
@@ -41,6 +44,7 @@ async def check_machine(network: Network, store: Path, root: Path) -> list[Findi
         findings.append(Finding("port", owner is None, said))
         findings.append(Finding("zone", False, f"{network.zone} is not served: the registry does not run"))
     findings[1:1] = [_forwarding(root, network.name)]
+    findings.append(await _firewall(network))
     findings.append(_clock(time.time()))
     findings.append(_disk(store))
     findings.append(_unit(root, runs=status is not None))
@@ -54,6 +58,17 @@ def _forwarding(root: Path, interface: str) -> Finding:
         on = False
     said = "on" if on else "off: the registry switches it on while it runs; without, stock devices are not reached"
     return Finding("forwarding", on, said)
+
+
+async def _firewall(network: Network) -> Finding:
+    if network.firewall is Mode.NONE:
+        return Finding("firewall", True, "not looked at, as `registry init --firewall none` has it")
+    try:
+        outcome = await open_firewall(firewall_need(network, full_tunnel=False), Mode.PRINT)
+    except LocalError as error:
+        return Finding("firewall", False, str(error))
+    said = "\n".join(finding.to_text() for finding in outcome.closed)
+    return Finding("firewall", not said, said or "this host's lets through what the network needs")
 
 
 def _clock(now: float) -> Finding:

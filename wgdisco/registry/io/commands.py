@@ -20,6 +20,7 @@ from wgdisco.registry.io.store import Observation
 from wgdisco.registry.membership import Invitation, Kind, Member, Role
 from wgdisco.registry.relay import Relay
 from wgdisco.registry.stock import DeviceRequest, add_device
+from wgdisco.tunnel.firewall import Mode
 
 COMMANDS = (
     "invite",
@@ -31,8 +32,11 @@ COMMANDS = (
     "set_endpoint",
     "set_registries",
     "set_ports",
+    "set_firewall",
     "backup",
 )
+# How long it is waited for members to have received what they are told, in seconds
+HEARD_PATIENCE = 2.0
 _DRAWS = 16
 
 
@@ -64,6 +68,7 @@ class Commands:
             "set_endpoint": self.set_endpoint,
             "set_registries": self.set_registries,
             "set_ports": self.set_ports,
+            "set_firewall": self.set_firewall,
             "backup": self.backup,
         }[name]
         return command
@@ -135,20 +140,26 @@ class Commands:
         await self._ledger.change(lambda: (self._membership.set_ports(also_ports, tls_port), None))
         return {}
 
+    async def set_firewall(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`mode`, as `firewall.Mode` has it → nothing. The daemon heeds it from its next start."""
+        mode = Mode(_text(asked, "mode"))
+        await self._ledger.change(lambda: (self._membership.set_firewall(mode), None))
+        return {}
+
     async def set_registries(self, asked: dict[str, Any]) -> dict[str, Any]:
         """`endpoints`, HOST:PORT each → `told`: members that heard at once, `unseen`: those that have not yet."""
         endpoints = tuple(_texts(asked, "endpoints"))
         await self._ledger.change(lambda: (self._membership.set_registries(endpoints), None))
-        told, unseen = self._heard(self._membership.members.values())
+        told, unseen = await self._heard(self._membership.members.values())
         return {"told": told, "unseen": unseen}
 
     async def revoke(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """`name` → `keys` that are gone, `told`: members that heard at once, `unseen`: those that have not yet."""
+        """`name` → `keys` that are gone, `told`: members that have received it, `unseen`: those that have not yet."""
         name, now = _text(asked, "name"), time.time()
         member = next((member for member in self._membership.members.values() if member.name == name), None)
         others = () if member is None else self._membership.visible_to(member)
-        told, unseen = self._heard(others)
         keys = await self._ledger.change(lambda: self._membership.revoke(name, now))
+        told, unseen = await self._heard(others)
         return {"keys": [str(key) for key in keys], "told": told, "unseen": unseen, "was_member": member is not None}
 
     async def backup(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -159,12 +170,15 @@ class Commands:
         self._ledger.store.backup(target)
         return {}
 
-    def _heard(self, members: Iterable[Member]) -> tuple[Sequence[str], Sequence[str]]:
-        """The names of those members that listen, and of those that do not; stock devices never do."""
-        listening = set() if self._feed is None else self._feed.listening()
+    async def _heard(self, members: Iterable[Member]) -> tuple[Sequence[str], Sequence[str]]:
+        """The names of those members that have received all they were told, and of those that have not.
+
+        One that sleeps has a stream, and hears nothing; stock devices have none.
+        """
         theirs = [member for member in members if member.kind is Kind.MEMBER]
-        told = [member.name for member in theirs if member.number in listening]
-        return told, [member.name for member in theirs if member.number not in listening]
+        heard = await self._feed.heard(HEARD_PATIENCE) if theirs and self._feed is not None else set()
+        told = [member.name for member in theirs if member.number in heard]
+        return told, [member.name for member in theirs if member.number not in heard]
 
     def _seen(self) -> dict[PublicKey, Observation]:
         return {one.key: one for one in self._ledger.store.observations()}

@@ -20,6 +20,7 @@ from wgdisco.registry.records import member_record, snapshot
 BEHIND_MAX = 256
 STREAMS_MAX = 4
 HISTORY = 1024
+HEARD_INTERVAL = 0.05
 COMMENT = b": still here\n\n"
 
 
@@ -34,18 +35,19 @@ class _Past:
 
 
 class Consumer:
-    """One open stream. `cut` is called when it is to end at once.
+    """One open stream. `cut` is called when it is to end at once; `arrived` says whether what was written got there.
 
     After `heartbeat` seconds without an event there is a comment: whoever listens acknowledges it, and so keeps the
     mapping of his NAT alive.
     """
 
-    def __init__(self, number: int, cut: Callable[[], None]) -> None:
+    def __init__(self, number: int, cut: Callable[[], None], arrived: Callable[[], bool]) -> None:
         self.number = number
         self.shown: dict[PublicKey, MemberRecord] = {}
         self.ended = False
         self.heartbeat = float(HEARTBEAT)
         self._cut = cut
+        self._has_arrived = arrived
         self._pending: deque[bytes] = deque()
         self._arrived = asyncio.Event()
 
@@ -62,6 +64,10 @@ class Consumer:
         self.ended = True
         self._arrived.set()
         self._cut()
+
+    def is_through(self) -> bool:
+        """Whether all that was put has reached the other end."""
+        return not self._pending and self._has_arrived()
 
     def set_heartbeat(self, seconds: float) -> None:
         """Another interval; it begins now, with a comment."""
@@ -94,9 +100,15 @@ class Feed:
         self._history: deque[_Past] = deque(maxlen=HISTORY)
         self._forgotten = serial()
 
-    def open(self, member: Member, last_id: int | None, cut: Callable[[], None]) -> Consumer:
+    def open(
+        self,
+        member: Member,
+        last_id: int | None,
+        cut: Callable[[], None],
+        arrived: Callable[[], bool] = lambda: True,
+    ) -> Consumer:
         """A stream for `member` that begins after `last_id`, or with a snapshot where that cannot be."""
-        consumer = Consumer(member.number, cut)
+        consumer = Consumer(member.number, cut, arrived)
         theirs = [other for other in self._consumers if other.number == member.number]
         if len(theirs) >= STREAMS_MAX:
             theirs[0].end()
@@ -137,9 +149,24 @@ class Feed:
         for consumer in list(self._consumers):
             consumer.put(self._serial(), "receipt", receipt)
 
+    def part(self, member: Member) -> bool:
+        """Tell a member that it is one no longer, while it can still hear it; whether it listens."""
+        theirs = [consumer for consumer in self._consumers if consumer.number == member.number]
+        for consumer in theirs:
+            consumer.put(self._serial(), "removed", Removed(member.public_key.to_text(), member.name))
+        return bool(theirs)
+
     def listening(self) -> set[int]:
         """The host numbers of members with an open stream."""
         return {consumer.number for consumer in self._consumers}
+
+    async def heard(self, patience: float) -> set[int]:
+        """The host numbers of members that have received all they were told, after up to `patience` seconds."""
+        for _ in range(int(patience / HEARD_INTERVAL)):
+            if all(consumer.is_through() for consumer in self._consumers):
+                break
+            await asyncio.sleep(HEARD_INTERVAL)
+        return {consumer.number for consumer in self._consumers if consumer.is_through()}
 
     def refresh(self, changed: Iterable[Member], *, facts: bool = False) -> None:
         """Tell who may know what is different about these members, as they were or as they are.

@@ -3,9 +3,12 @@
 Sockets are bound to the interface as well as the address: a neighbour on the LAN cannot speak from a member's address.
 """
 
+import asyncio
+import fcntl
 import json
 import logging
 import socket
+import termios
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -43,6 +46,7 @@ PORT = 80
 BODY_MAX_SIZE = 16 * 1024
 # A member keeps a connection for what must not wait for one
 KEPT_FOR = 3600.0
+STREAM_TIMEOUT_MS = 10_000
 ENROL_BURST = 10
 ENROL_INTERVAL = 1.0
 _RATES_MAX = 4096
@@ -289,7 +293,9 @@ class ApiServer:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
         transport = request.transport
-        consumer = self._feed.open(member, last_id, lambda: None if transport is None else transport.abort())
+        _give_up_soon(transport)
+        cut = (lambda: None) if transport is None else transport.abort
+        consumer = self._feed.open(member, last_id, cut, lambda: _all_acknowledged(transport))
         try:
             while not consumer.ended:
                 data = await consumer.take()
@@ -311,6 +317,22 @@ class ApiServer:
         self._rates[source] = full_at
         if len(self._rates) > _RATES_MAX:
             del self._rates[next(iter(self._rates))]
+
+
+def _all_acknowledged(transport: asyncio.Transport | None) -> bool:
+    """Whether the far end's kernel has all that was written (tcp(7), SIOCOUTQ)."""
+    if transport is None or transport.is_closing() or transport.get_write_buffer_size():
+        return False
+    left = bytearray(4)
+    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, left)
+    return not any(left)
+
+
+def _give_up_soon(transport: asyncio.BaseTransport | None) -> None:
+    """Who does not acknowledge what it is told is offline: TCP alone would try for a quarter of an hour (RFC 5482)."""
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STREAM_TIMEOUT_MS)
 
 
 def _source(request: web.Request) -> IPAddress:

@@ -21,7 +21,7 @@ from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.hub import hub_rules
+from wgdisco.registry.hub import firewall_need, hub_rules
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
@@ -40,6 +40,7 @@ from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
 from wgdisco.tunnel.io.link import Link
@@ -50,6 +51,8 @@ MTU = 1280
 DNS_PORT = 53
 EXPIRY_INTERVAL = 30.0
 FORWARDING_INTERVAL = 60.0
+# How long a revoked member's tunnel stands, for it to hear that it is revoked
+PARTING = 0.05
 # At most 200 initiations a second towards those met before
 INITIATION_GAP = 0.005
 _IPV6_OFF = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
@@ -65,7 +68,12 @@ async def run(*, store: Path, dns: Endpoint | None, version: str) -> None:
         network = ledger.membership.network
         await refuse_second_daemon(network.name)
         conf = _conf(ledger.membership, with_ipv6=_has_ipv6())
-        async with tunnel_device(network.name, conf, relays=True) as (engine, link), hub(network.name) as forwarder:
+        full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
+        async with (
+            kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
+            tunnel_device(network.name, conf, relays=True) as (engine, link),
+            hub(network.name) as forwarder,
+        ):
             await _Registry(ledger, engine, link, forwarder, conf, version).serve(dns)
     finally:
         await ledger.close()
@@ -253,6 +261,10 @@ class _Registry:
     async def _follow(self, changes: list[Change]) -> None:
         """Changes are stored and facts: now the device, the directory, the zone and the streams have them."""
         known = self._known
+        numbers = {member.number for member in self._membership.members.values()}
+        told = [self._feed.part(member) for member in known.values() if member.number not in numbers]
+        if any(told):
+            await asyncio.sleep(PARTING)
         self._engine.apply(_device_config(self._membership, with_ipv6=self._with_ipv6))
         self._set_directory()
         self.relaying.follow(known, self._membership)

@@ -37,6 +37,8 @@ PATH = Path("/var/lib/wgdisco/registry.db")
 CERTIFICATE = "tls.pem"  # beside it, where the registry is reached by TLS too
 SERIAL_BLOCK = 1000
 OBSERVATIONS_INTERVAL = 3.0
+# A registry that was killed may have left a child (nft, about to be executed) that holds its lock a moment longer.
+LOCK_PATIENCE = 0.5
 
 _APPLICATION_ID = 0x77676431  # "wgd1"
 # Each takes the schema to the next version, the first from an empty file; its number is PRAGMA user_version.
@@ -384,12 +386,17 @@ def _take_lock(path: Path) -> IO[bytes]:
     except OSError as error:
         raise LocalError(f"cannot write in {path.parent}: {error.strerror}") from error
     lock = os.fdopen(descriptor, "rb")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise LocalError(f"another process has {path} open: wait for it, or stop it first") from error
-    return lock
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                lock.close()
+                raise LocalError(f"another process has {path} open: wait for it, or stop it first") from error
+            time.sleep(0.02)
+        else:
+            return lock
 
 
 @contextmanager

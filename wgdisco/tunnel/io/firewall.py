@@ -1,12 +1,17 @@
 """The host's firewall, asked and told through its own tools. ufw, firewalld and iptables want root."""
 
 import asyncio
+import logging
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from wgdisco.errors import LocalError
 from wgdisco.tunnel.firewall import Command, Facts, Finding, Mode, Need, findings, removals
 from wgdisco.tunnel.io.nft import list_ruleset
+
+LOG = logging.getLogger(__name__)
 
 _TIMEOUT = 30.0
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -43,6 +48,30 @@ async def close_firewall(need: Need, permanent: bool) -> tuple[Command, ...]:
     for command in commands:
         await _run(command)
     return commands
+
+
+@asynccontextmanager
+async def kept_open(need: Need, mode: Mode) -> AsyncIterator[None]:
+    """While a daemon runs: what its verb opened in AUTO, where a reboot forgets it (nft, iptables).
+
+    CAP_NET_ADMIN is enough. What fails is logged: most of what comes in was asked for, and comes in anyway.
+    """
+    if mode is not Mode.AUTO:
+        yield
+        return
+    try:
+        for finding in findings(need, await read_facts()):
+            for command in () if finding.permanent else finding.commands:
+                await _run(command)
+    except LocalError as error:
+        LOG.warning("this host's firewall is as it was: %s", error)
+    try:
+        yield
+    finally:
+        try:
+            await close_firewall(need, permanent=False)
+        except LocalError as error:
+            LOG.warning("this host's firewall is as it was: %s", error)
 
 
 async def read_facts() -> Facts:
