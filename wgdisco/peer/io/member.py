@@ -322,8 +322,9 @@ class _Managed:
                 self._stream_down(why)
             case RegistryTime(unix):
                 self._clock.registry_said(unix)
-            case Heartbeat():
+            case Heartbeat(silence):
                 roster.confirm(now)
+                self.surroundings.heard(silence)
             case Snapshot():
                 self._older_epoch = None
                 try:
