@@ -39,11 +39,16 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-async def _command(path: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Have the daemon do it or, when it is not running, do it on its store."""
+def _network(path: Path) -> Network:
     network = store.peek(path)
     if network is None:
         raise ConfigError(NO_NETWORK)
+    return network
+
+
+async def _command(path: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Have the daemon do it or, when it is not running, do it on its store."""
+    network = _network(path)
     try:
         return await control.send_command(network.name, name, arguments)
     except NotRunningError:
@@ -159,7 +164,7 @@ def _endpoint(text: str, port: int, flag: str = "--endpoint") -> str:
 def uninstall(args: argparse.Namespace) -> int:
     """`wgdisco registry uninstall`."""
     network = store.peek(args.store)
-    if network is None and not args.store.exists():
+    if network is None and not store.is_there(args.store):
         _say("there is no network here")
         return 0
     name = "the damaged network" if network is None else f"the network {network.name}"
@@ -304,9 +309,7 @@ def set_value(args: argparse.Namespace) -> int:
 
 
 def _set_registries(args: argparse.Namespace, value: str) -> None:
-    network = store.peek(args.store)
-    if network is None:
-        raise ConfigError(NO_NETWORK)
+    network = _network(args.store)
     endpoints = [_endpoint(text, network.listen_port, "endpoint") for text in value.split(",")]
     answer = _run(args, "set_registries", endpoints=endpoints)
     told, unseen = answer["told"], answer["unseen"]
@@ -368,6 +371,7 @@ def backup(args: argparse.Namespace) -> int:
     """`wgdisco registry backup`. The daemon can write beside its store and nowhere else: we carry it from there."""
     if args.file == "-" and sys.stdout.isatty():
         raise LocalError("a backup is binary, and secret: send it to a file or a pipe")
+    _network(args.store)  # else it is not even known whether we may look there
     copy = args.store.with_name(f".backup-{secrets.token_hex(8)}")
     try:
         _run(args, "backup", file=str(copy.absolute()))
@@ -389,9 +393,7 @@ def restore(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """`wgdisco registry check`."""
-    network = store.peek(args.store)
-    if network is None:
-        raise ConfigError(NO_NETWORK)
+    network = _network(args.store)
     findings = asyncio.run(check_machine(network, args.store, args.root))
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.said}")
