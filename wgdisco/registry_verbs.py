@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -128,6 +129,8 @@ async def _close_firewall(network: Network) -> None:
 
 def _make_network(args: argparse.Namespace) -> Network:
     check_network_name(args.network)
+    if args.network in (name for _, name in socket.if_nameindex()):
+        raise LocalError(f"there is an interface {args.network} here already: give another name with --network NAME")
     try:
         zone = ZoneNames.from_text(args.zone).to_text()
     except ValueError as error:
