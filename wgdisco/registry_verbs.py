@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -74,7 +75,7 @@ def init(args: argparse.Namespace) -> int:
         _say(f"made the network {network.name} ({network.prefix4}, {network.prefix6})")
     else:
         _say(f"the network {network.name} is here already ({network.prefix4}, {network.prefix6}); nothing was changed")
-    mode = Mode(args.firewall)
+    mode = network.firewall if args.firewall is None else Mode(args.firewall)
     if mode is not network.firewall:
         _run(args, "set_firewall", mode=mode.value)
     asyncio.run(_open_firewall(network, mode))
@@ -128,6 +129,8 @@ async def _close_firewall(network: Network) -> None:
 
 def _make_network(args: argparse.Namespace) -> Network:
     check_network_name(args.network)
+    if args.network in (name for _, name in socket.if_nameindex()):
+        raise LocalError(f"there is an interface {args.network} here already: give another name with --network NAME")
     try:
         zone = ZoneNames.from_text(args.zone).to_text()
     except ValueError as error:
@@ -141,6 +144,7 @@ def _make_network(args: argparse.Namespace) -> Network:
     _check_ports(network, also_ports, tls_port)
     rules = Membership([network])
     rules.apply(rules.set_ports(also_ports, tls_port or None))
+    rules.apply(rules.set_firewall(Mode(args.firewall or "auto")))
     network = rules.network
     with closing(store.Store.open(args.store)) as facts:
         asyncio.run(facts.commit([Put(network)]))
@@ -326,7 +330,7 @@ def _set_ports(args: argparse.Namespace, **ports: Any) -> None:
     _run(args, "set_ports", **ports)
     network = store.peek(args.store)
     if network is not None:
-        asyncio.run(_open_firewall(network, Mode(args.firewall)))
+        asyncio.run(_open_firewall(network, network.firewall))
         _say_further_ports(network)
 
 
