@@ -140,6 +140,33 @@ def test_a_silent_stream_is_dead():
     run(scenario())
 
 
+def test_a_comment_tells_how_long_it_was_silent_unless_the_interval_changed():
+    async def scenario() -> None:
+        more = asyncio.Semaphore(1)
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            while await more.acquire():
+                await response.write(b": still here\n\n")
+            return response
+
+        async with serving("GET", "/v1/events", answer) as client, asyncio.timeout(10):
+            silences = []
+            async for event in client.follow():
+                if isinstance(event, Heartbeat):
+                    silences.append(event.silence)
+                    if len(silences) == 3:
+                        client.heartbeat = 75
+                    if len(silences) == 4:
+                        break
+                    if len(silences) > 1:
+                        more.release()
+        assert [silence > 0 for silence in silences] == [False, True, True, False]
+
+    run(scenario())
+
+
 def test_a_registry_that_is_not_there():
     async def scenario() -> None:
         client = RegistryClient(LOOPBACK, None, 1)

@@ -85,7 +85,12 @@ class RegistryTime:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The stream is alive."""
+    """The stream is alive; `silence` is how long nothing was heard on it before, in seconds.
+
+    It is 0 where another interval was asked for meanwhile.
+    """
+
+    silence: float = 0.0
 
 
 StreamEvent = (
@@ -260,12 +265,16 @@ class RegistryClient:
             if told is not None:
                 yield RegistryTime(told)
             yield Heartbeat()
+            self._heard_at, heartbeat = asyncio.get_running_loop().time(), self.heartbeat
             try:
                 while chunk := await self._in_time(response.content.read(_CHUNK)):
-                    self._heard_at = asyncio.get_running_loop().time()
+                    now = asyncio.get_running_loop().time()
+                    silence, self._heard_at = now - self._heard_at, now
+                    if heartbeat != self.heartbeat:
+                        silence, heartbeat = 0.0, self.heartbeat  # this comment was not waited for
                     events = parser.feed(chunk)
                     if not events:
-                        yield Heartbeat()
+                        yield Heartbeat(silence)
                     for event in events:
                         parsed = _parse_event(event)
                         if parsed is not None:

@@ -117,6 +117,17 @@ class Surroundings:
             self._is_nat_due = True
             self._due.set()
 
+    def heard(self, silence: float) -> None:
+        """A comment came on the registry's stream; if too late, the NAT remembers less long than was found out.
+
+        Then the interval is the usual one, until the NAT is looked at again.
+        """
+        if self.outlook.lifetime.is_refuted(silence):
+            self.outlook.lifetime = Lifetime()
+            LOG.info("nat lifetime", extra={"fields": {"refuted": round(silence)}})
+            self._set_keepalive()
+            self._due.set()
+
     def reached(self, endpoint: Endpoint) -> None:
         """A member was reached there: if that is on our own network, look for members here from now on."""
         for address in self.local.usable():
