@@ -107,6 +107,9 @@ class MeshRegistry:
             self.directory.tell(asker, validate(records, entry.endpoint, (), self.host.tunnel), message["nat"])
             return
         peer = PublicKey.from_text(message["peer"])
+        if not next(other for other in self.host.peers if other.private.public_key() == peer).is_up:
+            self._channel.send({"offline": message["peer"]}, source)
+            return
         made = self.orders.request(asker, peer, self.host.network.now, self.directory.places(asker, peer))
         if made is not None and made[1]:
             relayed = self.relay.admit(asker, peer, self.host.network.now)
@@ -174,6 +177,10 @@ class MeshMember:
     def _heard(self, message: dict, _source: Endpoint) -> None:
         if not message:
             return  # a comment: to acknowledge it was all
+        if "offline" in message:
+            self.agent.order_refused(PublicKey.from_text(message["offline"]), self._network.now, is_offline=True)
+            self._settle()
+            return
         del message["schema"]
         candidates = [parse_candidate(one) for one in message.pop("candidates")]
         order = Order(candidates=candidates, **message)

@@ -11,7 +11,7 @@ Everything that happens is an entry of one event heap; the only randomness is th
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Protocol
 
@@ -79,6 +79,7 @@ class Network:
         self.delay = 0.010  # of each link
         self.crossings: list[Crossing] = []
         self.blocked: set[frozenset[IPAddress]] = set()
+        self.blocked_one_way: set[tuple[IPAddress, IPAddress]] = set()  # from, to
         self._attached: dict[IPAddress, Attached] = {}
 
     @property
@@ -98,10 +99,12 @@ class Network:
     def carry(self, datagram: Datagram) -> None:
         """Bring a datagram from one link of the core to another."""
         lost = self.random.random() < self.loss or datagram.ttl <= 1
-        path = frozenset((datagram.source.address, datagram.destination.address))
-        self.crossings.append(Crossing(self.now, datagram, lost or path in self.blocked))
+        way = (datagram.source.address, datagram.destination.address)
+        is_blocked = frozenset(way) in self.blocked or way in self.blocked_one_way
+        self.crossings.append(Crossing(self.now, datagram, lost or is_blocked))
         if not self.crossings[-1].lost:
-            self.clock.at(self.now + 2 * self.delay, lambda: self._arrive(datagram))
+            arriving = replace(datagram, ttl=datagram.ttl - 1)
+            self.clock.at(self.now + 2 * self.delay, lambda: self._arrive(arriving))
 
     def _arrive(self, datagram: Datagram) -> None:
         who = self._attached.get(datagram.destination.address)

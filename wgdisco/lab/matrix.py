@@ -178,7 +178,6 @@ def run_topology(net: Internet, topology: Topology, report: Report, progress: Ca
     net.set_names(topology.names)
     if topology.ports is not None:
         net.set_ports(topology.ports)
-    report.measured[topology.name] = measure(net, topology)
     settings = report.settings
     cells = [Cell(topology.name, pair) for pair in topology.pairs]
     report.cells += cells
@@ -188,6 +187,8 @@ def run_topology(net: Internet, topology: Topology, report: Report, progress: Ca
         )
         groups = [f"p{number}" for number in range(len(cells))]
         with Registry(net, groups, topology.endpoint, topology.init) as registry:
+            if seed == 0:
+                report.measured[topology.name] = measure(net, topology)
             net.set_conditions(conditions)
             order = list(zip(cells, groups, strict=True))
             if seed:

@@ -48,6 +48,10 @@ class Side:
     said: tuple[Said, ...]
     registry_key: str
 
+    def has_said(self, event: str) -> bool:
+        """Whether it has said this at all."""
+        return any(said.event == event for said in self.said)
+
     def first(self, *events: str) -> float | None:
         """When it first said one of these of the other member."""
         return next((said.at for said in self._of_peer() if said.event in events), None)

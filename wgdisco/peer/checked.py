@@ -80,6 +80,7 @@ class CheckedPath:
         self._settle_at: float | None = None
         self._failures = 0
         self._retry_at: float | None = None
+        self._alone_at = float("-inf")
         self._actions: list[PathAction] = []
 
     # What is told
@@ -106,8 +107,10 @@ class CheckedPath:
         moved = endpoint is not None and self.ways.published not in (None, endpoint)
         self.ways.published = endpoint or self.ways.published
         self.is_online = endpoint is not None
-        if (came_back or moved) and isinstance(self.state, Punching):
-            self._ask(now)
+        if came_back or moved:
+            self._alone_at = float("-inf")
+            if isinstance(self.state, Punching):
+                self._ask(now)
 
     def set_relay(self, relay: Endpoint | None) -> None:
         """The registry is elsewhere now."""
@@ -137,8 +140,8 @@ class CheckedPath:
         self._is_asked = False
         if is_offline:
             self.is_online = False
-        if not isinstance(self.state, Live) and self.attempt is None:
-            self._begin(now, is_initiator=True)
+        if not isinstance(self.state, Live):
+            self._begin_alone(now)
 
     def set_last_known(self, endpoint: Endpoint) -> None:
         """Where it was before this start."""
@@ -164,6 +167,7 @@ class CheckedPath:
     def network_changed(self, now: float) -> None:
         """Our own addresses or routes are others: whoever can hear us there shall, and the rest by an order."""
         self._failures, self._retry_at = 0, None
+        self._alone_at = float("-inf")
         self.ways.verified.clear()
         if isinstance(self.state, Live):
             if self.state.endpoint != self.relay:
@@ -211,7 +215,8 @@ class CheckedPath:
                     self._use(endpoint, now)
                 self._ping(current, now)
                 return False
-            case Live(current, _) if current != self.relay:
+            case Live(current, _):
+                # that it is heard from there does not say that it is reached there
                 self._elsewhere_at = now
                 self._ping(endpoint, now)
                 return False
@@ -263,6 +268,9 @@ class CheckedPath:
             case Live() if expired:
                 self.state = Idle()
                 return True
+            case Live(endpoint, _) if status.endpoint is not None and status.endpoint != endpoint:
+                self._device_moved(endpoint, status.endpoint, now)
+                return True
             case Live() if since is not None and now - since >= DEAD_AFTER and self._heard_at < since:
                 self.state = Punching(now)
                 self._wanted_at = now
@@ -287,8 +295,7 @@ class CheckedPath:
                 self._actions.append(Initiate(self.key, (self.relay,)))
         if self._is_asked and now >= self._asked_at + ORDER_TIMEOUT:
             self._is_asked = False
-            if self.attempt is None:
-                self._begin(now, is_initiator=True)
+            self._begin_alone(now)
         if self._settle_at is not None and now >= self._settle_at:
             self._settle_at = None
             if isinstance(self.state, Live):
@@ -403,6 +410,12 @@ class CheckedPath:
         self.ways.verified.clear()
         self._handle_attempt(now)
 
+    def _begin_alone(self, now: float) -> None:
+        """Without an order: the other side may be gone, so not more often than a NAT needs to forget."""
+        if self.attempt is None and now >= self._alone_at:
+            self._alone_at = now + GIVE_UP_AFTER + retry_pause(1)
+            self._begin(now, is_initiator=True)
+
     def _handle_attempt(self, now: float) -> None:
         while self.attempt is not None and now >= self.attempt.get_timer():
             attempt = self.attempt
@@ -450,6 +463,9 @@ class CheckedPath:
             case Punching() if now - self._wanted_at >= REKEY_ATTEMPT_TIME:
                 # the other side wanted us, and did not come
                 self.state = Idle(was_live=self.ways.last_known is not None)
+            case Punching() if not self.is_online and self.relay is not None:
+                # so that WireGuard's own retries, each 5 s, do not go on knocking where it was
+                self._actions.append(SetPeer(self.key, self.relay, 0))
             case _:
                 pass
 
@@ -481,10 +497,19 @@ class CheckedPath:
         """Send there from now on."""
         self.state = Live(endpoint, now)
         self._doubted_at = None
+        self._alone_at = float("-inf")
         if endpoint != self.relay:
             self.ways.last_known = endpoint
             self._failures, self._retry_at = 0, None
         self._actions.append(SetPeer(self.key, endpoint, 0))
+
+    def _device_moved(self, used: Endpoint, endpoint: Endpoint, now: float) -> None:
+        """The device followed the peer from where nothing came any more; the relay is left only for what answers."""
+        if used == self.relay:
+            self._actions.append(SetPeer(self.key, used, 0))
+        else:
+            self.state = Live(endpoint, now)
+        self._ping(endpoint, now)
 
     def _compare(self, current: Endpoint, now: float, is_final: bool = False) -> None:
         """Move to a verified endpoint that is better than `current`, or answers where that does not."""

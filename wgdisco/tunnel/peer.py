@@ -155,7 +155,7 @@ class Peer:
     def set_endpoint(self, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
         """Set endpoint and keepalive; a keepalive goes out at once when it was off or had nowhere to go (rule T9)."""
         starts = keepalive > 0 and (not self.timers.persistent_keepalive or self.endpoint is None)
-        self.roaming.set(endpoint)
+        self.roaming.set(endpoint, now)
         self.timers.set_persistent_keepalive(keepalive)
         if starts and endpoint is not None:
             self._send_keepalive(now)

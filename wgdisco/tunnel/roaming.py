@@ -1,9 +1,9 @@
 """Where a peer's packets go: the endpoint, and what moves it.
 
 A peer is wherever its last authenticated packet came from (rule E1). Where there is a relay, somebody checks the paths
-to managed peers and decides; by itself the endpoint then moves only when there is none, when it is the relay and the
-peer is heard from elsewhere, or when what is in use has been silent for SILENT_FOR. What came over the relay moves
-nothing that is there.
+to managed peers and decides; by itself the endpoint then moves only when there is none, or when what is in use has been
+silent for SILENT_FOR: that the peer is heard from elsewhere does not say that it is reached there. What came over the
+relay moves nothing that is there.
 """
 
 from wgdisco.endpoint import Endpoint
@@ -28,11 +28,11 @@ class Roaming:
         """Whether somebody checks the paths to this peer."""
         return self.is_managed and bool(self.relays)
 
-    def set(self, endpoint: Endpoint | None) -> None:
-        """Somebody decides: send there."""
+    def set(self, endpoint: Endpoint | None, now: float) -> None:
+        """Somebody decides: send there, at least for as long as an answer may take."""
         if endpoint != self.endpoint:
             self.endpoint = endpoint
-            self._heard_at = float("-inf")
+            self._heard_at = now
 
     def heard(self, source: Endpoint, now: float) -> None:
         """Something authenticated came from `source`."""
@@ -52,4 +52,4 @@ class Roaming:
             return True
         if source in self.relays:
             return False
-        return self.endpoint in self.relays or now - self._heard_at >= SILENT_FOR
+        return now - self._heard_at >= SILENT_FOR
