@@ -201,6 +201,11 @@ def invite(args: argparse.Namespace) -> int:
     whom = args.name or f"{args.uses} member{'' if args.uses == 1 else 's'}"
     until = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer["expires_at"]))
     _say(f"for {whom}, until {until}: type `sudo wgdisco join` there, and give it this link")
+    if answer["was_revoked"]:
+        _say(
+            f"{args.name} was revoked: members who knew it refuse another key under that name, until each types"
+            f" `wgdisco accept {args.name}`; invite it under another name to spare them that"
+        )
     print(answer["link"])
     return 0
 

@@ -144,6 +144,10 @@ def test_from_init_to_revoke(mesh):
     ping = ["ping", "-c1", "-W1", snapshot["network"]["registry_addresses"][0]]
     assert mesh.lab.hosts["alice"].run(ping, check=False).returncode == 0
     assert mesh.lab.hosts["bob"].run(ping, check=False).returncode != 0
+    assert "`wgdisco accept laptop2`" in mesh.verb("invite", "laptop2").stderr, (
+        "its name is pinned to the key that went"
+    )
+    mesh.verb("revoke", "laptop2")
 
 
 def test_groups_are_kept_apart_in_the_api_and_in_the_zone(mesh):

@@ -195,6 +195,17 @@ def test_enrolment_is_rate_limited(tmp_path):
     run(tmp_path, scenario, invitation())
 
 
+def test_changing_keys_is_rate_limited(tmp_path):
+    """Each is kept for good."""
+
+    async def scenario(registry):
+        body = {"schema": 1, "next_key": key(9).to_text()}
+        asked = [await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=body) for _ in range(ENROL_BURST + 1)]
+        assert [status for status, _ in asked] == [200] * ENROL_BURST + [429]
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.parametrize(
     ("host", "allowed"),
     [

@@ -240,6 +240,7 @@ class ApiServer:
 
     async def _rotate(self, request: web.Request) -> web.StreamResponse:
         member = await self._member(request)
+        self._limit(_source(request))
         asked = await _body(request, RotateRequest.from_json)
         next_key = PublicKey.from_text(asked.next_key)
         membership = self._ledger.membership
