@@ -32,6 +32,7 @@ from wgdisco.registry.membership import DEFAULT_GROUP, Membership, Network, Put
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io import control, firewall
+from wgdisco.tunnel.io.nft import remove_leftovers
 
 START_TIMEOUT = 15.0
 
@@ -181,6 +182,8 @@ def uninstall(args: argparse.Namespace) -> int:
     if network is not None:
         asyncio.run(_close_firewall(network))
     store.delete(args.store)
+    if network is not None:
+        asyncio.run(remove_leftovers(network.name))
     _say(f"{name} is gone; members forget it with `wgdisco leave`")
     return 0
 

@@ -228,9 +228,11 @@ def test_a_member_finds_its_nat_out(mesh):
 
 
 def test_uninstall_and_again(mesh):
-    mesh.daemon.stop()
+    mesh.daemon.kill()
+    mesh.daemon.wait()
     assert mesh.verb("uninstall", check=False).returncode == 1
     mesh.verb("uninstall", "--yes")
+    assert mesh.lab.hosts["registry"].run(["nft", "list", "tables"]).stdout == "", "what a killed daemon left"
     mesh.verb("uninstall", "--yes")
     assert "init" in mesh.verb("list", check=False).stderr
     mesh.verb("init")
