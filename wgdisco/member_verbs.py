@@ -28,6 +28,7 @@ from wgdisco.process import program_version, run_daemon
 from wgdisco.status import render_table
 from wgdisco.tunnel.firewall import Mode, Need
 from wgdisco.tunnel.io import control, firewall
+from wgdisco.tunnel.io.nft import remove_leftovers
 from wgdisco.tunnel.io.udp import free_port
 
 SETTLE_TIMEOUT = 20.0
@@ -298,6 +299,7 @@ def leave(args: argparse.Namespace) -> int:
     state = store.load(network)
     if state is not None:
         asyncio.run(_close_firewall(state))
+    asyncio.run(remove_leftovers(network))
     store.forget(network)
     print(f"left {network}; whoever runs its registry may now revoke this member")
     return 0

@@ -32,6 +32,7 @@ from wgdisco.registry.membership import DEFAULT_GROUP, Membership, Network, Put
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io import control, firewall
+from wgdisco.tunnel.io.nft import remove_leftovers
 
 START_TIMEOUT = 15.0
 
@@ -181,6 +182,8 @@ def uninstall(args: argparse.Namespace) -> int:
     if network is not None:
         asyncio.run(_close_firewall(network))
     store.delete(args.store)
+    if network is not None:
+        asyncio.run(remove_leftovers(network.name))
     _say(f"{name} is gone; members forget it with `wgdisco leave`")
     return 0
 
@@ -201,6 +204,11 @@ def invite(args: argparse.Namespace) -> int:
     whom = args.name or f"{args.uses} member{'' if args.uses == 1 else 's'}"
     until = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer["expires_at"]))
     _say(f"for {whom}, until {until}: type `sudo wgdisco join` there, and give it this link")
+    if answer["was_revoked"]:
+        _say(
+            f"{args.name} was revoked: members who knew it refuse another key under that name, until each types"
+            f" `wgdisco accept {args.name}`; invite it under another name to spare them that"
+        )
     print(answer["link"])
     return 0
 

@@ -172,6 +172,13 @@ def test_nothing_comes_in_where_it_is_blocked(mesh):
     mesh.stay("alice", "join", "--network", "mesh", "--no-block-incoming")
     await_(lambda: mesh.ping("bob", "alice", 1), "a ping", 20)
     assert mesh.connects("bob", "alice")
+    mesh.verb("alice", "down")
+    mesh.stay("alice", "join", "--network", "mesh", "--block-incoming")
+    mesh.members["alice"].wait_for("PEER ")
+    mesh.members["alice"].process.kill()
+    mesh.members["alice"].process.wait()
+    mesh.verb("alice", "leave", "--yes")
+    assert mesh.lab.hosts["alice"].run(["nft", "list", "tables"]).stdout == "", "what a killed daemon left"
 
 
 def test_new_members_wait_until_they_are_accepted(mesh):

@@ -144,6 +144,10 @@ def test_from_init_to_revoke(mesh):
     ping = ["ping", "-c1", "-W1", snapshot["network"]["registry_addresses"][0]]
     assert mesh.lab.hosts["alice"].run(ping, check=False).returncode == 0
     assert mesh.lab.hosts["bob"].run(ping, check=False).returncode != 0
+    assert "`wgdisco accept laptop2`" in mesh.verb("invite", "laptop2").stderr, (
+        "its name is pinned to the key that went"
+    )
+    mesh.verb("revoke", "laptop2")
 
 
 def test_groups_are_kept_apart_in_the_api_and_in_the_zone(mesh):
@@ -224,9 +228,11 @@ def test_a_member_finds_its_nat_out(mesh):
 
 
 def test_uninstall_and_again(mesh):
-    mesh.daemon.stop()
+    mesh.daemon.kill()
+    mesh.daemon.wait()
     assert mesh.verb("uninstall", check=False).returncode == 1
     mesh.verb("uninstall", "--yes")
+    assert mesh.lab.hosts["registry"].run(["nft", "list", "tables"]).stdout == "", "what a killed daemon left"
     mesh.verb("uninstall", "--yes")
     assert "init" in mesh.verb("list", check=False).stderr
     mesh.verb("init")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
@@ -13,7 +13,7 @@ from wgdisco.api import StunRecord
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT, Feed
-from wgdisco.registry.io.http import ENROL_BURST, ApiServer
+from wgdisco.registry.io.http import CONNECTIONS_MAX, ENROL_BURST, ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Store
 from wgdisco.registry.membership import Member, Membership, Network, Put, Remove, Revoked
@@ -125,6 +125,29 @@ async def events(response, count):
     return found
 
 
+def test_one_member_cannot_take_all_connections(tmp_path):
+    async def scenario(registry):
+        def connect(source):
+            return asyncio.open_connection(REGISTRY, registry.port, local_addr=(source, 0))
+
+        held = [await connect("127.9.8.2") for _ in range(CONNECTIONS_MAX)]
+        reader, writer = await connect("127.9.8.2")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+        assert (await registry.ask("127.9.8.3", "GET", "/v1/self"))[0] == 200
+        held.pop()[1].close()
+        async with asyncio.timeout(5):
+            status = None
+            while status != 200:  # the server may not know yet
+                with suppress(aiohttp.ClientError):
+                    status, _ = await registry.ask("127.9.8.2", "GET", "/v1/self")
+        for _, left in held:
+            left.close()
+
+    run(tmp_path, scenario)
+
+
 def test_a_member_is_known_by_its_address_and_sees_its_groups_only(tmp_path):
     async def scenario(registry):
         status, said = await registry.ask("127.9.8.2", "GET", "/v1/self")
@@ -170,6 +193,17 @@ def test_enrolment_is_rate_limited(tmp_path):
         assert [status for status, _ in asked] == [403] * ENROL_BURST + [429]
 
     run(tmp_path, scenario, invitation())
+
+
+def test_changing_keys_is_rate_limited(tmp_path):
+    """Each is kept for good."""
+
+    async def scenario(registry):
+        body = {"schema": 1, "next_key": key(9).to_text()}
+        asked = [await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=body) for _ in range(ENROL_BURST + 1)]
+        assert [status for status, _ in asked] == [200] * ENROL_BURST + [429]
+
+    run(tmp_path, scenario)
 
 
 @pytest.mark.parametrize(

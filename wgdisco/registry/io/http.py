@@ -50,6 +50,8 @@ STREAM_TIMEOUT_MS = 10_000
 ENROL_BURST = 10
 ENROL_INTERVAL = 1.0
 _RATES_MAX = 4096
+# Of one address; a member has one or two, and STREAMS_MAX at most while it comes and goes
+CONNECTIONS_MAX = 32
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _T = TypeVar("_T")
@@ -78,6 +80,7 @@ class ApiServer:
         self._names = {name.lower().removesuffix(".") for name in names}
         self._hosts: set[str] = set()
         self._rates: dict[IPAddress, float] = {}
+        self._accepting: list[asyncio.Task[None]] = []
         self._orders = Orders()
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
@@ -110,13 +113,36 @@ class ApiServer:
             listener = _listen(address, port, interface)
             ports.append(int(listener.getsockname()[1]))
             self._hosts.add(str(address))
-            await web.SockSite(self._runner, listener).start()
+            self._accepting.append(asyncio.ensure_future(self._accept(listener)))
         return ports
 
     async def close(self) -> None:
         """End every stream and connection."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         self._feed.end_all()
         await self._runner.cleanup()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Let connections in, of no address so many that there is no descriptor left for others."""
+        loop, server = asyncio.get_running_loop(), self._runner.server
+        assert server is not None
+        with listener:
+            while True:
+                try:
+                    accepted, address = await loop.sock_accept(listener)
+                except OSError:
+                    await asyncio.sleep(0.1)  # no descriptor left, or it is gone already
+                    continue
+                peers = (one.transport.get_extra_info("peername") for one in server.connections if one.transport)
+                if sum(peer is not None and peer[0] == address[0] for peer in peers) >= CONNECTIONS_MAX:
+                    accepted.close()
+                    continue
+                try:
+                    await loop.connect_accepted_socket(server, accepted)
+                except OSError:
+                    accepted.close()
 
     # Every request
 
@@ -214,6 +240,7 @@ class ApiServer:
 
     async def _rotate(self, request: web.Request) -> web.StreamResponse:
         member = await self._member(request)
+        self._limit(_source(request))
         asked = await _body(request, RotateRequest.from_json)
         next_key = PublicKey.from_text(asked.next_key)
         membership = self._ledger.membership
