@@ -6,6 +6,8 @@ import pytest
 
 from tests.sim.test_mesh import Mesh, connect
 from wgdisco.api import PathWord
+from wgdisco.peer.check import MAGIC, PING
+from wgdisco.peer.news import Ordered
 from wgdisco.peer.punch import PACKETS_A_CANDIDATE
 from wgdisco.tunnel.events import PeerHandshake
 
@@ -70,3 +72,29 @@ def test_a_member_that_is_offline_is_not_knocked_at_all_the_time():
     since = mesh.network.now
     mesh.network.clock.run(8, until=lambda: bool(handshakes(a, b, since)))
     assert mesh.members[0].path(b) is not PathWord.PUNCHING
+
+
+def test_a_flow_in_one_direction_costs_either_side_a_check_each_5_seconds_at_most():
+    mesh = connect(NATED, 3)
+    mesh.network.clock.run(7)
+    flow = OneWay(mesh, *mesh.hosts)
+    mesh.network.clock.run(180)
+    for host in mesh.hosts:
+        sent = [c.datagram for c in mesh.network.crossings if c.at >= flow.began]
+        pings = [d for d in sent if d.source.address == host.public_address and d.data[:5] == MAGIC + bytes([PING])]
+        assert 0 < len(pings) <= 180 / 5
+    assert mesh.are(PathWord.DIRECT)
+    assert flow.gap() <= 0.11
+
+
+def test_a_relayed_flow_in_one_direction_does_not_punch_all_the_time():
+    mesh = connect(RELAYED, 3)
+    mesh.network.clock.run(7)
+    flow = OneWay(mesh, *mesh.hosts)
+    mesh.network.clock.run(180)
+    since = flow.began + 10
+    assert mesh.are(PathWord.RELAY)
+    assert flow.gap() <= 0.11
+    assert len(handshakes(*mesh.hosts, since)) <= 180 / 60 + 2  # and WireGuard's own renewals
+    orders = [told.at for told in mesh.members[0].told if isinstance(told.news, Ordered) and told.at >= since]
+    assert len(orders) <= 180 / 60 + 1

@@ -36,7 +36,7 @@ from wgdisco.peer.punch import (
 )
 from wgdisco.peer.ways import TRUSTED_FOR, Ways
 from wgdisco.tunnel.events import PeerStatus
-from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
+from wgdisco.tunnel.messages import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
 from wgdisco.tunnel.peer import QUIET_AFTER
 
 # When the peer speaks over the relay, a direct way that has not answered for so long is taken to be broken
@@ -48,6 +48,10 @@ DOUBT_PINGS = (0.0, 0.1, 0.2)
 DOUBT_MARGIN = 0.1
 # The relay forgets a pair that says nothing; counters are looked at once a second
 UNHEARD = 2.5
+# Where an order brought the peer back over the relay, for so long its silence may be that of who only listens: then
+# WireGuard's keepalive comes as late as this
+LISTENS_FOR = 60.0
+UNHEARD_LISTENER = KEEPALIVE_TIMEOUT + 1.0
 # A check, or an initiation over the relay, that may yet be answered: a triggered one would only be one more
 IN_PROGRESS = 0.1
 RELAY_IN_PROGRESS = 0.05
@@ -73,6 +77,8 @@ class CheckedPath:
         self._wanted_at = float("-inf")
         self._heard_at = float("-inf")
         self._elsewhere_at = float("-inf")
+        self._is_missed = False
+        self._brought_back_at = float("-inf")
         self._speaks_check = False
         self._doubted_at: float | None = None
         self._reassured_at = float("-inf")
@@ -183,10 +189,12 @@ class CheckedPath:
             self._heard_at = max(self._heard_at, heard_at)
         match self.state:
             case Live(endpoint, _) if endpoint == self.relay:
-                if now - self._heard_at >= GIVE_UP_AFTER:
+                unheard = UNHEARD if now - self._brought_back_at >= LISTENS_FOR else UNHEARD_LISTENER
+                if now - self._heard_at >= unheard + UNHEARD:
                     self.state = Punching(now)
                     self._wanted_at = now
-                if now - self._heard_at >= UNHEARD:
+                if now - self._heard_at >= unheard:
+                    self._is_missed = True
                     self._ask(now)
             case Live() if self._speaks_check and self._doubted_at is None:
                 if self._reassured_at >= self._heard_at and now - self._reassured_at < TRUSTED_FOR:
@@ -202,6 +210,8 @@ class CheckedPath:
         """WireGuard heard the peer from `endpoint`; True when that is news."""
         self._heard_at = now
         is_relayed = endpoint == self.relay
+        if self._is_missed:
+            self._is_missed, self._brought_back_at = False, now
         if not is_relayed:
             self.ways.last_known = endpoint
             self._learn(endpoint, now)
