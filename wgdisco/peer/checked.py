@@ -232,7 +232,7 @@ class CheckedPath:
                 return False
             case _:
                 self._use(endpoint, now)
-        best = self.ways.best()
+        best = self.ways.best(now)
         if is_relayed and best is not None:
             self._use(best.endpoint, now)
         elif not is_relayed and endpoint not in self.ways.verified:
@@ -523,7 +523,7 @@ class CheckedPath:
 
     def _compare(self, current: Endpoint, now: float, is_final: bool = False) -> None:
         """Move to a verified endpoint that is better than `current`, or answers where that does not."""
-        best = self.ways.best(but=current)
+        best = self.ways.best(now, but=current)
         if best is None:
             return
         now_used = self.ways.verified.get(current)
