@@ -1,7 +1,7 @@
 """Orders: one a pair and moment, and how many there may be."""
 
 from wgdisco.keys import PrivateKey
-from wgdisco.registry.orders import ORDERS_BURST, ORDERS_RATE, SAME_ORDER, Orders
+from wgdisco.registry.orders import ORDERS_BURST, ORDERS_RATE, PAIR_BURST, PAIR_RATE, SAME_ORDER, Orders
 
 KEYS = [PrivateKey(number.to_bytes(2, "big") * 16).public_key() for number in range(1, 200)]
 ALICE, BOB, *OTHERS = KEYS
@@ -35,3 +35,10 @@ def test_a_member_draws_a_bounded_number_over_the_whole_network():
     later = 10.0
     made = [orders.request(other, ALICE, later) for other in reversed(OTHERS)]
     assert sum(one is not None for one in made) == ORDERS_RATE * later
+
+
+def test_nobody_takes_all_of_anothers_orders():
+    orders = Orders()
+    made = [orders.request(ALICE, BOB, number / 100) for number in range(60_00)]
+    assert sum(one is not None and one[1] for one in made) <= PAIR_BURST + PAIR_RATE * 60
+    assert all(orders.request(BOB, other, 60.0) is not None for other in OTHERS[: ORDERS_BURST // 2])

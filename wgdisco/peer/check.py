@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
+from wgdisco.peer.budget import Budget
 from wgdisco.tunnel.device import CHECK_MAGIC as MAGIC
 
 PING, PONG = 1, 2
@@ -75,29 +76,11 @@ class _Keys:
 
 
 @dataclass(slots=True)
-class _Budget:
-    """A token bucket: `burst` at once, `rate` a second."""
-
-    burst: float
-    rate: float
-    spent: float = 0.0
-    at: float = 0.0
-
-    def take(self, now: float) -> bool:
-        self.spent = max(0.0, self.spent - (now - self.at) * self.rate)
-        self.at = now
-        if self.spent > self.burst - 1:
-            return False
-        self.spent += 1
-        return True
-
-
-@dataclass(slots=True)
 class _Answered:
     """Pings of one peer that were answered."""
 
     nonces: deque[bytes] = field(default_factory=lambda: deque(maxlen=_SEEN_PINGS))
-    budget: _Budget = field(default_factory=lambda: _Budget(ANSWERS_BURST, ANSWERS_RATE))
+    budget: Budget = field(default_factory=lambda: Budget(ANSWERS_BURST, ANSWERS_RATE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +106,7 @@ class Checks:
         self._pending: dict[bytes, _Pending] = {}
         self._met: dict[Endpoint, PublicKey] = {}
         self._answered: dict[PublicKey, _Answered] = {}
-        self._trials = _Budget(_TRIALS, _TRIALS)
+        self._trials = Budget(_TRIALS, _TRIALS)
         self._outbox: list[tuple[bytes, Endpoint]] = []
         self.dropped = 0
 

@@ -20,6 +20,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile, can_punch
 from wgdisco.peer.actions import AskOrder, Initiate, PathAction, Ping, Probe, SetPeer
+from wgdisco.peer.budget import Budget
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Pinged, Ponged
 from wgdisco.peer.path import DEAD_AFTER, Idle, Live, Punching, State
@@ -30,6 +31,8 @@ from wgdisco.peer.punch import (
     ORDER_GAP,
     ORDER_TIMEOUT,
     SCHEDULE,
+    TOLD_BURST,
+    TOLD_RATE,
     Attempt,
     Step,
     retry_pause,
@@ -84,6 +87,7 @@ class CheckedPath:
         self._reassured_at = float("-inf")
         self._doubt_step = 0
         self._settle_at: float | None = None
+        self._told = Budget(TOLD_BURST, TOLD_RATE)
         self._failures = 0
         self._retry_at: float | None = None
         self._alone_at = float("-inf")
@@ -95,15 +99,13 @@ class CheckedPath:
         """What the registry tells of the peer: what is new is tried at once where a path stands or is tried."""
         fresh, self.nat = self.ways.tell(told), nat
         if self.attempt is not None or isinstance(self.state, Live):
-            for endpoint in fresh:
-                self._ping(endpoint, now)
+            self._ping_told(fresh, now)
 
     def set_lan(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """Where the peer says it is on our own network: asked at once, whatever is in use."""
         fresh = [endpoint for endpoint in endpoints if endpoint not in self.ways.lan]
         self.ways.lan = endpoints
-        for endpoint in fresh:
-            self._ping(endpoint, now)
+        self._ping_told(fresh, now)
         if fresh and isinstance(self.state, Punching) and self.attempt is None:
             self._begin(now, is_initiator=True)
 
@@ -413,6 +415,12 @@ class CheckedPath:
     def _ping(self, endpoint: Endpoint, now: float) -> None:
         self.ways.ask(endpoint, now)
         self._actions.append(Ping(self.key, endpoint))
+
+    def _ping_told(self, endpoints: Iterable[Endpoint], now: float) -> None:
+        """Ask at once at what is new; somebody may tell something new all the time."""
+        for endpoint in endpoints:
+            if self._told.take(now):
+                self._ping(endpoint, now)
 
     def _begin(self, now: float, is_initiator: bool) -> None:
         self.attempt = Attempt(now, is_initiator)
