@@ -23,12 +23,18 @@ SITE_LOCAL: tuple[IPNetwork, ...] = (
 )
 
 
-_RESERVED = ip_network("240.0.0.0/4")
+# RFC 1112 section 4, the broadcast address in it
+_RESERVED: tuple[IPNetwork, ...] = (ip_network("240.0.0.0/4"),)
 
 
 def in_any(address: IPAddress, networks: tuple[IPNetwork, ...]) -> bool:
     """Whether one of `networks` holds `address`; networks of the other family never do."""
     return any(address in network for network in networks if network.version == address.version)
+
+
+def is_beyond_link(address: IPAddress) -> bool:
+    """Whether it is a unicast address that does not stop at this host or at a link."""
+    return not (address.is_unspecified or address.is_multicast or in_any(address, LOOPBACK + LINK_LOCAL + _RESERVED))
 
 
 def parse_address(text: str) -> IPAddress:
@@ -78,5 +84,5 @@ class Endpoint:
             self.is_private
             or self.address.is_unspecified
             or self.address.is_multicast
-            or in_any(self.address, (_RESERVED,))
+            or in_any(self.address, _RESERVED)
         )

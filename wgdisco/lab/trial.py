@@ -76,7 +76,8 @@ class Members:
 
     def watch(self, patience: float) -> None:
         """Let them talk, until both say what is expected or as long as `patience` allows. LocalError if one ends."""
-        if not self._timeline.wait(self._are_registered, _START_TIMEOUT):
+        within = _START_TIMEOUT * (1 + 10 * self._net.conditions.loss)  # TCP waits long for what is lost
+        if not self._timeline.wait(self._are_registered, within):
             return
         self._timeline.wait(self._know_their_nats, _NAT_PATIENCE)
         self._timeline.wait(lambda: False, _SETTLES)

@@ -9,15 +9,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from wgdisco.api import PathWord, PeerReport
-from wgdisco.endpoint import LINK_LOCAL, LOOPBACK, Endpoint, IPNetwork, in_any
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any, is_beyond_link
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile
 from wgdisco.peer.actions import Action, PathAction, Ping, Probe, SendRaw, SetRelays
+from wgdisco.peer.budget import Budget
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Checks, Pinged, Ponged
 from wgdisco.peer.checked import CheckedPath
 from wgdisco.peer.news import Checked, Found, News, Ordered, PathChanged, Refused
 from wgdisco.peer.path import Live, Path, Punching
+from wgdisco.peer.punch import ORDERS_BURST, ORDERS_RATE
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import (
     DeviceStatus,
@@ -53,7 +55,7 @@ class Ourselves:
             return None
         if in_any(address, LOOPBACK):
             return "loopback"
-        if in_any(address, LINK_LOCAL) or address.is_unspecified or address.is_multicast:
+        if not is_beyond_link(address):
             return "not a unicast address beyond the link"
         if in_any(address, self.tunnel):
             return "inside the tunnel"
@@ -82,6 +84,7 @@ class Agent:
         self._checked: dict[PublicKey, CheckedPath] = {}
         self._checks = checks
         self.relay: Endpoint | None = None
+        self._orders = Budget(ORDERS_BURST, ORDERS_RATE)
         self._told: dict[PublicKey, tuple[PathWord, tuple[Endpoint, ...]]] = {}
         self._actions: list[Action] = []
         self._news: list[News] = []
@@ -170,9 +173,9 @@ class Agent:
     def ordered(
         self, key: PublicKey, initiator: PublicKey, candidates: Iterable[Candidate], nat: NatProfile | None, now: float
     ) -> None:
-        """The registry's order to punch; one for nobody we know is passed over."""
+        """The registry's order to punch; one for nobody we know, or one too many, is passed over."""
         path = self._checked.get(key)
-        if path is not None:
+        if path is not None and self._orders.take(now):
             is_initiator = initiator == self.ourselves.key
             path.ordered(self._usable(candidates), nat, is_initiator, now)
             self._news.append(Ordered(key, is_initiator, path.candidates(), now))

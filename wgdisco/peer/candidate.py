@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from wgdisco.api import MAX_CANDIDATES, CandidateKind, CandidateRecord
-from wgdisco.endpoint import LINK_LOCAL, LOOPBACK, Endpoint, IPAddress, IPNetwork, in_any
+from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork, in_any, is_beyond_link
 
 # RFC 8445 section 5.1.2.2; a mapped port stays open without our packets, so it comes before a reflexive one
 TYPE_PREFERENCES = {
@@ -99,8 +99,11 @@ def own_candidates(
     out. Hosts may have many addresses: two places are kept for each other kind, as far as it has any.
     """
 
+    def may_be_reached(address: IPAddress) -> bool:
+        return is_beyond_link(address) and not in_any(address, tunnel)
+
     def of(kind: CandidateKind, endpoints: Iterable[Endpoint]) -> list[Candidate]:
-        usable = [endpoint for endpoint in dict.fromkeys(endpoints) if _may_be_reached(endpoint.address, tunnel)]
+        usable = [endpoint for endpoint in dict.fromkeys(endpoints) if may_be_reached(endpoint.address)]
         return [Candidate.create(kind, endpoint, now, rank) for rank, endpoint in enumerate(usable)]
 
     hosts = of(CandidateKind.HOST, (Endpoint(address, port) for address in addresses))
@@ -113,13 +116,3 @@ def own_candidates(
     chosen = [*kept, *ordered(hosts, MAX_CANDIDATES - len(kept))]
     spare = [candidate for kind in others for candidate in kind[_PLACES:]]
     return ordered([*chosen, *spare[: MAX_CANDIDATES - len(chosen)]])
-
-
-def _may_be_reached(address: IPAddress, tunnel: tuple[IPNetwork, ...]) -> bool:
-    return not (
-        address.is_unspecified
-        or address.is_multicast
-        or in_any(address, LOOPBACK)
-        or in_any(address, LINK_LOCAL)
-        or in_any(address, tunnel)
-    )

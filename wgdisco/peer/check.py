@@ -12,7 +12,7 @@ STUN server to its peers, and what a stranger can make us send is never more tha
 import hmac
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2s
 from ipaddress import IPv4Address, IPv6Address
 
@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
+from wgdisco.peer.budget import Budget
 from wgdisco.tunnel.device import CHECK_MAGIC as MAGIC
 
 PING, PONG = 1, 2
@@ -38,8 +39,12 @@ PING_TIMEOUT = 5.0
 PENDING_MAX = 4096
 # Pings of one peer whose repetition is recognised
 _SEEN_PINGS = 64
+# Pings of one peer that are answered, at once and a second: an attempt has 12 for each of our candidates. Who repeats
+# what he overheard, or forges where he is, cannot have us send more.
+ANSWERS_BURST = 128
+ANSWERS_RATE = 32.0
 # Datagrams from where no peer is known to be, that may be tried against all keys: at once, and a second
-_TRIALS_BURST = 200
+_TRIALS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,14 @@ class _Keys:
     opening: dict[int, bytes]
 
 
+@dataclass(slots=True)
+class _Answered:
+    """Pings of one peer that were answered."""
+
+    nonces: deque[bytes] = field(default_factory=lambda: deque(maxlen=_SEEN_PINGS))
+    budget: Budget = field(default_factory=lambda: Budget(ANSWERS_BURST, ANSWERS_RATE))
+
+
 @dataclass(frozen=True, slots=True)
 class _Pending:
     key: PublicKey
@@ -92,9 +105,8 @@ class Checks:
         self._keys: dict[PublicKey, _Keys] = {}
         self._pending: dict[bytes, _Pending] = {}
         self._met: dict[Endpoint, PublicKey] = {}
-        self._answered: dict[PublicKey, deque[bytes]] = {}
-        self._trials = float(_TRIALS_BURST)
-        self._tried_at = 0.0
+        self._answered: dict[PublicKey, _Answered] = {}
+        self._trials = Budget(_TRIALS, _TRIALS)
         self._outbox: list[tuple[bytes, Endpoint]] = []
         self.dropped = 0
 
@@ -103,9 +115,8 @@ class Checks:
         if own_key != self._own_key:
             self._own_key = own_key
             self._keys.clear()
-        for key in [key for key in self._keys if key not in keys]:
-            del self._keys[key]
-            self._answered.pop(key, None)
+        self._keys = {key: known for key, known in self._keys.items() if key in keys}
+        self._answered = {key: known for key, known in self._answered.items() if key in keys}
         for key in keys:
             if key not in self._keys and (shared := self._shared(key)) is not None:
                 self._keys[key] = _Keys(_derive(shared, self._own_key), _derive(shared, key))
@@ -150,10 +161,10 @@ class Checks:
             del self._pending[answered]
             self._meet(source, key)
             return Ponged(key, source, seen, now - pending.sent_at, now)
-        answers = self._answered.setdefault(key, deque(maxlen=_SEEN_PINGS))
-        if nonce in answers:
+        answered_to = self._answered.setdefault(key, _Answered())
+        if nonce in answered_to.nonces or not answered_to.budget.take(now):
             return None
-        answers.append(nonce)
+        answered_to.nonces.append(nonce)
         self._meet(source, key)
         own = self._random_bytes(_NONCE_SIZE)
         self._outbox.append((_seal(PONG, self._keys[key].sealing[PONG], own, source, nonce), source))
@@ -165,11 +176,8 @@ class Checks:
         met = self._met.get(source)
         if met is not None and hmac.compare_digest(_tag(self._keys[met].opening[kind], nonce), tag):
             return met
-        self._trials = min(_TRIALS_BURST, self._trials + (now - self._tried_at) * _TRIALS_BURST)
-        self._tried_at = now
-        if self._trials < 1:
+        if not self._trials.take(now):
             return None
-        self._trials -= 1
         for key, keys in self._keys.items():
             if hmac.compare_digest(_tag(keys.opening[kind], nonce), tag):
                 return key

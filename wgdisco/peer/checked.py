@@ -20,6 +20,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile, can_punch
 from wgdisco.peer.actions import AskOrder, Initiate, PathAction, Ping, Probe, SetPeer
+from wgdisco.peer.budget import Budget
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Pinged, Ponged
 from wgdisco.peer.path import DEAD_AFTER, Idle, Live, Punching, State
@@ -30,13 +31,15 @@ from wgdisco.peer.punch import (
     ORDER_GAP,
     ORDER_TIMEOUT,
     SCHEDULE,
+    TOLD_BURST,
+    TOLD_RATE,
     Attempt,
     Step,
     retry_pause,
 )
 from wgdisco.peer.ways import TRUSTED_FOR, Ways
 from wgdisco.tunnel.events import PeerStatus
-from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
+from wgdisco.tunnel.messages import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
 from wgdisco.tunnel.peer import QUIET_AFTER
 
 # When the peer speaks over the relay, a direct way that has not answered for so long is taken to be broken
@@ -48,6 +51,10 @@ DOUBT_PINGS = (0.0, 0.1, 0.2)
 DOUBT_MARGIN = 0.1
 # The relay forgets a pair that says nothing; counters are looked at once a second
 UNHEARD = 2.5
+# Where an order brought the peer back over the relay, for so long its silence may be that of who only listens: then
+# WireGuard's keepalive comes as late as this
+LISTENS_FOR = 60.0
+UNHEARD_LISTENER = KEEPALIVE_TIMEOUT + 1.0
 # A check, or an initiation over the relay, that may yet be answered: a triggered one would only be one more
 IN_PROGRESS = 0.1
 RELAY_IN_PROGRESS = 0.05
@@ -73,11 +80,14 @@ class CheckedPath:
         self._wanted_at = float("-inf")
         self._heard_at = float("-inf")
         self._elsewhere_at = float("-inf")
+        self._is_missed = False
+        self._brought_back_at = float("-inf")
         self._speaks_check = False
         self._doubted_at: float | None = None
         self._reassured_at = float("-inf")
         self._doubt_step = 0
         self._settle_at: float | None = None
+        self._told = Budget(TOLD_BURST, TOLD_RATE)
         self._failures = 0
         self._retry_at: float | None = None
         self._alone_at = float("-inf")
@@ -89,15 +99,13 @@ class CheckedPath:
         """What the registry tells of the peer: what is new is tried at once where a path stands or is tried."""
         fresh, self.nat = self.ways.tell(told), nat
         if self.attempt is not None or isinstance(self.state, Live):
-            for endpoint in fresh:
-                self._ping(endpoint, now)
+            self._ping_told(fresh, now)
 
     def set_lan(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """Where the peer says it is on our own network: asked at once, whatever is in use."""
         fresh = [endpoint for endpoint in endpoints if endpoint not in self.ways.lan]
         self.ways.lan = endpoints
-        for endpoint in fresh:
-            self._ping(endpoint, now)
+        self._ping_told(fresh, now)
         if fresh and isinstance(self.state, Punching) and self.attempt is None:
             self._begin(now, is_initiator=True)
 
@@ -183,10 +191,12 @@ class CheckedPath:
             self._heard_at = max(self._heard_at, heard_at)
         match self.state:
             case Live(endpoint, _) if endpoint == self.relay:
-                if now - self._heard_at >= GIVE_UP_AFTER:
+                unheard = UNHEARD if now - self._brought_back_at >= LISTENS_FOR else UNHEARD_LISTENER
+                if now - self._heard_at >= unheard + UNHEARD:
                     self.state = Punching(now)
                     self._wanted_at = now
-                if now - self._heard_at >= UNHEARD:
+                if now - self._heard_at >= unheard:
+                    self._is_missed = True
                     self._ask(now)
             case Live() if self._speaks_check and self._doubted_at is None:
                 if self._reassured_at >= self._heard_at and now - self._reassured_at < TRUSTED_FOR:
@@ -202,6 +212,8 @@ class CheckedPath:
         """WireGuard heard the peer from `endpoint`; True when that is news."""
         self._heard_at = now
         is_relayed = endpoint == self.relay
+        if self._is_missed:
+            self._is_missed, self._brought_back_at = False, now
         if not is_relayed:
             self.ways.last_known = endpoint
             self._learn(endpoint, now)
@@ -222,7 +234,7 @@ class CheckedPath:
                 return False
             case _:
                 self._use(endpoint, now)
-        best = self.ways.best()
+        best = self.ways.best(now)
         if is_relayed and best is not None:
             self._use(best.endpoint, now)
         elif not is_relayed and endpoint not in self.ways.verified:
@@ -404,6 +416,12 @@ class CheckedPath:
         self.ways.ask(endpoint, now)
         self._actions.append(Ping(self.key, endpoint))
 
+    def _ping_told(self, endpoints: Iterable[Endpoint], now: float) -> None:
+        """Ask at once at what is new; somebody may tell something new all the time."""
+        for endpoint in endpoints:
+            if self._told.take(now):
+                self._ping(endpoint, now)
+
     def _begin(self, now: float, is_initiator: bool) -> None:
         self.attempt = Attempt(now, is_initiator)
         self._retry_at = None
@@ -513,7 +531,7 @@ class CheckedPath:
 
     def _compare(self, current: Endpoint, now: float, is_final: bool = False) -> None:
         """Move to a verified endpoint that is better than `current`, or answers where that does not."""
-        best = self.ways.best(but=current)
+        best = self.ways.best(now, but=current)
         if best is None:
             return
         now_used = self.ways.verified.get(current)

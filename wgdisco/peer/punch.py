@@ -10,6 +10,8 @@ Port prediction, birthday and port mapping will have their schedules here.
 
 from dataclasses import dataclass
 
+from wgdisco.api import MAX_CANDIDATES
+
 # The sender's own NAT is hop 1; a second NAT, or the first router of the provider, hop 2
 OPENER_TTLS = (2, 3)
 OPENER_GAP = 0.005
@@ -23,6 +25,12 @@ BETTER_ROUNDS = 3
 ORDER_TIMEOUT = 1.0
 # Not more often than that is one asked for, whatever is sent
 ORDER_GAP = 1.0
+# Orders that are followed, at once and a second: twice the burst a registry makes (it may have begun anew)
+ORDERS_BURST = 128
+ORDERS_RATE = 2.0
+# Checks of what is told beside an order, at once and a second: the candidates of a peer twice, then once in 35 s
+TOLD_BURST = 2 * MAX_CANDIDATES
+TOLD_RATE = MAX_CANDIDATES / 35
 # After a failure: Linux forgets an unanswered flow after 30 s
 RETRY_PAUSES = (35.0, 60.0, 120.0, 300.0, 600.0)
 # What one attempt sends to one candidate at the most: openers, and a check and an initiation each round

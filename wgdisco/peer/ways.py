@@ -18,6 +18,8 @@ TRUSTED_FOR = 5.0
 MAX_LEARNT = 4
 # Checks under way, or just done
 MAX_ASKED = 16
+# Ways that answered: a peer may answer from as many as it likes
+MAX_VERIFIED = 16
 
 
 @dataclass(slots=True)
@@ -63,10 +65,12 @@ class Ways:
 
     def answer(self, pong: Ponged) -> None:
         """A check was answered. Of several in a short time the fastest tells the pace."""
-        known = self.verified.get(pong.endpoint)
+        known = self.verified.pop(pong.endpoint, None)
         if known is not None and pong.at - known.at < TRUSTED_FOR:
             pong = replace(pong, rtt=min(pong.rtt, known.rtt))
         self.verified[pong.endpoint] = pong
+        if len(self.verified) > MAX_VERIFIED:
+            del self.verified[next(iter(self.verified))]
 
     def is_told(self, endpoint: Endpoint) -> bool:
         """Whether the registry tells it."""
@@ -78,9 +82,10 @@ class Ways:
         found = dict.fromkeys((*self.lan, *told, self.published, *self.learnt, self.last_known))
         return tuple(endpoint for endpoint in found if endpoint is not None and endpoint != but)
 
-    def best(self, but: Endpoint | None = None) -> Ponged | None:
-        """The fastest that answered, `but` one."""
-        answered = (pong for pong in self.verified.values() if pong.endpoint != but)
+    def best(self, now: float, but: Endpoint | None = None) -> Ponged | None:
+        """The fastest of those that answered lately, `but` one: what answered long ago may be there no more."""
+        lately = (pong for pong in self.verified.values() if now - pong.at <= TRUSTED_FOR)
+        answered = (pong for pong in lately if pong.endpoint != but)
         return min(answered, key=lambda pong: pong.rtt, default=None)
 
     def is_better(self, way: Ponged, current: Ponged) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ipaddress import IPv6Address
 
 from wgdisco.api import MAX_CANDIDATES, CandidateKind, CandidateRecord
-from wgdisco.endpoint import LINK_LOCAL, LOOPBACK, SITE_LOCAL, Endpoint, IPAddress, IPNetwork, in_any
+from wgdisco.endpoint import SITE_LOCAL, Endpoint, IPAddress, IPNetwork, in_any, is_beyond_link
 
 # RFC 8445 section 5.1.2.1 with the type preferences of server-reflexive and host, and local preference at its most
 SEEN_PRIORITY = (100 << 24) + (65535 << 8) + 255
@@ -74,10 +74,4 @@ def _may_claim(kind: CandidateKind, address: IPAddress, known: set[IPAddress]) -
 
 def _is_beyond_link(address: IPAddress) -> bool:
     """A unicast address that does not stop at a host or a link, nor says (by a zone) that it does."""
-    return not (
-        address.is_unspecified
-        or address.is_multicast
-        or in_any(address, LOOPBACK)
-        or in_any(address, LINK_LOCAL)
-        or (isinstance(address, IPv6Address) and address.scope_id is not None)
-    )
+    return is_beyond_link(address) and not (isinstance(address, IPv6Address) and address.scope_id is not None)

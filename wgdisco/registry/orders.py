@@ -16,6 +16,9 @@ SAME_ORDER = 0.5
 # packets an attempt sends to one candidate, this bounds what a member can have others send anywhere.
 ORDERS_BURST = 64
 ORDERS_RATE = 2.0
+# And of one pair: that nobody takes all of another's
+PAIR_BURST = 16
+PAIR_RATE = 0.5
 _PAIRS_MAX = 65536
 
 
@@ -35,7 +38,7 @@ class Orders:
     def __init__(self) -> None:
         self._number = 0
         self._last: OrderedDict[frozenset[PublicKey], tuple[Punch, object]] = OrderedDict()
-        self._full_at: dict[PublicKey, float] = {}
+        self._full_at: dict[PublicKey | frozenset[PublicKey], float] = {}
 
     def request(
         self, asker: PublicKey, peer: PublicKey, now: float, places: object = None
@@ -49,10 +52,12 @@ class Orders:
         if last is not None and now - last.at < SAME_ORDER and places == last_places:
             return last, False
         # Both sides pay: an order makes either send.
-        if not all(self._may(key, now) for key in (asker, peer)):
+        if not (self._may(asker, now) and self._may(peer, now) and self._may(pair, now, PAIR_BURST, PAIR_RATE)):
             return None
-        for key in (asker, peer):
-            self._full_at[key] = max(now, self._full_at.get(key, now)) + 1 / ORDERS_RATE
+        for who, rate in ((asker, ORDERS_RATE), (peer, ORDERS_RATE), (pair, PAIR_RATE)):
+            self._full_at[who] = max(now, self._full_at.pop(who, now)) + 1 / rate
+        while len(self._full_at) > _PAIRS_MAX:
+            del self._full_at[next(iter(self._full_at))]
         self._number += 1
         punch = Punch(self._number, asker, peer, now)
         self._last.pop(pair, None)
@@ -64,9 +69,7 @@ class Orders:
             self._last.popitem(last=False)
         return punch, True
 
-    def forget(self, key: PublicKey) -> None:
-        """A member is gone."""
-        self._full_at.pop(key, None)
-
-    def _may(self, key: PublicKey, now: float) -> bool:
-        return self._full_at.get(key, now) - now <= (ORDERS_BURST - 1) / ORDERS_RATE
+    def _may(
+        self, who: PublicKey | frozenset[PublicKey], now: float, burst: int = ORDERS_BURST, rate: float = ORDERS_RATE
+    ) -> bool:
+        return self._full_at.get(who, now) - now <= (burst - 1) / rate

@@ -248,7 +248,8 @@ class Surroundings:
         found = await measure_lifetime(service, server, self._driver.device.status().fwmark)
         if found.is_known:
             outlook.lifetime = found
-            LOG.info("nat lifetime", extra={"fields": {"at_least": round(found.at_least), "below": found.below}})
+            below = None if found.below is None else round(found.below)
+            LOG.info("nat lifetime", extra={"fields": {"at_least": round(found.at_least), "below": below}})
             self._due.set()
 
     def _set_keepalive(self) -> None:
