@@ -6,13 +6,17 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from tests.system.network import PROGRAM, await_
+from wgdisco.api import RotateRequest, rotation_proof
+from wgdisco.invitation import JoinLink
 from wgdisco.keys import PrivateKey
 from wgdisco.lab.topology import Lab
+from wgdisco.tunnel.noise import static_static
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 JOINER = str(Path(__file__).with_name("joiner.py"))
@@ -187,7 +191,9 @@ def test_a_next_key_takes_over_with_its_first_handshake(mesh):
     bob = mesh.joiner("bob", mesh.invite("laptop2"))
     bob.event("snapshot")
     new = PrivateKey(secrets.token_bytes(32))
-    answer = alice.ask(f'post /v1/self/rotate {{"next_key": "{new.public_key()}"}}')
+    shared = static_static(alice.key, JoinLink.from_text(link).registry_key)
+    asked = RotateRequest(str(new.public_key()), rotation_proof(shared, new.public_key()))
+    answer = alice.ask(f"post /v1/self/rotate {json.dumps(asdict(asked))}")
     assert answer["body"]["member"]["next_key"] == str(new.public_key())
     bob.event("member", lambda data: data["next_key"] == str(new.public_key()))
     alice.stop()
