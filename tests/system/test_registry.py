@@ -154,6 +154,15 @@ def test_from_init_to_revoke(mesh):
     mesh.verb("revoke", "laptop2")
 
 
+def test_behind_a_nat_init_is_refused_with_the_remedy(mesh):
+    alice = mesh.lab.hosts["alice"]
+    done = alice.run([*PROGRAM, "registry", "init"], check=False)
+    assert done.returncode == 1
+    assert "is a private address" in done.stderr
+    assert "--endpoint HOST[:PORT]" in done.stderr
+    assert alice.run(["ls", "-A", "/var/lib/wgdisco"]).stdout == ""
+
+
 def test_groups_are_kept_apart_in_the_api_and_in_the_zone(mesh):
     alice = mesh.joiner("alice", mesh.invite("laptop1", "--group", "dev"))
     address = alice.event("snapshot")["data"]["network"]["registry_addresses"][0]
