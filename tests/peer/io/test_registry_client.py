@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from tests.peer.test_roster import BOB, OWN, record, snapshot
-from wgdisco.api import EndpointChange, EnrolRequest, Removed, SelfRecord
+from wgdisco.api import EndpointChange, EnrolRequest, Removed, RotateRequest, SelfRecord
 from wgdisco.errors import RemoteError
 from wgdisco.peer import stream
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamUp
@@ -320,10 +320,10 @@ def test_announcing_the_next_key():
 
     async def scenario() -> None:
         async with serving("POST", "/v1/self/rotate", replying(202, b"", told=told)) as client:
-            await client.announce_key(BOB)
+            await client.announce_key(RotateRequest(str(BOB), "00ff"))
 
     run(scenario())
-    assert told == [{"schema": 1, "next_key": str(BOB)}]
+    assert told == [{"schema": 1, "next_key": str(BOB), "proof": "00ff"}]
 
 
 def test_the_parser_counts_an_event_and_not_the_stream():

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 import aiohttp
 import pytest
 
-from wgdisco.api import StunRecord
+from wgdisco.api import StunRecord, rotation_proof
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT, Feed
@@ -21,6 +21,7 @@ from wgdisco.registry.receipt import seal
 from wgdisco.registry.records import member_record
 from wgdisco.registry.stun import Site, StunResponder
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.noise import static_static
 
 NETWORK = Network(
     "mesh",
@@ -195,11 +196,37 @@ def test_enrolment_is_rate_limited(tmp_path):
     run(tmp_path, scenario, invitation())
 
 
+def rotation(number, next_key, shared=None):
+    shared = shared or static_static(NETWORK.private_key, key(number))
+    return {"schema": 1, "next_key": next_key.to_text(), "proof": rotation_proof(shared, next_key)}
+
+
+def test_another_program_of_a_members_host_cannot_change_its_key(tmp_path):
+    """It speaks from the member's address, and has no key but its own."""
+
+    async def scenario(registry):
+        right = rotation(2, key(9))
+        other = rotation(2, key(9), static_static(PrivateKey(bytes(32)), NETWORK.private_key.public_key()))
+        for body in (
+            other,
+            {**right, "next_key": key(8).to_text()},
+            {**right, "proof": "\ud800"},
+            {**right, "proof": ""},
+        ):
+            assert (await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=body))[0] == 403
+        for body in ({**right, "proof": None}, {"schema": 1, "next_key": key(9).to_text()}):
+            assert (await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=body))[0] == 400
+        assert registry.membership.members[key(2)].next_key is None
+        assert (await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=right))[0] == 200
+
+    run(tmp_path, scenario)
+
+
 def test_changing_keys_is_rate_limited(tmp_path):
     """Each is kept for good."""
 
     async def scenario(registry):
-        body = {"schema": 1, "next_key": key(9).to_text()}
+        body = rotation(2, key(9))
         asked = [await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=body) for _ in range(ENROL_BURST + 1)]
         assert [status for status, _ in asked] == [200] * ENROL_BURST + [429]
 
@@ -232,7 +259,7 @@ def test_only_our_own_host_names_are_served(tmp_path, host, allowed):
 
 def test_another_sites_page_can_change_nothing(tmp_path):
     async def scenario(registry):
-        body = json.dumps({"next_key": key(20).to_text()})
+        body = json.dumps(rotation(2, key(20)))
 
         async def post(**headers):
             fields = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -12,7 +12,17 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from wgdisco.api import EndpointChange, MemberRecord, Order, Receipt, Removed, Snapshot, StatusReport
+from wgdisco.api import (
+    EndpointChange,
+    MemberRecord,
+    Order,
+    Receipt,
+    Removed,
+    RotateRequest,
+    Snapshot,
+    StatusReport,
+    rotation_proof,
+)
 from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PrivateKey, PublicKey
@@ -245,7 +255,10 @@ class _Managed:
         next_key = self._state.next_private_key or PrivateKey(os.urandom(32))
         self._state = replace(self._state, next_private_key=next_key)
         await asyncio.to_thread(self._store.save, self._remembered())
-        await self._client.announce_key(next_key.public_key())
+        shared = self._shared(self._registry_key)
+        assert shared is not None, "there is a session with it"
+        proof = rotation_proof(shared, next_key.public_key())
+        await self._client.announce_key(RotateRequest(next_key.public_key().to_text(), proof))
         await asyncio.sleep(ANNOUNCE_TIME)
         self._state = replace(self._state, private_key=next_key, next_private_key=None)
         await asyncio.to_thread(self._store.save, self._remembered())

@@ -25,6 +25,7 @@ from wgdisco.api import (
     Order,
     Receipt,
     Removed,
+    RotateRequest,
     SelfRecord,
     Snapshot,
     StunRecord,
@@ -140,9 +141,9 @@ class RegistryClient:
         except ValueError as error:
             raise RemoteError(f"the registry's answer cannot be used: {error}") from error
 
-    async def announce_key(self, next_key: PublicKey) -> None:
-        """`POST /v1/self/rotate`: `next_key` will follow ours. RemoteError with the registry's reason."""
-        await self._post("/v1/self/rotate", {"schema": SCHEMA, "next_key": next_key.to_text()})
+    async def announce_key(self, asked: RotateRequest) -> None:
+        """`POST /v1/self/rotate`: another key will follow ours. RemoteError with the registry's reason."""
+        await self._post("/v1/self/rotate", {"schema": SCHEMA, **asdict(asked)})
 
     async def hand_back(self, receipt: str) -> bool:
         """`POST /v1/receipt`: what the registry gave us to keep; True when it had forgotten some of it."""

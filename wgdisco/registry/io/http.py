@@ -5,6 +5,7 @@ Sockets are bound to the interface as well as the address: a neighbour on the LA
 
 import asyncio
 import fcntl
+import hmac
 import json
 import logging
 import socket
@@ -26,6 +27,7 @@ from wgdisco.api import (
     Receipt,
     RotateRequest,
     StunRecord,
+    rotation_proof,
     to_json,
 )
 from wgdisco.endpoint import IPAddress, parse_address
@@ -39,6 +41,7 @@ from wgdisco.registry.membership import Change, Kind, Member, Revoked
 from wgdisco.registry.orders import Orders
 from wgdisco.registry.receipt import recall, seal, unseal
 from wgdisco.registry.records import member_records, network_record, order_record, self_record
+from wgdisco.tunnel.noise import static_static
 
 LOG = logging.getLogger(__name__)
 
@@ -245,6 +248,10 @@ class ApiServer:
         next_key = PublicKey.from_text(asked.next_key)
         membership = self._ledger.membership
         current = member.public_key
+        shared = static_static(membership.network.private_key, current)
+        proof = asked.proof.encode(errors="replace")
+        if shared is None or not hmac.compare_digest(rotation_proof(shared, next_key).encode(), proof):
+            raise RefusedError(403, "only who holds the member's key may change it")
 
         def command() -> tuple[list[Any], None]:
             return membership.announce_key(current, next_key), None
