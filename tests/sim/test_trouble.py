@@ -158,3 +158,20 @@ def test_what_must_not_be_a_peers_is_never_sent_to():
     sent = {d.destination for d in sent if d.source.address == mesh.hosts[0].public_address}
     assert sent.isdisjoint(endpoints)
     assert mesh.are(PathWord.DIRECT)
+
+
+@pytest.mark.parametrize("pair", [NATED, RELAYED, ("public", "public")], ids="-".join)
+def test_no_packet_is_lost_when_a_crossed_handshake_is_renewed(pair):
+    """Both wanted each other at once: both are initiators, and each sends in what is the other's previous session."""
+    mesh = Mesh(pair, 2)
+    a, b = mesh.hosts
+    a.ping(b)
+    b.ping(a)
+    mesh.network.clock.run(8)
+    flows = OneWay(mesh, a, b, 0.01), OneWay(mesh, b, a, 0.01)
+    mesh.network.clock.run(1)
+    for flow in flows:
+        flow.began = mesh.network.now
+    mesh.network.clock.run(250)
+    assert len(handshakes(a, b, flows[0].began)) == 2
+    assert max(flow.gap() for flow in flows) < 0.015
