@@ -13,6 +13,7 @@ from wgdisco.peer.check import MAGIC, PING
 from wgdisco.peer.news import Ordered
 from wgdisco.peer.punch import ORDERS_BURST, ORDERS_RATE, PACKETS_A_CANDIDATE, TOLD_BURST, TOLD_RATE
 from wgdisco.tunnel.events import PeerHandshake
+from wgdisco.tunnel.messages import REKEY_AFTER_TIME
 
 NATED = ("port-restricted", "port-restricted")
 RELAYED = ("symmetric-random", "port-restricted")
@@ -160,18 +161,20 @@ def test_what_must_not_be_a_peers_is_never_sent_to():
     assert mesh.are(PathWord.DIRECT)
 
 
-@pytest.mark.parametrize("pair", [NATED, RELAYED, ("public", "public")], ids="-".join)
+@pytest.mark.parametrize("pair", [NATED, RELAYED], ids="-".join)
 def test_no_packet_is_lost_when_a_crossed_handshake_is_renewed(pair):
     """Both wanted each other at once: both are initiators, and each sends in what is the other's previous session."""
     mesh = Mesh(pair, 2)
     a, b = mesh.hosts
     a.ping(b)
     b.ping(a)
-    mesh.network.clock.run(8)
+    OneWay(mesh, a, b, 1.0)
+    OneWay(mesh, b, a, 1.0)
+    mesh.network.clock.run(REKEY_AFTER_TIME - 2)
     flows = OneWay(mesh, a, b, 0.01), OneWay(mesh, b, a, 0.01)
     mesh.network.clock.run(1)
     for flow in flows:
         flow.began = mesh.network.now
-    mesh.network.clock.run(250)
-    assert len(handshakes(a, b, flows[0].began)) == 2
+    mesh.network.clock.run(5)
+    assert len(handshakes(a, b, flows[0].began)) == 1
     assert max(flow.gap() for flow in flows) < 0.015
