@@ -20,15 +20,13 @@ def validate(
     seen: Endpoint | None,
     proven: Iterable[IPAddress],
     tunnel: tuple[IPNetwork, ...],
-    own: Iterable[IPAddress] = (),
 ) -> list[CandidateRecord]:
     """What of a member's `records` others are told, in its order, an endpoint once, at most MAX_CANDIDATES.
 
-    `seen` is where the registry's device has the member, `proven` where else a packet of it came from (STUN). `own` are
-    the registry's addresses, `tunnel` the prefixes inside it: never a member's.
+    `seen` is where the registry's device has the member, `proven` where else a packet of it came from (STUN).
+    `tunnel` are the prefixes inside it: never a member's.
     """
     known = {*proven, *(() if seen is None else (seen.address,))}
-    forbidden = set(own)
     told: dict[Endpoint, CandidateRecord] = {}
     for record in records:
         try:
@@ -36,7 +34,7 @@ def validate(
         except ValueError:
             continue
         address = endpoint.address
-        if address in forbidden or in_any(address, tunnel) or not _is_beyond_link(address):
+        if in_any(address, tunnel) or not _is_beyond_link(address):
             continue
         if _may_claim(kind, address, known):
             told.setdefault(endpoint, record)
