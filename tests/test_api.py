@@ -130,3 +130,13 @@ def test_a_heartbeat_is_within_its_bounds():
 def test_another_stun_record_is_refused(change):
     with pytest.raises(ValueError, match=r"."):
         StunRecord.from_json(to_json(STUN) | change)
+
+
+@pytest.mark.parametrize(
+    "nat", ["", "eim", "eim/apdf/-\n", "eim/apdf/99", "\U0001f600" * 64, "x" * 300, 7, ["eim/apdf/-"]]
+)
+def test_what_a_member_says_of_its_nat_is_a_profile_or_refused(nat):
+    """It is published in the zone, where a text of more than 255 bytes would keep the whole answer from going out."""
+    with pytest.raises(ValueError, match=r"nat: a text|is not a NAT profile"):
+        CandidatesRequest.from_json({"schema": 1, "candidates": [], "nat": nat})
+    assert CandidatesRequest.from_json({"schema": 1, "candidates": [], "nat": "eim/apdf/-"}).nat == "eim/apdf/-"

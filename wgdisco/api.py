@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
+from wgdisco.nat import NatProfile
 
 SCHEMA = 1
 MAX_CANDIDATES = 8
@@ -19,7 +20,6 @@ MAX_STUN_ENDPOINTS = 16
 # When a stream of events has nothing to tell, it says so each so many seconds; a member may ask for it otherwise
 HEARTBEAT, HEARTBEAT_LEAST, HEARTBEAT_MOST = 25, 15, 75
 _NAME_MAX_SIZE = 255
-_NAT_MAX_SIZE = 64
 
 
 class PathWord(Enum):
@@ -254,8 +254,10 @@ class CandidatesRequest:
         if not isinstance(told, list) or len(told) > MAX_CANDIDATES:
             raise ValueError(f"candidates: a list of up to {MAX_CANDIDATES}")
         nat = data.get("nat")
-        if nat is not None and (not isinstance(nat, str) or not 0 < len(nat) <= _NAT_MAX_SIZE):
-            raise ValueError("nat: a short text")
+        if nat is not None:
+            if not isinstance(nat, str):
+                raise ValueError("nat: a text")
+            NatProfile.from_text(nat)
         beat = data.get("heartbeat")
         if beat is not None and (type(beat) is not int or not HEARTBEAT_LEAST <= beat <= HEARTBEAT_MOST):
             raise ValueError(f"heartbeat: a number from {HEARTBEAT_LEAST} to {HEARTBEAT_MOST}")

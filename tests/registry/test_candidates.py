@@ -10,11 +10,10 @@ from wgdisco.registry.candidates import SEEN_HOST_PRIORITY, SEEN_PRIORITY, valid
 TUNNEL = (ip_network("10.77.0.0/16"), ip_network("fd77::/64"))
 SEEN = Endpoint.from_text("203.0.113.7:41424")
 PROVEN = [ip_address("198.51.100.1"), ip_address("2001:db8::7"), ip_address("127.0.0.1"), ip_address("10.77.0.9")]
-OWN = [ip_address("192.0.2.1"), ip_address("192.168.1.1")]
 
 
 def told(kind: str, endpoint: str) -> list[CandidateRecord]:
-    return validate([CandidateRecord(kind, endpoint, 5)], SEEN, [*PROVEN, OWN[0]], TUNNEL, OWN)
+    return validate([CandidateRecord(kind, endpoint, 5)], SEEN, PROVEN, TUNNEL)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +59,6 @@ def test_proven_and_private_addresses_are_told(kind, endpoint):
         ("host", "10.77.0.9:9"),
         ("host", "[fd77::9]:9"),
         ("host", "[::ffff:198.51.100.2]:9"),
-        ("host", "192.168.1.1:51820"),
         ("srflx", "192.0.2.1:51820"),
         ("host", "192.168.1.5:0"),
         ("host", "192.168.1.5"),
@@ -90,3 +88,9 @@ def test_where_the_registry_sees_it_comes_first():
 def test_priorities_are_those_of_rfc_8445():
     assert priority(CandidateKind.SERVER_REFLEXIVE, LOCAL_PREFERENCE_MAX) == SEEN_PRIORITY
     assert priority(CandidateKind.HOST, LOCAL_PREFERENCE_MAX) == SEEN_HOST_PRIORITY
+
+
+def test_what_it_said_of_its_former_address_is_not_told():
+    told = [CandidateRecord("srflx", text, 1) for text in ("203.0.113.7:1", "198.51.100.9:1", "[2001:db8::9]:1")]
+    assert [one.endpoint for one in with_seen(told, SEEN)] == ["203.0.113.7:41424", "203.0.113.7:1", "[2001:db8::9]:1"]
+    assert with_seen(told, Endpoint.from_text("192.168.1.5:40000"))[1:] == told

@@ -120,6 +120,23 @@ def test_a_crossed_handshake_keeps_the_unconfirmed_session_as_previous():
     assert (slots.previous, slots.current, slots.next) == (theirs, ours, None)
 
 
+@pytest.mark.parametrize("is_initiator", [True, False])
+def test_what_the_other_side_sends_in_stays_until_it_has_the_new_session(is_initiator):
+    """After a crossed handshake that is our previous session."""
+    slots = SessionSlots()
+    theirs, ours, renewed = _session(1), _session(2), _session(3)
+    slots.previous, slots.current = theirs, ours
+    slots.confirm(theirs)
+    if is_initiator:
+        assert slots.add_as_initiator(renewed) == [ours]
+        assert (slots.previous, slots.current, slots.next) == (theirs, renewed, None)
+    else:
+        assert slots.add_as_responder(renewed) == []
+        assert (slots.previous, slots.current, slots.next) == (theirs, ours, renewed)
+        assert slots.confirm(renewed) == [theirs]
+        assert (slots.previous, slots.current, slots.next) == (ours, renewed, None)
+
+
 def test_clearing_returns_all_three():
     slots = SessionSlots()
     slots.previous, slots.current, slots.next = sessions = _session(1), _session(2), _session(3)

@@ -40,6 +40,9 @@ RESPONSE_CACHE_USES = 8
 # When our first packet in a new session is said again while nothing has come back in it, in seconds: until it arrives
 # the other side can neither send nor tell that we are here, and the next packet may be a persistent keepalive away.
 CONFIRMATION_PAUSES = (0.15, 0.3, 0.6, 1.2, 2.4)
+# Where both sides are initiators (of a crossed handshake), the one with the greater key renews so much later, in
+# seconds: then they do not cross again (managed peers)
+RENEWAL_LAG = 2.0
 # Data sent to a managed peer without an answer: after so long it is told; and so long without a packet may have closed
 # the shortest-lived hole (a NAT's timer for UDP that was never answered is 30 s)
 DOUBT_AFTER = 0.3
@@ -127,6 +130,7 @@ class Peer:
         self._timestamps = Timestamps()
         self._rekey_tried: Session | None = None
         self._shared: bytes | None = None
+        self._renewal_lag = 0.0
         self.refresh_static()
 
     @property
@@ -145,6 +149,8 @@ class Peer:
         """Our private key changed: the static-static secret with it (rule H4)."""
         private = self._local.private_key
         self._shared = None if private is None else noise.static_static(private, self.key)
+        is_second = private is not None and private.public_key().raw > self.key.raw
+        self._renewal_lag = RENEWAL_LAG if is_second else 0.0
 
     def update(self, config: PeerConfig, now: float) -> None:
         """Take over what is configurable; sessions stay (rule H15)."""
@@ -384,7 +390,7 @@ class Peer:
         if packets.row:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
-        if session.wants_rekey_after_send(now):
+        if session.wants_rekey_after_send(now - (self._renewal_lag if self.managed else 0.0)):
             self._begin_handshake(now)
 
     def _send_keepalive(self, now: float) -> None:

@@ -82,17 +82,24 @@ class Session:
 
 @dataclass(slots=True)
 class SessionSlots:
-    """Previous, current, next (rule H13). Every change returns the sessions that fell out."""
+    """Previous, current, next (rule H13). Every change returns the sessions that fell out.
+
+    After a crossed handshake each side may send in what is the other's previous session: that one (`heard`) stays then
+    until the new session is confirmed, or packets would be lost.
+    """
 
     previous: Session | None = field(default=None)
     current: Session | None = field(default=None)
     next: Session | None = field(default=None)
+    heard: Session | None = field(default=None)
 
     def add_as_initiator(self, session: Session) -> list[Session]:
         """A response came: the new session is current; the unconfirmed next, or else the old current, is previous."""
         if self.next is not None:
             dropped = [self.previous, self.current]
             self.previous, self.next = self.next, None
+        elif self.previous is not None and self.heard is self.previous:
+            dropped = [self.current]
         else:
             dropped = [self.previous]
             self.previous = self.current
@@ -101,12 +108,16 @@ class SessionSlots:
 
     def add_as_responder(self, session: Session) -> list[Session]:
         """We answered: the new session is next, and not used for sending until a packet in it confirms it."""
-        dropped = [self.previous, self.next]
-        self.previous, self.next = None, session
+        dropped = [self.next]
+        if self.heard is not self.previous:
+            dropped.append(self.previous)
+            self.previous = None
+        self.next = session
         return [s for s in dropped if s is not None]
 
     def confirm(self, session: Session) -> list[Session] | None:
         """A packet authenticated in `session`: if it was next it becomes current. None when nothing moved."""
+        self.heard = session
         if session is not self.next:
             return None
         dropped = [] if self.previous is None else [self.previous]
@@ -116,5 +127,5 @@ class SessionSlots:
     def clear(self) -> list[Session]:
         """Forget all three."""
         dropped = [s for s in (self.previous, self.current, self.next) if s is not None]
-        self.previous = self.current = self.next = None
+        self.previous = self.current = self.next = self.heard = None
         return dropped
