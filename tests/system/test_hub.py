@@ -224,6 +224,7 @@ def test_who_is_being_enrolled_reaches_that_one_port_and_nothing_else(network):
 def test_nothing_is_left_after_an_exit_nor_after_a_kill_and_another_start(network):
     assert "wgdisco_mesh" in network.tables()
     assert network.sysctls() == ["1", "1", "1"]
+    before = ["0", "0", "0"]
     network.end(kill=True)
     assert "wgdisco_mesh" in network.tables()  # harmless: it speaks of an interface that is gone
     network.start()
@@ -234,6 +235,7 @@ def test_nothing_is_left_after_an_exit_nor_after_a_kill_and_another_start(networ
     assert network.reaches("phone", "tablet") == [True, True]
     assert network.end() == 0
     assert "wgdisco" not in network.tables()
+    assert network.sysctls() == before, "what they were before the first start"
 
 
 def test_switches_are_as_they_were_after_an_exit(network):

@@ -248,6 +248,8 @@ def test_uninstall_and_again(mesh):
     assert mesh.verb("uninstall", check=False).returncode == 1
     mesh.verb("uninstall", "--yes")
     assert mesh.lab.hosts["registry"].run(["nft", "list", "tables"]).stdout == "", "what a killed daemon left"
+    assert mesh.lab.hosts["registry"].run(["cat", "/proc/sys/net/ipv6/conf/all/forwarding"]).stdout == "0\n"
+    assert mesh.lab.hosts["registry"].run(["ls", "-A", "/run/wgdisco"]).stdout in {"", "mesh.sock\n"}
     mesh.verb("uninstall", "--yes")
     assert "init" in mesh.verb("list", check=False).stderr
     mesh.verb("init")

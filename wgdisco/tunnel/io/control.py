@@ -97,7 +97,7 @@ class ControlServer:
 
     def _bind(self) -> socket.socket:
         """The listening socket, never for a moment open to others than root and the group."""
-        _make_directory(self.path.parent)
+        make_directory(self.path.parent)
         self.path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         previous = os.umask(0o117)
@@ -130,7 +130,7 @@ class ControlServer:
                 listener.close()
 
 
-def _make_directory(directory: Path) -> None:
+def make_directory(directory: Path) -> None:
     """Made by us it is open to all whatever the umask, for the sockets in it are not; made by others it stays."""
     try:
         directory.mkdir(parents=True)

@@ -1,6 +1,14 @@
-"""Forwarding switched on and put back: sysctls, and the default routes that they depend on."""
+"""Forwarding switched on and put back: sysctls, and the default routes that they depend on.
+
+What the switches were before is kept in /run, which a reboot forgets as it forgets them: the daemon that starts after
+one that was killed puts them back in the end, and so does `registry uninstall`.
+"""
 
 import contextlib
+import json
+import logging
+import os
+import re
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,10 +26,15 @@ from wgdisco.tunnel.forwarding import (
     settings_to_write,
     uplinks,
 )
+from wgdisco.tunnel.io.control import DIRECTORY, make_directory
 from wgdisco.tunnel.io.nft import Table, list_ruleset
 from wgdisco.tunnel.nft import HubRules, table_name
 
+LOG = logging.getLogger(__name__)
+
 _SYSCTL = Path("/proc/sys/net")
+# Root reads what the daemons' user wrote: no other switch is turned by it
+_SWITCH = re.compile(r"ipv[46]/conf/[^/]+/(forwarding|accept_ra)")
 _RT_TABLE_MAIN = 254
 _RTPROT_RA = 9  # linux/rtnetlink.h
 
@@ -50,7 +63,8 @@ class Forwarding:
 
     def __init__(self, interface: str) -> None:
         self.interface = interface
-        self._before: dict[str, str] = {}
+        self._kept = DIRECTORY / f"{interface}.forwarding"
+        self._before = self._load()
 
     def switch_on(self, routes: list[DefaultRoute], uplink: bool) -> None:
         """Let packets through, as `forwarding_settings` says; LocalError when the system refuses. May be repeated."""
@@ -61,9 +75,10 @@ class Forwarding:
             if path == ALL_IPV6:
                 # It is written through to every interface: those that were on already shall be on again afterwards.
                 before = {str(p.relative_to(_SYSCTL)): "1" for p in _forwarding_ipv6()} | before
-            _write(path, value)
             for name, value_before in before.items():
                 self._before.setdefault(name, value_before)
+            self._keep()
+            _write(path, value)
 
     async def restore(self) -> None:
         """Put back what was there; left as it is while another of our tables needs it too."""
@@ -73,6 +88,27 @@ class Forwarding:
             with contextlib.suppress(LocalError):  # an interface that is gone took its switch along
                 _write(path, value)
         self._before.clear()
+        self._keep()
+
+    def _load(self) -> dict[str, str]:
+        try:
+            kept = json.loads(self._kept.read_text())
+        except (OSError, ValueError):
+            return {}
+        found = kept.items() if isinstance(kept, dict) else ()
+        return {name: str(value) for name, value in found if _SWITCH.fullmatch(name) and str(value) in {"0", "1", "2"}}
+
+    def _keep(self) -> None:
+        try:
+            if self._before:
+                make_directory(self._kept.parent)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+                with os.fdopen(os.open(self._kept, flags, 0o644), "w") as file:
+                    json.dump(self._before, file)
+            else:
+                self._kept.unlink(missing_ok=True)
+        except OSError as error:
+            LOG.debug("what the switches were is not kept: %s", error)
 
 
 class Hub:
