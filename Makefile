@@ -1,6 +1,9 @@
 # Two commands do all their own set-up: `make demo` and `make test`. ARGS are passed on: make demo ARGS="-o json".
 .PHONY: demo test soak check install uninstall clean lock
 ARGS =
+# Most tests wait for namespaces and timers, not for the processor
+JOBS = $(shell expr $$(nproc) + 1)
+PYTEST = .venv/bin/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 UV = uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --quiet
 
 demo:
@@ -9,11 +12,11 @@ demo:
 
 test:
 	@scripts/setup test
-	.venv/bin/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 soak:
 	@scripts/setup test
-	.venv/bin/python -m pytest -m soak $(ARGS)
+	$(PYTEST) -m soak $(ARGS)
 
 check:
 	@scripts/setup demo

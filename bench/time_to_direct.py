@@ -148,7 +148,8 @@ def main() -> int:
         reached = [value for value in theirs[cell.pair] if value is not None]
         columns = [*ours, matrix.percentiles(reached)]
         direct, first, other = ("-" if column is None else f"{column['p50']:.0f}" for column in columns)
-        print(f"{cell.pair.type_a + ' x ' + cell.pair.type_b:<46} {direct:>8} {first:>9} {other:>16}")
+        how_often = "" if len(reached) == args.seeds else f"  in {len(reached)} of {args.seeds}"
+        print(f"{cell.pair.type_a + ' x ' + cell.pair.type_b:<46} {direct:>8} {first:>9} {other:>16}{how_often}")
     return 0
 
 

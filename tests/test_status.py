@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from tests.test_api import PEER, REPORT
-from wgdisco.status import render_status
+from wgdisco.api import Reason
+from wgdisco.status import REMEDIES, render_status
 
 NOW = 1700000060.0
 
@@ -19,6 +20,7 @@ def test_all_there_is_to_say():
             "",
             f"peer: {PEER.public_key}",
             "  path: punching (no UDP answer)",
+            "  to do: see whether UDP gets out, here and there (`wgdisco netcheck`)",
             "  preshared key: (hidden)",
             "  endpoint: [2001:db8::1]:51820 (from zone)",
             "  allowed ips: 10.0.0.2/32",
@@ -75,3 +77,7 @@ def test_a_wall_clock_that_was_set_back_gives_no_age_below_zero():
 
 def test_the_clock_is_looked_at_when_none_is_given():
     assert " s ago" in render_status(replace(REPORT, peers=[PEER]))
+
+
+def test_there_is_something_to_do_about_every_reason():
+    assert set(REMEDIES) == {reason.value for reason in Reason}

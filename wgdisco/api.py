@@ -4,6 +4,7 @@ The control socket serves a StatusReport as `GET /v1/status`; `wgdisco status -o
 records are the registry's API inside the tunnel. What a registry is sent is checked here, field by field.
 """
 
+import hashlib
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Self
@@ -209,16 +210,30 @@ class EnrolRequest:
         return cls(_key(data, "public_key"), name)
 
 
+def rotation_proof(shared: bytes, next_key: PublicKey) -> str:
+    """What nobody but the registry and the member can make; `shared` is the Diffie-Hellman of their static keys."""
+    return hashlib.blake2s(b"wgdisco rotate 1" + next_key.raw, key=shared).hexdigest()
+
+
 @dataclass(frozen=True, slots=True)
 class RotateRequest:
-    """A member announces the key it will go over to: the body of `POST /v1/self/rotate`."""
+    """A member announces the key it will go over to: the body of `POST /v1/self/rotate`.
+
+    Any program of a member's host speaks from the member's address: `proof` (`rotation_proof`) shows that this one has
+    the member's key.
+    """
 
     next_key: str
+    proof: str
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        return cls(_key(_body(data), "next_key"))
+        body = _body(data)
+        proof = body.get("proof")
+        if not isinstance(proof, str):
+            raise ValueError("proof: missing")
+        return cls(_key(body, "next_key"), proof)
 
 
 @dataclass(frozen=True, slots=True)

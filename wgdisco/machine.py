@@ -42,6 +42,14 @@ class SleepWatch(selectors.DefaultSelector):
         return ready
 
 
+def has_ipv6() -> bool:
+    """Whether interfaces made from now on speak IPv6."""
+    try:
+        return (_PROC / "sys/net/ipv6/conf/default/disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        return False
+
+
 def port_owner(port: int, kind: str = "udp") -> str | None:
     """`name (pid N)` of a process in this network namespace whose "udp" or "tcp" socket is bound to `port`.
 

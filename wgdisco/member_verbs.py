@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 from wgdisco import config, logs
@@ -27,6 +28,7 @@ from wgdisco.process import program_version, run_daemon
 from wgdisco.status import render_table
 from wgdisco.tunnel.firewall import Mode, Need
 from wgdisco.tunnel.io import control, firewall
+from wgdisco.tunnel.io.nft import remove_leftovers
 from wgdisco.tunnel.io.udp import free_port
 
 SETTLE_TIMEOUT = 20.0
@@ -106,6 +108,8 @@ def _enrol(link: JoinLink, name: str | None, network: str | None, store: StateSt
     if network is not None:
         check_network_name(network)
         _check_unused(network, store)
+    if _is_registry_of(link):
+        raise LocalError("this host is the registry of that network: members reach it as it is")
     identifier = link_id(link.secret)
     private_key = store.enrolment_key(identifier, PrivateKey(os.urandom(32)))
     wish = name or label_of(socket.gethostname()) or None
@@ -134,11 +138,21 @@ def _enrol(link: JoinLink, name: str | None, network: str | None, store: StateSt
 
 
 def _check_unused(network: str, store: StateStore) -> None:
+    otherwise = "call the new network otherwise with --network NAME"
     if network in store.names():
         raise LocalError(
-            f"this host is a member of a network {network!r} already: `wgdisco leave {network}` first,"
-            " or call the new one otherwise with --network NAME"
+            f"this host is a member of a network {network!r} already: `wgdisco leave {network}` first, or {otherwise}"
         )
+    if network in (name for _, name in socket.if_nameindex()):
+        raise LocalError(f"there is an interface {network} here already: {otherwise}")
+
+
+def _is_registry_of(link: JoinLink) -> bool:
+    for interface in control.running_interfaces():
+        with suppress(NotRunningError):
+            if asyncio.run(control.fetch_status(interface)).public_key == link.registry_key.to_text():
+                return True
+    return False
 
 
 def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode | None = None) -> int:
@@ -285,6 +299,7 @@ def leave(args: argparse.Namespace) -> int:
     state = store.load(network)
     if state is not None:
         asyncio.run(_close_firewall(state))
+    asyncio.run(remove_leftovers(network))
     store.forget(network)
     print(f"left {network}; whoever runs its registry may now revoke this member")
     return 0

@@ -16,7 +16,11 @@ def add_verbs(verbs: Any) -> None:
     init.add_argument(
         "--tls-port", default="none", metavar="PORT", help="TCP port for members whose network has no UDP"
     )
-    _add_firewall_flag(init)
+    init.add_argument(
+        "--firewall",
+        choices=("auto", "print", "none"),
+        help="a firewall here that drops what we need: have its own tool let it in (default), say how, or nothing",
+    )
     invite = _verb(verbs, "invite", "print a join link")
     invite.add_argument("name", nargs="?", metavar="NAME", help="the member's name; left out, the joiner chooses")
     invite.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join with it (1)")
@@ -43,7 +47,6 @@ def add_verbs(verbs: Any) -> None:
         metavar="endpoint HOST:PORT[,HOST:PORT…] | also-port PORT[,PORT…]|none | tls-port PORT|none | NAME endpoint"
         " ADDRESS:PORT|none",
     )
-    _add_firewall_flag(change)
     backup = _verb(verbs, "backup", "write all facts, secrets included, to a file or (-) standard output")
     backup.add_argument("file", metavar="FILE|-")
     restore = _verb(verbs, "restore", "put a backup in place; the registry must not run")
@@ -69,15 +72,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="where the facts are (/var/lib/wgdisco/registry.db)",
     )
     parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
-
-
-def _add_firewall_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--firewall",
-        choices=("auto", "print", "none"),
-        default="auto",
-        help="a firewall here that drops what we need: have its own tool let it in (default), say how, or nothing",
-    )
 
 
 def _add_device(args: argparse.Namespace, request: Any) -> Any:

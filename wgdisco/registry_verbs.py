@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 import secrets
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ from wgdisco.registry.membership import DEFAULT_GROUP, Membership, Network, Put
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io import control, firewall
+from wgdisco.tunnel.io.nft import remove_leftovers
 
 START_TIMEOUT = 15.0
 
@@ -39,11 +41,16 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-async def _command(path: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Have the daemon do it or, when it is not running, do it on its store."""
+def _network(path: Path) -> Network:
     network = store.peek(path)
     if network is None:
         raise ConfigError(NO_NETWORK)
+    return network
+
+
+async def _command(path: Path, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Have the daemon do it or, when it is not running, do it on its store."""
+    network = _network(path)
     try:
         return await control.send_command(network.name, name, arguments)
     except NotRunningError:
@@ -69,7 +76,7 @@ def init(args: argparse.Namespace) -> int:
         _say(f"made the network {network.name} ({network.prefix4}, {network.prefix6})")
     else:
         _say(f"the network {network.name} is here already ({network.prefix4}, {network.prefix6}); nothing was changed")
-    mode = Mode(args.firewall)
+    mode = network.firewall if args.firewall is None else Mode(args.firewall)
     if mode is not network.firewall:
         _run(args, "set_firewall", mode=mode.value)
     asyncio.run(_open_firewall(network, mode))
@@ -123,6 +130,8 @@ async def _close_firewall(network: Network) -> None:
 
 def _make_network(args: argparse.Namespace) -> Network:
     check_network_name(args.network)
+    if args.network in (name for _, name in socket.if_nameindex()):
+        raise LocalError(f"there is an interface {args.network} here already: give another name with --network NAME")
     try:
         zone = ZoneNames.from_text(args.zone).to_text()
     except ValueError as error:
@@ -136,6 +145,7 @@ def _make_network(args: argparse.Namespace) -> Network:
     _check_ports(network, also_ports, tls_port)
     rules = Membership([network])
     rules.apply(rules.set_ports(also_ports, tls_port or None))
+    rules.apply(rules.set_firewall(Mode(args.firewall or "auto")))
     network = rules.network
     with closing(store.Store.open(args.store)) as facts:
         asyncio.run(facts.commit([Put(network)]))
@@ -159,7 +169,7 @@ def _endpoint(text: str, port: int, flag: str = "--endpoint") -> str:
 def uninstall(args: argparse.Namespace) -> int:
     """`wgdisco registry uninstall`."""
     network = store.peek(args.store)
-    if network is None and not args.store.exists():
+    if network is None and not store.is_there(args.store):
         _say("there is no network here")
         return 0
     name = "the damaged network" if network is None else f"the network {network.name}"
@@ -172,6 +182,8 @@ def uninstall(args: argparse.Namespace) -> int:
     if network is not None:
         asyncio.run(_close_firewall(network))
     store.delete(args.store)
+    if network is not None:
+        asyncio.run(remove_leftovers(network.name))
     _say(f"{name} is gone; members forget it with `wgdisco leave`")
     return 0
 
@@ -192,6 +204,11 @@ def invite(args: argparse.Namespace) -> int:
     whom = args.name or f"{args.uses} member{'' if args.uses == 1 else 's'}"
     until = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer["expires_at"]))
     _say(f"for {whom}, until {until}: type `sudo wgdisco join` there, and give it this link")
+    if answer["was_revoked"]:
+        _say(
+            f"{args.name} was revoked: members who knew it refuse another key under that name, until each types"
+            f" `wgdisco accept {args.name}`; invite it under another name to spare them that"
+        )
     print(answer["link"])
     return 0
 
@@ -304,9 +321,7 @@ def set_value(args: argparse.Namespace) -> int:
 
 
 def _set_registries(args: argparse.Namespace, value: str) -> None:
-    network = store.peek(args.store)
-    if network is None:
-        raise ConfigError(NO_NETWORK)
+    network = _network(args.store)
     endpoints = [_endpoint(text, network.listen_port, "endpoint") for text in value.split(",")]
     answer = _run(args, "set_registries", endpoints=endpoints)
     told, unseen = answer["told"], answer["unseen"]
@@ -323,7 +338,7 @@ def _set_ports(args: argparse.Namespace, **ports: Any) -> None:
     _run(args, "set_ports", **ports)
     network = store.peek(args.store)
     if network is not None:
-        asyncio.run(_open_firewall(network, Mode(args.firewall)))
+        asyncio.run(_open_firewall(network, network.firewall))
         _say_further_ports(network)
 
 
@@ -368,6 +383,7 @@ def backup(args: argparse.Namespace) -> int:
     """`wgdisco registry backup`. The daemon can write beside its store and nowhere else: we carry it from there."""
     if args.file == "-" and sys.stdout.isatty():
         raise LocalError("a backup is binary, and secret: send it to a file or a pipe")
+    _network(args.store)  # else it is not even known whether we may look there
     copy = args.store.with_name(f".backup-{secrets.token_hex(8)}")
     try:
         _run(args, "backup", file=str(copy.absolute()))
@@ -389,9 +405,7 @@ def restore(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """`wgdisco registry check`."""
-    network = store.peek(args.store)
-    if network is None:
-        raise ConfigError(NO_NETWORK)
+    network = _network(args.store)
     findings = asyncio.run(check_machine(network, args.store, args.root))
     for finding in findings:
         print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.said}")

@@ -3,7 +3,20 @@
 import time
 from typing import Any
 
-from wgdisco.api import PeerReport, StatusReport
+from wgdisco.api import PeerReport, Reason, StatusReport
+
+# What to do about each reason that a path can have
+REMEDIES = {
+    Reason.PEER_OFFLINE.value: "start wgdisco there, or connect that host to a network",
+    Reason.REGISTRY_UNREACHABLE.value: "see that the registry runs and its UDP port is open (`wgdisco registry check`)",
+    Reason.NO_UDP_ANSWER.value: "see whether UDP gets out, here and there (`wgdisco netcheck`)",
+    Reason.BOTH_PORT_DEPENDENT.value: "forward a UDP port to one of the two, or give both IPv6",
+    Reason.HOST_FIREWALL.value: "join again with --firewall auto, or print",
+    Reason.CLOCK.value: "set the clock of this host",
+    Reason.REVOKED.value: "`wgdisco leave`, or ask for another invitation",
+    Reason.VERSION.value: "update wgdisco on the older of the two",
+    Reason.NOT_YET_TRIED.value: "send something there: a path is looked for when there is a packet",
+}
 
 
 def render_status(report: StatusReport, now: float | None = None) -> str:
@@ -97,6 +110,8 @@ def _peer_lines(peer: PeerReport, now: float) -> list[str]:
     lines = [f"peer: {peer.public_key}", f"  path: {path}"]
     if peer.name is not None:
         lines.insert(1, f"  name: {peer.name}")
+    if peer.reason in REMEDIES:
+        lines.append(f"  to do: {REMEDIES[peer.reason]}")
     if peer.preshared_key:
         lines.append("  preshared key: (hidden)")
     if peer.endpoint is not None:

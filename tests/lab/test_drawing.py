@@ -21,8 +21,16 @@ NAMES = {A: "alice", B: "bob"}
 def trial(pair: Pair, outcome: Outcome | None, time: float | None, *faults: str) -> Trial:
     word = None if outcome is None else PathWord(outcome.value)
     technique = {Outcome.DIRECT: "published", Outcome.RELAY: "relay"}.get(outcome) if outcome else None
-    verdict = Verdict(outcome, (word, word), technique, 10.0, time, None if time is None else time + 40.0, (3, 2))
-    verdict.faults = list(faults)
+    verdict = Verdict(
+        outcome,
+        (word, word),
+        technique,
+        asked_at=10.0,
+        time_to_direct_ms=time,
+        first_reply_ms=None if time is None else time + 40.0,
+        packets=(3, 2),
+        faults=list(faults),
+    )
     crossings = [
         Crossing(10.0 + at, fate, *way, UDP, ttl, length, head)
         for at, fate, way, ttl, length, head in (

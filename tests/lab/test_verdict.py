@@ -8,22 +8,24 @@ import pytest
 
 from wgdisco.api import PathWord
 from wgdisco.lab.oracle import Outcome
-from wgdisco.lab.packets import UDP, Crossing
+from wgdisco.lab.packets import TCP, UDP, Crossing
 from wgdisco.lab.timeline import Said
 from wgdisco.lab.verdict import At, Observed, Reply, Side, judge, parse_replies
 
-A, B, REGISTRY = (IPv4Address(text) for text in ("192.0.2.10", "203.0.113.10", "198.51.100.10"))
+A, B, C, REGISTRY = (IPv4Address(text) for text in ("192.0.2.10", "203.0.113.10", "198.18.1.10", "198.51.100.10"))
 REGISTRY_KEY, KEY = "R" * 44, "K" * 44
 RTT = 0.04
 INITIATION = struct.pack("<I", 1) + bytes(20)
 
 
-def packet(at: float, source: IPv4Address, destination: IPv4Address, length: int = 796, **fields: int) -> Crossing:
+def packet(
+    at: float, source: IPv4Address, destination: IPv4Address, length: int = 796, head: bytes = INITIATION, **fields: int
+) -> Crossing:
     ports = {"source_port": 4000 if source == A else 5000, "destination_port": 4000 if destination == A else 5000}
     ports |= {"source_port": 51820} if source == REGISTRY else {}
     ports |= {"destination_port": 51820} if destination == REGISTRY else {}
     return Crossing(at, "sent", source, (ports | fields)["source_port"], destination,
-                    (ports | fields)["destination_port"], UDP, 63, length, INITIATION)  # fmt: skip
+                    (ports | fields)["destination_port"], UDP, 63, length, head)  # fmt: skip
 
 
 def side(name: str, outside: IPv4Address, *events: tuple[float, str]) -> Side:
@@ -90,6 +92,7 @@ def test_relay() -> None:
     verdict = judge(relayed(), Outcome.RELAY)
     assert (verdict.outcome, verdict.technique, verdict.faults) == (Outcome.RELAY, "relay", [])
     assert verdict.time_to_direct_ms is None
+    assert verdict.time_to_relay_ms == 100.0
     assert verdict.first_reply_ms == 180.0
 
 
@@ -111,12 +114,27 @@ def test_a_direct_path_that_daemons_call_otherwise_is_a_fault() -> None:
 
 
 def test_payload_at_the_registry_after_direct_is_a_fault() -> None:
-    stray = [*DIRECT.crossings, packet(1.45, A, REGISTRY)]
+    stray = [*DIRECT.crossings, packet(1.45, A, REGISTRY), packet(1.47, REGISTRY, B)]
     verdict = judge(replace(DIRECT, crossings=stray), Outcome.DIRECT)
     assert verdict.outcome is Outcome.DIRECT
-    assert verdict.faults == ["1 packets of payload at the registry after both were direct"]
-    before = [*DIRECT.crossings, packet(1.3, A, REGISTRY)]
+    assert verdict.faults == ["2 packets of payload at the registry after both were direct"]
+    before = [*DIRECT.crossings, packet(1.3, A, REGISTRY), packet(1.32, REGISTRY, B)]
     assert judge(replace(DIRECT, crossings=before), Outcome.DIRECT).faults == []
+
+
+def test_what_the_registry_says_itself_is_no_payload_whatever_its_size() -> None:
+    said = [packet(1.9, REGISTRY, A, head=b"one"), packet(1.9, B, REGISTRY, head=b"other")]
+    elsewhere = [packet(1.9, REGISTRY, C), packet(1.9, C, REGISTRY)]
+    assert judge(replace(DIRECT, crossings=[*DIRECT.crossings, *said, *elsewhere]), Outcome.DIRECT).faults == []
+
+
+def test_where_one_side_cannot_be_seen_all_of_that_size_is_payload() -> None:
+    ways = exchange(REGISTRY, B, range(126, 200, 2))
+    beside = replace(relayed(), registry=At(frozenset((REGISTRY,)), frozenset((51820,))), crossings=[*PUBLISHED, *ways])
+    assert judge(beside, Outcome.RELAY).faults == []
+    in_tls = [replace(one, protocol=TCP, head=b"") for one in exchange(A, REGISTRY, range(126, 200, 2))]
+    unlike = [replace(one, head=b"?") for one in ways]
+    assert judge(replace(relayed(), crossings=[*PUBLISHED, *in_tls, *unlike]), Outcome.RELAY).faults == []
 
 
 def test_other_long_packets_are_no_payload() -> None:
@@ -171,5 +189,5 @@ def test_the_silence_after_an_event() -> None:
 
 
 def test_the_relay_may_carry_what_an_event_interrupted() -> None:
-    stray = [*DIRECT.crossings, packet(1.55, A, REGISTRY)]
+    stray = [*DIRECT.crossings, packet(1.55, A, REGISTRY), packet(1.57, REGISTRY, B)]
     assert judge(replace(DIRECT, crossings=stray, event_at=1.5), Outcome.DIRECT).faults == []

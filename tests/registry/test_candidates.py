@@ -88,3 +88,9 @@ def test_where_the_registry_sees_it_comes_first():
 def test_priorities_are_those_of_rfc_8445():
     assert priority(CandidateKind.SERVER_REFLEXIVE, LOCAL_PREFERENCE_MAX) == SEEN_PRIORITY
     assert priority(CandidateKind.HOST, LOCAL_PREFERENCE_MAX) == SEEN_HOST_PRIORITY
+
+
+def test_what_it_said_of_its_former_address_is_not_told():
+    told = [CandidateRecord("srflx", text, 1) for text in ("203.0.113.7:1", "198.51.100.9:1", "[2001:db8::9]:1")]
+    assert [one.endpoint for one in with_seen(told, SEEN)] == ["203.0.113.7:41424", "203.0.113.7:1", "[2001:db8::9]:1"]
+    assert with_seen(told, Endpoint.from_text("192.168.1.5:40000"))[1:] == told

@@ -91,6 +91,29 @@ def test_an_invitation_for_many_lets_each_choose_a_name(membership):
     assert membership.invitations == {}
 
 
+def test_a_link_for_several_stays_for_those_whose_reply_was_lost(membership):
+    invitation, _ = invite(membership, 1, uses=2)
+    enrol(membership, invitation, 1, "one")
+    lost = enrol(membership, invitation, 2, "two")
+    membership.apply(membership.prove(key(1), 3.0))
+    assert enrol(membership, invitation, 2, "two") == lost
+    membership.apply(membership.prove(key(2), 4.0))
+    assert membership.invitations == {}
+    assert [member.name for member in membership.members.values() if member.proven] == ["one", "two"]
+
+
+def test_with_a_revoked_link_go_those_who_never_showed_their_key(membership):
+    invitation, _ = invite(membership, 1, uses=2)
+    enrol(membership, invitation, 1, "one")
+    membership.apply(membership.prove(key(1), 2.0))
+    enrol(membership, invitation, 2, "two")
+    changes, keys = membership.revoke(invitation.enrol_key.to_text(), 3.0)
+    membership.apply(changes)
+    assert keys == [invitation.enrol_key, key(2)]
+    assert [member.name for member in membership.members.values()] == ["one"]
+    assert membership.prove(key(2), 4.0) == []
+
+
 def test_what_has_expired_is_refused_and_forgotten_with_what_was_never_proven(membership):
     invitation, _ = invite(membership, 1, "laptop")
     enrol(membership, invitation, 1)

@@ -124,9 +124,10 @@ class Gateway:
             if mapping.port == port and self._lets_in(mapping, remote):
                 if remote in mapping.remotes:
                     mapping.remotes[remote] = mapping.expires_at = self.network.now + self.timeout
-                inside = Datagram(remote, mapping.inside, datagram.data)
-                receive = partial(self._inside[mapping.inside.address], inside)
-                self.network.clock.at(self.network.now + self.network.delay, receive)
+                if datagram.ttl > 1:  # a router sees it before it counts it down
+                    inside = Datagram(remote, mapping.inside, datagram.data, datagram.ttl - 1)
+                    receive = partial(self._inside[mapping.inside.address], inside)
+                    self.network.clock.at(self.network.now + self.network.delay, receive)
                 return
         if self.profile.burns:
             self._burned[port, remote] = self.network.now + BURN_TIMEOUT

@@ -11,7 +11,7 @@ Everything that happens is an entry of one event heap; the only randomness is th
 import heapq
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Protocol
 
@@ -103,7 +103,8 @@ class Network:
         is_blocked = frozenset(way) in self.blocked or way in self.blocked_one_way
         self.crossings.append(Crossing(self.now, datagram, lost or is_blocked))
         if not self.crossings[-1].lost:
-            self.clock.at(self.now + 2 * self.delay, lambda: self._arrive(datagram))
+            arriving = replace(datagram, ttl=datagram.ttl - 1)
+            self.clock.at(self.now + 2 * self.delay, lambda: self._arrive(arriving))
 
     def _arrive(self, datagram: Datagram) -> None:
         who = self._attached.get(datagram.destination.address)

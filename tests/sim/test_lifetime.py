@@ -113,6 +113,13 @@ def test_loss_makes_no_lifetime_longer_and_seldom_shorter(seed):
     assert found.interval() >= 40
 
 
+def test_what_comes_late_refutes_it():
+    found = Lifetime(60.0, 70.0)
+    assert found.interval() == 48
+    assert [silence for silence in (0.0, 25.0, 48.0, 51.9, 52.1, 63.0) if found.is_refuted(silence)] == [52.1, 63.0]
+    assert not Lifetime().is_refuted(1000.0)
+
+
 def test_a_responder_that_does_not_answer_leaves_it_unknown():
     network = Network(1)
     registry = Registry(network, (ONE,))

@@ -1,11 +1,15 @@
 """Members by join link, in the lab with a real registry: what a person types."""
 
+import http.client
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 from tests.system.network import PROGRAM, await_
 from wgdisco.lab.topology import Lab
@@ -23,6 +27,33 @@ def read_lab(*nat_types):
         yield lab
     while len(READERS) > before:
         READERS.pop().join()
+
+
+class _Control(http.client.HTTPConnection):
+    """HTTP to a socket in the file system."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=10)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        # by its directory: a path through /proc may be longer than an address takes
+        directory = os.open(self._path.parent, os.O_PATH)
+        try:
+            self.sock.connect(f"/proc/self/fd/{directory}/{self._path.name}")
+        finally:
+            os.close(directory)
+
+
+def _ask(path):
+    with closing(_Control(path)) as control:
+        try:
+            control.request("GET", "/v1/status")
+            return json.loads(control.getresponse().read())
+        except OSError:
+            return None
 
 
 class Daemon:
@@ -52,6 +83,7 @@ class Mesh:
     def __init__(self, lab, *init):
         self.lab = lab
         self.members = {}
+        self._addresses = {}
         self.registry("init", *init)
         self.start_registry()
 
@@ -69,6 +101,7 @@ class Mesh:
     def join(self, host, *words, link=None):
         """Join, or come back, and wait for the table."""
         link = link or self.registry("invite", host)
+        self._addresses.pop(host, None)
         self.stay(host, "join", link, *words)
         self.members[host].wait_for("PEER ")
 
@@ -81,11 +114,22 @@ class Mesh:
         return done.stdout + done.stderr
 
     def address(self, host):
-        return json.loads(self.registry("show", host, "-o", "json"))["addresses"][0]
+        if host not in self._addresses:
+            self._addresses[host] = json.loads(self.registry("show", host, "-o", "json"))["addresses"][0]
+        return self._addresses[host]
 
     def status(self, host):
-        (interface,) = json.loads(self.verb(host, "status", "-o", "json"))["interfaces"]
-        return interface
+        """What the one daemon there tells `wgdisco status`; asked for without a process, for it is asked often."""
+        told = self.status_if_up(host)
+        assert told is not None, f"no daemon of {host} answers"
+        return told
+
+    def status_if_up(self, host):
+        """The same, None where no daemon can be asked (yet)."""
+        sockets = list(Path(f"/proc/{self.lab.hosts[host].pid}/root/run/wgdisco").glob("*.sock"))
+        told = [interface for path in sockets if (interface := _ask(path)) is not None]
+        assert len(told) <= 1
+        return told[0] if told else None
 
     def peers(self, host):
         return {peer["name"]: peer for peer in self.status(host)["peers"]}

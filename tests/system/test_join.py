@@ -102,6 +102,23 @@ def test_every_registry_of_the_link_is_tried_at_once(mesh):
     assert time.monotonic() - began < 5
 
 
+def test_a_registrys_host_joins_another_network_and_not_its_own(mesh):
+    """Both are called mesh, as by default, and both have the address that enrolment is at."""
+    core = mesh.lab.hosts["core"]
+    core.run([*PROGRAM, "registry", "init", "--endpoint", "198.51.100.1"])
+    Daemon(core, [*PROGRAM, "registry", "run"]).wait_for("started")
+    link = core.run([*PROGRAM, "registry", "invite"]).stdout.strip()
+    taken = "there is an interface {} here already"
+    assert taken.format("eth0") in mesh.verb("registry", "join", link, "--network", "eth0", code=1)
+    assert taken.format("mesh") in mesh.verb("registry", "join", link, code=1)
+    mesh.stay("registry", "join", link, "--network", "other")
+    mesh.members["registry"].wait_for("PEER ")
+    own = mesh.verb("registry", "join", mesh.registry("invite"), "--network", "own", code=1)
+    assert "is the registry of that network" in own
+    second = core.run([*PROGRAM, "registry", "init", "--store", "/run/other.db"], check=False)
+    assert taken.format("mesh") in second.stderr
+
+
 def test_down_and_up_and_leave(mesh):
     mesh.join("alice")
     mesh.join("bob")
@@ -155,6 +172,13 @@ def test_nothing_comes_in_where_it_is_blocked(mesh):
     mesh.stay("alice", "join", "--network", "mesh", "--no-block-incoming")
     await_(lambda: mesh.ping("bob", "alice", 1), "a ping", 20)
     assert mesh.connects("bob", "alice")
+    mesh.verb("alice", "down")
+    mesh.stay("alice", "join", "--network", "mesh", "--block-incoming")
+    mesh.members["alice"].wait_for("PEER ")
+    mesh.members["alice"].process.kill()
+    mesh.members["alice"].process.wait()
+    mesh.verb("alice", "leave", "--yes")
+    assert mesh.lab.hosts["alice"].run(["nft", "list", "tables"]).stdout == "", "what a killed daemon left"
 
 
 def test_new_members_wait_until_they_are_accepted(mesh):

@@ -33,8 +33,8 @@ def test_every_pair_is_connected_as_theory_says(tmp_path) -> None:
     picture = tmp_path / "matrix.svg"
     told = told_by(tmp_path, "--seeds", "3", "--svg", str(picture))
     assert told["outcomes"] == {"lan": 0, "direct": 3 * 37, "relay": 3 * 18}
-    assert 40.0 <= told["measured"]["T1"]["registry_ms"] < 60.0
-    assert 40.0 <= told["measured"]["T1"]["peer_ms"] < 60.0
+    assert 40.0 <= told["measured"]["T1"]["registry_ms"] < 100.0
+    assert 40.0 <= told["measured"]["T1"]["peer_ms"] < 100.0
     assert picture.read_text().startswith("<svg")
 
 
@@ -50,8 +50,8 @@ def test_other_networks(tmp_path) -> None:
 
 def test_roaming(tmp_path) -> None:
     told = told_by(tmp_path, "--topologies", "T5", "--types", "port-restricted")
-    assert told["gap_ms"]["roams"]["max"] <= 1000
-    assert told["gap_ms"]["rebinds"]["max"] <= 1500
+    assert told["gap_ms"]["roams"]["max"] <= 2000
+    assert told["gap_ms"]["rebinds"]["max"] <= 2500
     assert told["gap_ms"]["both_roam"]["max"] <= 3000
 
 

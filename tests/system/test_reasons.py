@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from tests.system.members import Daemon, Mesh, read_lab
-from tests.system.network import PROGRAM, await_
+from tests.system.network import await_
 from wgdisco.api import Reason
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
@@ -24,8 +24,8 @@ table inet closed {
 
 def reason(mesh, host, peer):
     """None as well where no daemon can be asked yet."""
-    up = mesh.lab.hosts[host].run([*PROGRAM, "status", "-o", "json"], check=False).returncode == 0
-    return mesh.peers(host).get(peer, {}).get("reason") if up else None
+    peers = (mesh.status_if_up(host) or {"peers": []})["peers"]
+    return next((told["reason"] for told in peers if told["name"] == peer), None)
 
 
 def await_reason(mesh, host, peer, wanted, seconds=20.0):

@@ -6,13 +6,17 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from tests.system.network import PROGRAM, await_
+from wgdisco.api import RotateRequest, rotation_proof
+from wgdisco.invitation import JoinLink
 from wgdisco.keys import PrivateKey
 from wgdisco.lab.topology import Lab
+from wgdisco.tunnel.noise import static_static
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 JOINER = str(Path(__file__).with_name("joiner.py"))
@@ -144,6 +148,19 @@ def test_from_init_to_revoke(mesh):
     ping = ["ping", "-c1", "-W1", snapshot["network"]["registry_addresses"][0]]
     assert mesh.lab.hosts["alice"].run(ping, check=False).returncode == 0
     assert mesh.lab.hosts["bob"].run(ping, check=False).returncode != 0
+    assert "`wgdisco accept laptop2`" in mesh.verb("invite", "laptop2").stderr, (
+        "its name is pinned to the key that went"
+    )
+    mesh.verb("revoke", "laptop2")
+
+
+def test_behind_a_nat_init_is_refused_with_the_remedy(mesh):
+    alice = mesh.lab.hosts["alice"]
+    done = alice.run([*PROGRAM, "registry", "init"], check=False)
+    assert done.returncode == 1
+    assert "is a private address" in done.stderr
+    assert "--endpoint HOST[:PORT]" in done.stderr
+    assert alice.run(["ls", "-A", "/var/lib/wgdisco"]).stdout == ""
 
 
 def test_groups_are_kept_apart_in_the_api_and_in_the_zone(mesh):
@@ -183,7 +200,9 @@ def test_a_next_key_takes_over_with_its_first_handshake(mesh):
     bob = mesh.joiner("bob", mesh.invite("laptop2"))
     bob.event("snapshot")
     new = PrivateKey(secrets.token_bytes(32))
-    answer = alice.ask(f'post /v1/self/rotate {{"next_key": "{new.public_key()}"}}')
+    shared = static_static(alice.key, JoinLink.from_text(link).registry_key)
+    asked = RotateRequest(str(new.public_key()), rotation_proof(shared, new.public_key()))
+    answer = alice.ask(f"post /v1/self/rotate {json.dumps(asdict(asked))}")
     assert answer["body"]["member"]["next_key"] == str(new.public_key())
     bob.event("member", lambda data: data["next_key"] == str(new.public_key()))
     alice.stop()
@@ -224,9 +243,11 @@ def test_a_member_finds_its_nat_out(mesh):
 
 
 def test_uninstall_and_again(mesh):
-    mesh.daemon.stop()
+    mesh.daemon.kill()
+    mesh.daemon.wait()
     assert mesh.verb("uninstall", check=False).returncode == 1
     mesh.verb("uninstall", "--yes")
+    assert mesh.lab.hosts["registry"].run(["nft", "list", "tables"]).stdout == "", "what a killed daemon left"
     mesh.verb("uninstall", "--yes")
     assert "init" in mesh.verb("list", check=False).stderr
     mesh.verb("init")

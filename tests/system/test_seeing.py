@@ -15,7 +15,10 @@ HOSTS = ("alice", "bob", "carol", "dave")
 def mesh():
     """alice and bob can punch; carol's and dave's NATs are both symmetric."""
     with read_lab("port-restricted", "port-restricted", "symmetric-random", "symmetric-random") as lab:
-        mesh = Mesh(lab, "--network", "home")
+        # IPv6 that leads nowhere: alice may try it, the others have none
+        for host, address in (("registry", "2001:db8:5::10/64"), ("alice", "2001:db8:6::2/64")):
+            lab.hosts[host].run(["ip", "-6", "addr", "add", address, "dev", "eth0", "nodad"])
+        mesh = Mesh(lab, "--network", "home", "--endpoint", "198.51.100.10")
         for host in HOSTS:
             mesh.stay(host, "join", mesh.registry("invite", host), "--foreground")
         for host in HOSTS:
@@ -37,8 +40,8 @@ def test_ping_says_by_what_path(mesh):
     outside = re.escape(str(mesh.lab.outside("bob")))
     address = re.escape(mesh.address("bob"))
     assert re.fullmatch(rf"pong from bob \({address}\) via {outside}:\d+ direct in [\d.]+ ms", said[-1])
-    assert len(mesh.verb("alice", "ping", "bob", "-c", "2").splitlines()) == 2
-    assert mesh.verb("alice", "ping", mesh.address("bob")).startswith("pong from bob (")
+    said = mesh.verb("alice", "ping", mesh.address("bob"), "-c", "2").splitlines()
+    assert [line.partition(" via ")[0] for line in said] == [f"pong from bob ({mesh.address('bob')})"] * 2
 
     found = json.loads(mesh.verb("carol", "ping", "dave", "-o", "json"))
     assert (found["schema"], found["peer"], found["timed_out"]) == (1, "dave", False)
@@ -64,6 +67,7 @@ def test_netcheck_of_a_punchable_and_of_a_hard_nat(mesh):
     assert (found["interface"], found["udp"], found["registry"]) == ("home", "udp", "198.51.100.10:51820")
     (seen,) = found["ipv4"]["reflexive"]
     assert seen.startswith(f"{mesh.lab.outside('alice')}:")
+    assert found["ipv6"] == {"works": False, "reflexive": []}
     nat = found["nat"]
     assert nat["mapping"] == "endpoint-independent"
     assert nat["filtering"] == "address-and-port-dependent"
@@ -79,6 +83,7 @@ def test_netcheck_of_a_punchable_and_of_a_hard_nat(mesh):
 
     table = mesh.verb("carol", "netcheck")
     assert "mapping:        address-and-port-dependent" in table
+    assert "IPv6:           not looked at" in table
     assert re.search(r"^dave +apdm/apdf/- +relay$", table, re.MULTILINE)
     assert "start `wgdisco up away`" in mesh.verb("carol", "netcheck", "away", code=3)
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import time
-from itertools import permutations
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import pytest
@@ -144,3 +144,29 @@ def test_three_members_and_a_stock_device_until_one_is_revoked_and_all_of_it_aga
                 mesh.verb(name, "leave", "--yes")
             mesh.stop_registry()
             mesh.registry("uninstall", "--yes")
+
+
+@needs_wireguard_go
+def test_a_restart_of_the_registry_holds_up_a_devices_traffic_for_less_than_2_seconds():
+    """A device that talks to a member through the registry, both behind NATs: the registry alone can begin anew."""
+    with read_lab("eim-other-port", "port-restricted", "port-restricted", "port-restricted") as lab:
+        mesh = Mesh(lab)
+        mesh.join("alice")
+        wg_quick(mesh, "up", device_file(mesh, "phone"))
+        await_(lambda: mesh.ping("dave", "alice", 1), "the phone to reach alice", 20)
+        time.sleep(4)  # where they are is on disk after 3 s
+        command = ["ping", "-D", "-i", "0.05", "-W", "1", mesh.address("alice")]
+        with lab.hosts["dave"].popen(command, stdout=subprocess.PIPE) as pings:
+            pings.stdout.readline()
+            pings.stdout.readline()
+            mesh.stop_registry("kill")
+            died_at = time.time()
+            mesh.start_registry()
+            starting = time.time() - died_at
+            time.sleep(3)
+            pings.terminate()
+            echoes = [float(at) for at in re.findall(r"^\[([0-9.]+)\].* bytes from", pings.stdout.read(), re.MULTILINE)]
+        gap = max(later - earlier for earlier, later in pairwise(echoes))
+        print(f"\n{gap:.2f} s without an echo, of which the registry took {starting:.2f} s to start")
+        assert echoes[-1] > died_at + starting + 2, "it goes on"
+        assert gap < starting + 1

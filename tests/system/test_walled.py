@@ -76,7 +76,7 @@ def test_print_tells_the_command_and_auto_opens(wall):
         said = vps.run([*PROGRAM, "registry", "init", "--firewall", "print"]).stderr
         assert all(command in said for command in TOLD[wall]), said
         assert rules(vps) == before
-        mesh = Mesh(lab)  # init once more, with auto
+        mesh = Mesh(lab, "--firewall", "auto")
         assert "wgdisco-mesh" in rules(vps)
 
         mesh.join("alice", "--firewall", "print")

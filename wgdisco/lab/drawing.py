@@ -67,6 +67,7 @@ def _summary(report: Report) -> str:
     for title, name in (
         ("time to direct", "time_to_direct_ms"),
         ("EIM x EIM", "time_to_direct_eim_ms"),
+        ("time to relay", "time_to_relay_ms"),
         ("first reply", "first_reply_ms"),
         ("of those relayed", "first_relayed_reply_ms"),
     ):
@@ -127,6 +128,8 @@ def progress(cell: Cell) -> str:
     words = [f"{cell.topology} {cell.pair.type_a} x {cell.pair.type_b}:", verdict.technique or "nothing"]
     if verdict.time_to_direct_ms is not None:
         words.append(f"after {verdict.time_to_direct_ms:g} ms")
+    elif verdict.time_to_relay_ms is not None:
+        words.append(f"after {verdict.time_to_relay_ms:g} ms")
     if verdict.first_reply_ms is not None:
         words.append(f"(first reply {verdict.first_reply_ms:g} ms)")
     if verdict.gap_ms is not None:

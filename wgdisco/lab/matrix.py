@@ -66,6 +66,10 @@ class Cell:
         """Times to direct, milliseconds, of those that got there."""
         return [trial.verdict.time_to_direct_ms for trial in self.trials if trial.verdict.time_to_direct_ms is not None]
 
+    def times_to_relay(self) -> list[float]:
+        """Times to the relay, milliseconds, of those that used it, for a while or for good."""
+        return [trial.verdict.time_to_relay_ms for trial in self.trials if trial.verdict.time_to_relay_ms is not None]
+
     def first_replies(self) -> list[float]:
         """When the first ping was answered, milliseconds from when a path was asked for."""
         return [trial.verdict.first_reply_ms for trial in self.trials if trial.verdict.first_reply_ms is not None]
@@ -87,6 +91,7 @@ class Cell:
             "expected": self.pair.expected.value,
             "passed": self.passed,
             "time_to_direct_ms": percentiles(self.times()),
+            "time_to_relay_ms": percentiles(self.times_to_relay()),
             "first_reply_ms": percentiles(self.first_replies()),
             "gap_ms": percentiles(self.gaps()),
             "trials": [trial.verdict.to_json() for trial in self.trials],
@@ -135,6 +140,7 @@ class Report:
         return {
             "time_to_direct_ms": over(Cell.times),
             "time_to_direct_eim_ms": over(Cell.times, lambda cell: cell.is_eim),
+            "time_to_relay_ms": over(Cell.times_to_relay, lambda cell: cell.pair.expected is Outcome.RELAY),
             "first_reply_ms": over(Cell.first_replies),
             "first_relayed_reply_ms": over(Cell.first_replies, lambda cell: cell.pair.expected is Outcome.RELAY),
             "packets_a_side": over(Cell.packets),
@@ -172,7 +178,6 @@ def run_topology(net: Internet, topology: Topology, report: Report, progress: Ca
     net.set_names(topology.names)
     if topology.ports is not None:
         net.set_ports(topology.ports)
-    report.measured[topology.name] = measure(net, topology)
     settings = report.settings
     cells = [Cell(topology.name, pair) for pair in topology.pairs]
     report.cells += cells
@@ -182,6 +187,8 @@ def run_topology(net: Internet, topology: Topology, report: Report, progress: Ca
         )
         groups = [f"p{number}" for number in range(len(cells))]
         with Registry(net, groups, topology.endpoint, topology.init) as registry:
+            if seed == 0:
+                report.measured[topology.name] = measure(net, topology)
             net.set_conditions(conditions)
             order = list(zip(cells, groups, strict=True))
             if seed:

@@ -1,9 +1,12 @@
 """The real programs in a lab: a registry made by `registry init`, members that join by its links."""
 
+import asyncio
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Self
+
+import aiohttp
 
 from wgdisco.errors import LocalError
 from wgdisco.lab.internet import Internet
@@ -69,5 +72,31 @@ class Registry:
 
 
 def join_words(link: str, group: str, name: str) -> list[str]:
-    """What `wgdisco` is told to start a member: `group` is what it calls the network, and its interface."""
-    return ["join", link, "--foreground", "--network", group, "--name", name, "--firewall", "none", "--log", "json"]
+    """What `wgdisco` is told to start a member: `group` is what it calls the network, and its interface.
+
+    It waits with others until `accept`.
+    """
+    words = ["join", link, "--foreground", "--network", group, "--name", name, "--accept-peers", "ask"]
+    return [*words, "--firewall", "none", "--log", "json"]
+
+
+def accept(net: Internet, group: str, names: Mapping[str, str]) -> None:
+    """What `wgdisco accept NAME` asks a daemon, of several hosts' daemons at the same time: `names` are by host."""
+
+    async def ask(host: str, name: str) -> None:
+        connector = aiohttp.UnixConnector(str(net.file(host, f"/run/wgdisco/{group}.sock")))
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.post("http://localhost/v1/command/accept", json={"name": name}) as response,
+        ):
+            told = await response.json()
+        if "error" in told:
+            raise LocalError(f"{host}: {told['error']}")
+
+    async def ask_all() -> None:
+        await asyncio.gather(*(ask(host, name) for host, name in names.items()))
+
+    try:
+        asyncio.run(ask_all())
+    except aiohttp.ClientError as error:
+        raise LocalError(f"a member does not answer: {error}") from error

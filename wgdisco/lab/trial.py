@@ -1,4 +1,4 @@
-"""One pair, once: two fresh members join, want each other, and are watched until connected as they should be."""
+"""One pair, once: two fresh members join, then want each other, and are watched until connected as they should be."""
 
 import io
 import signal
@@ -11,7 +11,7 @@ from wgdisco.endpoint import IPAddress
 from wgdisco.errors import LocalError
 from wgdisco.invitation import JoinLink
 from wgdisco.lab.internet import Internet
-from wgdisco.lab.mesh import STATE, join_words
+from wgdisco.lab.mesh import STATE, accept, join_words
 from wgdisco.lab.oracle import Outcome
 from wgdisco.lab.packets import Crossing
 from wgdisco.lab.timeline import Timeline
@@ -24,6 +24,10 @@ from wgdisco.peer.io.state import StateStore
 PING_INTERVAL = 0.02
 WINDOW = 0.4
 _START_TIMEOUT = 15.0
+# How long they may look at their NATs before they are let talk
+_NAT_PATIENCE = 1.0
+# By then the registry has been told of them
+_SETTLES = 0.3
 PATIENCE = 4.0
 # How long a relayed pair is watched for a better path that theory denies it
 _RELAY_SETTLES = 0.8
@@ -71,7 +75,14 @@ class Members:
             self._timeline.follow(host, self._net.warm.start(self._net.hosts[host], words))
 
     def watch(self, patience: float) -> None:
-        """Until both say what is expected, or as long as `patience` allows. LocalError if one ends."""
+        """Let them talk, until both say what is expected or as long as `patience` allows. LocalError if one ends."""
+        within = _START_TIMEOUT * (1 + 10 * self._net.conditions.loss)  # TCP waits long for what is lost
+        if not self._timeline.wait(self._are_registered, within):
+            return
+        self._timeline.wait(self._know_their_nats, _NAT_PATIENCE)
+        self._timeline.wait(lambda: False, _SETTLES)
+        names = {host: f"{self._group}-{self._other(host)}" for host in self._links}
+        accept(self._net, self._group, names)
         if self._timeline.wait(self._is_asked, _START_TIMEOUT):
             self._start_pings()
             since = boot_time()
@@ -82,7 +93,7 @@ class Members:
     def conclude(self) -> Trial:
         """See where pings go now, judge, and tell the daemons to stop."""
         if self._pings is not None:
-            self._timeline.wait(lambda: False, WINDOW + self._rtt)
+            self._timeline.wait(lambda: False, WINDOW + 3 * self._rtt)  # what is under way to the relay arrives
             if self._pair.event is not None:
                 self._event_at = boot_time()
                 self._happen(self._pair.event)
@@ -123,14 +134,20 @@ class Members:
     def _other(self, host: str) -> str:
         return self._pair.b if host == self._pair.a else self._pair.a
 
-    def _is_asked(self) -> bool:
-        """Whether one wants the other, and both are registered."""
+    def _are_registered(self) -> bool:
+        """Whether both hear the registry, and it has told them of each other."""
         sides = [self._side(host) for host in self._links]
-        asked = [(at, side.host) for side in sides if (at := side.asked_at()) is not None]
-        if not asked or any(side.registered_at() is None for side in sides):
-            return False
-        self._asker = min(asked)[1]
-        return True
+        return all(side.registered_at() is not None and side.has_said("member refused") for side in sides)
+
+    def _know_their_nats(self) -> bool:
+        return all(self._side(host).has_said("nat") for host in self._links)
+
+    def _is_asked(self) -> bool:
+        """Whether one wants the other."""
+        asked = [(at, host) for host in self._links if (at := self._side(host).asked_at()) is not None]
+        if asked:
+            self._asker = min(asked)[1]
+        return bool(asked)
 
     def _is_there(self) -> bool:
         expected = self._pair.expected.value

@@ -4,7 +4,7 @@ Pings of a size nothing else has are the payload. Where they went at the end of 
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -47,6 +47,10 @@ class Side:
     outside: tuple[IPAddress, ...]
     said: tuple[Said, ...]
     registry_key: str
+
+    def has_said(self, event: str) -> bool:
+        """Whether it has said this at all."""
+        return any(said.event == event for said in self.said)
 
     def first(self, *events: str) -> float | None:
         """When it first said one of these of the other member."""
@@ -125,6 +129,7 @@ class Verdict:
     technique: str | None = None
     asked_at: float | None = None
     time_to_direct_ms: float | None = None
+    time_to_relay_ms: float | None = None
     first_reply_ms: float | None = None
     packets: tuple[int, int] | None = None
     lost_pings: int = 0
@@ -140,6 +145,7 @@ class Verdict:
             "claims": [None if word is None else word.value for word in self.claims],
             "technique": self.technique,
             "time_to_direct_ms": self.time_to_direct_ms,
+            "time_to_relay_ms": self.time_to_relay_ms,
             "first_reply_ms": self.first_reply_ms,
             "packets": self.packets,
             "lost_pings": self.lost_pings,
@@ -177,8 +183,22 @@ def is_payload(crossing: Crossing) -> bool:
     return crossing.protocol == UDP and crossing.payload_size == _SEALED_SIZE
 
 
-def _payload(crossings: Iterable[Crossing], since: float = 0.0, until: float = float("inf")) -> list[Crossing]:
-    return [one for one in crossings if since <= one.at <= until and is_payload(one)]
+def _payload(observed: Observed, since: float) -> tuple[list[Crossing], list[Crossing]]:
+    """The pair's pings since then: those between the two, and those the registry passed on.
+
+    What registry and members tell each other may be of that size too. It is no ping unless it came in and went out
+    again, as its header and counter say; where one of the two cannot be seen, or is in a TLS stream, all of it counts.
+    """
+    registry, both = observed.registry, {*observed.asker.outside, *observed.other.outside}
+    ends = both | registry.addresses
+    pings = [one for one in observed.crossings if is_payload(one) and {one.source, one.destination} <= ends]
+    come = {one.head for one in pings if registry.gets(one)}
+    gone = {one.head for one in pings if registry.sent(one)}
+    is_all_seen = registry.ports is None and all(one.is_udp for one in pings)
+    late = [one for one in pings if since <= one.at <= observed.until]
+    direct = [one for one in late if not registry.gets(one) and not registry.sent(one)]
+    relayed = [one for one in late if registry.gets(one) or registry.sent(one)]
+    return direct, [one for one in relayed if not is_all_seen or one.head in come & gone]
 
 
 def _outcome(observed: Observed) -> Outcome | None:
@@ -186,16 +206,14 @@ def _outcome(observed: Observed) -> Outcome | None:
     since = observed.until - observed.window
     if sum(reply.at >= since for reply in observed.replies) < _ENOUGH:
         return None
-    payload = _payload(observed.crossings, since, observed.until)
+    direct, relayed = _payload(observed, since)
     a, b = observed.asker.outside, observed.other.outside
-    direct = [one for one in payload if not observed.registry.sent(one) and not observed.registry.gets(one)]
-    relayed = len(payload) - len(direct)
     ways = [sum(one.source in here and one.destination in there for one in direct) for here, there in ((a, b), (b, a))]
     if min(ways) >= _ENOUGH and not relayed:
         return Outcome.DIRECT
-    if relayed >= 2 * _ENOUGH and not any(ways):
+    if len(relayed) >= 2 * _ENOUGH and not any(ways):
         return Outcome.RELAY
-    if not payload:  # it went where the core cannot see it
+    if not direct and not relayed:  # it went where the core cannot see it
         return Outcome.LAN if PathWord.LAN in (observed.asker.claims(), observed.other.claims()) else Outcome.DIRECT
     return None
 
@@ -204,9 +222,9 @@ def _technique(observed: Observed, outcome: Outcome | None) -> str | None:
     """How the pair is connected: over which endpoints, as the core saw them."""
     if outcome is not Outcome.DIRECT:
         return None if outcome is None else outcome.value
-    payload = _payload(observed.crossings, observed.until - observed.window, observed.until)
+    direct, _ = _payload(observed, observed.until - observed.window)
     sides = (observed.asker, observed.other)
-    crossed = [one for one in payload if one.source in sides[0].outside and one.destination in sides[1].outside]
+    crossed = [one for one in direct if one.source in sides[0].outside and one.destination in sides[1].outside]
     if not crossed:
         return "hairpin"
     used = (crossed[-1].sender, crossed[-1].receiver)
@@ -231,6 +249,9 @@ def _measure(observed: Observed, verdict: Verdict) -> None:
     if not asked or None in registered:
         return
     verdict.asked_at = max(min(asked), *(at for at in registered if at is not None))
+    relayed_at = asker.first("relay")
+    if relayed_at is not None:
+        verdict.time_to_relay_ms = _milliseconds(relayed_at - verdict.asked_at)
     if observed.replies:
         verdict.first_reply_ms = _milliseconds(observed.replies[0].at - verdict.asked_at)
         numbers = [reply.number for reply in observed.replies]
@@ -252,8 +273,8 @@ def _measure(observed: Observed, verdict: Verdict) -> None:
     verdict.packets = (packets[0], packets[1])
     if observed.event_at is not None:
         return  # what the relay carries meanwhile is what it is for
-    late = _payload(observed.crossings, both + 1.5 * observed.rtt + 0.05, observed.until)
-    verdict.relayed_after = sum(observed.registry.sent(one) or observed.registry.gets(one) for one in late)
+    _, relayed = _payload(observed, both + 1.5 * observed.rtt + 0.05)
+    verdict.relayed_after = len(relayed)
 
 
 def _gap(observed: Observed) -> float | None:

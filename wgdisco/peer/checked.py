@@ -106,8 +106,13 @@ class CheckedPath:
         self.is_online = endpoint is not None
         if came_back or moved:
             self._alone_at = float("-inf")
-            if isinstance(self.state, Punching):
-                self._ask(now)
+            match self.state:
+                case Punching():
+                    self._ask(now)
+                case Live() if endpoint is not None:
+                    self._ping_told([endpoint], now)
+                case _:
+                    pass
 
     def set_relay(self, relay: Endpoint | None) -> None:
         """The registry is elsewhere now."""
@@ -169,6 +174,7 @@ class CheckedPath:
         if isinstance(self.state, Live):
             if self.state.endpoint != self.relay:
                 self._actions += [Probe(self.key, self.state.endpoint), Ping(self.key, self.state.endpoint)]
+            self._asked_at = float("-inf")  # an order from before is for where we were
             self._ask(now)
 
     def silent(self, heard_at: float | None, now: float) -> bool:
@@ -212,6 +218,8 @@ class CheckedPath:
                     self._use(endpoint, now)
                 self._ping(current, now)
                 return False
+            case Live(current, _) if current != self.relay and endpoint == self.ways.published:
+                self._use(endpoint, now)  # the registry saw it move there, and now we hear it: where it was it is not
             case Live(current, _):
                 # that it is heard from there does not say that it is reached there
                 self._elsewhere_at = now

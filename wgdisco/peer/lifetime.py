@@ -27,6 +27,8 @@ MARGIN = 0.8
 # The first silence, and the longest that is of use
 FIRST = 30.0
 ENOUGH = HEARTBEAT_MOST / MARGIN
+# A comment that comes so much later than it was due found no way in, in seconds
+LATE = 4.0
 # When the flow is used again at its begin: Linux gives it the longer timeout from 2 s on
 SETTLE = 3.0
 # RFC 8489 section 6.2.1's RTO, and how often is asked
@@ -53,6 +55,13 @@ class Lifetime:
         if not self.is_known:
             return HEARTBEAT
         return min(max(int(self.at_least * MARGIN), HEARTBEAT_LEAST), HEARTBEAT_MOST)
+
+    def is_refuted(self, silence: float) -> bool:
+        """Whether something the registry sent after `interval` was heard only after this `silence`.
+
+        It came when we sent by ourselves, so the mapping had gone.
+        """
+        return self.is_known and silence > self.interval() + LATE
 
 
 @dataclass(frozen=True, slots=True)

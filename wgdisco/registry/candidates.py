@@ -45,9 +45,9 @@ def with_seen(records: Iterable[CandidateRecord], seen: Endpoint | None) -> list
     """`records` with where the registry sees the member before all others, at most MAX_CANDIDATES.
 
     A private source is a member on the registry's own network: a host candidate. One on its own link, or itself, is of
-    no use to others.
+    no use to others. What it said to be reflexive at another address is from before it moved.
     """
-    told = list(records)
+    told = [record for record in records if not _is_outdated(record, seen)]
     is_told = seen is None or seen.to_text() in {record.endpoint for record in told}
     if seen is not None and not is_told and _is_beyond_link(seen.address):
         if seen.is_private:
@@ -56,6 +56,13 @@ def with_seen(records: Iterable[CandidateRecord], seen: Endpoint | None) -> list
             first = CandidateRecord(CandidateKind.SERVER_REFLEXIVE.value, seen.to_text(), SEEN_PRIORITY)
         told.insert(0, first)
     return told[:MAX_CANDIDATES]
+
+
+def _is_outdated(record: CandidateRecord, seen: Endpoint | None) -> bool:
+    if seen is None or seen.is_private or record.kind != CandidateKind.SERVER_REFLEXIVE.value:
+        return False
+    address = Endpoint.from_text(record.endpoint).address
+    return address.version == seen.address.version and address != seen.address
 
 
 def _may_claim(kind: CandidateKind, address: IPAddress, known: set[IPAddress]) -> bool:

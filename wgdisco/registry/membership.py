@@ -287,7 +287,8 @@ class Membership:
     def prove(self, key: PublicKey, now: float) -> list[Change]:
         """A handshake with a member's own key completed: it holds the key, and a used-up invitation goes.
 
-        With an announced next key it is the member's key from now on, and the one before is revoked.
+        Not while others that it made members may still be waiting for the reply. With an announced next key it is the
+        member's key from now on, and the one before is revoked.
         """
         member = self.by_next_key(key)
         if member is not None:
@@ -298,7 +299,7 @@ class Membership:
             return []
         changes: list[Change] = [Put(replace(member, proven=True, invitation=None))]
         invitation = None if member.invitation is None else self.invitations.get(member.invitation)
-        if invitation is not None and invitation.uses <= 0:
+        if invitation is not None and invitation.uses <= 0 and self._enrolled_by(invitation) == [member]:
             changes.append(Remove(invitation))
         return changes
 
@@ -374,19 +375,17 @@ class Membership:
     def revoke(self, name: str, now: float) -> tuple[list[Change], list[PublicKey]]:
         """Take the member or invitation of that name away for good; the keys that go, none when it went before.
 
-        LocalError when there never was one. An invitation that names nobody goes by its one-time public key.
+        With an invitation go those it made members who have not shown their key yet. LocalError when there never was
+        one. An invitation that names nobody goes by its one-time public key.
         """
-        gone: list[Change] = []
-        keys: list[PublicKey] = []
-        for invitation in self.invitations.values():
-            if name in (invitation.name, invitation.enrol_key.to_text()):
-                gone.append(Remove(invitation))
-                keys.append(invitation.enrol_key)
-        member = next((member for member in self.members.values() if member.name == name), None)
-        if member is not None:
+        invitations = [one for one in self.invitations.values() if name in (one.name, one.enrol_key.to_text())]
+        waiting = [member for invitation in invitations for member in self._enrolled_by(invitation)]
+        gone: list[Change] = [Remove(invitation) for invitation in invitations]
+        keys = [invitation.enrol_key for invitation in invitations]
+        for member in [member for member in self.members.values() if member.name == name or member in waiting]:
             theirs = [member.public_key] if member.next_key is None else [member.public_key, member.next_key]
-            gone += [Remove(member), *(Put(Revoked(key, name, now)) for key in theirs)]
-            gone += self._rename_in_devices(name, None)
+            gone += [Remove(member), *(Put(Revoked(key, member.name, now)) for key in theirs)]
+            gone += self._rename_in_devices(member.name, None)
             keys += theirs
         if not gone and all(revoked.name != name for revoked in self.revoked.values()):
             raise LocalError(f"there is no member or invitation {name!r}: `wgdisco registry list` shows them")
@@ -398,11 +397,7 @@ class Membership:
         for invitation in self.invitations.values():
             if now >= invitation.expires_at:
                 changes.append(Remove(invitation))
-                changes += [
-                    Remove(member)
-                    for member in self.members.values()
-                    if not member.proven and member.invitation == invitation.enrol_key
-                ]
+                changes += [Remove(member) for member in self._enrolled_by(invitation)]
         return changes
 
     # Questions
@@ -453,6 +448,10 @@ class Membership:
         return DeviceConfig(self.network.private_key, self.network.listen_port, 0, tuple(peers))
 
     # Inside
+
+    def _enrolled_by(self, invitation: Invitation) -> list[Member]:
+        """Whom it made members, and who have not shown that they hold their key."""
+        return [member for member in self.members.values() if member.invitation == invitation.enrol_key]
 
     def _is_known(self, key: PublicKey) -> bool:
         own = self.network.private_key.public_key()

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from tests.peer.test_roster import BOB, OWN, record, snapshot
-from wgdisco.api import EndpointChange, EnrolRequest, Removed, SelfRecord
+from wgdisco.api import EndpointChange, EnrolRequest, Removed, RotateRequest, SelfRecord
 from wgdisco.errors import RemoteError
 from wgdisco.peer import stream
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamUp
@@ -136,6 +136,33 @@ def test_a_silent_stream_is_dead():
         async with serving("GET", "/v1/events", streaming(b": hi\n", hold=True), silence=0.2) as client:
             client.heartbeat = 0
             assert (await heard(client, down))[-1] == StreamDown("no answer in time")
+
+    run(scenario())
+
+
+def test_a_comment_tells_how_long_it_was_silent_unless_the_interval_changed():
+    async def scenario() -> None:
+        more = asyncio.Semaphore(1)
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await response.prepare(request)
+            while await more.acquire():
+                await response.write(b": still here\n\n")
+            return response
+
+        async with serving("GET", "/v1/events", answer) as client, asyncio.timeout(10):
+            silences = []
+            async for event in client.follow():
+                if isinstance(event, Heartbeat):
+                    silences.append(event.silence)
+                    if len(silences) == 3:
+                        client.heartbeat = 75
+                    if len(silences) == 4:
+                        break
+                    if len(silences) > 1:
+                        more.release()
+        assert [silence > 0 for silence in silences] == [False, True, True, False]
 
     run(scenario())
 
@@ -293,10 +320,10 @@ def test_announcing_the_next_key():
 
     async def scenario() -> None:
         async with serving("POST", "/v1/self/rotate", replying(202, b"", told=told)) as client:
-            await client.announce_key(BOB)
+            await client.announce_key(RotateRequest(str(BOB), "00ff"))
 
     run(scenario())
-    assert told == [{"schema": 1, "next_key": str(BOB)}]
+    assert told == [{"schema": 1, "next_key": str(BOB), "proof": "00ff"}]
 
 
 def test_the_parser_counts_an_event_and_not_the_stream():

@@ -2,18 +2,18 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import aiohttp
 import pytest
 
-from wgdisco.api import StunRecord
+from wgdisco.api import StunRecord, rotation_proof
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT, Feed
-from wgdisco.registry.io.http import ENROL_BURST, ApiServer
+from wgdisco.registry.io.http import CONNECTIONS_MAX, ENROL_BURST, ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Store
 from wgdisco.registry.membership import Member, Membership, Network, Put, Remove, Revoked
@@ -21,6 +21,7 @@ from wgdisco.registry.receipt import seal
 from wgdisco.registry.records import member_record
 from wgdisco.registry.stun import Site, StunResponder
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.noise import static_static
 
 NETWORK = Network(
     "mesh",
@@ -125,6 +126,29 @@ async def events(response, count):
     return found
 
 
+def test_one_member_cannot_take_all_connections(tmp_path):
+    async def scenario(registry):
+        def connect(source):
+            return asyncio.open_connection(REGISTRY, registry.port, local_addr=(source, 0))
+
+        held = [await connect("127.9.8.2") for _ in range(CONNECTIONS_MAX)]
+        reader, writer = await connect("127.9.8.2")
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        writer.close()
+        assert (await registry.ask("127.9.8.3", "GET", "/v1/self"))[0] == 200
+        held.pop()[1].close()
+        async with asyncio.timeout(5):
+            status = None
+            while status != 200:  # the server may not know yet
+                with suppress(aiohttp.ClientError):
+                    status, _ = await registry.ask("127.9.8.2", "GET", "/v1/self")
+        for _, left in held:
+            left.close()
+
+    run(tmp_path, scenario)
+
+
 def test_a_member_is_known_by_its_address_and_sees_its_groups_only(tmp_path):
     async def scenario(registry):
         status, said = await registry.ask("127.9.8.2", "GET", "/v1/self")
@@ -172,6 +196,43 @@ def test_enrolment_is_rate_limited(tmp_path):
     run(tmp_path, scenario, invitation())
 
 
+def rotation(number, next_key, shared=None):
+    shared = shared or static_static(NETWORK.private_key, key(number))
+    return {"schema": 1, "next_key": next_key.to_text(), "proof": rotation_proof(shared, next_key)}
+
+
+def test_another_program_of_a_members_host_cannot_change_its_key(tmp_path):
+    """It speaks from the member's address, and has no key but its own."""
+
+    async def scenario(registry):
+        right = rotation(2, key(9))
+        other = rotation(2, key(9), static_static(PrivateKey(bytes(32)), NETWORK.private_key.public_key()))
+        for body in (
+            other,
+            {**right, "next_key": key(8).to_text()},
+            {**right, "proof": "\ud800"},
+            {**right, "proof": ""},
+        ):
+            assert (await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=body))[0] == 403
+        for body in ({**right, "proof": None}, {"schema": 1, "next_key": key(9).to_text()}):
+            assert (await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=body))[0] == 400
+        assert registry.membership.members[key(2)].next_key is None
+        assert (await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=right))[0] == 200
+
+    run(tmp_path, scenario)
+
+
+def test_changing_keys_is_rate_limited(tmp_path):
+    """Each is kept for good."""
+
+    async def scenario(registry):
+        body = rotation(2, key(9))
+        asked = [await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=body) for _ in range(ENROL_BURST + 1)]
+        assert [status for status, _ in asked] == [200] * ENROL_BURST + [429]
+
+    run(tmp_path, scenario)
+
+
 @pytest.mark.parametrize(
     ("host", "allowed"),
     [
@@ -198,7 +259,7 @@ def test_only_our_own_host_names_are_served(tmp_path, host, allowed):
 
 def test_another_sites_page_can_change_nothing(tmp_path):
     async def scenario(registry):
-        body = json.dumps({"next_key": key(20).to_text()})
+        body = json.dumps(rotation(2, key(20)))
 
         async def post(**headers):
             fields = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -9,6 +9,8 @@ from wgdisco.cli import build_parser
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.registry.io import setup
+from wgdisco.registry.io.store import peek
+from wgdisco.tunnel.firewall import Mode
 
 
 def registry(*words):
@@ -40,10 +42,11 @@ def test_the_unit_is_started_only_where_it_can_be(tmp_path):
 def test_init_invite_and_uninstall_without_systemd(tmp_path, capsys):
     """With it: tests/system/test_units.py."""
     place = ["--store", tmp_path / "registry.db", "--root", tmp_path]
-    for _ in range(2):
-        assert (
-            registry("init", "--network", "testnet", "--firewall", "none", "--endpoint", "vpn.example.net", *place) == 0
-        )
+    for firewall in (["--firewall", "none"], []):
+        assert registry("init", "--network", "testnet", "--endpoint", "vpn.example.net", *firewall, *place) == 0
+    made = peek(tmp_path / "registry.db")
+    assert made is not None
+    assert made.firewall is Mode.NONE, "it was said once"
     said = capsys.readouterr().err
     assert "already" in said
     assert "UDP 51820" in said

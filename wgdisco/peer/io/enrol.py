@@ -3,9 +3,10 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
+from pathlib import Path
 
 from wgdisco import invitation
 from wgdisco.api import EnrolRequest, SelfRecord
@@ -46,6 +47,7 @@ async def enrol(link: JoinLink, key: PublicKey, name: str | None) -> SelfRecord:
     conf = TunnelConf(DeviceConfig(private_key, peers=(peer,)), (ip_interface(f"{own}/32"),), MTU)
     interface = f"wgd-join{os.getpid() % 1_000_000}"
     async with tunnel_interface(interface, conf) as device:
+        _accept_local(interface)
         agent = Agent(
             (replace(peer, endpoint=endpoints[0]),), Ourselves(private_key.public_key(), LINK_LOCAL), boot_time()
         )
@@ -53,6 +55,12 @@ async def enrol(link: JoinLink, key: PublicKey, name: str | None) -> SelfRecord:
         async with _handshake(device, agent, link, endpoints):
             client = RegistryClient(ENROL_REGISTRY_ADDRESS, interface)
             return await _ask(client, EnrolRequest(key.to_text(), name))
+
+
+def _accept_local(interface: str) -> None:
+    """A host that is a registry itself has that very address, and drops what comes from it unless told otherwise."""
+    with suppress(OSError):  # not root: others do without
+        Path(f"/proc/sys/net/ipv4/conf/{interface}/accept_local").write_text("1")
 
 
 @asynccontextmanager

@@ -12,14 +12,21 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
-from wgdisco.api import EndpointChange, MemberRecord, Order, Receipt, Removed, Snapshot, StatusReport
-from wgdisco.dnssd.browser import InstanceFound, InstanceGone, RegistryReachable, RegistryUnreachable
-from wgdisco.dnssd.io.client import ZoneFollower
-from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
+from wgdisco.api import (
+    EndpointChange,
+    MemberRecord,
+    Order,
+    Receipt,
+    Removed,
+    RotateRequest,
+    Snapshot,
+    StatusReport,
+    rotation_proof,
+)
+from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.machine import SleepWatch, boot_time
-from wgdisco.nat import NatProfile
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import parse_candidates
 from wgdisco.peer.check import Checks
@@ -28,9 +35,11 @@ from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.finder import RegistryFinder
 from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.netcheck import netcheck
+from wgdisco.peer.io.orders import OrderDesk, parse_nat
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
+from wgdisco.peer.io.zone_fallback import ZoneFallback
 from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, Trouble, blame, epoch_note, is_settled, notes
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel.events import RawReceived
@@ -44,14 +53,12 @@ from wgdisco.tunnel.noise import static_static
 
 LOG = logging.getLogger(__name__)
 
-DNS_PORT = 53
 # How long remembered members wait, at the start and on waking, for the registry to say that they still are
 GRACE = 2.0
 # How long until `connected` is told how it stands, reached or not
 SETTLE_TIMEOUT = 15.0
 SAVE_INTERVAL = 5.0
 CONFIRM_INTERVAL = 600.0
-ZONE_AFTER = 3.0
 # How long others get to hear of our next key before we use it
 ANNOUNCE_TIME = 2.0
 # Members that are reached at the start, before anybody sends to them
@@ -91,7 +98,7 @@ async def run(
                         member.driver.watch_status(),
                         member.surroundings.run(),
                         member.follow_registry(),
-                        member.follow_zone(),
+                        member.zone.run(),
                         member.finder.run(),
                         member.keep(),
                     )
@@ -137,15 +144,15 @@ class _Managed:
         self._has_snapshot = False
         self._handed_back = False  # since the stream is up
         self._known = False  # whether members need not wait any longer
-        self._asking: set[asyncio.Task[None]] = set()
         self._greeted: set[PublicKey] = set()
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         checks = Checks(roster.own_key, self._shared, os.urandom)
         agent = Agent((), ourselves, boot_time(), checks)
-        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask_order, self._raw)
+        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask, self._raw)
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
-        self._zone_server = Endpoint(address, DNS_PORT)
+        self._orders = OrderDesk(self.driver, self._client, self._stream_up)
+        self.zone = ZoneFallback(self.driver, roster, self._stream_up)
         self.finder = RegistryFinder(
             self.driver,
             self._registry_key,
@@ -163,8 +170,7 @@ class _Managed:
         """No more timers."""
         for deadline in self._deadlines:
             deadline.cancel()
-        for task in self._asking:
-            task.cancel()
+        self._orders.close()
         self.driver.stop()
 
     def woke(self) -> None:
@@ -191,23 +197,6 @@ class _Managed:
             else:
                 self._stream_event(event)
             self.driver.settle()
-
-    async def follow_zone(self) -> None:
-        """While the stream is down, poll the zone."""
-        while True:
-            await asyncio.sleep(ZONE_AFTER)
-            if self._stream_up.is_set():
-                continue
-            wanted = [member.key for member in self._roster.members.values() if not member.is_device]
-            follower = ZoneFollower(
-                self._zone_server, self._roster.network.zone.origin.to_text(), wanted, also=[self._roster.own_key]
-            )
-            polling = asyncio.gather(follower.run(), self._poll(follower))
-            try:
-                await self._stream_up.wait()
-            finally:
-                polling.cancel()
-                await asyncio.gather(polling, return_exceptions=True)
 
     async def keep(self) -> None:
         """Keep on disk what is worth it, and look whether members are still to be trusted."""
@@ -266,7 +255,10 @@ class _Managed:
         next_key = self._state.next_private_key or PrivateKey(os.urandom(32))
         self._state = replace(self._state, next_private_key=next_key)
         await asyncio.to_thread(self._store.save, self._remembered())
-        await self._client.announce_key(next_key.public_key())
+        shared = self._shared(self._registry_key)
+        assert shared is not None, "there is a session with it"
+        proof = rotation_proof(shared, next_key.public_key())
+        await self._client.announce_key(RotateRequest(next_key.public_key().to_text(), proof))
         await asyncio.sleep(ANNOUNCE_TIME)
         self._state = replace(self._state, private_key=next_key, next_private_key=None)
         await asyncio.to_thread(self._store.save, self._remembered())
@@ -322,8 +314,9 @@ class _Managed:
                 self._stream_down(why)
             case RegistryTime(unix):
                 self._clock.registry_said(unix)
-            case Heartbeat():
+            case Heartbeat(silence):
                 roster.confirm(now)
+                self.surroundings.heard(silence)
             case Snapshot():
                 self._older_epoch = None
                 try:
@@ -347,32 +340,10 @@ class _Managed:
                 roster.endpoint(event)
                 self._tell_endpoints()
             case Order():
-                self._ordered(event)
+                self._orders.given(event)
 
-    def _ordered(self, order: Order) -> None:
-        now = boot_time()
-        candidates, nat = parse_candidates(order.candidates, now), _nat(order.nat)
-        peer, initiator = PublicKey.from_text(order.peer), PublicKey.from_text(order.initiator)
-        self.driver.agent.ordered(peer, initiator, candidates, nat, now)
-
-    def _ask_order(self, key: PublicKey) -> None:
-        task = asyncio.ensure_future(self._order(key))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
-
-    async def _order(self, key: PublicKey) -> None:
-        """Ask for an order, and tell the agent when there will be none."""
-        try:
-            if not self._stream_up.is_set():
-                raise RemoteError("the registry is unreachable")
-            if await self._client.punch(key):
-                return
-            is_offline = True
-        except RemoteError as error:
-            LOG.debug("no order for %s: %s", key, error.reason)
-            is_offline = False
-        self.driver.agent.order_refused(key, boot_time(), is_offline=is_offline)
-        self.driver.settle()
+    def _ask(self, key: PublicKey) -> None:
+        self._orders.ask(key)
 
     def _firewalled(self, is_firewalled: bool) -> None:
         self._trouble = replace(self._trouble, is_firewalled=is_firewalled)
@@ -410,23 +381,6 @@ class _Managed:
         if not self._trouble.is_other_version:
             # it may have been heard once more while it went away
             agent.restart(self._registry_key, boot_time())
-
-    async def _poll(self, follower: ZoneFollower) -> None:
-        agent = self.driver.agent
-        async for event in follower.events():
-            now = boot_time()
-            match event:
-                case InstanceFound(instance, _):
-                    agent.instance_found(instance.key, instance.endpoint, now)
-                case InstanceGone(key, _):
-                    agent.instance_gone(key, now)
-                case RegistryReachable():
-                    agent.registry_reachable(True, now)
-                case RegistryUnreachable():
-                    agent.registry_reachable(False, now)
-                case _:
-                    pass
-            self.driver.settle()
 
     def _handshake(self, key: PublicKey) -> None:
         if key == self._registry_key:
@@ -475,7 +429,7 @@ class _Managed:
                 agent.instance_found(key, endpoint, now)
             told = self._roster.told_of(key)
             if told is not None:
-                agent.set_candidates(key, parse_candidates(told.candidates, now), _nat(told.nat), now)
+                agent.set_candidates(key, parse_candidates(told.candidates, now), parse_nat(told.nat), now)
         self._greet()
 
     def _greet(self) -> None:
@@ -529,11 +483,3 @@ class _Managed:
         kept = {key: at for key, at in endpoints.items() if key == self._registry_key or key in self._roster.members}
         met = tuple(self.surroundings.met)
         return replace(self._state, memory=memory, endpoints=kept, listen_port=status.listen_port, met=met)
-
-
-def _nat(text: str | None) -> NatProfile | None:
-    """What a peer says of its NAT; what cannot be understood says nothing."""
-    try:
-        return None if text is None else NatProfile.from_text(text)
-    except ValueError:
-        return None

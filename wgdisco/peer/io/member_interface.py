@@ -3,11 +3,10 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_interface
-from pathlib import Path
 
 from wgdisco.endpoint import in_any
 from wgdisco.errors import LocalError
-from wgdisco.machine import port_in_use
+from wgdisco.machine import has_ipv6, port_in_use
 from wgdisco.peer.io.interfaces import local_addresses
 from wgdisco.peer.io.state import MemberState
 from wgdisco.peer.roster import Roster
@@ -41,17 +40,10 @@ async def member_interface(
 
 def _addresses(roster: Roster) -> tuple[IPInterface, ...]:
     """Our own, each with the network's prefix it is in: that routes the whole of it into the tunnel."""
-    prefixes = [prefix for prefix in roster.network.prefixes if prefix.version == 4 or _has_ipv6()]
+    prefixes = [prefix for prefix in roster.network.prefixes if prefix.version == 4 or has_ipv6()]
     return tuple(
         ip_interface(f"{address}/{prefix.prefixlen}")
         for address in roster.own_addresses()
         for prefix in prefixes
         if prefix.version == address.version and address in prefix
     )
-
-
-def _has_ipv6() -> bool:
-    try:
-        return Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").read_text().strip() == "0"
-    except OSError:
-        return False

@@ -25,6 +25,7 @@ from wgdisco.api import (
     Order,
     Receipt,
     Removed,
+    RotateRequest,
     SelfRecord,
     Snapshot,
     StunRecord,
@@ -85,7 +86,12 @@ class RegistryTime:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The stream is alive."""
+    """The stream is alive; `silence` is how long nothing was heard on it before, in seconds.
+
+    It is 0 where another interval was asked for meanwhile.
+    """
+
+    silence: float = 0.0
 
 
 StreamEvent = (
@@ -135,9 +141,9 @@ class RegistryClient:
         except ValueError as error:
             raise RemoteError(f"the registry's answer cannot be used: {error}") from error
 
-    async def announce_key(self, next_key: PublicKey) -> None:
-        """`POST /v1/self/rotate`: `next_key` will follow ours. RemoteError with the registry's reason."""
-        await self._post("/v1/self/rotate", {"schema": SCHEMA, "next_key": next_key.to_text()})
+    async def announce_key(self, asked: RotateRequest) -> None:
+        """`POST /v1/self/rotate`: another key will follow ours. RemoteError with the registry's reason."""
+        await self._post("/v1/self/rotate", {"schema": SCHEMA, **asdict(asked)})
 
     async def hand_back(self, receipt: str) -> bool:
         """`POST /v1/receipt`: what the registry gave us to keep; True when it had forgotten some of it."""
@@ -260,12 +266,16 @@ class RegistryClient:
             if told is not None:
                 yield RegistryTime(told)
             yield Heartbeat()
+            self._heard_at, heartbeat = asyncio.get_running_loop().time(), self.heartbeat
             try:
                 while chunk := await self._in_time(response.content.read(_CHUNK)):
-                    self._heard_at = asyncio.get_running_loop().time()
+                    now = asyncio.get_running_loop().time()
+                    silence, self._heard_at = now - self._heard_at, now
+                    if heartbeat != self.heartbeat:
+                        silence, heartbeat = 0.0, self.heartbeat  # this comment was not waited for
                     events = parser.feed(chunk)
                     if not events:
-                        yield Heartbeat()
+                        yield Heartbeat(silence)
                     for event in events:
                         parsed = _parse_event(event)
                         if parsed is not None:

@@ -136,9 +136,12 @@ class StateStore:
     def names(self) -> list[str]:
         """Networks this host is a member of, in order."""
         try:
-            return sorted(path.stem for path in self.directory.glob("*.json") if not path.name.startswith("."))
-        except OSError:
+            found = [Path(name) for name in os.listdir(self.directory)]
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise _unreadable(self.directory, error) from error
+        return sorted(path.stem for path in found if path.suffix == ".json" and not path.name.startswith("."))
 
     def load(self, name: str) -> MemberState | None:
         """The membership in network `name`; None when there is none."""
@@ -200,7 +203,7 @@ class StateStore:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise LocalError(f"cannot read {path}: {error.strerror}") from error
+            raise _unreadable(path, error) from error
         try:
             return json.loads(text)
         except (ValueError, RecursionError):
@@ -237,3 +240,9 @@ class StateStore:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _unreadable(path: Path, error: OSError) -> LocalError:
+    if isinstance(error, PermissionError):
+        return LocalError(f"no access to {path}: use sudo")
+    return LocalError(f"cannot read {path}: {error.strerror}")

@@ -68,7 +68,7 @@ class Surroundings:
         self.keepalive: Callable[[int], None] = lambda _seconds: None
         self.lan_peers: dict[PublicKey, tuple[Endpoint, ...]] = {}
         self._driver = driver
-        self._client = client
+        self.client = client
         self._tunnel = tunnel
         self._policy = policy
         self._port = driver.device.status().listen_port
@@ -115,6 +115,17 @@ class Surroundings:
         self._set_keepalive()
         if is_up:
             self._is_nat_due = True
+            self._due.set()
+
+    def heard(self, silence: float) -> None:
+        """A comment came on the registry's stream; if too late, the NAT remembers less long than was found out.
+
+        Then the interval is the usual one, until the NAT is looked at again.
+        """
+        if self.outlook.lifetime.is_refuted(silence):
+            self.outlook.lifetime = Lifetime()
+            LOG.info("nat lifetime", extra={"fields": {"refuted": round(silence)}})
+            self._set_keepalive()
             self._due.set()
 
     def reached(self, endpoint: Endpoint) -> None:
@@ -180,8 +191,8 @@ class Surroundings:
                     self._is_nat_due = False
                 request = self._request()
                 if request != self._told:
-                    self._client.heartbeat = self.outlook.lifetime.interval()
-                    await self._client.tell_candidates(request)
+                    self.client.heartbeat = self.outlook.lifetime.interval()
+                    await self.client.tell_candidates(request)
                     self._told = request
                     self._set_keepalive()
             except RemoteError as error:
@@ -191,7 +202,7 @@ class Surroundings:
     async def check_nat(self) -> StunRecord:
         """Look at the NAT now, and return by whom. RemoteError when the registry does not answer."""
         async with self._checking:
-            service = await self._client.stun()
+            service = await self.client.stun()
             network = self._network()
             versions = sorted(self._versions(service))
             reports = await asyncio.gather(*(self._prober.check(service, version) for version in versions))
@@ -226,7 +237,7 @@ class Surroundings:
         if registry is None or in_any(registry.address, LOOPBACK):
             return
         try:
-            service = await self._client.stun()
+            service = await self.client.stun()
         except RemoteError:
             return  # when the stream is up again
         version = registry.address.version
@@ -237,7 +248,8 @@ class Surroundings:
         found = await measure_lifetime(service, server, self._driver.device.status().fwmark)
         if found.is_known:
             outlook.lifetime = found
-            LOG.info("nat lifetime", extra={"fields": {"at_least": round(found.at_least), "below": found.below}})
+            below = None if found.below is None else round(found.below)
+            LOG.info("nat lifetime", extra={"fields": {"at_least": round(found.at_least), "below": below}})
             self._due.set()
 
     def _set_keepalive(self) -> None:

@@ -74,7 +74,8 @@ class Commands:
         return command
 
     async def invite(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """`name` or None, `groups`, `admin`, `uses`, `lifetime` in seconds → `link`, `expires_at`."""
+        """`name` or None, `groups`, `admin`, `uses`, `lifetime` in seconds → `link`, `expires_at`, and whether
+        the name `was_revoked`."""
         groups = tuple(_texts(asked, "groups"))
         role = Role.ADMIN if asked.get("admin") else Role.MEMBER
         uses, lifetime, name = int(asked["uses"]), float(asked["lifetime"]), _text_or_none(asked, "name")
@@ -88,7 +89,8 @@ class Commands:
                 )
             except ValueError:
                 continue  # its address is in use: draw again
-            return {"link": link.to_text(), "name": name, "uses": uses, "expires_at": now + lifetime}
+            was_revoked = any(revoked.name == name for revoked in self._membership.revoked.values())
+            return {"link": link.to_text(), "expires_at": now + lifetime, "was_revoked": was_revoked}
         raise LocalError("too many invitations are out: revoke some, or wait until they expire")
 
     async def add_device(self, asked: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Sockets are bound to the interface as well as the address: a neighbour on the LA
 
 import asyncio
 import fcntl
+import hmac
 import json
 import logging
 import socket
@@ -26,6 +27,7 @@ from wgdisco.api import (
     Receipt,
     RotateRequest,
     StunRecord,
+    rotation_proof,
     to_json,
 )
 from wgdisco.endpoint import IPAddress, parse_address
@@ -39,6 +41,7 @@ from wgdisco.registry.membership import Change, Kind, Member, Revoked
 from wgdisco.registry.orders import Orders
 from wgdisco.registry.receipt import recall, seal, unseal
 from wgdisco.registry.records import member_records, network_record, order_record, self_record
+from wgdisco.tunnel.noise import static_static
 
 LOG = logging.getLogger(__name__)
 
@@ -50,6 +53,8 @@ STREAM_TIMEOUT_MS = 10_000
 ENROL_BURST = 10
 ENROL_INTERVAL = 1.0
 _RATES_MAX = 4096
+# Of one address; a member has one or two, and STREAMS_MAX at most while it comes and goes
+CONNECTIONS_MAX = 32
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _T = TypeVar("_T")
@@ -78,6 +83,7 @@ class ApiServer:
         self._names = {name.lower().removesuffix(".") for name in names}
         self._hosts: set[str] = set()
         self._rates: dict[IPAddress, float] = {}
+        self._accepting: list[asyncio.Task[None]] = []
         self._orders = Orders()
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
@@ -110,13 +116,36 @@ class ApiServer:
             listener = _listen(address, port, interface)
             ports.append(int(listener.getsockname()[1]))
             self._hosts.add(str(address))
-            await web.SockSite(self._runner, listener).start()
+            self._accepting.append(asyncio.ensure_future(self._accept(listener)))
         return ports
 
     async def close(self) -> None:
         """End every stream and connection."""
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         self._feed.end_all()
         await self._runner.cleanup()
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Let connections in, of no address so many that there is no descriptor left for others."""
+        loop, server = asyncio.get_running_loop(), self._runner.server
+        assert server is not None
+        with listener:
+            while True:
+                try:
+                    accepted, address = await loop.sock_accept(listener)
+                except OSError:
+                    await asyncio.sleep(0.1)  # no descriptor left, or it is gone already
+                    continue
+                peers = (one.transport.get_extra_info("peername") for one in server.connections if one.transport)
+                if sum(peer is not None and peer[0] == address[0] for peer in peers) >= CONNECTIONS_MAX:
+                    accepted.close()
+                    continue
+                try:
+                    await loop.connect_accepted_socket(server, accepted)
+                except OSError:
+                    accepted.close()
 
     # Every request
 
@@ -214,10 +243,15 @@ class ApiServer:
 
     async def _rotate(self, request: web.Request) -> web.StreamResponse:
         member = await self._member(request)
+        self._limit(_source(request))
         asked = await _body(request, RotateRequest.from_json)
         next_key = PublicKey.from_text(asked.next_key)
         membership = self._ledger.membership
         current = member.public_key
+        shared = static_static(membership.network.private_key, current)
+        proof = asked.proof.encode(errors="replace")
+        if shared is None or not hmac.compare_digest(rotation_proof(shared, next_key).encode(), proof):
+            raise RefusedError(403, "only who holds the member's key may change it")
 
         def command() -> tuple[list[Any], None]:
             return membership.announce_key(current, next_key), None

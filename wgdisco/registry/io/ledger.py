@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from wgdisco.errors import ConfigError
-from wgdisco.registry.io.store import PATH, Store
+from wgdisco.registry.io.store import PATH, Store, is_there
 from wgdisco.registry.membership import Change, Membership
 
 _T = TypeVar("_T")
@@ -27,7 +27,7 @@ class Ledger:
     @classmethod
     def open(cls, path: Path = PATH) -> Self:
         """From the store at `path`; ConfigError when there is no network in it, LocalError as `Store.open`."""
-        if not path.exists():
+        if not is_there(path):
             raise ConfigError(NO_NETWORK)
         store = Store.open(path)
         try:

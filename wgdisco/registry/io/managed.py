@@ -19,7 +19,7 @@ from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
-from wgdisco.machine import boot_time
+from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.hub import firewall_need, hub_rules
 from wgdisco.registry.io.commands import COMMANDS, Commands
@@ -55,7 +55,6 @@ FORWARDING_INTERVAL = 60.0
 PARTING = 0.05
 # At most 200 initiations a second towards those met before
 INITIATION_GAP = 0.005
-_IPV6_OFF = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
 
 async def run(*, store: Path, dns: Endpoint | None, version: str) -> None:
@@ -67,7 +66,7 @@ async def run(*, store: Path, dns: Endpoint | None, version: str) -> None:
     try:
         network = ledger.membership.network
         await refuse_second_daemon(network.name)
-        conf = _conf(ledger.membership, with_ipv6=_has_ipv6())
+        conf = _conf(ledger.membership, with_ipv6=has_ipv6())
         full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
         async with (
             kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
@@ -98,13 +97,6 @@ def _device_config(membership: Membership, *, with_ipv6: bool) -> DeviceConfig:
         for peer in config.peers
     )
     return replace(config, peers=tuple(peers))
-
-
-def _has_ipv6() -> bool:
-    try:
-        return _IPV6_OFF.read_text().strip() == "0"
-    except OSError:
-        return False
 
 
 @dataclass(slots=True)

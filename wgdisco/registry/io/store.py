@@ -159,9 +159,22 @@ class Store:
             return await asyncio.get_running_loop().run_in_executor(self._writer, work)
 
 
+def is_there(path: Path = PATH) -> bool:
+    """Whether there is anything at `path`; LocalError where we may not look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except PermissionError as error:
+        raise LocalError(f"no access to {path}: use sudo") from error
+    except OSError as error:
+        raise LocalError(f"cannot read {path}: {error.strerror}") from error
+    return True
+
+
 def peek(path: Path = PATH) -> Network | None:
     """The network in a store that another process may have open; None when there is none. LocalError as `open`."""
-    if not path.exists():
+    if not is_there(path):
         return None
     with _explained(path), closing(sqlite3.connect(path)) as connection:
         if not _version(connection):
@@ -189,7 +202,7 @@ def restore(source: Path, path: Path = PATH) -> int:
     The epoch rises past both, and invitations are dropped: they may have been used. Keys that the store in place knows
     to be revoked stay so. LocalError when `source` is no backup, and while the registry runs; nothing is changed then.
     """
-    if not source.is_file():
+    if not is_there(source) or not source.is_file():
         raise LocalError(f"{source}: there is no such file")
     lock = _take_lock(path)
     temporary = path.with_name(f".{path.name}.restore")
