@@ -110,3 +110,18 @@ def test_a_path_in_doubt_is_asked_three_times_and_left_for_the_relay(direct):
     assert drained(direct) == [AskOrder(KEY)]
     direct.authenticated(RELAY, 110.5)
     assert drained(direct, SetPeer) == [SetPeer(KEY, RELAY, 0)]
+
+
+def test_a_better_way_is_not_left_because_the_peer_is_heard_where_it_always_was(path):
+    """It found the way on our LAN a moment later than we did."""
+    lan = Endpoint.from_text("192.168.1.5:51820")
+    path.wanted(100.0)
+    path.ordered(reflexive(HOME), None, True, 100.04)
+    path.authenticated(HOME, 100.1)
+    path.ponged(pong(HOME, 100.1))
+    path.set_lan((lan,), 100.1)
+    path.ponged(pong(lan, 100.11, rtt=0.001))
+    assert isinstance(path.state, Live)
+    assert path.state.endpoint == lan
+    path.authenticated(HOME, 100.12)
+    assert path.state.endpoint == lan

@@ -72,6 +72,7 @@ class CheckedPath:
         self._wanted_at = float("-inf")
         self._heard_at = float("-inf")
         self._elsewhere_at = float("-inf")
+        self._moved_to: Endpoint | None = None
         self._missing = Missing()
         self._doubt = Doubt()
         self._speaks_check = False
@@ -101,8 +102,7 @@ class CheckedPath:
     def zone_said(self, endpoint: Endpoint | None, now: float) -> None:
         """The registry has this endpoint for the peer, or (None) hears it no longer."""
         came_back = endpoint is not None and not self.is_online
-        moved = endpoint is not None and self.ways.published not in (None, endpoint)
-        self.ways.published = endpoint or self.ways.published
+        moved = endpoint is not None and self._publish(endpoint)
         self.is_online = endpoint is not None
         if came_back or moved:
             self._alone_at = float("-inf")
@@ -130,9 +130,9 @@ class CheckedPath:
         self.nat = nat
         self.is_online = True
         self._is_asked = False
-        for candidate in self.ways.told:
-            if candidate.kind is CandidateKind.SERVER_REFLEXIVE:
-                self.ways.published = candidate.endpoint
+        reflexive = [one.endpoint for one in self.ways.told if one.kind is CandidateKind.SERVER_REFLEXIVE]
+        if reflexive:
+            self._publish(reflexive[0])
         if isinstance(self.state, Idle):
             self.state = Punching(now)
         self._begin(now, is_initiator)
@@ -218,7 +218,7 @@ class CheckedPath:
                     self._use(endpoint, now)
                 self._ping(current, now)
                 return False
-            case Live(current, _) if current != self.relay and endpoint == self.ways.published:
+            case Live(current, _) if current != self.relay and endpoint == self._moved_to:
                 self._use(endpoint, now)  # the registry saw it move there, and now we hear it: where it was it is not
             case Live(current, _):
                 # that it is heard from there does not say that it is reached there
@@ -404,6 +404,14 @@ class CheckedPath:
             if self._told.take(now):
                 self._ping(endpoint, now)
 
+    def _publish(self, endpoint: Endpoint) -> bool:
+        """The registry sees the peer there; whether that is elsewhere than before."""
+        moved = self.ways.published not in (None, endpoint)
+        self.ways.published = endpoint
+        if moved:
+            self._moved_to = endpoint
+        return moved
+
     def _begin(self, now: float, is_initiator: bool) -> None:
         self.attempt = Attempt(now, is_initiator)
         self._retry_at = None
@@ -490,6 +498,7 @@ class CheckedPath:
     def _use(self, endpoint: Endpoint, now: float) -> None:
         """Send there from now on."""
         self.state = Live(endpoint, now)
+        self._moved_to = None
         self._doubt.end()
         self._alone_at = float("-inf")
         if endpoint != self.relay:
