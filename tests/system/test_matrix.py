@@ -17,15 +17,18 @@ def matrix(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=7200, env=environment())
 
 
-def told_by(tmp_path, *arguments: str) -> dict:
-    """The matrix's JSON; what failed is shown packet by packet."""
+def told_by(tmp_path, *arguments: str, misses: int = 0) -> dict:
+    """The matrix's JSON; what failed, at most `misses`, is shown packet by packet."""
     failures = tmp_path / "failures"
     done = matrix("-o", "json", "--failures", str(failures), *arguments)
     seen = "".join(file.read_text() for file in failures.glob("*")) if failures.exists() else ""
-    assert done.returncode == 0, done.stderr + seen
-    told = json.loads(done.stdout)
+    told = json.loads(done.stdout or "{}")
+    missed = told.get("trials", 0) - told.get("passed", -1)
+    assert missed <= misses, done.stderr + seen
+    if missed:
+        print(done.stderr + seen)
     assert told["schema"] == 1
-    assert told["passed"] == told["trials"] == done.stderr.count(" x ")
+    assert told["trials"] == done.stderr.count(" x ")
     return told
 
 

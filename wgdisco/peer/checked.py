@@ -23,7 +23,8 @@ from wgdisco.peer.actions import AskOrder, Initiate, PathAction, Ping, Probe, Se
 from wgdisco.peer.budget import Budget
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Pinged, Ponged
-from wgdisco.peer.path import DEAD_AFTER, Idle, Live, Punching, State
+from wgdisco.peer.doubt import UNHEARD, Doubt, Missing
+from wgdisco.peer.path import DEAD_AFTER, Idle, Live, Punching, State, path_word
 from wgdisco.peer.punch import (
     BETTER_ROUNDS,
     GIVE_UP_AFTER,
@@ -39,22 +40,13 @@ from wgdisco.peer.punch import (
 )
 from wgdisco.peer.ways import TRUSTED_FOR, Ways
 from wgdisco.tunnel.events import PeerStatus
-from wgdisco.tunnel.messages import KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
+from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
 from wgdisco.tunnel.peer import QUIET_AFTER
 
 # When the peer speaks over the relay, a direct way that has not answered for so long is taken to be broken
 UNHEARD_DIRECT = 0.5
 # How long an answer from elsewhere waits for one from where the peer was
 SETTLE = 0.02
-# A path in doubt is asked at these times, and lost when nothing answers by the last
-DOUBT_PINGS = (0.0, 0.1, 0.2)
-DOUBT_MARGIN = 0.1
-# The relay forgets a pair that says nothing; counters are looked at once a second
-UNHEARD = 2.5
-# Where an order brought the peer back over the relay, for so long its silence may be that of who only listens: then
-# WireGuard's keepalive comes as late as this
-LISTENS_FOR = 60.0
-UNHEARD_LISTENER = KEEPALIVE_TIMEOUT + 1.0
 # A check, or an initiation over the relay, that may yet be answered: a triggered one would only be one more
 IN_PROGRESS = 0.1
 RELAY_IN_PROGRESS = 0.05
@@ -80,12 +72,9 @@ class CheckedPath:
         self._wanted_at = float("-inf")
         self._heard_at = float("-inf")
         self._elsewhere_at = float("-inf")
-        self._is_missed = False
-        self._brought_back_at = float("-inf")
+        self._missing = Missing()
+        self._doubt = Doubt()
         self._speaks_check = False
-        self._doubted_at: float | None = None
-        self._reassured_at = float("-inf")
-        self._doubt_step = 0
         self._settle_at: float | None = None
         self._told = Budget(TOLD_BURST, TOLD_RATE)
         self._failures = 0
@@ -197,17 +186,14 @@ class CheckedPath:
             self._heard_at = max(self._heard_at, heard_at)
         match self.state:
             case Live(endpoint, _) if endpoint == self.relay:
-                unheard = UNHEARD if now - self._brought_back_at >= LISTENS_FOR else UNHEARD_LISTENER
-                if now - self._heard_at >= unheard + UNHEARD:
+                patience = self._missing.patience(now)
+                if now - self._heard_at >= patience + UNHEARD:
                     self.state = Punching(now)
                     self._wanted_at = now
-                if now - self._heard_at >= unheard:
-                    self._is_missed = True
+                if now - self._heard_at >= patience:
+                    self._missing.asked()
                     self._ask(now)
-            case Live() if self._speaks_check and self._doubted_at is None:
-                if self._reassured_at >= self._heard_at and now - self._reassured_at < TRUSTED_FOR:
-                    return False
-                self._doubted_at, self._doubt_step = now, 0
+            case Live() if self._speaks_check and self._doubt.begin(self._heard_at, now):
                 self.handle_timer(now)
                 return True
             case _:
@@ -218,8 +204,7 @@ class CheckedPath:
         """WireGuard heard the peer from `endpoint`; True when that is news."""
         self._heard_at = now
         is_relayed = endpoint == self.relay
-        if self._is_missed:
-            self._is_missed, self._brought_back_at = False, now
+        self._missing.heard(now)
         if not is_relayed:
             self.ways.last_known = endpoint
             self._learn(endpoint, now)
@@ -266,8 +251,7 @@ class CheckedPath:
         self._learn(endpoint, now)
         match self.state:
             case Live(current, _) if current == endpoint:
-                self._reassured_at = self._reassured_at if self._doubted_at is None else now
-                self._doubted_at = None
+                self._doubt.answered(now)
                 self.ways.last_known = endpoint
             case Live(current, _) if current == self.relay:
                 self._use(endpoint, now)
@@ -329,13 +313,11 @@ class CheckedPath:
 
     def get_timer(self) -> float | None:
         """When `handle_timer` has something to do."""
-        deadlines = [self._relay_due, self._settle_at, self._retry_at]
+        deadlines = [self._relay_due, self._settle_at, self._retry_at, self._doubt.get_timer(self._rtt())]
         if self.attempt is not None:
             deadlines.append(self.attempt.get_timer())
         if self._is_asked:
             deadlines.append(self._asked_at + ORDER_TIMEOUT)
-        if self._doubted_at is not None:
-            deadlines.append(self._doubted_at + self._doubt_at())
         return min((at for at in deadlines if at is not None), default=None)
 
     def actions(self) -> list[PathAction]:
@@ -373,15 +355,7 @@ class CheckedPath:
 
     def word(self) -> PathWord:
         """The path in one word."""
-        match self.state:
-            case Live(endpoint, _) if endpoint == self.relay:
-                return PathWord.RELAY
-            case Live(endpoint, _):
-                return PathWord.LAN if endpoint.is_private else PathWord.DIRECT
-            case Punching():
-                return PathWord.PUNCHING
-            case Idle(was_live):
-                return PathWord.STALE if was_live else PathWord.IDLE
+        return path_word(self.state, is_relayed=isinstance(self.state, Live) and self.state.endpoint == self.relay)
 
     def reason(self, registry_reachable: bool, own_nat: NatProfile | None = None) -> Reason | None:
         """Why it is neither direct nor lan; None when it is."""
@@ -496,33 +470,27 @@ class CheckedPath:
                 pass
 
     def _handle_doubt(self, now: float) -> None:
-        if self._doubted_at is None:
-            return
         if not isinstance(self.state, Live) or self.state.endpoint == self.relay:
-            self._doubted_at = None
+            self._doubt.end()
             return
-        while self._doubt_step < len(DOUBT_PINGS) and now >= self._doubted_at + DOUBT_PINGS[self._doubt_step]:
-            self._doubt_step += 1
+        for _ in range(self._doubt.pings_due(now)):
             self._actions.append(Ping(self.key, self.state.endpoint))
-        if self._doubt_step == len(DOUBT_PINGS) and now >= self._doubted_at + self._doubt_at():
-            self._doubted_at = None
+        if self._doubt.is_lost(self._rtt(), now):
             self.ways.verified.pop(self.state.endpoint, None)
             self.state = Punching(now)
             self._wanted_at = now
             self._asked_at = float("-inf")
             self._ask(now)
 
-    def _doubt_at(self) -> float:
-        """When doubt is next acted on, from its begin."""
-        if self._doubt_step < len(DOUBT_PINGS):
-            return DOUBT_PINGS[self._doubt_step]
+    def _rtt(self) -> float:
+        """Of the way in use; 0 where it is not known."""
         known = self.ways.verified.get(self.state.endpoint) if isinstance(self.state, Live) else None
-        return DOUBT_PINGS[-1] + DOUBT_MARGIN + (0.0 if known is None else known.rtt)
+        return 0.0 if known is None else known.rtt
 
     def _use(self, endpoint: Endpoint, now: float) -> None:
         """Send there from now on."""
         self.state = Live(endpoint, now)
-        self._doubted_at = None
+        self._doubt.end()
         self._alone_at = float("-inf")
         if endpoint != self.relay:
             self.ways.last_known = endpoint

@@ -57,6 +57,17 @@ class Live:
 State = Idle | Punching | Live
 
 
+def path_word(state: State, *, is_relayed: bool) -> PathWord:
+    """A path in one word."""
+    match state:
+        case Live(endpoint, _):
+            return PathWord.RELAY if is_relayed else PathWord.LAN if endpoint.is_private else PathWord.DIRECT
+        case Punching():
+            return PathWord.PUNCHING
+        case Idle(was_live):
+            return PathWord.STALE if was_live else PathWord.IDLE
+
+
 class Path:
     """See the module's docstring. `eager` paths are wanted from the start and for ever."""
 
@@ -189,15 +200,9 @@ class Path:
 
     def word(self) -> PathWord:
         """The path in one word."""
-        match self.state:
-            case Live(endpoint, _) if in_any(endpoint.address, LOOPBACK):
-                return PathWord.RELAY  # a socket of ours that stands for TLS
-            case Live(endpoint, _):
-                return PathWord.LAN if endpoint.is_private else PathWord.DIRECT
-            case Punching():
-                return PathWord.PUNCHING
-            case Idle(was_live):
-                return PathWord.STALE if was_live else PathWord.IDLE
+        # on the loopback is a socket of ours that stands for TLS
+        is_relayed = isinstance(self.state, Live) and in_any(self.state.endpoint.address, LOOPBACK)
+        return path_word(self.state, is_relayed=is_relayed)
 
     def reason(self, registry_reachable: bool, own_nat: NatProfile | None = None) -> Reason | None:
         """Why it is neither direct nor lan; None when it is."""
