@@ -110,9 +110,9 @@ async def run(
         finally:
             sleeps.woke = lambda: None
             member.close()
-            await control.close()
             await member.disconnect()
             await member.save()
+            await control.close()  # after the state is kept: who waits for us to be down may write it next
 
 
 class _Managed:
