@@ -36,6 +36,7 @@ LAYERS = [
     {"dnssd", "tunnel"},
     {"peer", "registry"},
     {"machine"},
+    {"systemd"},
     {"dnssd.io", "tunnel.io"},
     {"peer.io", "registry.io"},
     {"lab"},
@@ -51,8 +52,8 @@ def room(module: str) -> str:
             return "vocabulary"
         case ["dnssd" | "tunnel" | "peer" | "registry" as package, *rest] if rest != ["cli"]:
             return f"{package}.io" if rest[:1] == ["io"] else package
-        case ["machine"]:
-            return "machine"
+        case ["machine" | "systemd" as name]:
+            return name
         case ["lab", *_]:
             return "lab"
     return "composition"

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
-from wgdisco import config, logs
+from wgdisco import config, logs, systemd
 from wgdisco.api import Snapshot, StatusReport
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
 from wgdisco.invitation import JoinLink, link_id, member_preshared_key
@@ -168,7 +168,7 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
         store.save(state)
     if os.geteuid() == 0:  # the daemon by itself does what it can without
         asyncio.run(_open_firewall(state))
-    if service.has_systemd() and not foreground:
+    if systemd.is_running() and not foreground:
         service.start(state.name)
         return _wait_until_settled(state)
     sleeps = SleepWatch()
@@ -267,7 +267,7 @@ def down(args: argparse.Namespace) -> int:
 
 def _stop(network: str) -> None:
     """End what keeps the network up, if anything does; returns when it is down."""
-    if service.has_systemd():
+    if systemd.is_running():
         service.stop(network)
     try:
         asyncio.run(control.send_command(network, "stop", {}))
@@ -294,7 +294,7 @@ def leave(args: argparse.Namespace) -> int:
         if answer.strip().lower() not in {"y", "yes"}:
             return 1
     _stop(network)
-    if service.has_systemd():
+    if systemd.is_running():
         service.remove(network)
     state = store.load(network)
     if state is not None:

@@ -85,8 +85,7 @@ def init(args: argparse.Namespace) -> int:
         _say(f"{setup.UNIT} runs, and starts with the machine")
         runs = True
     else:
-        why = "its unit is not installed" if setup.has_systemd(args.root) else "there is no systemd here"
-        _say(f"{why}: run it yourself, as root:\n\n    wgdisco registry run\n")
+        _say("there is no systemd here: run it yourself, as root:\n\n    wgdisco registry run\n")
         runs = False
     _say(f"open ONE port, here and at your provider: UDP {network.listen_port} (members reach {network.endpoints[0]})")
     _say_further_ports(network)

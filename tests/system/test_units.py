@@ -73,7 +73,7 @@ def test_a_network_under_systemd_from_init_to_uninstall():
         machine(lab.hosts["alice"]) as alice,
         machine(lab.hosts["bob"]) as bob,
     ):
-        install(registry)
+        # nothing is installed but the program: `init` and `join` do the rest
         registry.run("sh", "-ec", WALLS["docker"])
         done = registry.run("wgdisco", "registry", "init", check=False)
         assert "runs, and starts with the machine" in done.stderr, done.stderr + registry.journal("wgdisco-registry")

@@ -1,16 +1,9 @@
 """The member as a systemd unit, `wgdisco-join@NETWORK`; where systemd does not run, none of this applies."""
 
-import pwd
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-from wgdisco.errors import LocalError
-from wgdisco.machine import DAEMON_USER
+from wgdisco import systemd
 
-_RUNNING = Path("/run/systemd/system")
-_UNITS = Path("/etc/systemd/system")
 _UNIT = """\
 # Written by `wgdisco join`; `wgdisco leave {network}` removes it.
 [Unit]
@@ -69,11 +62,6 @@ WantedBy=multi-user.target
 """
 
 
-def has_systemd() -> bool:
-    """Whether systemd runs this machine."""
-    return _RUNNING.is_dir()
-
-
 def unit_name(network: str) -> str:
     """The network's unit."""
     return f"wgdisco-join@{network}.service"
@@ -86,54 +74,21 @@ def unit_text(network: str, command: str) -> str:
 
 def start(network: str) -> None:
     """Install the unit, have it start with the machine, and start it. LocalError when systemd refuses."""
-    _make_user()
-    command = str(Path(sys.argv[0]).resolve())
-    if not Path(command).is_file() or command.endswith("__main__.py"):
-        command = f"{sys.executable} -m wgdisco"
-    text = unit_text(network, command)
-    path = _UNITS / unit_name(network)
-    try:
-        if not path.exists() or path.read_text() != text:
-            path.write_text(text)
-            path.chmod(0o644)
-    except OSError as error:
-        raise LocalError(f"cannot write {path}: {error.strerror}") from error
-    _systemctl("daemon-reload")
-    _systemctl("enable", "--now", unit_name(network))
+    systemd.write_unit(_path(network), unit_text(network, systemd.program()))
+    systemd.systemctl("enable", "--now", unit_name(network))
 
 
 def stop(network: str) -> None:
     """Stop the unit, and have it stay down."""
-    if (_UNITS / unit_name(network)).exists():
-        _systemctl("disable", "--now", unit_name(network))
+    if _path(network).exists():
+        systemd.systemctl("disable", "--now", unit_name(network))
 
 
 def remove(network: str) -> None:
     """Stop the unit and take it away."""
     stop(network)
-    path = _UNITS / unit_name(network)
-    if path.exists():
-        path.unlink()
-        _systemctl("daemon-reload")
+    systemd.remove_unit(_path(network))
 
 
-def _make_user() -> None:
-    """Have the user that the unit names: `make install` makes it, other ways to install do not."""
-    try:
-        pwd.getpwnam(DAEMON_USER)
-    except KeyError:
-        text = f'u {DAEMON_USER} - "wgdisco daemons" /var/lib/wgdisco\n'
-        _run("systemd-sysusers", "-", text=text)
-
-
-def _systemctl(*arguments: str) -> None:
-    _run("systemctl", *arguments)
-
-
-def _run(*command: str, text: str = "") -> None:
-    if shutil.which(command[0]) is None:
-        raise LocalError(f"there is no {command[0]} here: run `wgdisco join` with --foreground")
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["no reason given"]
-        raise LocalError(f"{' '.join(command)}: {lines[0]}")
+def _path(network: str) -> Path:
+    return Path("/") / systemd.UNITS / unit_name(network)

@@ -8,19 +8,21 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterable
+from importlib.resources import files
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from wgdisco import systemd
 from wgdisco.endpoint import Endpoint, IPNetwork, parse_address
 from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey
 from wgdisco.registry.membership import Network
 
 UNIT = "wgdisco-registry.service"
-_SYSTEMD = "run/systemd/system"
+_WRITTEN = "# Written by `wgdisco registry init`; `wgdisco registry uninstall` removes it."
 _UNIT_DIRECTORIES = (
     "etc/systemd/system",
     "usr/local/lib/systemd/system",
@@ -111,40 +113,38 @@ def write_secret(path: Path, data: bytes) -> None:
         raise LocalError(f"cannot write {path}: {error.strerror}") from error
 
 
-def has_systemd(root: Path) -> bool:
-    """Whether systemd runs the machine."""
-    return (root / _SYSTEMD).is_dir()
-
-
-def unit_installed(root: Path) -> bool:
-    """Whether `make install` has put the unit where systemd finds it."""
-    return any((root / directory / UNIT).exists() for directory in _UNIT_DIRECTORIES)
-
-
 def start_unit(root: Path) -> bool:
-    """Enable and start the unit where systemd runs and has it; whether it was. LocalError when systemd refuses."""
-    if not has_systemd(root) or not unit_installed(root):
+    """Have systemd run the registry, now and with the machine; False where there is none. LocalError when it refuses.
+
+    Where no unit was installed (`make install` does), there is one from then on.
+    """
+    if not systemd.is_running(root):
         return False
-    _systemctl("enable", "--now", UNIT)
+    if not _is_installed(root):
+        text = files("wgdisco").joinpath("units", UNIT).read_text()
+        told = text.replace("/usr/local/bin/wgdisco ", f"{systemd.program()} ")
+        systemd.write_unit(root / systemd.UNITS / UNIT, f"{_WRITTEN}\n{told}")
+    systemd.systemctl("enable", "--now", UNIT)
     return True
 
 
 def stop_unit(root: Path) -> None:
-    """Stop and disable the unit, where systemd has it."""
-    if has_systemd(root) and unit_installed(root):
-        _systemctl("disable", "--now", UNIT)
+    """Stop and disable the unit where systemd has it, and take away the one we wrote."""
+    if not systemd.is_running(root) or not _is_installed(root):
+        return
+    systemd.systemctl("disable", "--now", UNIT)
+    ours = root / systemd.UNITS / UNIT
+    if ours.exists() and ours.read_text().startswith(_WRITTEN):
+        systemd.remove_unit(ours)
 
 
 def unit_state(root: Path) -> str | None:
     """What `systemctl is-active` says, or None where there is no systemd."""
-    if not has_systemd(root):
+    if not systemd.is_running(root):
         return None
     done = subprocess.run(["systemctl", "is-active", UNIT], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
 
 
-def _systemctl(*arguments: str) -> None:
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise LocalError(f"systemctl {' '.join(arguments)}: {last}; see `journalctl -u {UNIT}`")
+def _is_installed(root: Path) -> bool:
+    return any((root / directory / UNIT).exists() for directory in _UNIT_DIRECTORIES)
