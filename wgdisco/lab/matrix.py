@@ -167,21 +167,28 @@ def run(settings: Settings, progress: Callable[[Cell], None]) -> Report:
     report = Report(settings)
     for name in settings.topologies:
         topology = TOPOLOGIES[name](settings.types)
-        if topology.pairs:
+        seeds = range(settings.seeds)
+        # what happens to a pair stays so: each seed then has a lab of its own
+        is_changed = any(pair.event is not None for pair in topology.pairs)
+        for some in ([range(seed, seed + 1) for seed in seeds] if is_changed else [seeds]) if topology.pairs else []:
             with Internet(topology.plan, Conditions((), delay=settings.rtt / 2)) as net:
-                run_topology(net, topology, report, progress)
+                run_topology(net, topology, report, progress, some)
     return report
 
 
-def run_topology(net: Internet, topology: Topology, report: Report, progress: Callable[[Cell], None]) -> None:
-    """Run it in a lab that stands, which is as `topology` has it from now on."""
+def run_topology(
+    net: Internet, topology: Topology, report: Report, progress: Callable[[Cell], None], seeds: range | None = None
+) -> None:
+    """Run it in a lab that stands, which is as `topology` has it from now on; `seeds` are all, unless it is told."""
     net.set_names(topology.names)
     if topology.ports is not None:
         net.set_ports(topology.ports)
     settings = report.settings
-    cells = [Cell(topology.name, pair) for pair in topology.pairs]
-    report.cells += cells
-    for seed in range(settings.seeds):
+    cells = [cell for cell in report.cells if cell.topology == topology.name]
+    if not cells:
+        cells = [Cell(topology.name, pair) for pair in topology.pairs]
+        report.cells += cells
+    for seed in range(settings.seeds) if seeds is None else seeds:
         conditions = Conditions(
             (), settings.rtt / 2, settings.loss, seed=seed, blocked=topology.blocked, dead=topology.dead
         )
