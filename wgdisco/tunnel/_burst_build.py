@@ -1,6 +1,6 @@
 """How `_burst.c` becomes the module `wgdisco.tunnel._native`: cffi in API mode, linked to libcrypto.
 
-setup.py builds it with a wheel; run as a program it is built beside its source.
+setup.py builds it into the wheel; run as a program, this builds it beside its source.
 """
 
 from pathlib import Path
@@ -24,3 +24,5 @@ ffibuilder.set_source(
 
 if __name__ == "__main__":
     ffibuilder.compile(str(ROOT), verbose=True)
+    for left in (HERE / "_native.c", HERE / "_native.o", HERE / "_burst.o"):
+        left.unlink(missing_ok=True)

@@ -104,8 +104,8 @@ class CompiledOpener(_Key):
             raise ValueError("this key is closed")
         data = ffi.from_buffer(datagrams.data)
         size, row, rows = len(data), datagrams.row, datagrams.count
-        if size == 0 or row == 0:
-            return Opened([], [None], 1, 0, 0)
+        if size == 0:  # one row, which is empty
+            return Opened([], [None], 0 if refused and refused[0] else 1, 0, 0)
         if rows > self._rows:
             self._make_tables(rows)
         room.reserve(size, rows)
