@@ -5,14 +5,14 @@ void *burst_key_new(const uint8_t *key, int seals);
 /* Overwrites the key and frees it; NULL is nothing. */
 void burst_key_free(void *key);
 
-/* Where sealing stands. Set frame and segment to 0 and counter to the first before the first call. */
+/* Where sealing stands: all zero but `counter` before the first call, and so again after the last. */
 typedef struct {
     uint64_t counter;  /* of the next datagram */
     uint32_t frame;    /* the next frame … */
     uint32_t segment;  /* … and the next segment of it */
     uint32_t used;     /* bytes of `out` written by this call */
     uint32_t groups;   /* groups written by this call */
-    uint32_t bad;      /* frames left out so far: their header does not fit them, or counters ran out */
+    uint32_t bad;      /* frames left out by this call: their header does not fit them, or counters ran out */
 } burst_sealing;
 
 /* Cut each frame (10-byte virtio header and packet, at spans[2i] of `data`, spans[2i+1] bytes) into packets, finish
@@ -35,11 +35,13 @@ typedef struct {
     uint32_t runs;
 } burst_opened;
 
-/* Open the datagrams of `data`, each `row` bytes but for the last, into frames in `out` (of at least `size` bytes):
+/* Open the datagrams of `data`, each `row` bytes but for the last, into frames in `out`, of which the first `used` bytes
+   are left alone and at least `size` more are there:
    frame i has spans[2i+1] bytes at spans[2i], and runs[j] is how many in a row share a source address. Packets of one
    flow are merged where `merge` (1: TCP, 2: UDP) says so. Rows i with refused[i] are left out (NULL: none). ecn: what
    the outer header said. counters[i] and forged[i] are told for every row. The arrays must hold an entry a row, spans two.
-   0, or -1 when an argument is impossible; then nothing is written. */
+   How many frames there are, if they are of one source and every row authenticated, had a packet in it, and counted on
+   from the one before; 0 if it is not as simple as that, and -1 when an argument is impossible. */
 int burst_open(void *key, const uint8_t *data, size_t size, size_t row, const uint8_t *refused, int merge, int ecn,
-               uint8_t *out, size_t out_size, uint32_t *spans, uint32_t *runs, uint64_t *counters, uint8_t *forged,
-               uint32_t max_rows, burst_opened *result);
+               uint8_t *out, size_t used, size_t out_size, uint32_t *spans, uint32_t *runs, uint64_t *counters,
+               uint8_t *forged, uint32_t max_rows, burst_opened *result);

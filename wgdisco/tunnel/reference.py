@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from cryptography.exceptions import InvalidTag
@@ -66,10 +67,26 @@ def decapsulate_ecn(packet: bytes, outer: int) -> bytes | None:
     return bytes(changed)
 
 
-def _ecn_of(packet: bytes) -> int:
+def _ecn_of(packet: memoryview) -> int:
     if destination_of(packet) is None:
         return 0
     return packet[1] & 3 if packet[0] >> 4 == 4 else packet[1] >> 4 & 3
+
+
+@dataclass(slots=True)
+class _Group:
+    """Datagrams that can be one send: of one size, but for a shorter last."""
+
+    datagrams: list[bytes]
+    row: int
+    ecn: int
+
+    def add(self, datagram: bytes, ecn: int) -> bool:
+        """False when it does not belong here."""
+        belongs = len(self.datagrams[-1]) == self.row >= len(datagram) and ecn == self.ecn
+        if belongs:
+            self.datagrams.append(datagram)
+        return belongs
 
 
 class ReferenceSealer:
@@ -85,19 +102,22 @@ class ReferenceSealer:
         if self._aead is None:
             raise ValueError("this key is closed")
         first, bad = counter, 0
-        bursts: list[Burst] = []
+        groups: list[_Group] = []
         for frame in frames:
             packets = split(bytes(frame)) if len(frame) >= VIRTIO_SIZE else None
             if packets is None:
                 bad += 1
                 continue
-            ecn = _ecn_of(bytes(frame[VIRTIO_SIZE:]))
+            ecn = _ecn_of(frame[VIRTIO_SIZE:])
             if counter + len(packets) > REJECT_AFTER_MESSAGES:
                 packets = packets[: max(0, REJECT_AFTER_MESSAGES - counter)]
                 bad += 1
             for packet in packets:
-                _append(bursts, self._datagram(packet, receiver, counter, mtu), ecn)
+                datagram = self._datagram(packet, receiver, counter, mtu)
                 counter += 1
+                if not groups or not groups[-1].add(datagram, ecn):
+                    groups.append(_Group([datagram], len(datagram), ecn))
+        bursts = [Burst(b"".join(group.datagrams), group.row, group.ecn) for group in groups]
         return Sealed(bursts, counter - first, bad)
 
     def _datagram(self, packet: bytes, receiver: int, counter: int, mtu: int) -> bytes:
@@ -109,16 +129,6 @@ class ReferenceSealer:
     def close(self) -> None:
         """Forget the key."""
         self._aead = None
-
-
-def _append(bursts: list[Burst], datagram: bytes, ecn: int) -> None:
-    """To the last burst if it fits there: rows are equal but for a shorter last."""
-    if bursts:
-        last = bursts[-1]
-        if len(datagram) <= last.row and len(last.data) % last.row == 0 and ecn == last.ecn:
-            bursts[-1] = Burst(bytes(last.data) + datagram, last.row, ecn)
-            return
-    bursts.append(Burst(datagram, len(datagram), ecn))
 
 
 class ReferenceOpener:
