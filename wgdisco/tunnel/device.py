@@ -185,6 +185,12 @@ class Device:
             self._public_key, self._config.listen_port, self._config.fwmark, peers, dict(self._local.drops)
         )
 
+    def forget_sessions(self) -> None:
+        """The machine was suspended: keys from before are wiped, and the next packet begins a handshake (rule T11)."""
+        for peer in self._peers.values():
+            peer.forget_sessions()
+            self._touch(peer)
+
     # Input
 
     def receive(self, datagrams: Burst, source: Endpoint, now: float) -> None:

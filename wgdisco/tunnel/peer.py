@@ -210,6 +210,11 @@ class Peer:
         if self._staged or self.timers.persistent_keepalive:
             self._begin_handshake(now)
 
+    def forget_sessions(self) -> None:
+        """Keys and a handshake under way are wiped (rule Z1); the peer, its timers and what is staged stay."""
+        self._clear_keys()
+        self.timers.keys_cleared()
+
     def stop(self) -> None:
         """The peer is removed or the interface down: keys, indices and staged packets go (rule T12)."""
         self._staged.clear()

@@ -16,7 +16,6 @@ import pytest
 from tests.tunnel.io.namespace import in_namespace, ip
 from wgdisco.tunnel.io.daemon import follow_mtu
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.link import Link
 
 COMMAND = [sys.executable, "-c", "import sys; from wgdisco.tunnel.cli import main; sys.exit(main())"]
 SOCKET = Path("/var/run/wireguard/tt0.sock")
@@ -126,8 +125,7 @@ def test_the_engine_follows_the_mtu_that_wg_quick_sets_later():
         engine = await Engine.open("tt0")
         told = asyncio.Queue()
         engine.set_mtu = told.put_nowait
-        link = await Link.open("tt0")
-        following = asyncio.ensure_future(follow_mtu(engine, link))
+        following = asyncio.ensure_future(follow_mtu(engine))
         async with asyncio.timeout(10):
             assert await told.get() == 1500  # what the kernel gives a TUN
             ip("link", "set", "tt0", "mtu", "1300")
@@ -135,7 +133,6 @@ def test_the_engine_follows_the_mtu_that_wg_quick_sets_later():
                 pass
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-        await link.remove()
         await engine.close()
 
     asyncio.run(main())

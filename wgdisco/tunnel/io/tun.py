@@ -20,6 +20,8 @@ TUN_PATH = "/dev/net/tun"
 
 # linux/if_tun.h, linux/if.h
 _TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
+_TUNGETDEVNETNS = 0x54E3
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
 _IFREQ = struct.Struct("16sH22x")
@@ -98,6 +100,18 @@ class Tun:
             except OSError as error:
                 self._check_gone(error)
                 self.dropped[_name_of(error)] += 1
+
+    def place(self) -> tuple[str, int]:
+        """What the interface is called now, and a new descriptor of the network namespace it is in (rule E7).
+
+        Raises InterfaceGoneError.
+        """
+        try:
+            name, _flags = _IFREQ.unpack(fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size)))
+            return name.rstrip(b"\0").decode(), fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
+        except OSError as error:
+            self._check_gone(error)
+            raise
 
     def close(self) -> None:
         """Close the descriptor, and with it delete the interface. Again does nothing."""
