@@ -25,6 +25,8 @@ from wgdisco.tunnel.burst import Burst
 _SOL_UDP = 17
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
+_IP_MTU_DISCOVER = 10
+_IP_PMTUDISC_DONT = 0
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _INT = struct.Struct("=i")
@@ -278,6 +280,9 @@ def _bound(family: socket.AddressFamily, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        else:
+            # Routers on a narrow path are to fragment, not to drop and complain to nobody who hears (rule D14).
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
         for option, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
             with suppress(PermissionError):  # past the system's limit only with CAP_NET_ADMIN
