@@ -28,6 +28,7 @@ from wgdisco.tunnel.messages import (
     Response,
 )
 from wgdisco.tunnel.roaming import Roaming
+from wgdisco.tunnel.route_mtus import RouteMtus
 from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
 from wgdisco.tunnel.tai64n import Timestamps
@@ -64,6 +65,7 @@ class Local:
     handshake_time: Callable[[], float]
     private_key: PrivateKey | None = None
     mtu: int = DEFAULT_MTU
+    routes: RouteMtus = field(default_factory=RouteMtus)
     is_up: bool = True
     indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
     drops: Counter[Drop] = field(default_factory=Counter)
@@ -398,8 +400,9 @@ class Peer:
         return sent
 
     def _transmit(self, session: Session, packets: Burst, now: float) -> None:
-        sealed = session.seal(packets, self._local.mtu)
-        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(next(packets.rows())))
+        first = next(packets.rows())
+        sealed = session.seal(packets, self._local.routes.limit(first, self._local.mtu))
+        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(first))
         if packets.row:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)

@@ -12,7 +12,7 @@ from wgdisco.errors import LocalError, WgdiscoError
 from wgdisco.tunnel.events import DeviceGone
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
-from wgdisco.tunnel.io.link_state import LinkState
+from wgdisco.tunnel.io.link_state import LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
 
@@ -101,11 +101,13 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
 
 
 async def follow_mtu(engine: Engine) -> None:
-    """Let the engine know the interface's MTU (rule M1): whoever drives us sets it after the interface is there."""
+    """Let the engine know the MTU of the interface and of routes into it, as whoever drives us sets them (rule M1)."""
     try:
         async for state in engine.watch_link():
             if isinstance(state, LinkState):
                 engine.set_mtu(state.mtu)
+            elif isinstance(state, RouteMtu):
+                engine.set_route_mtu(state.network, state.mtu)
     except LocalError as error:
         LOG.warning("%s", error)
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import PublicKey
 from wgdisco.machine import SuspendWatch
 from wgdisco.tunnel.burst import Burst
@@ -15,7 +15,7 @@ from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
 from wgdisco.tunnel.io.backend import Capabilities
-from wgdisco.tunnel.io.link_state import LinkGone, LinkState, watch
+from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import UdpSockets
 from wgdisco.tunnel.messages import DEFAULT_MTU
@@ -134,7 +134,11 @@ class Engine:
         """The interface has another MTU, in bytes; packets are padded up to it and no further (rule D4)."""
         self._device.set_mtu(mtu)
 
-    def watch_link(self) -> AsyncIterator[LinkState | LinkGone]:
+    def set_route_mtu(self, network: IPNetwork, mtu: int | None) -> None:
+        """A route into the interface has an MTU of its own, or None any more; that bounds padding likewise."""
+        self._device.set_route_mtu(network, mtu)
+
+    def watch_link(self) -> AsyncIterator[LinkState | RouteMtu | LinkGone]:
         """What happens to the interface from now on, wherever it is moved; `link_state.watch`."""
         return watch(self._tun)
 
