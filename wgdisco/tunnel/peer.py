@@ -27,6 +27,7 @@ from wgdisco.tunnel.messages import (
     CookieReply,
     Response,
 )
+from wgdisco.tunnel.nesting import outer_hops
 from wgdisco.tunnel.roaming import Roaming
 from wgdisco.tunnel.route_mtus import RouteMtus
 from wgdisco.tunnel.session import Session, SessionSlots
@@ -172,6 +173,9 @@ class Peer:
 
     def send(self, packets: Burst, now: float) -> None:
         """Send packets in the current session, or stage them and begin a handshake."""
+        if outer_hops(next(packets.rows())) is None:
+            self._local.drops[Drop.NESTED_TOO_DEEP] += packets.count
+            return
         session = self._sessions.current
         if session is not None and session.is_usable(now):
             self._transmit(session, packets, now)
@@ -402,7 +406,7 @@ class Peer:
     def _transmit(self, session: Session, packets: Burst, now: float) -> None:
         first = next(packets.rows())
         sealed = session.seal(packets, self._local.routes.limit(first, self._local.mtu))
-        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(first))
+        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(first), outer_hops(first) or 0)
         if packets.row:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
@@ -503,13 +507,18 @@ class Peer:
             self._handshake_sent_at = now
 
     def _output(
-        self, datagrams: Burst, endpoint: Endpoint | None, local: OwnAddress | None, tos: int = ecn.NOT_ECT
+        self,
+        datagrams: Burst,
+        endpoint: Endpoint | None,
+        local: OwnAddress | None,
+        tos: int = ecn.NOT_ECT,
+        hops: int = 0,
     ) -> None:
         if endpoint is None:
             self._local.drops[Drop.NO_ENDPOINT] += datagrams.count
             return
         self.tx_bytes += len(datagrams.data)
-        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local), endpoint))
+        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local, hops), endpoint))
 
     def _forget_pending(self) -> None:
         if self._pending is not None:
