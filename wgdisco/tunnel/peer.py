@@ -27,7 +27,9 @@ from wgdisco.tunnel.messages import (
     CookieReply,
     Response,
 )
+from wgdisco.tunnel.nesting import outer_hops
 from wgdisco.tunnel.roaming import Roaming
+from wgdisco.tunnel.route_mtus import RouteMtus
 from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
 from wgdisco.tunnel.tai64n import Timestamps
@@ -64,6 +66,7 @@ class Local:
     handshake_time: Callable[[], float]
     private_key: PrivateKey | None = None
     mtu: int = DEFAULT_MTU
+    routes: RouteMtus = field(default_factory=RouteMtus)
     is_up: bool = True
     indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
     drops: Counter[Drop] = field(default_factory=Counter)
@@ -170,6 +173,9 @@ class Peer:
 
     def send(self, packets: Burst, now: float) -> None:
         """Send packets in the current session, or stage them and begin a handshake."""
+        if outer_hops(next(packets.rows())) is None:
+            self._local.drops[Drop.NESTED_TOO_DEEP] += packets.count
+            return
         session = self._sessions.current
         if session is not None and session.is_usable(now):
             self._transmit(session, packets, now)
@@ -209,6 +215,11 @@ class Peer:
         """The interface is up, or our first private key is there: what waited for it begins (rule T9)."""
         if self._staged or self.timers.persistent_keepalive:
             self._begin_handshake(now)
+
+    def forget_sessions(self) -> None:
+        """Keys and a handshake under way are wiped (rule Z1); the peer, its timers and what is staged stay."""
+        self._clear_keys()
+        self.timers.keys_cleared()
 
     def stop(self) -> None:
         """The peer is removed or the interface down: keys, indices and staged packets go (rule T12)."""
@@ -393,8 +404,9 @@ class Peer:
         return sent
 
     def _transmit(self, session: Session, packets: Burst, now: float) -> None:
-        sealed = session.seal(packets, self._local.mtu)
-        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(next(packets.rows())))
+        first = next(packets.rows())
+        sealed = session.seal(packets, self._local.routes.limit(first, self._local.mtu))
+        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(first), outer_hops(first) or 0)
         if packets.row:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
@@ -495,13 +507,18 @@ class Peer:
             self._handshake_sent_at = now
 
     def _output(
-        self, datagrams: Burst, endpoint: Endpoint | None, local: OwnAddress | None, tos: int = ecn.NOT_ECT
+        self,
+        datagrams: Burst,
+        endpoint: Endpoint | None,
+        local: OwnAddress | None,
+        tos: int = ecn.NOT_ECT,
+        hops: int = 0,
     ) -> None:
         if endpoint is None:
             self._local.drops[Drop.NO_ENDPOINT] += datagrams.count
             return
         self.tx_bytes += len(datagrams.data)
-        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local), endpoint))
+        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local, hops), endpoint))
 
     def _forget_pending(self) -> None:
         if self._pending is not None:

@@ -125,6 +125,10 @@ class Timers:
         """New keys exist; they are wiped when nothing renews them (rule T7)."""
         self._deadlines[Timer.ZERO_KEY] = now + ZERO_KEY_TIME
 
+    def keys_cleared(self) -> None:
+        """There are no keys left to wipe."""
+        self._deadlines[Timer.ZERO_KEY] = None
+
     def set_persistent_keepalive(self, seconds: int) -> None:
         """Change the interval; the peer sends one at once when it was off (rule T9)."""
         self.persistent_keepalive = seconds
