@@ -85,7 +85,7 @@ def test_onion_routing_and_an_onion_of_nothing_but_itself():
              └─ its datagrams ══ peer 2 ═══► 192.168.241.2:5, wg1's socket
         then:  peer 3's endpoint is 192.168.242.2:5, which is routed to peer 3, whose endpoint is …
     """
-    with across_a_nat() as (bed, one, two):
+    with across_a_nat() as (bed, one, _two):
         third = bed.tunnel("wg1", "n2")
         inner = ["peer", third.public, "allowed-ips", "192.168.242.2/32"]
         one.set(*inner, "endpoint", "192.168.241.2:5")
