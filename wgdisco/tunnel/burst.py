@@ -58,7 +58,8 @@ class Burst:
 
 
 def padded_size(size: int, mtu: int) -> int:
-    """The size of a packet after padding to 16 bytes, never past the MTU (rule D4)."""
+    """The size of a packet after padding to 16 bytes, never past the MTU (rule D4); an MTU of 0 is none."""
+    mtu = mtu or size + PADDING
     last = size % mtu if size > mtu else size
     padded = min(mtu, -(-last // PADDING) * PADDING)
     return size - last + padded
