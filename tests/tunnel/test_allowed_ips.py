@@ -125,6 +125,7 @@ def test_128_deep():
     assert table.lookup(b"\xff" * 16) is None
 
 
+@pytest.mark.rule("A2", "A6")
 def test_listing_gives_masked_prefixes():
     table: AllowedIPs[str] = AllowedIPs()
     given = [
@@ -148,6 +149,7 @@ def test_listing_gives_masked_prefixes():
     )
 
 
+@pytest.mark.rule("A3")
 def test_the_same_prefix_moves_to_its_new_owner():
     table: AllowedIPs[str] = AllowedIPs()
     network = ip_network("10.0.0.0/8")
@@ -160,6 +162,7 @@ def test_the_same_prefix_moves_to_its_new_owner():
     assert _lookup(table, "10.1.1.1") == "b"
 
 
+@pytest.mark.rule("A4")
 def test_only_the_owner_can_remove_a_prefix():
     table: AllowedIPs[str] = AllowedIPs()
     network = ip_network("10.0.0.0/8")
@@ -172,6 +175,7 @@ def test_only_the_owner_can_remove_a_prefix():
     assert _lookup(table, "10.1.1.1") is None
 
 
+@pytest.mark.rule("A1", "A5")
 def test_families_do_not_mix():
     table: AllowedIPs[str] = AllowedIPs()
     table.insert(ip_network("0.0.0.0/0"), "four")
@@ -187,6 +191,7 @@ def test_masked_refuses_what_is_no_network():
             masked(text)
 
 
+@pytest.mark.rule("A1", "A3", "A4")
 @pytest.mark.parametrize("family", [IPv4Address, IPv6Address])
 @pytest.mark.parametrize("seed", range(3))
 def test_random_tables_against_a_search_through_all_prefixes(seed, family):

@@ -47,12 +47,14 @@ TRUTH_TABLE = [
 ]
 
 
+@pytest.mark.rule("R1", "R3", "R4")
 def test_truth_table():
     assert len(TRUTH_TABLE) == 34
     window = ReplayWindow()
     assert [(counter, window.accept(counter)) for counter, _ in TRUTH_TABLE] == TRUTH_TABLE
 
 
+@pytest.mark.rule("R1", "R4")
 @pytest.mark.parametrize(
     ("counters", "then"),
     [
@@ -71,6 +73,7 @@ def test_sweep(counters, then):
     assert [(counter, window.accept(counter)) for counter, _ in then] == then
 
 
+@pytest.mark.rule("R1")
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("stride", [1, 63, 64, 65, REPLAY_WINDOW - 1, 8192, 3 * 8192])
 def test_against_a_set(seed, stride):
