@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import pytest
 
@@ -76,24 +76,29 @@ def marked() -> dict[str, list[Shown]]:
 
 
 def _marks(path: Path) -> Iterator[tuple[str, str, bool]]:
+    """Rule, test, and whether that is of the soak: for every mark on a test, or on all tests of a module."""
     text = path.read_text()
     if "mark.rule" not in text:
         return
     tree = ast.parse(text)
-    placed = 0
-    for node in tree.body:
-        if not isinstance(node, ast.FunctionDef):
+    shared = [node for top in tree.body if _is_pytestmark(top) for node in ast.walk(top)]
+    placed = sum(map(_is_rule, shared))
+    for top in tree.body:
+        if not isinstance(top, ast.FunctionDef) or not top.name.startswith("test_"):
             continue
-        own = [mark for decorator in node.decorator_list for mark in ast.walk(decorator)]
-        is_soak = any(isinstance(mark, ast.Attribute) and mark.attr == "soak" for mark in own)
-        for call in filter(_is_rule, own):
-            placed += 1
-            for argument in call.args:
-                yield ast.literal_eval(argument), node.name, is_soak
-    assert placed == sum(map(_is_rule, ast.walk(tree))), f"{path}: a rule mark that decorates no function"
+        own = [node for decorator in top.decorator_list for node in ast.walk(decorator)]
+        placed += sum(map(_is_rule, own))
+        is_soak = any(isinstance(d, ast.Attribute) and d.attr == "soak" for d in top.decorator_list)
+        rules = {ast.literal_eval(rule): None for mark in shared + own if _is_rule(mark) for rule in mark.args}
+        yield from ((rule, top.name, is_soak) for rule in rules)
+    assert placed == sum(map(_is_rule, ast.walk(tree))), f"{path}: a rule mark that is on no test"
 
 
-def _is_rule(node: ast.AST) -> bool:
+def _is_pytestmark(node: ast.AST) -> bool:
+    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "pytestmark" for t in node.targets)
+
+
+def _is_rule(node: ast.AST) -> TypeGuard[ast.Call]:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "rule"
 
 
