@@ -137,7 +137,7 @@ def test_what_the_other_side_sends_in_stays_until_it_has_the_new_session(is_init
     slots = SessionSlots()
     theirs, ours, renewed = _session(1), _session(2), _session(3)
     slots.previous, slots.current = theirs, ours
-    slots.confirm(theirs)
+    slots.heard = theirs
     if is_initiator:
         assert slots.add_as_initiator(renewed) == [ours]
         assert (slots.previous, slots.current, slots.next) == (theirs, renewed, None)
