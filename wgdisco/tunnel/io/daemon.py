@@ -7,7 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from wgdisco.errors import WgdiscoError
+from wgdisco.errors import LocalError, WgdiscoError
 from wgdisco.tunnel.events import DeviceGone
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link, LinkState
@@ -85,7 +85,7 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
         finally:
             await link.remove()
         server = await UapiServer.open(interface, engine)
-        following = asyncio.ensure_future(follow_mtu(engine, link))
+        following = asyncio.ensure_future(follow(engine, link))
         try:
             yield engine, server
         finally:
@@ -96,11 +96,15 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
         await engine.close()
 
 
-async def follow_mtu(engine: Engine, link: Link) -> None:
-    """Let the engine know the interface's MTU (rule M1): whoever drives us sets it after the interface is there."""
+async def follow(engine: Engine, link: Link) -> None:
+    """Let the engine know what whoever drives us makes of the interface: its MTU (rule M1), up or down (rule T12)."""
     async for state in link.watch():
         if isinstance(state, LinkState):
             engine.set_mtu(state.mtu)
+            try:
+                engine.set_up(state.up)
+            except LocalError as error:
+                print(f"{PROGRAM}: {error}", file=sys.stderr, flush=True)
 
 
 async def _gone(engine: Engine) -> None:
