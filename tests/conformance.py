@@ -76,26 +76,36 @@ def marked() -> dict[str, list[Shown]]:
 
 
 def _marks(path: Path) -> Iterator[tuple[str, str, bool]]:
-    """Rule, test, and whether that is of the soak: for every mark on a test, or on all tests of a module."""
+    """Rule, test, and whether that is of the soak: for every mark on a test, or on all tests of a class or module."""
     text = path.read_text()
     if "mark.rule" not in text:
         return
     tree = ast.parse(text)
-    shared = [node for top in tree.body if _is_pytestmark(top) for node in ast.walk(top)]
-    placed = sum(map(_is_rule, shared))
-    for top in tree.body:
-        if not isinstance(top, ast.FunctionDef) or not top.name.startswith("test_"):
-            continue
-        own = [node for decorator in top.decorator_list for node in ast.walk(decorator)]
-        placed += sum(map(_is_rule, own))
-        is_soak = any(isinstance(d, ast.Attribute) and d.attr == "soak" for d in top.decorator_list)
-        rules = {ast.literal_eval(rule): None for mark in shared + own if _is_rule(mark) for rule in mark.args}
-        yield from ((rule, top.name, is_soak) for rule in rules)
-    assert placed == sum(map(_is_rule, ast.walk(tree))), f"{path}: a rule mark that is on no test"
+    shared = [
+        top.value for top in tree.body if isinstance(top, ast.Assign) and ast.unparse(top.targets[0]) == "pytestmark"
+    ]
+    seen = [node for mark in shared for node in _rules(mark)]
+    for names, decorators in _tests(tree.body, []):
+        calls = [call for decorator in shared + decorators for call in _rules(decorator)]
+        seen += calls
+        is_soak = any(isinstance(d, ast.Attribute) and d.attr == "soak" for d in decorators)
+        rules = dict.fromkeys(ast.literal_eval(rule) for call in calls for rule in call.args)
+        yield from ((rule, names, is_soak) for rule in rules)
+    assert set(seen) == set(_rules(tree)), f"{path}: a rule mark that is on no test"
 
 
-def _is_pytestmark(node: ast.AST) -> bool:
-    return isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "pytestmark" for t in node.targets)
+def _tests(body: list[ast.stmt], above: list[ast.expr]) -> Iterator[tuple[str, list[ast.expr]]]:
+    """Each test's name, its class before it, and the decorators of both."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name, above + node.decorator_list
+        elif isinstance(node, ast.ClassDef):
+            for name, decorators in _tests(node.body, above + node.decorator_list):
+                yield f"{node.name}::{name}", decorators
+
+
+def _rules(tree: ast.AST) -> list[ast.Call]:
+    return [node for node in ast.walk(tree) if _is_rule(node)]
 
 
 def _is_rule(node: ast.AST) -> TypeGuard[ast.Call]:
@@ -113,8 +123,8 @@ def _result(tests: list[Shown], outcomes: Mapping[str, str]) -> str:
 def _cell(rule: Rule, tests: list[Shown]) -> str:
     if not tests:
         return rule.missing
-    links = (test.name.partition("::") for test in tests)
-    return "<br>".join(f"[{name}](../{file})" for file, _, name in links)
+    names = (test.name.split("::") for test in tests)
+    return "<br>".join(f"[{name[-1]}](../{name[0]})" for name in names)
 
 
 def render(tests: Mapping[str, list[Shown]], results: Mapping[str, str]) -> str:

@@ -318,6 +318,7 @@ def test_a_burst_of_initiations_is_queued_row_by_row():
     assert bob.drops(Drop.BAD_INITIATION) == 7
 
 
+@pytest.mark.rule("D8")
 @pytest.mark.parametrize("last", [1, 20, 60])
 def test_a_burst_whose_last_row_is_short_arrives_whole(last):
     wire, alice, bob = joined()
