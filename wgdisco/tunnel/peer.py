@@ -21,6 +21,7 @@ from wgdisco.tunnel.messages import (
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
     MINIMUM_INITIATION_GAP,
+    MINIMUM_TRANSPORT_SIZE,
     REKEY_TIMEOUT,
     RESPONSE,
     RESPONSE_SIZE,
@@ -306,10 +307,13 @@ class Peer:
         if not packets:
             return []
         confirmed = self._sessions.confirm(session)
+        if self.managed:
+            self._sessions.heard = session
         if confirmed is not None:
             for dropped in confirmed:
                 self._free(dropped)
-        self._authenticated(len(datagrams.data), source, datagrams.local, now)
+        size = sum(map(len, packets)) + MINIMUM_TRANSPORT_SIZE * len(packets)
+        self._authenticated(size, source, datagrams.local, now)
         self._note_path(source, now)
         if session is self._unconfirmed:
             self._unconfirmed = None
@@ -319,10 +323,10 @@ class Peer:
             if not self._flush_staged(now) and (self._staged or self.managed):
                 # The initiator has only our response so far: let it see that data comes through too.
                 self._send_keepalive(now)
-        self._renew_in_time(session, now)
+        self._renew_in_time(now)
         packets = [packet for packet in packets if packet]
         if packets:
-            self.timers.data_received(now)
+            self.timers.data_received(now, len(packets))
         return packets
 
     def handle_timer(self, now: float) -> None:
@@ -376,9 +380,10 @@ class Peer:
         self.handshake_unix = self._local.unix_time()
         self.events.append(PeerHandshake(self.key, source, now))
 
-    def _renew_in_time(self, session: Session, now: float) -> None:
-        """Rule T10 on receiving: once a session."""
-        if session is not self._sessions.current or session is self._rekey_tried:
+    def _renew_in_time(self, now: float) -> None:
+        """Rule T10 on receiving, in whatever session: the one we send in is renewed, tried once."""
+        session = self._sessions.current
+        if session is None or session is self._rekey_tried:
             return
         if session.wants_rekey_after_receive(now):
             self._rekey_tried = session
