@@ -34,6 +34,7 @@ _SEGMENT_SIZE = struct.Struct("=H")
 _BUFFER_SIZE = 7 << 20  # rule E6
 _MAX_SEGMENTS = 64  # what every kernel with UDP_SEGMENT takes
 _MAX_DATAGRAM = 65535
+_ENOUGH = 8 * _MAX_DATAGRAM  # read at once, before others get their turn
 _MAX_PAYLOAD = {socket.AF_INET: 65507, socket.AF_INET6: 65527}
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_INT.size)
 _BIND_ATTEMPTS = 100
@@ -86,12 +87,13 @@ class UdpSockets:
         """The descriptors, non-blocking; each is readable when `receive(fd)` has something."""
         return tuple(family.socket.fileno() for family in self._families.values())
 
-    def receive(self, fd: int, max_bursts: int = 8) -> list[tuple[Burst, Endpoint]]:
-        """What arrived on `fd`: up to `max_bursts` bursts, each of one source, in order."""
+    def receive(self, fd: int, max_bursts: int = 64) -> list[tuple[Burst, Endpoint]]:
+        """What arrived on `fd`: up to `max_bursts` bursts, each of one source, in order; fewer when they are large."""
         family = next((family for family in self._families.values() if family.socket.fileno() == fd), None)
         if family is None:
             return []  # the descriptor of before a rebind
         received: list[tuple[Burst, Endpoint]] = []
+        total = 0
         for _ in range(max_bursts):
             try:
                 size, ancillary, _flags, address = family.socket.recvmsg_into([self._buffer], _ANCILLARY_SIZE)
@@ -106,6 +108,9 @@ class UdpSockets:
                 self.dropped["empty" if size == 0 else "port 0"] += 1
             else:
                 received.append((Burst(bytes(self._buffer[:size]), row), source))
+            total += size
+            if total >= _ENOUGH:
+                break
         return received
 
     def send(self, burst: Burst, endpoint: Endpoint) -> None:
