@@ -173,6 +173,13 @@ class Device:
 
     def receive(self, datagrams: Burst, source: Endpoint, now: float) -> None:
         """Take what one receive brought from `source`: messages of any kind, rubbish included."""
+        if datagrams.count == 1:
+            kind = message_type(datagrams.data)
+            if kind == TRANSPORT:
+                self._receive_transport(int.from_bytes(datagrams.data[4:8], "little"), datagrams, source, now)
+            else:
+                self._receive_message(kind, bytes(datagrams.data), source, now)
+            return
         view = memoryview(datagrams.data)
         start = offset = 0
         receiver: int | None = None
