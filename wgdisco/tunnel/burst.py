@@ -6,6 +6,7 @@ by packet on `cryptography`'s AEAD, short and obviously right. A faster one has 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -15,12 +16,25 @@ from wgdisco.tunnel.messages import PADDING, TRANSPORT, TRANSPORT_HEADER, TRANSP
 _NONCE_PREFIX = bytes(4)
 
 
+class OwnAddress(NamedTuple):
+    """An address of ours, 4 or 16 bytes, and the index of the interface that a datagram to it came in by."""
+
+    packed: bytes
+    interface: int
+
+
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Rows of equal size in one buffer; the last row may be shorter. A lone packet is a burst of one."""
+    """Rows of equal size in one buffer; the last row may be shorter. A lone packet is a burst of one.
+
+    Of datagrams also what their IP headers say: the traffic class `tos`, and the address of ours they came to or are
+    to leave from (`local`; None leaves it to the system).
+    """
 
     data: bytes | memoryview
     row: int
+    tos: int = 0
+    local: OwnAddress | None = None
 
     def rows(self) -> Iterator[memoryview]:
         """Each row in turn; one empty row for an empty buffer."""

@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel import noise
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel import ecn, noise
+from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
 from wgdisco.tunnel.events import Drop, Event, PathSeen, PeerHandshake, PeerSilent, PeerWanted
 from wgdisco.tunnel.messages import (
     DEFAULT_MTU,
+    HANDSHAKE_TOS,
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
     MINIMUM_INITIATION_GAP,
@@ -63,6 +64,7 @@ class Local:
     handshake_time: Callable[[], float]
     private_key: PrivateKey | None = None
     mtu: int = DEFAULT_MTU
+    is_up: bool = True
     indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
     drops: Counter[Drop] = field(default_factory=Counter)
     relays: set[Endpoint] = field(default_factory=set)
@@ -173,8 +175,6 @@ class Peer:
             self._transmit(session, packets, now)
             if packets.row and self.roaming.is_checked:
                 self._doubt(now)
-        elif self.endpoint is None and not self.managed:
-            self._local.drops[Drop.NO_ENDPOINT] += packets.count
         else:
             self._stage(packets, now)
             self._begin_handshake(now)
@@ -193,7 +193,8 @@ class Peer:
         """An authenticated keepalive to `endpoint`; the peer's own endpoint stays as it is."""
         session = self._sessions.current
         if session is not None and session.is_usable(now):
-            self._output(session.seal(_KEEPALIVE, self._local.mtu), endpoint)
+            local = self.roaming.local if endpoint == self.endpoint else None
+            self._output(session.seal(_KEEPALIVE, self._local.mtu), endpoint, local)
             self.timers.authenticated_packet_sent(now)
 
     def expire_sending(self) -> None:
@@ -205,14 +206,15 @@ class Peer:
         self._handshake_sent_at = None
 
     def resume(self, now: float) -> None:
-        """Our first private key arrived: what waited for it begins (rule T9)."""
+        """The interface is up, or our first private key is there: what waited for it begins (rule T9)."""
         if self._staged or self.timers.persistent_keepalive:
             self._begin_handshake(now)
 
     def stop(self) -> None:
-        """The peer is removed: keys, indices and staged packets go."""
+        """The peer is removed or the interface down: keys, indices and staged packets go (rule T12)."""
         self._staged.clear()
         self._clear_keys()
+        self._handshake_sent_at = self.unanswered_since = None
         self.timers.stop()
 
     # What the network brings
@@ -221,10 +223,12 @@ class Peer:
         """Check that an initiation in this peer's name is its own."""
         return None if self._shared is None else noise.verify_initiation(opened, self._shared)
 
-    def consume_initiation(self, state: noise.ResponderState, message: bytes, source: Endpoint, now: float) -> None:
-        """Answer a verified initiation (rules H9 and H10)."""
+    def consume_initiation(
+        self, state: noise.ResponderState, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
+    ) -> None:
+        """Answer a verified initiation, which came to `local` (rules H9 and H10)."""
         if state.timestamp <= self._greatest_timestamp:
-            if not self._repeat_response(message, source, now):
+            if not self._repeat_response(message, source, local, now):
                 self._local.drops[Drop.REPLAYED_INITIATION] += 1
             return
         consumed_at = self._initiation_consumed_at
@@ -244,13 +248,15 @@ class Peer:
         self._local.indices[index] = (self, session)
         for dropped in self._sessions.add_as_responder(session):
             self._free(dropped)
-        self._authenticated(INITIATION_SIZE, source, now)
+        self._authenticated(INITIATION_SIZE, source, local, now)
         self.timers.session_derived(now)
         response = self._cookies.add_macs(response, now)
         self._answered = _Answered(message, response, now)
-        self._output_handshake(response, source, now)
+        self._output_handshake(response, source, local, now)
 
-    def consume_response(self, state: noise.InitiatorState, response: Response, source: Endpoint, now: float) -> None:
+    def consume_response(
+        self, state: noise.InitiatorState, response: Response, source: Endpoint, local: OwnAddress | None, now: float
+    ) -> None:
         """Finish our own handshake: the session is ours to use, and a packet in it confirms it to the other side."""
         private = self._local.private_key
         keys = None if private is None else noise.consume_response(private, state, self.preshared_key, response)
@@ -262,7 +268,7 @@ class Peer:
         self._local.indices[state.index] = (self, session)
         for dropped in self._sessions.add_as_initiator(session):
             self._free(dropped)
-        self._authenticated(RESPONSE_SIZE, source, now)
+        self._authenticated(RESPONSE_SIZE, source, local, now)
         self.timers.session_derived(now)
         self._handshake_complete(source, now)
         if not self._flush_staged(now):
@@ -292,7 +298,7 @@ class Peer:
         if confirmed is not None:
             for dropped in confirmed:
                 self._free(dropped)
-        self._authenticated(len(datagrams.data), source, now)
+        self._authenticated(len(datagrams.data), source, datagrams.local, now)
         self._note_path(source, now)
         if session is self._unconfirmed:
             self._unconfirmed = None
@@ -318,6 +324,7 @@ class Peer:
                     self._send_keepalive(now)
                     self.timers.keepalive_due(now)
                 case Timer.NEW_HANDSHAKE:
+                    self.roaming.local = None  # rule T6
                     self._begin_handshake(now)
                 case Timer.ZERO_KEY:
                     self._clear_keys()
@@ -328,10 +335,10 @@ class Peer:
 
     # What follows from it
 
-    def _authenticated(self, size: int, source: Endpoint, now: float) -> None:
+    def _authenticated(self, size: int, source: Endpoint, local: OwnAddress | None, now: float) -> None:
         """Something authenticated came: the endpoint follows it (rule E1)."""
         self.rx_bytes += size
-        self.roaming.heard(source, now)
+        self.roaming.heard(source, local, now)
         self.received_at = now
         self.timers.authenticated_packet_received(now)
 
@@ -386,7 +393,8 @@ class Peer:
         return sent
 
     def _transmit(self, session: Session, packets: Burst, now: float) -> None:
-        self._output(session.seal(packets, self._local.mtu), self.endpoint)
+        sealed = session.seal(packets, self._local.mtu)
+        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(next(packets.rows())))
         if packets.row:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
@@ -422,6 +430,7 @@ class Peer:
             self.timers.handshake_given_up(now)
             return
         self.timers.attempts += 1
+        self.roaming.local = None  # rule T4
         self._begin_handshake(now, retry=True)
 
     def _begin_handshake(self, now: float, retry: bool = False) -> None:
@@ -439,7 +448,7 @@ class Peer:
 
     def _create_initiation(self, now: float) -> _Pending | None:
         private, shared = self._local.private_key, self._shared
-        if private is None or shared is None:
+        if private is None or shared is None or not self._local.is_up:
             return None
         self._forget_pending()
         self._unconfirmed = None
@@ -462,9 +471,10 @@ class Peer:
     def _output_initiation(self, pending: _Pending, endpoints: tuple[Endpoint, ...], now: float) -> None:
         self._initiation_sent_at = now
         for endpoint in endpoints:
-            self._output_handshake(pending.message, endpoint, now)
+            local = self.roaming.local if endpoint == self.endpoint else None
+            self._output_handshake(pending.message, endpoint, local, now)
 
-    def _repeat_response(self, message: bytes, source: Endpoint, now: float) -> bool:
+    def _repeat_response(self, message: bytes, source: Endpoint, local: OwnAddress | None, now: float) -> bool:
         """Say our last response again to a managed peer that says its last initiation again.
 
         To wherever that comes from: a peer tries several ways at once. It is smaller than what it answers.
@@ -475,21 +485,23 @@ class Peer:
         if now - answered.at > RESPONSE_CACHE_TIME or answered.uses >= RESPONSE_CACHE_USES:
             return False
         answered.uses += 1
-        self._output_handshake(answered.response, source, now)
+        self._output_handshake(answered.response, source, local, now)
         return True
 
-    def _output_handshake(self, message: bytes, endpoint: Endpoint, now: float) -> None:
-        self._output(Burst.of(message), endpoint)
+    def _output_handshake(self, message: bytes, endpoint: Endpoint, local: OwnAddress | None, now: float) -> None:
+        self._output(Burst.of(message), endpoint, local, HANDSHAKE_TOS)
         self.timers.authenticated_packet_sent(now)
         if message[0] == RESPONSE:
             self._handshake_sent_at = now
 
-    def _output(self, datagrams: Burst, endpoint: Endpoint | None) -> None:
+    def _output(
+        self, datagrams: Burst, endpoint: Endpoint | None, local: OwnAddress | None, tos: int = ecn.NOT_ECT
+    ) -> None:
         if endpoint is None:
             self._local.drops[Drop.NO_ENDPOINT] += datagrams.count
             return
         self.tx_bytes += len(datagrams.data)
-        self.outbox.append((datagrams, endpoint))
+        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local), endpoint))
 
     def _forget_pending(self) -> None:
         if self._pending is not None:
