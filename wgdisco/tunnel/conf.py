@@ -75,7 +75,7 @@ class TunnelConf:
         return replace(self, device=replace(self.device, peers=peers), endpoint_names=names)
 
     def to_text(self) -> str:
-        """The file `parse_conf` reads back to this value, keys included: never for logs. Order as rule F7."""
+        """The file `parse_conf` reads back to this value, keys included: never for logs. As `wg showconf` (rule F7)."""
         device = self.device
         lines = ["[Interface]"]
         lines += [f"Address = {address}" for address in self.addresses]
@@ -87,9 +87,8 @@ class TunnelConf:
             lines.append(f"FwMark = {device.fwmark:#x}")
         if device.private_key is not None:
             lines.append(f"PrivateKey = {device.private_key.to_text()}")
-        for peer in device.peers:
-            lines += ["", "[Peer]", *self._peer_lines(peer)]
-        return "\n".join(lines) + "\n"
+        peers = ["\n".join(("[Peer]", *self._peer_lines(peer), "")) for peer in device.peers]
+        return "\n".join((*lines, "", "")) + "\n".join(peers)
 
     def _peer_lines(self, peer: PeerConfig) -> list[str]:
         lines = [f"PublicKey = {peer.public_key.to_text()}"]

@@ -149,7 +149,7 @@ def _mutate(wg: Reference, number: int, examples: int) -> None:
 @in_namespace
 def test_mutated_files_are_read_as_wg_reads_them():
     with reference() as wg:
-        _mutate(wg, 1, 600)
+        _mutate(wg, 1, 400)
 
 
 @pytest.mark.soak
