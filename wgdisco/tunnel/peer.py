@@ -21,6 +21,7 @@ from wgdisco.tunnel.messages import (
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
     MINIMUM_INITIATION_GAP,
+    MINIMUM_TRANSPORT_SIZE,
     REKEY_TIMEOUT,
     RESPONSE,
     RESPONSE_SIZE,
@@ -298,7 +299,9 @@ class Peer:
         if confirmed is not None:
             for dropped in confirmed:
                 self._free(dropped)
-        self._authenticated(len(datagrams.data), source, datagrams.local, now)
+        # Only what authenticated counts (rule D12), not what else came in the same burst.
+        size = sum(map(len, packets)) + MINIMUM_TRANSPORT_SIZE * len(packets)
+        self._authenticated(size, source, datagrams.local, now)
         self._note_path(source, now)
         if session is self._unconfirmed:
             self._unconfirmed = None
