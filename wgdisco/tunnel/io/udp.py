@@ -7,6 +7,7 @@ Sending never raises for what the network or a remote address does: such datagra
 """
 
 import errno
+import logging
 import os
 import socket
 import struct
@@ -20,6 +21,8 @@ from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import LocalError
 from wgdisco.machine import port_in_use, port_owner
 from wgdisco.tunnel.burst import Burst
+
+LOG = logging.getLogger(__name__)
 
 # linux/udp.h, asm-generic/socket.h, linux/in.h, linux/in6.h: what the socket module does not name
 _SOL_UDP = 17
@@ -39,6 +42,9 @@ _ANCILLARY_SIZE = socket.CMSG_SPACE(_INT.size)
 _BIND_ATTEMPTS = 100
 _CACHE_SIZE = 1024
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL})
+
+# Ordinary where a peer is tried at an address of the other family, or the network is not there yet
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 
 _Address = tuple[Any, ...]
 
@@ -237,7 +243,12 @@ class UdpSockets:
     def _drop(self, error: OSError) -> None:
         if error.errno == errno.EBADF:
             raise error  # used after close(): our own bug
-        self.dropped[errno.errorcode.get(error.errno or 0, "unknown")] += 1
+        name = errno.errorcode.get(error.errno or 0, "unknown")
+        self.dropped[name] += 1
+        if self.dropped[name] == 1:  # said once; who wants to know whether it lasts looks at the counter
+            level = logging.INFO if error.errno in _NO_WAY else logging.WARNING
+            because = ": a firewall of this host forbids it" if error.errno == errno.EPERM else ""
+            LOG.log(level, "a datagram was dropped: %s%s", error.strerror, because)
 
     # Addresses
 
