@@ -93,7 +93,7 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
         finally:
             await link.remove()
         server = await UapiServer.open(interface, engine)
-        following = asyncio.ensure_future(follow_mtu(engine))
+        following = asyncio.ensure_future(follow(engine))
         try:
             yield engine, server
         finally:
@@ -104,14 +104,22 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
         await engine.close()
 
 
-async def follow_mtu(engine: Engine) -> None:
-    """Let the engine know the interface's MTU (rule M1): whoever drives us sets it after the interface is there."""
+async def follow(engine: Engine) -> None:
+    """Let the engine know what whoever drives us makes of the interface: its MTU (rule M1), up or down (rule T12)."""
     try:
         async for state in engine.watch_link():
             if isinstance(state, LinkState):
                 engine.set_mtu(state.mtu)
+                _set_up(engine, state.up)
     except LocalError as error:
-        LOG.warning("%s", error)
+        LOG.error("%s", error)
+
+
+def _set_up(engine: Engine, up: bool) -> None:
+    try:
+        engine.set_up(up)
+    except LocalError as error:
+        LOG.error("%s", error)
 
 
 async def _gone(engine: Engine) -> None:

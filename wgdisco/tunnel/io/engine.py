@@ -58,8 +58,10 @@ class Engine:
         self._handshakes: asyncio.Handle | None = None
         self._is_flooded = False
         self._suspensions = SuspendWatch()
+        self._is_up = True
         self._closed = False
         self._loop.add_reader(tun.fd, self._tun_readable)
+        self._loop.add_reader(udp.routes_fd, udp.routes_changed)
         self._listen()
 
     @classmethod
@@ -88,11 +90,7 @@ class Engine:
     def apply(self, config: DeviceConfig) -> None:
         """Make the device as `config` says; another port is bound before anything else is changed."""
         if config.listen_port and config.listen_port != self._udp.port:
-            self._unlisten()
-            try:
-                self._udp.rebind(config.listen_port)
-            finally:
-                self._listen()
+            self._bind(config.listen_port)
         if config.fwmark != self._device.config().fwmark:
             self._udp.set_fwmark(config.fwmark)
         self._device.apply(config, self._now())
@@ -130,6 +128,22 @@ class Engine:
         status = self._device.status()
         return DeviceStatus(status.public_key, self._udp.port, status.fwmark, status.peers, status.drops)
 
+    def set_up(self, up: bool) -> None:
+        """The interface comes up, or goes down: then there is no socket and no session (rule T12).
+
+        Raises LocalError when somebody else took the port meanwhile; the next `apply` with another one mends it.
+        """
+        if up == self._is_up:
+            return
+        self._is_up = up
+        self._device.set_up(up, self._now())
+        if up:
+            self._bind(self._udp.port)
+        else:
+            self._unlisten()
+            self._udp.unbind()
+        self._settle()
+
     def set_mtu(self, mtu: int) -> None:
         """The interface has another MTU, in bytes; packets are padded up to it and no further (rule D4)."""
         self._device.set_mtu(mtu)
@@ -160,6 +174,7 @@ class Engine:
                 handle.cancel()
         self._unlisten()
         self._loop.remove_reader(self._tun.fd)
+        self._loop.remove_reader(self._udp.routes_fd)
         self._udp.close()
         self._tun.close()
         self._events.put_nowait(None)
@@ -183,6 +198,16 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timer_at = None
+
+    def _bind(self, port: int) -> None:
+        """Listen on `port`; while the interface is down, from when it comes up."""
+        self._unlisten()
+        try:
+            self._udp.rebind(port)
+            if not self._is_up:
+                self._udp.unbind()  # free as far as can be told
+        finally:
+            self._listen()
 
     def _listen(self) -> None:
         for fd in self._udp.fds:
