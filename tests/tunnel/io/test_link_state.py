@@ -4,11 +4,13 @@ import asyncio
 import os
 import subprocess
 from contextlib import aclosing, contextmanager
+from functools import partial
+from ipaddress import ip_network
 
 import pytest
 
 from tests.tunnel.io.namespace import in_namespace, ip
-from wgdisco.tunnel.io.link_state import LinkGone, LinkState, watch
+from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
 from wgdisco.tunnel.io.tun import Tun
 
 HOLD = ["unshare", "--net", "sh", "-c", "echo; exec cat"]
@@ -47,6 +49,48 @@ async def ends(following):
         assert isinstance(event, LinkState)
     with pytest.raises(StopAsyncIteration):
         await following()
+
+
+@pytest.mark.rule("D4")
+@in_namespace
+def test_mtus_of_routes_are_told_here_and_elsewhere():
+    network, default, v6 = map(ip_network, ("10.9.1.0/24", "0.0.0.0/0", "fd09:1::/64"))
+
+    async def routes(following, run):
+        async def told():
+            while isinstance(event := await following(), LinkState):
+                pass
+            return event
+
+        run("link", "set", "tt0", "up")
+        run("route", "add", "10.9.1.0/24", "dev", "tt0", "mtu", "1299")
+        assert await told() == RouteMtu(network, 1299)
+        run("-6", "route", "add", str(v6), "dev", "tt0", "mtu", "1289")
+        assert await told() == RouteMtu(v6, 1289)
+        run("route", "add", "10.9.2.0/24", "dev", "tt0")
+        run("route", "add", "10.9.3.0/24", "dev", "lo", "mtu", "1200")
+        run("route", "add", "default", "dev", "tt0", "mtu", "1298", "table", "77")
+        assert await told() == RouteMtu(default, 1298)
+        run("route", "replace", "10.9.1.0/24", "dev", "tt0")
+        assert await told() == RouteMtu(network, None)
+        run("-6", "route", "del", str(v6), "dev", "tt0")
+        assert await told() == RouteMtu(v6, None)
+        run("link", "set", "tt0", "down")
+        while (await following()).up:
+            pass
+
+    async def scenario(following):
+        await following()
+        ip("link", "set", "lo", "up")
+        await routes(following, ip)
+        with elsewhere() as holder:
+            ip("link", "set", "tt0", "netns", str(holder.pid))
+            there(holder, "link", "set", "lo", "up")
+            await routes(following, partial(there, holder))
+            there(holder, "link", "del", "tt0")
+            await ends(following)
+
+    watching(scenario)
 
 
 @in_namespace

@@ -52,8 +52,8 @@ def parse_ancillary(control: list[Message], size: int) -> tuple[int, int, OwnAdd
     return row, tos, local
 
 
-def ancillary_for(tos: int, local: OwnAddress | None, family: int) -> Ancillary:
-    """What makes a datagram leave with this traffic class, and from this address of ours."""
+def ancillary_for(tos: int, local: OwnAddress | None, hops: int, family: int) -> Ancillary:
+    """What makes a datagram leave with this traffic class, from this address of ours, and for so many hops."""
     messages: list[Message] = []
     is_v4 = family == socket.AF_INET
     if tos:
@@ -64,4 +64,6 @@ def ancillary_for(tos: int, local: OwnAddress | None, family: int) -> Ancillary:
         messages.append((socket.IPPROTO_IP, IP_PKTINFO, _PKTINFO.pack(0, local.packed, bytes(4))))
     elif local is not None:
         messages.append((socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(local.packed, 0)))
+    if hops:
+        messages.append(ttl_message(hops, family))
     return tuple(messages)

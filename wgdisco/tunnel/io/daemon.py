@@ -13,7 +13,7 @@ from wgdisco.errors import LocalError, WgdiscoError
 from wgdisco.tunnel.events import DeviceGone
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
-from wgdisco.tunnel.io.link_state import LinkState
+from wgdisco.tunnel.io.link_state import LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
 from wgdisco.tunnel.tai64n import EARLIEST
@@ -105,21 +105,19 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
 
 
 async def follow(engine: Engine) -> None:
-    """Let the engine know what whoever drives us makes of the interface: its MTU (rule M1), up or down (rule T12)."""
+    """Let the engine know what whoever drives us makes of the interface: MTUs (rule M1), up or down (rule T12)."""
     try:
         async for state in engine.watch_link():
             if isinstance(state, LinkState):
                 engine.set_mtu(state.mtu)
-                _set_up(engine, state.up)
+                try:
+                    engine.set_up(state.up)
+                except LocalError as error:
+                    LOG.warning("%s", error)
+            elif isinstance(state, RouteMtu):
+                engine.set_route_mtu(state.network, state.mtu)
     except LocalError as error:
-        LOG.error("%s", error)
-
-
-def _set_up(engine: Engine, up: bool) -> None:
-    try:
-        engine.set_up(up)
-    except LocalError as error:
-        LOG.error("%s", error)
+        LOG.warning("%s", error)
 
 
 async def _gone(engine: Engine) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import PublicKey
 from wgdisco.machine import SuspendWatch
 from wgdisco.tunnel.burst import Burst
@@ -15,7 +15,7 @@ from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
 from wgdisco.tunnel.io.backend import Capabilities
-from wgdisco.tunnel.io.link_state import LinkGone, LinkState, watch
+from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import UdpSockets
 from wgdisco.tunnel.messages import DEFAULT_MTU
@@ -57,8 +57,8 @@ class Engine:
         self._timer_at: float | None = None
         self._handshakes: asyncio.Handle | None = None
         self._is_flooded = False
-        self._suspensions = SuspendWatch()
         self._is_up = True
+        self._suspensions = SuspendWatch()
         self._closed = False
         self._loop.add_reader(tun.fd, self._tun_readable)
         self._loop.add_reader(udp.routes_fd, udp.routes_changed)
@@ -148,7 +148,11 @@ class Engine:
         """The interface has another MTU, in bytes; packets are padded up to it and no further (rule D4)."""
         self._device.set_mtu(mtu)
 
-    def watch_link(self) -> AsyncIterator[LinkState | LinkGone]:
+    def set_route_mtu(self, network: IPNetwork, mtu: int | None) -> None:
+        """A route into the interface has an MTU of its own, or None any more; that bounds padding likewise."""
+        self._device.set_route_mtu(network, mtu)
+
+    def watch_link(self) -> AsyncIterator[LinkState | RouteMtu | LinkGone]:
         """What happens to the interface from now on, wherever it is moved; `link_state.watch`."""
         return watch(self._tun)
 
@@ -185,6 +189,16 @@ class Engine:
 
     # The loop's callbacks
 
+    def _bind(self, port: int) -> None:
+        """Listen on `port`; while the interface is down, from when it comes up."""
+        self._unlisten()
+        try:
+            self._udp.rebind(port)
+            if not self._is_up:
+                self._udp.unbind()  # free as far as can be told
+        finally:
+            self._listen()
+
     def _now(self) -> float:
         """The device's clock. The first look at it after a suspension wipes what was agreed before (rule T11)."""
         now, suspended = self._suspensions.look()
@@ -198,16 +212,6 @@ class Engine:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._timer_at = None
-
-    def _bind(self, port: int) -> None:
-        """Listen on `port`; while the interface is down, from when it comes up."""
-        self._unlisten()
-        try:
-            self._udp.rebind(port)
-            if not self._is_up:
-                self._udp.unbind()  # free as far as can be told
-        finally:
-            self._listen()
 
     def _listen(self) -> None:
         for fd in self._udp.fds:

@@ -1,4 +1,4 @@
-"""The interface's MTU and whether it is up, as they change: also where it was moved to, another network namespace.
+"""The interface's MTU, whether it is up, and MTUs of routes into it, as they change: wherever it was moved to.
 
 Our sockets stay where we were started (rule E7), so netlink is asked from there. A socket or a descriptor over there
 would keep that namespace alive after everybody else has left it; instead, what happens there is told to us by the
@@ -13,25 +13,30 @@ import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_network
 from types import TracebackType
 from typing import Self
 
+from wgdisco.endpoint import IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/net_namespace.h, linux/if.h: the socket module names none
 _SOL_NETLINK = 270
 _NETLINK_LISTEN_ALL_NSID = 8
-_RTMGRP_LINK = 1
+_RTMGRP_LINK, _RTMGRP_IPV4_ROUTE, _RTMGRP_IPV6_ROUTE = 1, 0x40, 0x400
 _NLM_F_REQUEST = 1
 _NLMSG_ERROR = 2
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
+_RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
 _RTM_NEWNSID, _RTM_GETNSID = 88, 90
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_TARGET_NETNSID = 3, 4, 46
+_RTA_DST, _RTA_OIF, _RTA_METRICS, _RTAX_MTU = 1, 4, 8, 2
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _IFF_UP = 1
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_ROUTE = struct.Struct("=BB10x")  # family, prefix length, and what is of no interest
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _INT = struct.Struct("=i")
 _RTGENMSG = bytes(4)  # family, and its padding
@@ -49,11 +54,19 @@ class LinkState:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteMtu:
+    """A route into the link has an MTU of its own, in bytes, or has none any more. All go when the link goes down."""
+
+    network: IPNetwork
+    mtu: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class LinkGone:
     """The link was deleted."""
 
 
-async def watch(tun: Tun) -> AsyncIterator[LinkState | LinkGone]:
+async def watch(tun: Tun) -> AsyncIterator[LinkState | RouteMtu | LinkGone]:
     """What happens to the link from now on, beginning with its state now; ends after LinkGone.
 
     Raises LocalError when it was moved to where we may not look.
@@ -63,7 +76,9 @@ async def watch(tun: Tun) -> AsyncIterator[LinkState | LinkGone]:
         yield last
         while isinstance(last, LinkState):
             for event in await monitor.events():
-                if event != last:
+                if isinstance(event, RouteMtu):
+                    yield event
+                elif event != last:
                     last = event
                     yield event
 
@@ -76,7 +91,8 @@ class _Monitor:
         self._place: tuple[int | None, int] | None = (
             None  # the namespace's number here, None for ours; the link's index
         )
-        self._told = _netlink(_RTMGRP_LINK)
+        self._routes: dict[IPNetwork, int] = {}
+        self._told = _netlink(_RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE)
         self._asking = _netlink(0)
         self._asking.setblocking(True)  # the kernel has answered by the time the question is sent
         with suppress(PermissionError):  # without CAP_NET_BROADCAST we hear of our own namespace alone
@@ -113,7 +129,7 @@ class _Monitor:
                 os.close(namespace)
         return LinkGone()
 
-    async def events(self) -> list[LinkState | LinkGone]:
+    async def events(self) -> list[LinkState | RouteMtu | LinkGone]:
         """Wait until netlink has told something, and what of it concerns our link."""
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._told, readable.set)
@@ -121,7 +137,7 @@ class _Monitor:
             await readable.wait()
         finally:
             loop.remove_reader(self._told)
-        events: list[LinkState | LinkGone] = []
+        events: list[LinkState | RouteMtu | LinkGone] = []
         try:
             data, ancillary, _flags, _address = self._told.recvmsg(_BUFFER_SIZE, _ANCILLARY_SIZE)
         except OSError:  # ENOBUFS: more than we could be told
@@ -129,8 +145,25 @@ class _Monitor:
         number = next((_INT.unpack(value)[0] for _level, _kind, value in ancillary), None)
         for kind, body in _messages(data):
             if kind in (_RTM_NEWLINK, _RTM_DELLINK) and (number, _index(body)) == self._place:
-                events.append(_state(body) if kind == _RTM_NEWLINK else self.look())
+                state = _state(body) if kind == _RTM_NEWLINK else self.look()
+                if not (isinstance(state, LinkState) and state.up):
+                    self._routes.clear()  # the kernel does not say so of each
+                events.append(state)
+            elif kind in (_RTM_NEWROUTE, _RTM_DELROUTE):
+                index, network, mtu = _route(body)
+                if (number, index) == self._place:
+                    events.extend(self._changed(network, mtu if kind == _RTM_NEWROUTE else None))
         return events
+
+    def _changed(self, network: IPNetwork, mtu: int | None) -> list[RouteMtu]:
+        """Nothing about a route that never had an MTU of its own."""
+        if self._routes.get(network) == mtu:
+            return []
+        if mtu is None:
+            del self._routes[network]
+        else:
+            self._routes[network] = mtu
+        return [RouteMtu(network, mtu)]
 
     def _number(self, namespace: int) -> int:
         """What a namespace is called in ours; it gets a number when it has none."""
@@ -187,6 +220,20 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         size, kind = _ATTRIBUTE.unpack_from(data)
         yield kind, data[_ATTRIBUTE.size : size]
         data = data[_aligned(size) :]
+
+
+def _route(body: bytes) -> tuple[int | None, IPNetwork, int | None]:
+    """The index of the link a route leads into, where it goes, and its MTU; a default route carries no address."""
+    family, prefix = _ROUTE.unpack_from(body)
+    attributes = dict(_attributes(body[_ROUTE.size :]))
+    metrics = dict(_attributes(attributes.get(_RTA_METRICS, b"")))
+    index, mtu = attributes.get(_RTA_OIF), metrics.get(_RTAX_MTU)
+    address = attributes.get(_RTA_DST, bytes(4 if family == socket.AF_INET else 16))
+    return (
+        None if index is None else _INT.unpack(index)[0],
+        ip_network((address, prefix)),
+        None if mtu is None else _INT.unpack(mtu)[0],
+    )
 
 
 def _index(link: bytes) -> int:

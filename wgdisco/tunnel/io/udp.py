@@ -42,6 +42,8 @@ from wgdisco.tunnel.io.routes import Routes
 LOG = logging.getLogger(__name__)
 
 # linux/udp.h, asm-generic/socket.h, linux/in.h, linux/in6.h: what the socket module does not name
+_IP_MTU_DISCOVER = 10
+_IP_PMTUDISC_DONT = 0
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
 _MARK = struct.Struct("=I")
@@ -94,7 +96,7 @@ class UdpSockets:
         self._endpoints: dict[tuple[str, int, int], Endpoint] = {}
         self._addresses: dict[Endpoint, _Address] = {}
         self._plain_only: set[Endpoint] = set()
-        self._control: dict[tuple[int, OwnAddress | None, int], Ancillary] = {}
+        self._control: dict[tuple[int, OwnAddress | None, int, int], Ancillary] = {}
         self._usable: dict[tuple[Endpoint, OwnAddress], bool] = {}
         self._families: dict[int, _Family] = {}
         self.port = 0
@@ -163,11 +165,11 @@ class UdpSockets:
         for start in range(0, len(data), chunk):
             part = data[start : start + chunk]
             many = segments > 1 and len(part) > row and way.family.gso and endpoint not in self._plain_only
-            if many and self._send_segments(way, part, row, burst.tos):
+            if many and self._send_segments(way, burst, part):
                 continue
             local = way.local
             for packet in Burst(part, row).rows():
-                self._send_one(way, packet, self._headers(way, burst.tos))
+                self._send_one(way, packet, self._headers(way, burst))
             if many and way.family.gso and way.local is local:
                 # Rows above the path MTU: plain datagrams are fragmented, segments never are (rule D14).
                 if len(self._plain_only) >= _CACHE_SIZE:
@@ -258,9 +260,9 @@ class UdpSockets:
 
     # Sending
 
-    def _send_segments(self, way: _Way, part: memoryview, row: int, tos: int) -> bool:
-        """One call for all rows of `part`; False when they have to be sent one by one instead."""
-        headers = [*self._headers(way, tos), segment_message(row)]
+    def _send_segments(self, way: _Way, burst: Burst, part: memoryview) -> bool:
+        """One call for all rows of `part`, a part of `burst`; False when they have to be sent one by one instead."""
+        headers = [*self._headers(way, burst), segment_message(burst.row)]
         try:
             way.family.socket.sendmsg([part], headers, 0, way.address)
         except OSError as error:
@@ -327,9 +329,9 @@ class UdpSockets:
             self._usable[key] = usable
         return usable
 
-    def _headers(self, way: _Way, tos: int) -> Ancillary:
-        """What a datagram's IP header is to say, as control messages."""
-        key = tos, way.local, way.family.socket.family
+    def _headers(self, way: _Way, burst: Burst) -> Ancillary:
+        """What the datagrams' IP headers are to say, as control messages."""
+        key = burst.tos, way.local, burst.hops, way.family.socket.family
         headers = self._control.get(key)
         if headers is None:
             if len(self._control) >= _CACHE_SIZE:
@@ -362,6 +364,8 @@ def _bound(family: socket.AddressFamily, port: int) -> socket.socket:
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
             sock.setsockopt(socket.IPPROTO_IP, IP_RECVTOS, 1)
+            # Routers on a narrow path are to fragment, not to drop and complain to nobody who hears (rule D14).
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
         for option, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
             with suppress(PermissionError):  # past the system's limit only with CAP_NET_ADMIN
