@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.link_state import LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
+from wgdisco.tunnel.tai64n import EARLIEST
 
 LOG = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ async def _serve(interface: str, ready: Callable[[], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with _device(interface) as (engine, server):
+        if time.time() < EARLIEST:
+            LOG.error("this host's clock says %s: peers that heard from it later refuse it until it is set", _today())
         ready()
         waits = [asyncio.ensure_future(wait) for wait in (stop.wait(), _gone(engine), server.wait_deleted())]
         try:
@@ -119,4 +123,9 @@ async def follow(engine: Engine) -> None:
 async def _gone(engine: Engine) -> None:
     async for event in engine.events():
         if isinstance(event, DeviceGone):
+            LOG.info("%s", event.reason)
             return
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
