@@ -260,5 +260,35 @@ class Bed:
         return self[host] if isinstance(host, str) else host
 
 
+def introduce(one: Tunnel, other: Tunnel) -> PresharedKey:
+    """Make each the other's peer, with a preshared key, addresses and the interface up, but no endpoint yet.
+
+    `one` listens on 1 and is 192.168.241.1 and fd00::1; `other` on 2, 192.168.241.2 and fd00::2.
+    """
+    psk = new_psk()
+    for number, tunnel, peer in ((1, one, other), (2, other, one)):
+        tunnel.addresses(f"192.168.241.{number}/24", f"fd00::{number}/64")
+        allowed = f"192.168.241.{3 - number}/32,fd00::{3 - number}/128"
+        tunnel.set("private-key", tunnel.key, "listen-port", number)
+        tunnel.set("peer", peer.public, "preshared-key", psk, "allowed-ips", allowed)
+        tunnel.up()
+    return psk
+
+
+def loopback_pair(bed: "Bed") -> tuple[Tunnel, Tunnel]:
+    """Two tunnels that meet on n0's loopback; neither knows yet where the other is.
+
+    ::
+
+        n1                        n0                           n2
+        wg1 192.168.241.1 ── 127.0.0.1:1   127.0.0.1:2 ── 192.168.241.2 wg2
+            fd00::1              [::1]:1       [::1]:2          fd00::2
+    """
+    wg1 = bed.tunnel("wg1", "n0", moved_to="n1")
+    wg2 = bed.tunnel("wg2", "n0", moved_to="n2")
+    introduce(wg1, wg2)
+    return wg1, wg2
+
+
 def _nodad(address: str) -> list[str]:
     return ["nodad"] if ":" in address else []
