@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import stat
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,34 +12,30 @@ import pytest
 
 from tests.tunnel.io.namespace import in_namespace
 from tests.tunnel.test_conf import FULL, PRIVATE, PSK, PUBLIC_1, PUBLIC_2, ZERO
-from tests.tunnel.test_uapi import status_of
+from tests.tunnel.test_uapi import NOW, Configured
 from wgdisco.errors import ConfigError, LocalError
-from wgdisco.keys import PublicKey
+from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.tunnel.conf import parse_conf
 from wgdisco.tunnel.config import DeviceConfig
-from wgdisco.tunnel.events import DeviceStatus
 from wgdisco.tunnel.io.uapi import MAX_LINE, UapiServer
 
+PRIVATE_HEX = PrivateKey.from_text(PRIVATE).raw.hex()
 needs_wg = pytest.mark.skipif(shutil.which("wg") is None, reason="needs wg (wireguard-tools)")
 
 
-class Memory:
+class Memory(Configured):
     """A device that is its configuration, and does nothing with it."""
 
-    def __init__(self) -> None:
-        self.config = DeviceConfig()
-        self.refusal: OSError | None = None
+    def settle(self) -> None:
+        self.device.datagrams_to_send()
 
-    def get_config(self) -> DeviceConfig:
-        return self.config
+    @property
+    def config(self) -> DeviceConfig:
+        return self.device.config()
 
-    def status(self) -> DeviceStatus:
-        return status_of(self.config)
-
-    def apply(self, config: DeviceConfig) -> None:
-        if self.refusal is not None:
-            raise LocalError("not possible") from self.refusal
-        self.config = config
+    @config.setter
+    def config(self, config: DeviceConfig) -> None:
+        self.device.apply(config, NOW)
 
 
 async def said(path: Path, request: bytes) -> bytes:
@@ -78,10 +75,9 @@ def test_several_operations_on_one_connection(tmp_path):
         (b"set=2\n\n", b""),
         (b"\n", b""),
         (b"get=1", b""),
-        (b"set=1\nlisten_port=9\n", b""),
         (b"", b""),
         (b"x" * 100_000, b""),
-        (b"set=1\n" + b"x" * MAX_LINE * 2 + b"\n\n", b""),
+        (b"set=1\n" + b"x" * MAX_LINE * 2 + b"\n\n", b"errno=-%d\n\n" % errno.EIO),
     ],
 )
 def test_what_cannot_be_done_or_understood(tmp_path, request_, answer):
@@ -89,16 +85,114 @@ def test_what_cannot_be_done_or_understood(tmp_path, request_, answer):
     assert served(tmp_path, request_, b"get=1\n\n", device=device) == [answer, b"listen_port=0\nerrno=0\n\n"]
 
 
+class Refusing(Memory):
+    """One whose machine does not let it listen."""
+
+    def __init__(self, reason: OSError | None) -> None:
+        super().__init__()
+        self.reason = reason
+
+    def set_listen_port(self, port: int) -> None:
+        raise LocalError("not possible") from self.reason
+
+
+@pytest.mark.rule("U5", "U8")
 @pytest.mark.parametrize(
-    ("refusal", "number"),
+    ("reason", "number"),
     [(OSError(errno.EADDRINUSE, ""), errno.EADDRINUSE), (OSError(errno.EPERM, ""), errno.EPERM), (None, errno.EIO)],
 )
-def test_why_the_device_refused(tmp_path, refusal, number):
-    device = Memory()
-    device.refusal = refusal
-    if refusal is None:
-        device.apply = lambda _config: (_ for _ in ()).throw(LocalError("no cause"))  # type: ignore[method-assign]
+def test_why_the_device_refused(tmp_path, reason, number):
+    device = Refusing(reason)
     assert served(tmp_path, b"set=1\nlisten_port=7\n\n", device=device) == [b"errno=-%d\n\n" % number]
+
+
+@pytest.mark.rule("U8")
+def test_a_fault_is_told_at_once_and_the_lines_before_it_stay(tmp_path):
+    """The rest of that set is passed over, and the next operation understood."""
+    device = Memory()
+    request = b"set=1\nlisten_port=7\nlisten_port=x\nlisten_port=8\n\nget=1\n\n"
+    answer = b"errno=-%d\n\nlisten_port=7\nerrno=0\n\n" % errno.EINVAL
+    assert served(tmp_path, request, device=device) == [answer]
+
+
+@pytest.mark.rule("U3")
+def test_the_end_of_the_connection_ends_a_set(tmp_path):
+    device = Memory()
+    assert served(tmp_path, b"set=1\nlisten_port=9\n", device=device) == [b"errno=0\n\n"]
+    assert device.config.listen_port == 9
+
+
+@pytest.mark.rule("U15")
+def test_a_get_waits_for_the_end_of_a_set(tmp_path):
+    async def scenario() -> None:
+        device = Memory()
+        server = await UapiServer.open("t0", device, tmp_path)
+        reader, writer = await asyncio.open_unix_connection(server.path)
+        writer.write(b"set=1\nlisten_port=1\n")
+        while device.config.listen_port != 1:  # noqa: ASYNC110  what the loop does is looked at
+            await asyncio.sleep(0)
+        asking = [asyncio.ensure_future(said(server.path, request)) for request in (b"get=1\n\n", OTHER_SET)]
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in asking)
+        writer.write(b"fwmark=2\n\n")
+        assert await asking[0] == b"listen_port=1\nfwmark=2\nerrno=0\n\n"
+        assert await asking[1] == b"errno=0\n\n"
+        assert (device.config.listen_port, device.config.fwmark) == (1, 3)
+        assert await reader.readline() == b"errno=0\n"
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+
+    asyncio.run(scenario())
+
+
+OTHER_SET = b"set=1\nfwmark=3\n\n"
+
+
+@pytest.mark.rule("U13", "U15")
+def test_the_loop_has_its_turn_while_a_large_set_and_get_are_served(tmp_path):
+    """So the tunnel runs on: between two turns there is never much more than one slice of work."""
+
+    async def scenario() -> list[float]:
+        device = Memory()
+        server = await UapiServer.open("t0", device, tmp_path)
+        gaps = []
+
+        async def watch() -> None:
+            before = time.thread_time()
+            while True:
+                await asyncio.sleep(0)
+                now = time.thread_time()
+                gaps.append(now - before)
+                before = now
+
+        watching = asyncio.ensure_future(watch())
+        prefixes = "".join(f"allowed_ip=10.{n >> 16}.{n >> 8 & 255}.{n & 255}/32\n" for n in range(30_000))
+        peers = "".join(f"public_key={n:064x}\n" for n in range(2, 3000))
+        whole = f"set=1\nprivate_key={PRIVATE_HEX}\npublic_key={1:064x}\n{prefixes}{peers}\n"
+        assert await said(server.path, whole.encode()) == b"errno=0\n\n"
+        assert (await said(server.path, b"get=1\n\n")).count(b"\n") > 30_000 + 8 * 2999
+        assert await said(server.path, b"set=1\nreplace_peers=true\n\n") == b"errno=0\n\n"
+        assert device.config.peers == ()
+        watching.cancel()
+        server.close()
+        return gaps
+
+    assert sorted(asyncio.run(scenario()))[-3] < 0.03
+
+
+@pytest.mark.rule("U5")
+def test_who_owns_the_interface_sets_it_alone(tmp_path, caplog):
+    async def scenario() -> None:
+        device = Memory()
+        server = await UapiServer.open("t0", device, tmp_path, owner="use wgdisco")
+        request = b"set=1\nlisten_port=9\nfwmark=5\n\nget=1\n\n"
+        assert await said(server.path, request) == b"errno=-1\n\nlisten_port=0\nerrno=0\n\n"
+        server.close()
+
+    asyncio.run(scenario())
+    assert caplog.messages == ["use wgdisco"]
 
 
 def test_the_socket_is_private_and_goes_with_the_server(tmp_path):
@@ -182,7 +276,7 @@ def test_wg_sets_and_shows():
         assert device.config == replace(whole, peers=whole.peers[::-1])
         assert (await wg("setconf", "t0", "/dev/stdin", stdin=""))[0] == 0
         assert device.config == DeviceConfig()
-        device.refusal = OSError(errno.EADDRINUSE, "")
+        device.taken = 9
         assert await wg("set", "t0", "listen-port", "9") == (
             1,
             "",
