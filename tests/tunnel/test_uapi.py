@@ -101,6 +101,7 @@ def test_what_is_not_said_stays():
     assert after(config(peer), f"public_key={A.hex()}", f"preshared_key={'0' * 64}").peers[0].preshared_key is None
 
 
+@pytest.mark.rule("U7", "U9")
 def test_peers_are_kept_removed_and_replaced():
     a, b = PeerConfig(PublicKey(A)), PeerConfig(PublicKey(B))
     assert after(config(a, b), f"public_key={A.hex()}", "remove=true", "allowed_ip=10.0.0.0/8").peers == (b,)
@@ -125,6 +126,7 @@ def test_a_prefix_has_one_owner():
     assert [peer.allowed_ips for peer in added_then_replaced.peers] == [(), ()]  # line by line
 
 
+@pytest.mark.rule("U9")
 def test_our_own_key_is_never_a_peer():
     own = PRIVATE.public_key()
     assert after(config(private_key=PRIVATE), f"public_key={own.raw.hex()}", "allowed_ip=10.0.0.0/8").peers == ()
@@ -313,6 +315,7 @@ VALUES = ["0" * 64, A.hex(), "true", "10.0.0.1", "::1", "5", "\x00", "%", "\u066
 WORDS = st.sampled_from(["=", "\n", "-", "/", *KEYS, *VALUES])
 
 
+@pytest.mark.rule("U16")
 @given(st.lists(st.text()) | st.lists(WORDS, max_size=40).map(lambda words: "".join(words).split("\n")), devices)
 def test_any_lines_are_applied_or_refused(lines, before):
     configured = Configured(before)

@@ -5,6 +5,7 @@ import shutil
 import socket
 import stat
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from wgdisco.errors import ConfigError, LocalError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.tunnel.conf import parse_conf
 from wgdisco.tunnel.config import DeviceConfig
+from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.uapi import MAX_LINE, UapiServer
 
 PRIVATE_HEX = PrivateKey.from_text(PRIVATE).raw.hex()
@@ -60,11 +62,13 @@ def served(tmp_path, *requests: bytes, device: Memory | None = None) -> list[byt
     return asyncio.run(scenario())
 
 
+@pytest.mark.rule("U3")
 def test_several_operations_on_one_connection(tmp_path):
     request = b"get=1\n\nset=1\nlisten_port=7\n\nget=1\n\n"
     assert served(tmp_path, request) == [b"listen_port=0\nerrno=0\n\nerrno=0\n\nlisten_port=7\nerrno=0\n\n"]
 
 
+@pytest.mark.rule("U3", "U5", "U8")
 @pytest.mark.parametrize(
     ("request_", "answer"),
     [
@@ -195,6 +199,7 @@ def test_who_owns_the_interface_sets_it_alone(tmp_path, caplog):
     assert caplog.messages == ["use wgdisco"]
 
 
+@pytest.mark.rule("U1")
 def test_the_socket_is_private_and_goes_with_the_server(tmp_path):
     async def scenario():
         path = tmp_path / "deep" / "t0.sock"
@@ -212,6 +217,7 @@ def test_the_socket_is_private_and_goes_with_the_server(tmp_path):
     asyncio.run(scenario())
 
 
+@pytest.mark.rule("U1", "U2")
 def test_a_stale_socket_is_replaced_and_a_file_is_not(tmp_path):
     async def scenario():
         path = tmp_path / "t0.sock"
@@ -232,6 +238,128 @@ def test_a_stale_socket_is_replaced_and_a_file_is_not(tmp_path):
     asyncio.run(scenario())
 
 
+# A real engine behind the socket
+
+
+def on_an_engine(scenario: Callable[[Engine, Callable[[bytes], Awaitable[bytes]]], Awaitable[None]]) -> None:
+    """Run it with an engine and a way to ask it over its socket."""
+
+    async def main() -> None:
+        engine = await Engine.open("tt0")
+        server = await UapiServer.open("tt0", engine)
+        try:
+            await scenario(engine, lambda request: said(server.path, request))
+        finally:
+            server.close()
+            await engine.close()
+
+    asyncio.run(main())
+
+
+NO_STATISTICS = (
+    "last_handshake_time_sec=0\nlast_handshake_time_nsec=0\ntx_bytes=0\nrx_bytes=0\npersistent_keepalive_interval=%d\n"
+)
+
+
+def shown(device: str, *peers: tuple[str, str, str, int, str]) -> bytes:
+    """The bytes of a get: the device's lines, and of peers the key, preshared key, endpoint, keepalive and prefixes."""
+    text = device
+    for key, preshared_key, endpoint, keepalive, prefixes in peers:
+        text += f"public_key={key * 32}\npreshared_key={preshared_key * 32}\nprotocol_version=1\n"
+        text += f"endpoint={endpoint}\n" if endpoint else ""
+        text += NO_STATISTICS % keepalive + "".join(f"allowed_ip={prefix}\n" for prefix in prefixes.split())
+    return f"{text}errno=0\n\n".encode()
+
+
+OK = b"errno=0\n\n"
+INVALID = b"errno=-%d\n\n" % errno.EINVAL
+
+
+@pytest.mark.rule("U4", "U6", "U8")
+@in_namespace
+def test_device_keys_on_an_engine():
+    async def scenario(engine: Engine, ask: Callable[[bytes], Awaitable[bytes]]) -> None:
+        assert await ask(b"set=1\nlisten_port=7\nfwmark=4294967295\n\n") == OK
+        assert await ask(b"get=1\n\n") == shown("listen_port=7\nfwmark=4294967295\n")
+        # Read back clamped, as the kernel has it.
+        assert await ask(b"set=1\nprivate_key=%s\nfwmark=0\n\n" % (b"FF" * 32)) == OK
+        assert await ask(b"get=1\n\n") == shown(f"private_key=f8{'ff' * 30}7f\nlisten_port=7\n")
+        assert await ask(b"set=1\nprivate_key=%s\n\n" % (b"00" * 32)) == OK
+        assert await ask(b"get=1\n\n") == shown("listen_port=7\n")
+        for line in (
+            "listen_port=65536",
+            "fwmark=-1",
+            "replace_peers=1",
+            "private_key=00",
+            "preshared_key=" + "0" * 64,
+        ):
+            assert await ask(f"set=1\nlisten_port=8\n{line}\nlisten_port=9\n\n".encode()) == INVALID
+            assert await ask(b"get=1\n\n") == shown("listen_port=8\n")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as holder:
+            holder.bind(("", 777))
+            taken = await ask(b"set=1\nfwmark=5\nlisten_port=777\nfwmark=6\n\n")
+        assert taken == b"errno=-%d\n\n" % errno.EADDRINUSE
+        assert await ask(b"get=1\n\n") == shown("listen_port=8\nfwmark=5\n")
+        assert await ask(b"set=1\nfwmark=0\nlisten_port=0\n\n") == OK
+        assert b"listen_port=8\n" not in await ask(b"get=1\n\n")
+
+    on_an_engine(scenario)
+
+
+@pytest.mark.rule("U4", "U7", "U8", "U9", "U10")
+@in_namespace
+def test_peer_keys_on_an_engine():
+    async def scenario(engine: Engine, ask: Callable[[bytes], Awaitable[bytes]]) -> None:
+        async def after(*blocks: str, answer: bytes = OK) -> bytes:
+            assert await ask("".join(["set=1\n", *blocks, "\n"]).encode()) == answer
+            return await ask(b"get=1\n\n")
+
+        device, one, other = "listen_port=7\n", "public_key=" + "5A" * 32 + "\n", "public_key=" + "5b" * 32 + "\n"
+        whole = "protocol_version=1\nendpoint=[fe80::1%lo]:65535\npersistent_keepalive_interval=65535\n"
+        prefixes = "allowed_ip=10.1.2.3/16\nallowed_ip=fd00::1/64\nallowed_ip=0.0.0.0/0\n"
+        known = ("5a", "0c", "[fe80::1%lo]:65535", 65535, "10.1.0.0/16 fd00::/64 0.0.0.0/0")
+        psk = f"preshared_key={'0c' * 32}\n"
+        assert await after("listen_port=7\n", one, psk, whole, prefixes) == shown(device, known)
+        assert await after(one) == shown(device, known)  # what is not said stays
+        # A prefix has one owner, and goes only from its owner.
+        moved, bare = ("5b", "00", "192.0.2.1:1", 0, "10.1.0.0/16"), (*known[:4], "fd00::/64 0.0.0.0/0")
+        block = f"{other}endpoint=192.0.2.1:1\nallowed_ip=10.1.9.9/16\nallowed_ip=-fd00::/64\n"
+        assert await after(block) == shown(device, bare, moved)
+        assert await after(
+            one, "allowed_ip=-fd00::/64\n", "allowed_ip=-0.0.0.0/0\n", f"preshared_key={'00' * 32}\n"
+        ) == (shown(device, ("5a", "00", *known[2:4], ""), moved))
+        assert await after(one, "allowed_ip=1.2.3.4/32\nreplace_allowed_ips=true\nallowed_ip=::/0\n") == (
+            shown(device, ("5a", "00", *known[2:4], "::/0"), moved)
+        )
+        # update_only makes no peer; what follows a remove, and a block about our own key, says nothing.
+        missing = "public_key=" + "5c" * 32 + "\nupdate_only=true\nallowed_ip=::/0\npersistent_keepalive_interval=9\n"
+        same = shown(device, ("5a", "00", *known[2:4], "::/0"), moved)
+        assert await after(missing) == same
+        assert await after(other, "update_only=true\nremove=true\nallowed_ip=::/0\n", missing) == (
+            shown(device, ("5a", "00", *known[2:4], "::/0"))
+        )
+        own = PrivateKey(bytes(range(32)))
+        key = f"private_key={own.raw.hex()}\n"
+        with_key = shown(key + device)
+        about_us = f"public_key={own.public_key().raw.hex()}\nallowed_ip=::/0\nendpoint=192.0.2.1:5\n"
+        assert await after(key, "replace_peers=true\n", about_us) == with_key
+        assert await after(f"private_key={'00' * 32}\n", about_us, answer=OK) != with_key
+        assert await after(key) == with_key  # it was a peer as long as it was not ours
+        faults = ("listen_port=1", "remove=yes", "endpoint=a.example:5", "endpoint=::1:5", "allowed_ip=10.0.0.0", "x=y")
+        for fault in (
+            *faults,
+            "persistent_keepalive_interval=65536",
+            "protocol_version=2",
+            "update_only=",
+            "allowed_ip=",
+        ):
+            block = f"replace_peers=true\n{one}allowed_ip=10.2.0.0/16\n{fault}\n{other}"
+            assert await after(block, answer=INVALID) == shown(key + device, ("5a", "00", "", 0, "10.2.0.0/16"))
+        assert await after("fwmark\n", answer=b"errno=-%d\n\n" % errno.EPROTO)
+
+    on_an_engine(scenario)
+
+
 # The real `wg`, which looks in /var/run/wireguard and nowhere else
 
 
@@ -249,6 +377,7 @@ async def wg(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
     return process.returncode, out.decode(), err.decode()
 
 
+@pytest.mark.rule("U4", "U5", "U6", "U7", "U10", "U12")
 @needs_wg
 @in_namespace
 def test_wg_sets_and_shows():
@@ -288,6 +417,7 @@ def test_wg_sets_and_shows():
     asyncio.run(scenario())
 
 
+@pytest.mark.rule("U13", "A5")
 @needs_wg
 @in_namespace
 def test_a_hundred_thousand_allowed_ips():

@@ -97,7 +97,7 @@ async def _device(start: Start) -> AsyncIterator[tuple[Engine, UapiServer]]:
     traces = LOG.isEnabledFor(logging.DEBUG)
     engine = await Engine.open(start.interface, DEFAULT_MTU, traces=traces, tun_fd=start.tun_fd)
     try:
-        link = await _link(engine, may_be_elsewhere=start.tun_fd is not None)
+        link = await _link(engine, is_given=start.tun_fd is not None)
         server = await UapiServer.open(engine.interface, engine, fd=start.uapi_fd)
         following = [] if link is None else [asyncio.ensure_future(follow_mtu(engine, link))]
         try:
@@ -111,18 +111,18 @@ async def _device(start: Start) -> AsyncIterator[tuple[Engine, UapiServer]]:
         await engine.close()
 
 
-async def _link(engine: Engine, *, may_be_elsewhere: bool) -> Link | None:
-    """The interface with the default MTU set; None for one that was given to us from another network namespace."""
+async def _link(engine: Engine, *, is_given: bool) -> Link | None:
+    """The interface with the default MTU set; None for a given one that is not ours to see or to set."""
     try:
         link = await Link.open(engine.interface)
+        try:
+            await link.set_mtu(DEFAULT_MTU)
+        finally:
+            await link.remove()
     except LocalError:
-        if may_be_elsewhere:
+        if is_given:
             return None
         raise
-    try:
-        await link.set_mtu(DEFAULT_MTU)
-    finally:
-        await link.remove()
     return link
 
 
