@@ -10,12 +10,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel import messages, noise
+from wgdisco.tunnel import ecn, icmp, messages, noise
 from wgdisco.tunnel.allowed_ips import AllowedIPs
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieChecker, RateLimiter
 from wgdisco.tunnel.events import DeviceStatus, Drop, Event, Foreign, PeerStatus, RawReceived
@@ -84,9 +84,10 @@ class Device:
         self._public_key: PublicKey | None = None
         self._cookies: CookieChecker | None = None
         self._limiter = RateLimiter()
+        self._unreachables = icmp.Unreachables()
         self._peers: dict[PublicKey, Peer] = {}
         self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
-        self._queue: deque[tuple[bytes, Endpoint]] = deque()
+        self._queue: deque[tuple[bytes, Endpoint, OwnAddress | None]] = deque()
         self._under_load_until = float("-inf")
         self._dirty: dict[Peer, None] = {}
         self._heap: list[tuple[float, int, Peer]] = []
@@ -127,6 +128,7 @@ class Device:
             self._remove_peer(key)
         for peer_config in wanted.values():
             self._apply_peer(peer_config, now)
+        self.set_fwmark(config.fwmark)
         self._successors = {
             peer.public_key: peer.replaces
             for peer in wanted.values()
@@ -134,7 +136,14 @@ class Device:
         }
         if key_arrives:
             self._resume(now)
-        self.listen_port, self.fwmark = config.listen_port, config.fwmark
+        self.listen_port = config.listen_port
+
+    def set_fwmark(self, mark: int) -> None:
+        """What is sent has this mark: then it may leave from another address of ours (rule E4)."""
+        if mark != self.fwmark:
+            self.fwmark = mark
+            for peer in self._peers.values():
+                peer.roaming.local = None
 
     def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
         """Change our key; a peer of that key goes (rule H16)."""
@@ -197,9 +206,27 @@ class Device:
         )
         return DeviceConfig(self.private_key, self.listen_port, self.fwmark, peers)
 
+    def set_up(self, up: bool, now: float) -> None:
+        """The interface comes up, or goes down: then nothing is sent or received, and all sessions end (rule T12)."""
+        if up == self._local.is_up:
+            return
+        self._local.is_up = up
+        self._queue.clear()
+        self._local.routes.clear()
+        for peer in self._peers.values():
+            if up:
+                peer.resume(now)
+            else:
+                peer.stop()
+            self._touch(peer)
+
     def set_mtu(self, mtu: int) -> None:
         """The interface's MTU, in bytes: padding never passes it (rule D4)."""
         self._local.mtu = mtu
+
+    def set_route_mtu(self, network: IPNetwork, mtu: int | None) -> None:
+        """The route to `network` has an MTU of its own, or None any more; it goes when the interface goes down."""
+        self._local.routes.set(network, mtu)
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
         """Set a peer's endpoint and persistent keepalive (seconds) in one step."""
@@ -231,10 +258,22 @@ class Device:
         peers = tuple(self.peer_status(peer) for peer in self._peers.values())
         return DeviceStatus(self._public_key, self.listen_port, self.fwmark, peers, dict(self._local.drops))
 
+    def forget_sessions(self) -> None:
+        """The machine was suspended: keys from before are wiped, and the next packet begins a handshake (rule T11)."""
+        for peer in self._peers.values():
+            peer.forget_sessions()
+            self._touch(peer)
+
     # Input
 
     def receive(self, datagrams: Burst, source: Endpoint, now: float) -> None:
         """Take what one receive brought from `source`: messages of any kind, rubbish included."""
+        if not self._local.is_up:
+            return
+
+        def part(rows: memoryview) -> Burst:
+            return Burst(rows, datagrams.row, datagrams.tos, datagrams.local)
+
         view = memoryview(datagrams.data)
         start = offset = 0
         receiver: int | None = None
@@ -243,20 +282,27 @@ class Device:
             index = int.from_bytes(row[4:8], "little") if kind == TRANSPORT else None
             if index != receiver or index is None:
                 if receiver is not None:
-                    self._receive_transport(receiver, Burst(view[start:offset], datagrams.row), source, now)
+                    self._receive_transport(receiver, part(view[start:offset]), source, now)
                 receiver, start = index, offset
             if index is None:
-                self._receive_message(kind, bytes(row), source, now)
+                self._receive_message(kind, bytes(row), source, datagrams.local, now)
             offset += len(row)
         if receiver is not None:
-            self._receive_transport(receiver, Burst(view[start:offset], datagrams.row), source, now)
+            self._receive_transport(receiver, part(view[start:offset]), source, now)
 
     def send(self, packets: Burst, now: float) -> None:
-        """Send IP packets from the interface; all rows go to the first one's destination."""
-        address = destination(next(packets.rows()))
+        """Send IP packets from the interface; all rows go to the first one's destination, with its ECN field.
+
+        Where they cannot go the sender is told by ICMP (rule D10).
+        """
+        first = next(packets.rows())
+        address = destination(first)
         peer = None if address is None else self._allowed_ips.lookup(address)
-        if peer is None:
-            self._local.drops[Drop.NO_ROUTE] += packets.count
+        if peer is None or (peer.endpoint is None and not peer.managed):
+            self._local.drops[Drop.NO_ROUTE if peer is None else Drop.NO_ENDPOINT] += packets.count
+            error = self._unreachables.about(first, now)
+            if error is not None:
+                self._delivered.append(Burst.of(error))
             return
         peer.send(packets, now)
         self._touch(peer)
@@ -264,8 +310,8 @@ class Device:
     def handle_handshakes(self, now: float, budget: int = 64) -> bool:
         """Consume up to `budget` queued initiations; whether more are waiting."""
         while self._queue and budget > 0:
-            message, source = self._queue.popleft()
-            self._consume_initiation(message, source, now)
+            message, source, local = self._queue.popleft()
+            self._consume_initiation(message, source, local, now)
             budget -= 1
         return bool(self._queue)
 
@@ -365,10 +411,12 @@ class Device:
             self._armed[peer] = deadline
             heapq.heappush(self._heap, (deadline, next(self._sequence), peer))
 
-    def _receive_message(self, kind: int | None, message: bytes, source: Endpoint, now: float) -> None:
+    def _receive_message(
+        self, kind: int | None, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
+    ) -> None:
         match kind:
             case messages.INITIATION | messages.RESPONSE:
-                self._receive_handshake(kind, message, source, now)
+                self._receive_handshake(kind, message, source, local, now)
             case messages.COOKIE_REPLY:
                 self._receive_cookie_reply(message, source, now)
             case _:
@@ -377,7 +425,9 @@ class Device:
                 else:
                     self._local.drops[Drop.NOT_WIREGUARD] += 1
 
-    def _receive_handshake(self, kind: int, message: bytes, source: Endpoint, now: float) -> None:
+    def _receive_handshake(
+        self, kind: int, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
+    ) -> None:
         cookies = self._cookies
         if cookies is None or self._public_key is None:
             self._local.drops[Drop.NO_PRIVATE_KEY] += 1
@@ -390,19 +440,20 @@ class Device:
         if now < self._under_load_until:
             if not cookies.check_mac2(message, source, now):
                 self._local.drops[Drop.COOKIE_SENT] += 1
-                self._cookie_replies.append((Burst.of(cookies.create_reply(message, source, now)), source))
+                reply = cookies.create_reply(message, source, now)
+                self._cookie_replies.append((Burst(reply, len(reply), local=local), source))
                 return
             if not self._limiter.allow(source, now):
                 self._local.drops[Drop.RATE_LIMITED] += 1
                 return
         if kind == RESPONSE:
-            self._consume_response(Response.parse(message), source, now)
+            self._consume_response(Response.parse(message), source, local, now)
         elif len(self._queue) >= HANDSHAKE_QUEUE:
             self._local.drops[Drop.QUEUE_FULL] += 1
         else:
-            self._queue.append((message, source))
+            self._queue.append((message, source, local))
 
-    def _consume_initiation(self, message: bytes, source: Endpoint, now: float) -> None:
+    def _consume_initiation(self, message: bytes, source: Endpoint, local: OwnAddress | None, now: float) -> None:
         private, public = self._local.private_key, self._public_key
         if private is None or public is None:
             self._local.drops[Drop.NO_PRIVATE_KEY] += 1
@@ -419,15 +470,15 @@ class Device:
         if state is None:
             self._local.drops[Drop.BAD_INITIATION] += 1
             return
-        peer.consume_initiation(state, message, source, now)
+        peer.consume_initiation(state, message, source, local, now)
         self._touch(peer)
 
-    def _consume_response(self, response: Response, source: Endpoint, now: float) -> None:
+    def _consume_response(self, response: Response, source: Endpoint, local: OwnAddress | None, now: float) -> None:
         peer, state = self._local.indices.get(response.receiver, (None, None))
         if peer is None or not isinstance(state, noise.InitiatorState):
             self._local.drops[Drop.UNKNOWN_INDEX] += 1
             return
-        peer.consume_response(state, response, source, now)
+        peer.consume_response(state, response, source, local, now)
         if peer.key in self._successors and peer.handshake_at is not None:
             self._succeed(peer)
         self._touch(peer)
@@ -455,7 +506,7 @@ class Device:
             elif self._allowed_ips.lookup(parsed[1]) is not peer:
                 self._local.drops[Drop.SOURCE_NOT_ALLOWED] += 1
             else:
-                self._delivered.append(Burst.of(parsed[0]))
+                self._delivered.append(Burst.of(ecn.decapsulated(parsed[0], datagrams.tos)))
         self._touch(peer)
 
     def _refuse(self, datagrams: Burst, source: Endpoint, why: Drop) -> None:

@@ -10,23 +10,27 @@ from dataclasses import dataclass, field
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel import noise
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel import ecn, noise
+from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
 from wgdisco.tunnel.events import Drop, Event, HandshakeStep, PathSeen, PeerHandshake, PeerSilent, PeerWanted
 from wgdisco.tunnel.messages import (
     DEFAULT_MTU,
+    HANDSHAKE_TOS,
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
     MINIMUM_INITIATION_GAP,
+    MINIMUM_TRANSPORT_SIZE,
     REKEY_TIMEOUT,
     RESPONSE,
     RESPONSE_SIZE,
     CookieReply,
     Response,
 )
+from wgdisco.tunnel.nesting import outer_hops
 from wgdisco.tunnel.roaming import Roaming
+from wgdisco.tunnel.route_mtus import RouteMtus
 from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
 from wgdisco.tunnel.tai64n import Timestamps
@@ -64,6 +68,8 @@ class Local:
     private_key: PrivateKey | None = None
     public_key: PublicKey | None = None
     mtu: int = DEFAULT_MTU
+    routes: RouteMtus = field(default_factory=RouteMtus)
+    is_up: bool = True
     indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
     drops: Counter[Drop] = field(default_factory=Counter)
     relays: set[Endpoint] = field(default_factory=set)
@@ -172,13 +178,14 @@ class Peer:
 
     def send(self, packets: Burst, now: float) -> None:
         """Send packets in the current session, or stage them and begin a handshake."""
+        if outer_hops(next(packets.rows())) is None:
+            self._local.drops[Drop.NESTED_TOO_DEEP] += packets.count
+            return
         session = self._sessions.current
         if session is not None and session.is_usable(now):
             self._transmit(session, packets, now)
             if packets.row and self.roaming.is_checked:
                 self._doubt(now)
-        elif self.endpoint is None and not self.managed:
-            self._local.drops[Drop.NO_ENDPOINT] += packets.count
         else:
             self._stage(packets, now)
             self._begin_handshake(now)
@@ -197,7 +204,8 @@ class Peer:
         """An authenticated keepalive to `endpoint`; the peer's own endpoint stays as it is."""
         session = self._sessions.current
         if session is not None and session.is_usable(now):
-            self._output(session.seal(_KEEPALIVE, self._local.mtu), endpoint)
+            local = self.roaming.local if endpoint == self.endpoint else None
+            self._output(session.seal(_KEEPALIVE, self._local.mtu), endpoint, local)
             self.timers.authenticated_packet_sent(now)
 
     def expire_sending(self) -> None:
@@ -214,14 +222,20 @@ class Peer:
             self._begin_handshake(now)
 
     def resume(self, now: float) -> None:
-        """Our first private key arrived: what waited for it begins (rule T9)."""
+        """The interface is up, or our first private key is there: what waited for it begins (rule T9)."""
         if self._staged or self.timers.persistent_keepalive:
             self._begin_handshake(now)
 
+    def forget_sessions(self) -> None:
+        """Keys and a handshake under way are wiped (rule Z1); the peer, its timers and what is staged stay."""
+        self._clear_keys()
+        self.timers.keys_cleared()
+
     def stop(self) -> None:
-        """The peer is removed: keys, indices and staged packets go."""
+        """The peer is removed or the interface down: keys, indices and staged packets go (rule T12)."""
         self._staged.clear()
         self._clear_keys()
+        self._handshake_sent_at = self.unanswered_since = None
         self.timers.stop()
 
     # What the network brings
@@ -231,10 +245,12 @@ class Peer:
         shared = self._static_static() if self.is_running else None
         return None if shared is None else noise.verify_initiation(opened, shared)
 
-    def consume_initiation(self, state: noise.ResponderState, message: bytes, source: Endpoint, now: float) -> None:
-        """Answer a verified initiation (rules H9 and H10)."""
+    def consume_initiation(
+        self, state: noise.ResponderState, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
+    ) -> None:
+        """Answer a verified initiation, which came to `local` (rules H9 and H10)."""
         if state.timestamp <= self._greatest_timestamp:
-            if not self._repeat_response(message, source, now):
+            if not self._repeat_response(message, source, local, now):
                 self._local.drops[Drop.REPLAYED_INITIATION] += 1
             return
         consumed_at = self._initiation_consumed_at
@@ -254,14 +270,16 @@ class Peer:
         self._local.indices[index] = (self, session)
         for dropped in self._sessions.add_as_responder(session):
             self._free(dropped)
-        self._authenticated(INITIATION_SIZE, source, now)
+        self._authenticated(INITIATION_SIZE, source, local, now)
         self.timers.session_derived(now)
         self._trace("initiation received, response sent")
         response = self._cookies.add_macs(response, now)
         self._answered = _Answered(message, response, now)
-        self._output_handshake(response, source, now)
+        self._output_handshake(response, source, local, now)
 
-    def consume_response(self, state: noise.InitiatorState, response: Response, source: Endpoint, now: float) -> None:
+    def consume_response(
+        self, state: noise.InitiatorState, response: Response, source: Endpoint, local: OwnAddress | None, now: float
+    ) -> None:
         """Finish our own handshake: the session is ours to use, and a packet in it confirms it to the other side."""
         private = self._local.private_key
         keys = None if private is None else noise.consume_response(private, state, self.preshared_key, response)
@@ -274,7 +292,7 @@ class Peer:
         self._local.indices[state.index] = (self, session)
         for dropped in self._sessions.add_as_initiator(session):
             self._free(dropped)
-        self._authenticated(RESPONSE_SIZE, source, now)
+        self._authenticated(RESPONSE_SIZE, source, local, now)
         self.timers.session_derived(now)
         self._handshake_complete(source, now)
         if not self._flush_staged(now):
@@ -303,10 +321,13 @@ class Peer:
         if not packets:
             return []
         confirmed = self._sessions.confirm(session)
+        if self.managed:
+            self._sessions.heard = session
         if confirmed is not None:
             for dropped in confirmed:
                 self._free(dropped)
-        self._authenticated(len(datagrams.data), source, now)
+        size = sum(map(len, packets)) + MINIMUM_TRANSPORT_SIZE * len(packets)
+        self._authenticated(size, source, datagrams.local, now)
         self._note_path(source, now)
         if session is self._unconfirmed:
             self._unconfirmed = None
@@ -316,10 +337,10 @@ class Peer:
             if not self._flush_staged(now) and (self._staged or self.managed):
                 # The initiator has only our response so far: let it see that data comes through too.
                 self._send_keepalive(now)
-        self._renew_in_time(session, now)
+        self._renew_in_time(now)
         packets = [packet for packet in packets if packet]
         if packets:
-            self.timers.data_received(now)
+            self.timers.data_received(now, len(packets))
         return packets
 
     def handle_timer(self, now: float) -> None:
@@ -333,6 +354,7 @@ class Peer:
                     self.timers.keepalive_due(now)
                 case Timer.NEW_HANDSHAKE:
                     self._trace("no answer to data: a new handshake begins")
+                    self.roaming.local = None  # rule T6
                     self._begin_handshake(now)
                 case Timer.ZERO_KEY:
                     self._trace("no new session: keys wiped")
@@ -344,10 +366,10 @@ class Peer:
 
     # What follows from it
 
-    def _authenticated(self, size: int, source: Endpoint, now: float) -> None:
+    def _authenticated(self, size: int, source: Endpoint, local: OwnAddress | None, now: float) -> None:
         """Something authenticated came: the endpoint follows it (rule E1)."""
         self.rx_bytes += size
-        self.roaming.heard(source, now)
+        self.roaming.heard(source, local, now)
         self.received_at = now
         self.timers.authenticated_packet_received(now)
 
@@ -374,9 +396,10 @@ class Peer:
         self.handshake_unix = self._local.unix_time()
         self.events.append(PeerHandshake(self.key, source, now))
 
-    def _renew_in_time(self, session: Session, now: float) -> None:
-        """Rule T10 on receiving: once a session."""
-        if session is not self._sessions.current or session is self._rekey_tried:
+    def _renew_in_time(self, now: float) -> None:
+        """Rule T10 on receiving, in whatever session: the one we send in is renewed, tried once."""
+        session = self._sessions.current
+        if session is None or session is self._rekey_tried:
             return
         if session.wants_rekey_after_receive(now):
             self._rekey_tried = session
@@ -402,7 +425,9 @@ class Peer:
         return sent
 
     def _transmit(self, session: Session, packets: Burst, now: float) -> None:
-        self._output(session.seal(packets, self._local.mtu), self.endpoint)
+        first = next(packets.rows())
+        sealed = session.seal(packets, self._local.routes.limit(first, self._local.mtu))
+        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(first), outer_hops(first) or 0)
         if packets.row:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
@@ -439,6 +464,7 @@ class Peer:
             self.timers.handshake_given_up(now)
             return
         self.timers.attempts += 1
+        self.roaming.local = None  # rule T4
         self._begin_handshake(now, retry=True)
 
     def _begin_handshake(self, now: float, retry: bool = False) -> None:
@@ -456,7 +482,7 @@ class Peer:
 
     def _create_initiation(self, now: float) -> _Pending | None:
         private, shared = self._local.private_key, self._static_static()
-        if private is None or shared is None:
+        if private is None or shared is None or not self._local.is_up:
             return None
         self._forget_pending()
         self._unconfirmed = None
@@ -480,9 +506,10 @@ class Peer:
         self._initiation_sent_at = now
         self._trace("initiation sent")
         for endpoint in endpoints:
-            self._output_handshake(pending.message, endpoint, now)
+            local = self.roaming.local if endpoint == self.endpoint else None
+            self._output_handshake(pending.message, endpoint, local, now)
 
-    def _repeat_response(self, message: bytes, source: Endpoint, now: float) -> bool:
+    def _repeat_response(self, message: bytes, source: Endpoint, local: OwnAddress | None, now: float) -> bool:
         """Say our last response again to a managed peer that says its last initiation again.
 
         To wherever that comes from: a peer tries several ways at once. It is smaller than what it answers.
@@ -493,25 +520,32 @@ class Peer:
         if now - answered.at > RESPONSE_CACHE_TIME or answered.uses >= RESPONSE_CACHE_USES:
             return False
         answered.uses += 1
-        self._output_handshake(answered.response, source, now)
+        self._output_handshake(answered.response, source, local, now)
         return True
 
     def _trace(self, what: str) -> None:
         if self._local.traces:
             self.events.append(HandshakeStep(self.key, what))
 
-    def _output_handshake(self, message: bytes, endpoint: Endpoint, now: float) -> None:
-        self._output(Burst.of(message), endpoint)
+    def _output_handshake(self, message: bytes, endpoint: Endpoint, local: OwnAddress | None, now: float) -> None:
+        self._output(Burst.of(message), endpoint, local, HANDSHAKE_TOS)
         self.timers.authenticated_packet_sent(now)
         if message[0] == RESPONSE:
             self._handshake_sent_at = now
 
-    def _output(self, datagrams: Burst, endpoint: Endpoint | None) -> None:
+    def _output(
+        self,
+        datagrams: Burst,
+        endpoint: Endpoint | None,
+        local: OwnAddress | None,
+        tos: int = ecn.NOT_ECT,
+        hops: int = 0,
+    ) -> None:
         if endpoint is None:
             self._local.drops[Drop.NO_ENDPOINT] += datagrams.count
             return
         self.tx_bytes += len(datagrams.data)
-        self.outbox.append((datagrams, endpoint))
+        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local, hops), endpoint))
 
     def _static_static(self) -> bytes | None:
         """Computed once a private key, when it is first needed: thousands of peers may come or change at once."""

@@ -28,6 +28,9 @@ needs_wg = pytest.mark.skipif(shutil.which("wg") is None, reason="needs wg (wire
 class Memory(Configured):
     """A device that is its configuration, and does nothing with it."""
 
+    def now(self) -> float:
+        return NOW
+
     def settle(self) -> None:
         self.device.datagrams_to_send()
 

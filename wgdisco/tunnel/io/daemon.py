@@ -13,7 +13,8 @@ from wgdisco.errors import LocalError, WgdiscoError
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.events import DeviceGone, HandshakeStep
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.link import Link, LinkState
+from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.link_state import LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
 
@@ -97,40 +98,46 @@ async def _device(start: Start) -> AsyncIterator[tuple[Engine, UapiServer]]:
     traces = LOG.isEnabledFor(logging.DEBUG)
     engine = await Engine.open(start.interface, DEFAULT_MTU, traces=traces, tun_fd=start.tun_fd)
     try:
-        link = await _link(engine, is_given=start.tun_fd is not None)
+        await _set_mtu(engine.interface, is_given=start.tun_fd is not None)
         server = await UapiServer.open(engine.interface, engine, fd=start.uapi_fd)
-        following = [] if link is None else [asyncio.ensure_future(follow_mtu(engine, link))]
+        following = asyncio.ensure_future(follow(engine))
         try:
             yield engine, server
         finally:
-            for task in following:
-                task.cancel()
-            await asyncio.gather(*following, return_exceptions=True)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
             server.close()
     finally:
         await engine.close()
 
 
-async def _link(engine: Engine, *, is_given: bool) -> Link | None:
-    """The interface with the default MTU set; None for a given one that is not ours to see or to set."""
+async def _set_mtu(interface: str, *, is_given: bool) -> None:
+    """Give it the default MTU; one that is given may not be ours to see or to set."""
     try:
-        link = await Link.open(engine.interface)
+        link = await Link.open(interface)
         try:
             await link.set_mtu(DEFAULT_MTU)
         finally:
             await link.remove()
     except LocalError:
-        if is_given:
-            return None
-        raise
-    return link
+        if not is_given:
+            raise
 
 
-async def follow_mtu(engine: Engine, link: Link) -> None:
-    """Let the engine know the interface's MTU (rule M1): whoever drives us sets it after the interface is there."""
-    async for state in link.watch():
-        if isinstance(state, LinkState):
-            engine.set_mtu(state.mtu)
+async def follow(engine: Engine) -> None:
+    """Let the engine know what whoever drives us makes of the interface: MTUs (rule M1), up or down (rule T12)."""
+    try:
+        async for state in engine.watch_link():
+            if isinstance(state, LinkState):
+                engine.set_mtu(state.mtu)
+                try:
+                    engine.set_up(state.up)
+                except LocalError as error:
+                    LOG.warning("%s", error)
+            elif isinstance(state, RouteMtu):
+                engine.set_route_mtu(state.network, state.mtu)
+    except LocalError as error:
+        LOG.warning("%s", error)
 
 
 async def _follow(engine: Engine) -> None:

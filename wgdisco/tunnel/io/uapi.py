@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Protocol
 
 from wgdisco.errors import LocalError
-from wgdisco.machine import boot_time
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.uapi import GET, SET, RefusedError, SetOperation, Sockets, format_get
 
@@ -34,6 +33,9 @@ class UapiDevice(Sockets, Protocol):
     @property
     def device(self) -> Device:
         """Its core."""
+
+    def now(self) -> float:
+        """The time for what the core is told."""
 
     def settle(self) -> None:
         """Carry out what the core has to send."""
@@ -147,7 +149,7 @@ class UapiServer:
             LOG.warning(self._owner)
             await self._answer_set(conversation, errno.EPERM, more=True)
             return
-        operation = SetOperation(self._device.device, self._device, boot_time)
+        operation = SetOperation(self._device.device, self._device, self._device.now)
         number = 0
         turns = _Turns(self._device.settle)
         async with self._lock:
