@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from wgdisco.endpoint import Endpoint
-from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.keys import PresharedKey, PrivateKey, PublicKey, wipe
 from wgdisco.tunnel import ecn, noise
 from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.config import PeerConfig
@@ -154,6 +154,8 @@ class Peer:
     def refresh_static(self) -> None:
         """Our private key changed: the static-static secret with it (rule H4)."""
         private = self._local.private_key
+        if self._shared is not None:
+            wipe(self._shared)
         self._shared = None if private is None else noise.static_static(private, self.key)
         is_second = private is not None and private.public_key().raw > self.key.raw
         self._renewal_lag = RENEWAL_LAG if is_second else 0.0
@@ -222,8 +224,15 @@ class Peer:
         self._clear_keys()
         self.timers.keys_cleared()
 
+    def remove(self) -> None:
+        """The peer is no more: nothing of it stays that could open anything (rule Z1)."""
+        self.stop()
+        if self._shared is not None:
+            wipe(self._shared)
+        self._shared = None
+
     def stop(self) -> None:
-        """The peer is removed or the interface down: keys, indices and staged packets go (rule T12)."""
+        """The interface is down: keys, indices and staged packets go (rule T12)."""
         self._staged.clear()
         self._clear_keys()
         self._handshake_sent_at = self.unanswered_since = None
@@ -248,7 +257,10 @@ class Peer:
             self._local.drops[Drop.INITIATION_FLOOD] += 1
             return
         index = self._local.new_index(self)
-        made = noise.create_response(state, self.preshared_key, self._local.random_bytes(32), index)
+        ephemeral = self._local.random_bytes(32)
+        made = noise.create_response(state, self.preshared_key, ephemeral, index)
+        wipe(ephemeral)
+        state.wipe()
         if made is None:
             del self._local.indices[index]
             self._local.drops[Drop.BAD_INITIATION] += 1
@@ -257,6 +269,7 @@ class Peer:
         self._greatest_timestamp = state.timestamp
         self._initiation_consumed_at = now
         session = Session(keys, index, initiator=False, now=now)
+        keys.wipe()
         self._local.indices[index] = (self, session)
         for dropped in self._sessions.add_as_responder(session):
             self._free(dropped)
@@ -276,6 +289,8 @@ class Peer:
             self._local.drops[Drop.BAD_RESPONSE] += 1
             return
         session = Session(keys, state.index, initiator=True, now=now)
+        keys.wipe()
+        state.wipe()
         self._pending = None
         self._local.indices[state.index] = (self, session)
         for dropped in self._sessions.add_as_initiator(session):
@@ -473,6 +488,7 @@ class Peer:
         ephemeral = self._local.random_bytes(32)
         timestamp = self._timestamps.next(self._local.handshake_time())
         made = noise.create_initiation(private, self.key, shared, ephemeral, index, timestamp)
+        wipe(ephemeral)
         if made is None:
             del self._local.indices[index]
             return None
@@ -528,10 +544,12 @@ class Peer:
     def _forget_pending(self) -> None:
         if self._pending is not None:
             self._local.indices.pop(self._pending.state.index, None)
+            self._pending.state.wipe()
             self._pending = None
 
     def _free(self, session: Session) -> None:
         self._local.indices.pop(session.index, None)
+        session.close()
 
     def _clear_keys(self) -> None:
         self._forget_pending()
