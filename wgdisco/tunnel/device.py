@@ -33,6 +33,7 @@ from wgdisco.tunnel.peer import Local, Peer
 from wgdisco.tunnel.session import Session
 
 UNDER_LOAD_LINGER = 1.0
+COOKIE_REPLIES_A_TURN = 16  # until they are drained: sending is what costs most
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 CHECK_MAGIC = b"wgd\x01"
 
@@ -239,6 +240,11 @@ class Device:
         peer.send(packets, now)
         self._touch(peer)
 
+    @property
+    def has_handshakes(self) -> bool:
+        """Whether `handle_handshakes` has something to do."""
+        return bool(self._queue)
+
     def handle_handshakes(self, now: float, budget: int = 64) -> bool:
         """Consume up to `budget` queued initiations; whether more are waiting."""
         while self._queue and budget > 0:
@@ -360,6 +366,9 @@ class Device:
             self._under_load_until = now + UNDER_LOAD_LINGER
         if now < self._under_load_until:
             if not cookies.check_mac2(message, source, now):
+                if len(self._cookie_replies) >= COOKIE_REPLIES_A_TURN:
+                    self._local.drops[Drop.COOKIE_WITHHELD] += 1
+                    return
                 self._local.drops[Drop.COOKIE_SENT] += 1
                 reply = cookies.create_reply(message, source, now)
                 self._cookie_replies.append((Burst(reply, len(reply), local=local), source))

@@ -18,6 +18,7 @@ class Drop(Enum):
     NO_PRIVATE_KEY = "no private key"
     BAD_MAC1 = "bad mac1"
     COOKIE_SENT = "under load, cookie sent"
+    COOKIE_WITHHELD = "under load, no cookie sent"
     RATE_LIMITED = "under load, rate limited"
     QUEUE_FULL = "handshake queue full"
     BAD_INITIATION = "bad initiation"

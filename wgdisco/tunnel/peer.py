@@ -327,6 +327,7 @@ class Peer:
         if confirmed is not None:
             for dropped in confirmed:
                 self._free(dropped)
+        # Only what authenticated counts (rule D12), not what else came in the same burst.
         size = sum(map(len, packets)) + MINIMUM_TRANSPORT_SIZE * len(packets)
         self._authenticated(size, source, datagrams.local, now)
         self._note_path(source, now)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import KEY_SIZE, PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel.conf import parse_prefix
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import DeviceStatus, PeerStatus
+from wgdisco.tunnel.notation import parse_prefix
 
 GET = "get=1"
 SET = "set=1"

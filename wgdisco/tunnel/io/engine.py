@@ -22,12 +22,7 @@ from wgdisco.tunnel.messages import DEFAULT_MTU
 
 LOG = logging.getLogger(__name__)
 
-# Work done for one file descriptor before the loop gets its turn
-BURSTS_A_TURN = 8
-HANDSHAKES_A_TURN = 32
-# … and while the socket has more than a turn can read. That is well below what is read: in a flood they must pile up in
-# the device's queue, whose length says that we are under load and cookies begin, and not unseen in the kernel's.
-HANDSHAKES_A_FLOODED_TURN = 2
+HANDSHAKES_A_TURN = 8
 
 
 class Engine:
@@ -56,7 +51,6 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._handshakes: asyncio.Handle | None = None
-        self._is_flooded = False
         self._is_up = True
         self._suspensions = SuspendWatch()
         self._closed = False
@@ -223,19 +217,24 @@ class Engine:
 
     def _udp_readable(self, fd: int) -> None:
         now = self._now()
-        received = self._udp.receive(fd, BURSTS_A_TURN)
-        for datagrams, source in received:
+        for datagrams, source in self._udp.receive(fd):
             self._device.receive(datagrams, source, now)
-        self._is_flooded = len(received) == BURSTS_A_TURN
         if self._handshakes is None:
             self._consume_handshakes()
         else:
             self._settle()
 
     def _consume_handshakes(self) -> None:
-        budget = HANDSHAKES_A_FLOODED_TURN if self._is_flooded else HANDSHAKES_A_TURN
-        more = self._device.handle_handshakes(self._now(), budget)
-        self._handshakes = self._loop.call_soon(self._consume_handshakes) if more else None
+        """Take some out of the queue, then leave them alone for as long as that took.
+
+        So they never get more than half of the time: in a flood the sockets are still read, and what is more than we
+        can do piles up in the device's queue, whose length says that we are under load, and not unseen in the kernel's.
+        """
+        self._handshakes = None
+        if self._device.has_handshakes:
+            began = self._now()
+            self._device.handle_handshakes(began, HANDSHAKES_A_TURN)
+            self._handshakes = self._loop.call_later(self._now() - began, self._consume_handshakes)
         self._settle()
 
     def _tun_readable(self) -> None:
