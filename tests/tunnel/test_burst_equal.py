@@ -32,7 +32,7 @@ counters = st.one_of(st.integers(0, 1000), st.integers(REJECT_AFTER_MESSAGES - 4
 
 def told(sealed: Sealed) -> tuple:
     """All of it, as values."""
-    return [(bytes(b.data), b.row, b.ecn) for b in sealed.bursts], sealed.counters, sealed.bad
+    return [(bytes(b.data), b.row, b.tos) for b in sealed.bursts], sealed.counters, sealed.bad
 
 
 def said(opened: Opened) -> tuple:
@@ -48,7 +48,7 @@ def seal_both(frames: Frames, receiver: int, counter: int, mtu: int, room: Room)
     if room.data_used + ROOMY <= len(room.data):
         assert told(found) == told(expected)
     else:  # where one room ends and the next begins, a burst is cut in two
-        datagrams = [[(bytes(row), b.ecn) for b in sealed.bursts for row in b.rows()] for sealed in (found, expected)]
+        datagrams = [[(bytes(row), b.tos) for b in sealed.bursts for row in b.rows()] for sealed in (found, expected)]
         assert datagrams[0] == datagrams[1]
         assert told(found)[1:] == told(expected)[1:]
     return expected

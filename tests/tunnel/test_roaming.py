@@ -15,36 +15,37 @@ def checked(endpoint: Endpoint | None) -> Roaming:
     return roaming
 
 
+@pytest.mark.rule("E1")
 @pytest.mark.parametrize(("managed", "relays"), [(False, {RELAY}), (True, set())])
 def test_who_is_not_checked_is_where_it_was_last_heard(managed, relays):
     roaming = Roaming(relays)
     roaming.is_managed = managed
     for at, source in enumerate((A, B, RELAY, A)):
-        roaming.heard(source, at / 1000)
+        roaming.heard(source, None, at / 1000)
         assert roaming.endpoint == source
 
 
 @pytest.mark.parametrize("source", [A, RELAY])
 def test_where_there_is_no_endpoint_any_is_one(source):
     roaming = checked(None)
-    roaming.heard(source, 0.0)
+    roaming.heard(source, None, 0.0)
     assert roaming.endpoint == source
 
 
 @pytest.mark.parametrize("used", [A, RELAY])
 def test_what_is_in_use_is_left_when_it_is_silent(used):
     roaming = checked(used)
-    roaming.heard(B, SILENT_FOR / 2)  # it was chosen just now
-    roaming.heard(used, SILENT_FOR)
-    roaming.heard(B, 1.9 * SILENT_FOR)
+    roaming.heard(B, None, SILENT_FOR / 2)  # it was chosen just now
+    roaming.heard(used, None, SILENT_FOR)
+    roaming.heard(B, None, 1.9 * SILENT_FOR)
     assert roaming.endpoint == used
-    roaming.heard(B, 2 * SILENT_FOR)
+    roaming.heard(B, None, 2 * SILENT_FOR)
     assert roaming.endpoint == B
 
 
 def test_what_comes_over_the_relay_moves_nothing():
     roaming = checked(A)
-    roaming.heard(RELAY, 100.0)
+    roaming.heard(RELAY, None, 100.0)
     assert roaming.endpoint == A
 
 

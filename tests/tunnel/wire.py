@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop, Event, PeerStatus
@@ -36,6 +36,9 @@ class Sent:
     source: Endpoint
     destination: Endpoint
     data: bytes
+    tos: int = 0
+    local: OwnAddress | None = None
+    hops: int = 0
 
     @property
     def kind(self) -> int:
@@ -106,7 +109,9 @@ class Node:
 
 
 class Wire:
-    """The network between, and its clock. `lose` is asked about each datagram; `hold` keeps them all back."""
+    """The network between, and its clock. `lose` is asked about each datagram, and `mark` what becomes of it on its
+    way; `hold` keeps them all back. Each arrives at the address it was sent to, by interface 1.
+    """
 
     def __init__(self, seed: int = 1, now: float = 1000.0) -> None:
         self.random = random.Random(seed)
@@ -115,6 +120,7 @@ class Wire:
         self.nodes: list[Node] = []
         self.log: list[Sent] = []
         self.lose: Callable[[Sent], bool] = lambda _sent: False
+        self.mark: Callable[[Sent], Sent] = lambda sent: sent
         self.hold = False
         self.held: list[Sent] = []
 
@@ -145,7 +151,7 @@ class Wire:
 
     def _collect(self) -> bool:
         sent = [
-            Sent(self.now, node.endpoint, destination, bytes(row))
+            Sent(self.now, node.endpoint, destination, bytes(row), burst.tos, burst.local, burst.hops)
             for node in self.nodes
             for burst, destination in node.device.datagrams_to_send()
             for row in burst.rows()
@@ -163,7 +169,9 @@ class Wire:
     def _deliver(self, sent: Sent) -> None:
         for node in self.nodes:
             if node.endpoint == sent.destination:
-                node.device.receive(Burst.of(sent.data), sent.source, self.now)
+                arrived = self.mark(sent)
+                local = OwnAddress(sent.destination.address.packed, 1)
+                node.device.receive(Burst(arrived.data, len(arrived.data), arrived.tos, local), sent.source, self.now)
                 if not node.busy:
                     node.device.handle_handshakes(self.now)
 

@@ -238,11 +238,11 @@ static int encrypt(EVP_CIPHER_CTX *context, uint8_t *row, size_t plain, uint32_t
            EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_GET_TAG, TAG, text + plain) == 1;
 }
 
-static uint32_t ecn_of(const uint8_t *packet, size_t size) {
+/* The ECN field for the outer header: the inner one's, and ECT(0) for CE, as the kernel does it. */
+static uint32_t outer_ecn(const uint8_t *packet, size_t size) {
     int version = size >= 20 ? packet[0] >> 4 : 0;
-    if (version == 4) return packet[1] & 3;
-    if (version == 6 && size >= 40) return packet[1] >> 4 & 3;
-    return 0;
+    uint32_t ecn = version == 4 ? packet[1] & 3 : version == 6 ? packet[1] >> 4 & 3 : 0;
+    return ecn == 3 ? 2 : ecn;
 }
 
 /* Note a datagram of `size` bytes at `start`; 0 when it takes another group and there is no room for one. */
@@ -283,7 +283,7 @@ int burst_seal(void *key, const uint8_t *data, size_t data_size, const uint32_t 
         }
         const uint8_t *packet = data + start + VIRTIO;
         size -= VIRTIO;
-        uint32_t ecn = ecn_of(packet, size);
+        uint32_t ecn = outer_ecn(packet, size);
         for (; at->segment < c.count; at->segment++, at->counter++) {
             if (at->counter >= REJECT_AFTER_MESSAGES) {
                 at->bad++;
@@ -345,12 +345,11 @@ static size_t inner_size(const uint8_t *packet, size_t size) {
     return 0;
 }
 
-/* Note in the packet what the outer header's ECN field says; 0 when it is to be dropped (RFC 6040, figure 4). */
-static int decapsulate_ecn(uint8_t *packet, int outer) {
+/* Note in the packet what the outer header's ECN field says (RFC 6040). */
+static void decapsulate_ecn(uint8_t *packet, int outer) {
     int v4 = packet[0] >> 4 == 4, shift = v4 ? 0 : 4;
     int inner = packet[1] >> shift & 3;
-    if (outer == 3 && inner == 0) return 0;
-    if (inner == 0 || !(outer == 3 || (outer == 1 && inner == 2))) return 1;
+    if (inner == 0 || !(outer == 3 || (outer == 1 && inner == 2))) return;
     uint16_t before = get16(packet);
     packet[1] = (uint8_t)((packet[1] & ~(3 << shift)) | outer << shift);
     if (v4) { /* RFC 1624: what was wrong stays wrong */
@@ -358,7 +357,6 @@ static int decapsulate_ecn(uint8_t *packet, int outer) {
         total = (total & 0xffff) + (total >> 16);
         put16(packet + 10, (uint16_t) ~((total & 0xffff) + (total >> 16)));
     }
-    return 1;
 }
 
 /* What a packet of `size` bytes is, and whether it may be merged: `step` is 0 when not (rule S9). */
@@ -507,7 +505,7 @@ static int open_row(EVP_CIPHER_CTX *context, const uint8_t *row, size_t plain, w
     memcpy(aside, packet, over);
     int authentic = decrypt(context, row, plain, packet);
     size_t size = authentic ? inner_size(packet, plain) : 0;
-    if (size && w->ecn && !decapsulate_ecn(packet, w->ecn)) size = 0;
+    if (size && w->ecn) decapsulate_ecn(packet, w->ecn);
     if (size) classify(packet, size, w->merge, &f);
     memcpy(headers, packet, over);
     memcpy(packet, aside, over);

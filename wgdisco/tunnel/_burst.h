@@ -30,7 +30,7 @@ typedef struct {
     uint32_t forged;      /* rows that did not */
     uint32_t refused;     /* rows left out because they were to be */
     uint32_t keepalives;  /* authentic rows without a packet */
-    uint32_t bad;         /* authentic rows whose content is no IP packet, or is not ECN-capable and came marked */
+    uint32_t bad;         /* authentic rows whose content is no IP packet */
     uint32_t frames;
     uint32_t runs;
 } burst_opened;

@@ -12,7 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from wgdisco.tunnel import reference
-from wgdisco.tunnel.frames import Burst, Frames, Opened, Room, Sealed
+from wgdisco.tunnel.frames import Burst, Frames, Opened, OwnAddress, Room, Sealed
 from wgdisco.tunnel.messages import TRANSPORT, TRANSPORT_HEADER, TRANSPORT_HEADER_SIZE
 from wgdisco.tunnel.reference import padded_size
 from wgdisco.tunnel.replay import ReplayWindow
@@ -29,6 +29,7 @@ __all__ = [
     "Frames",
     "Opened",
     "Opener",
+    "OwnAddress",
     "Room",
     "Sealed",
     "Sealer",
@@ -136,6 +137,10 @@ class BurstCipher:
 
     def __init__(self, key: bytes) -> None:
         self._aead = ChaCha20Poly1305(key)
+
+    def close(self) -> None:
+        """Forget the key: OpenSSL overwrites its copies. It is of no more use then."""
+        del self._aead
 
     def seal(self, packets: Burst, receiver: int, counter: int, mtu: int) -> Burst:
         """Pad and seal every row into a transport message; counters run from `counter` upward."""

@@ -129,7 +129,7 @@ class CompiledOpener(_Key):
             row,
             ffi.NULL if refused is None else ffi.from_buffer(refused),
             (_MERGE_TCP if tcp else 0) | (_MERGE_UDP if udp else 0),
-            datagrams.ecn,
+            datagrams.tos,
             out,
             room.data_used,
             len(room.data),

@@ -7,15 +7,15 @@ How to drive it: after any call, drain `datagrams_to_send()`, `packets_to_delive
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError
-from wgdisco.keys import PublicKey
-from wgdisco.tunnel import messages, noise
+from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.tunnel import ecn, icmp, messages, noise
 from wgdisco.tunnel.allowed_ips import AllowedIPs
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieChecker, RateLimiter
 from wgdisco.tunnel.events import DeviceStatus, Drop, Event, Foreign, PeerStatus, RawReceived
@@ -33,6 +33,8 @@ from wgdisco.tunnel.peer import Local, Peer
 from wgdisco.tunnel.session import Session
 
 UNDER_LOAD_LINGER = 1.0
+COOKIE_REPLIES_A_TURN = 16  # until they are drained: sending is what costs most
+_SLICE = 256  # prefixes taken from a peer at once
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 CHECK_MAGIC = b"wgd\x01"
 
@@ -64,7 +66,8 @@ class Device:
     """See the module's docstring. `random_bytes(n)` and `unix_time()` are the only other things it asks the world.
 
     `handshake_time()` stands for the latter in the timestamps of initiations: one that never goes back. One
-    that `relays` hands over what is WireGuard's but another's (`Foreign`), and leaves counting it to who relays.
+    that `relays` hands over what is WireGuard's but another's (`Foreign`), and leaves counting it to who relays; one
+    that `traces` tells of the steps of handshakes.
     """
 
     def __init__(
@@ -74,16 +77,18 @@ class Device:
         handshake_time: Callable[[], float] | None = None,
         *,
         relays: bool = False,
+        traces: bool = False,
     ) -> None:
         self._relays = relays
-        self._local = Local(random_bytes, unix_time, handshake_time or unix_time)
-        self._config = DeviceConfig()
+        self._local = Local(random_bytes, unix_time, handshake_time or unix_time, traces=traces)
+        self.listen_port = self.fwmark = 0
         self._public_key: PublicKey | None = None
         self._cookies: CookieChecker | None = None
         self._limiter = RateLimiter()
+        self._unreachables = icmp.Unreachables()
         self._peers: dict[PublicKey, Peer] = {}
         self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
-        self._queue: deque[tuple[bytes, Endpoint]] = deque()
+        self._queue: deque[tuple[bytes, Endpoint, OwnAddress | None]] = deque()
         self._under_load_until = float("-inf")
         self._dirty: dict[Peer, None] = {}
         self._heap: list[tuple[float, int, Peer]] = []
@@ -96,26 +101,96 @@ class Device:
 
     # Configuration
 
+    @property
+    def private_key(self) -> PrivateKey | None:
+        """Our private key."""
+        return self._local.private_key
+
+    @property
+    def public_key(self) -> PublicKey | None:
+        """The public key that belongs to it."""
+        return self._public_key
+
+    @property
+    def peers(self) -> Mapping[PublicKey, Peer]:
+        """The peers, in the order they were added."""
+        return self._peers
+
+    @property
+    def allowed_ips(self) -> AllowedIPs[Peer]:
+        """Which peer has which prefix."""
+        return self._allowed_ips
+
     def apply(self, config: DeviceConfig, now: float) -> None:
         """Become what `config` says; sessions of peers that stay are kept."""
-        key_arrives = self._config.private_key is None and config.private_key is not None
-        if config.private_key != self._config.private_key or self._cookies is None:
-            self._change_private_key(config)
+        key_arrives = self._change_private_key(config.private_key)
         wanted = {peer.public_key: peer for peer in config.peers if peer.public_key != self._public_key}
         for key in [key for key in self._peers if key not in wanted]:
             self._remove_peer(key)
         for peer_config in wanted.values():
             self._apply_peer(peer_config, now)
+        self.set_fwmark(config.fwmark)
         self._successors = {
             peer.public_key: peer.replaces
             for peer in wanted.values()
             if peer.replaces is not None and peer.replaces in self._peers
         }
         if key_arrives:
+            self._resume(now)
+        self.listen_port = config.listen_port
+
+    def set_fwmark(self, mark: int) -> None:
+        """What is sent has this mark: then it may leave from another address of ours (rule E4)."""
+        if mark != self.fwmark:
+            self.fwmark = mark
             for peer in self._peers.values():
-                peer.resume(now)
-                self._touch(peer)
-        self._config = config
+                peer.roaming.local = None
+
+    def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
+        """Change our key; a peer of that key goes (rule H16)."""
+        key_arrives = self._change_private_key(private_key)
+        own = None if self._public_key is None else self._peers.get(self._public_key)
+        if own is not None:
+            self._remove_peer(own.key)
+        if key_arrives:
+            self._resume(now)
+
+    def add_peer(self, key: PublicKey) -> Peer:
+        """Have a new peer, at rest until it is configured: nothing is sent to it, and no handshake of its taken."""
+        peer = self._peers[key] = Peer(self._local, key)
+        peer.is_running = False
+        return peer
+
+    def configure_peer(
+        self,
+        peer: Peer,
+        preshared_key: PresharedKey | None,
+        endpoint: Endpoint | None,
+        keepalive: int | None,
+        now: float,
+    ) -> None:
+        """Change what is not None, a preshared key of zeros to none; then the peer runs, and sends what waits."""
+        if preshared_key is not None:
+            peer.preshared_key = preshared_key if any(preshared_key.raw) else None
+        peer.is_running = True
+        peer.set_endpoint(
+            endpoint or peer.endpoint, peer.timers.persistent_keepalive if keepalive is None else keepalive, now
+        )
+        peer.send_staged(now)
+        self._touch(peer)
+
+    def clear_allowed_ips(self, peer: Peer) -> Iterator[None]:
+        """Take all prefixes of a peer, in slices: done at the iterator's end."""
+        while self._allowed_ips.remove_some(peer, _SLICE):
+            yield
+
+    def remove_peers(self, peers: Iterable[Peer]) -> Iterator[None]:
+        """Remove peers with all they have, in slices: done at the iterator's end."""
+        for peer in peers:
+            yield from self.clear_allowed_ips(peer)
+            if self._peers.get(peer.key) is peer:
+                self._remove_peer(peer.key)
+            yield
 
     def config(self) -> DeviceConfig:
         """What the device is told to be, with the endpoints peers have roamed to."""
@@ -130,11 +205,29 @@ class Device:
             )
             for key, peer in self._peers.items()
         )
-        return DeviceConfig(self._config.private_key, self._config.listen_port, self._config.fwmark, peers)
+        return DeviceConfig(self.private_key, self.listen_port, self.fwmark, peers)
+
+    def set_up(self, up: bool, now: float) -> None:
+        """The interface comes up, or goes down: then nothing is sent or received, and all sessions end (rule T12)."""
+        if up == self._local.is_up:
+            return
+        self._local.is_up = up
+        self._queue.clear()
+        self._local.routes.clear()
+        for peer in self._peers.values():
+            if up:
+                peer.resume(now)
+            else:
+                peer.stop()
+            self._touch(peer)
 
     def set_mtu(self, mtu: int) -> None:
         """The interface's MTU, in bytes: padding never passes it (rule D4)."""
         self._local.mtu = mtu
+
+    def set_route_mtu(self, network: IPNetwork, mtu: int | None) -> None:
+        """The route to `network` has an MTU of its own, or None any more; it goes when the interface goes down."""
+        self._local.routes.set(network, mtu)
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
         """Set a peer's endpoint and persistent keepalive (seconds) in one step."""
@@ -163,15 +256,25 @@ class Device:
 
     def status(self) -> DeviceStatus:
         """The device now."""
-        peers = tuple(self._peer_status(peer) for peer in self._peers.values())
-        return DeviceStatus(
-            self._public_key, self._config.listen_port, self._config.fwmark, peers, dict(self._local.drops)
-        )
+        peers = tuple(self.peer_status(peer) for peer in self._peers.values())
+        return DeviceStatus(self._public_key, self.listen_port, self.fwmark, peers, dict(self._local.drops))
+
+    def forget_sessions(self) -> None:
+        """The machine was suspended: keys from before are wiped, and the next packet begins a handshake (rule T11)."""
+        for peer in self._peers.values():
+            peer.forget_sessions()
+            self._touch(peer)
 
     # Input
 
     def receive(self, datagrams: Burst, source: Endpoint, now: float) -> None:
         """Take what one receive brought from `source`: messages of any kind, rubbish included."""
+        if not self._local.is_up:
+            return
+
+        def part(rows: memoryview) -> Burst:
+            return Burst(rows, datagrams.row, datagrams.tos, datagrams.local)
+
         view = memoryview(datagrams.data)
         start = offset = 0
         receiver: int | None = None
@@ -180,29 +283,41 @@ class Device:
             index = int.from_bytes(row[4:8], "little") if kind == TRANSPORT else None
             if index != receiver or index is None:
                 if receiver is not None:
-                    self._receive_transport(receiver, Burst(view[start:offset], datagrams.row), source, now)
+                    self._receive_transport(receiver, part(view[start:offset]), source, now)
                 receiver, start = index, offset
             if index is None:
-                self._receive_message(kind, bytes(row), source, now)
+                self._receive_message(kind, bytes(row), source, datagrams.local, now)
             offset += len(row)
         if receiver is not None:
-            self._receive_transport(receiver, Burst(view[start:offset], datagrams.row), source, now)
+            self._receive_transport(receiver, part(view[start:offset]), source, now)
 
     def send(self, packets: Burst, now: float) -> None:
-        """Send IP packets from the interface; all rows go to the first one's destination."""
-        address = destination(next(packets.rows()))
+        """Send IP packets from the interface; all rows go to the first one's destination, with its ECN field.
+
+        Where they cannot go the sender is told by ICMP (rule D10).
+        """
+        first = next(packets.rows())
+        address = destination(first)
         peer = None if address is None else self._allowed_ips.lookup(address)
-        if peer is None:
-            self._local.drops[Drop.NO_ROUTE] += packets.count
+        if peer is None or (peer.endpoint is None and not peer.managed):
+            self._local.drops[Drop.NO_ROUTE if peer is None else Drop.NO_ENDPOINT] += packets.count
+            error = self._unreachables.about(first, now)
+            if error is not None:
+                self._delivered.append(Burst.of(error))
             return
         peer.send(packets, now)
         self._touch(peer)
 
+    @property
+    def has_handshakes(self) -> bool:
+        """Whether `handle_handshakes` has something to do."""
+        return bool(self._queue)
+
     def handle_handshakes(self, now: float, budget: int = 64) -> bool:
         """Consume up to `budget` queued initiations; whether more are waiting."""
         while self._queue and budget > 0:
-            message, source = self._queue.popleft()
-            self._consume_initiation(message, source, now)
+            message, source, local = self._queue.popleft()
+            self._consume_initiation(message, source, local, now)
             budget -= 1
         return bool(self._queue)
 
@@ -249,15 +364,26 @@ class Device:
             raise LocalError(f"no peer {key} on this device")
         return peer
 
-    def _change_private_key(self, config: DeviceConfig) -> None:
-        private = self._local.private_key = config.private_key
+    def _change_private_key(self, private: PrivateKey | None) -> bool:
+        """Have that key; whether there was none before, and is now."""
+        former = self._local.private_key
+        if private == former and self._cookies is not None:
+            return False
+        self._local.private_key = private
         # Without a key every message is dropped, but it is checked all the same: against a key nobody has.
-        self._public_key = None if private is None else private.public_key()
+        self._public_key = self._local.public_key = None if private is None else private.public_key()
         checked = self._public_key or PublicKey(self._local.random_bytes(32))
         self._cookies = CookieChecker(checked, self._local.random_bytes)
         for peer in self._peers.values():
             peer.expire_sending()
             peer.refresh_static()
+        return former is None and private is not None
+
+    def _resume(self, now: float) -> None:
+        """Our first private key arrived: what waited for it begins (rule T9)."""
+        for peer in self._peers.values():
+            peer.resume(now)
+            self._touch(peer)
 
     def _apply_peer(self, config: PeerConfig, now: float) -> None:
         peer = self._peers.get(config.public_key)
@@ -272,7 +398,7 @@ class Device:
 
     def _remove_peer(self, key: PublicKey) -> None:
         peer = self._peers.pop(key)
-        peer.stop()
+        peer.remove()
         self._allowed_ips.remove_peer(peer)
         self._dirty.pop(peer, None)
         self._armed.pop(peer, None)
@@ -291,10 +417,12 @@ class Device:
             self._armed[peer] = deadline
             heapq.heappush(self._heap, (deadline, next(self._sequence), peer))
 
-    def _receive_message(self, kind: int | None, message: bytes, source: Endpoint, now: float) -> None:
+    def _receive_message(
+        self, kind: int | None, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
+    ) -> None:
         match kind:
             case messages.INITIATION | messages.RESPONSE:
-                self._receive_handshake(kind, message, source, now)
+                self._receive_handshake(kind, message, source, local, now)
             case messages.COOKIE_REPLY:
                 self._receive_cookie_reply(message, source, now)
             case _:
@@ -303,7 +431,9 @@ class Device:
                 else:
                     self._local.drops[Drop.NOT_WIREGUARD] += 1
 
-    def _receive_handshake(self, kind: int, message: bytes, source: Endpoint, now: float) -> None:
+    def _receive_handshake(
+        self, kind: int, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
+    ) -> None:
         cookies = self._cookies
         if cookies is None or self._public_key is None:
             self._local.drops[Drop.NO_PRIVATE_KEY] += 1
@@ -315,20 +445,24 @@ class Device:
             self._under_load_until = now + UNDER_LOAD_LINGER
         if now < self._under_load_until:
             if not cookies.check_mac2(message, source, now):
+                if len(self._cookie_replies) >= COOKIE_REPLIES_A_TURN:
+                    self._local.drops[Drop.COOKIE_WITHHELD] += 1
+                    return
                 self._local.drops[Drop.COOKIE_SENT] += 1
-                self._cookie_replies.append((Burst.of(cookies.create_reply(message, source, now)), source))
+                reply = cookies.create_reply(message, source, now)
+                self._cookie_replies.append((Burst(reply, len(reply), local=local), source))
                 return
             if not self._limiter.allow(source, now):
                 self._local.drops[Drop.RATE_LIMITED] += 1
                 return
         if kind == RESPONSE:
-            self._consume_response(Response.parse(message), source, now)
+            self._consume_response(Response.parse(message), source, local, now)
         elif len(self._queue) >= HANDSHAKE_QUEUE:
             self._local.drops[Drop.QUEUE_FULL] += 1
         else:
-            self._queue.append((message, source))
+            self._queue.append((message, source, local))
 
-    def _consume_initiation(self, message: bytes, source: Endpoint, now: float) -> None:
+    def _consume_initiation(self, message: bytes, source: Endpoint, local: OwnAddress | None, now: float) -> None:
         private, public = self._local.private_key, self._public_key
         if private is None or public is None:
             self._local.drops[Drop.NO_PRIVATE_KEY] += 1
@@ -342,18 +476,19 @@ class Device:
             self._local.drops[Drop.UNKNOWN_PEER] += 1
             return
         state = peer.verify_initiation(opened)
+        opened.wipe()
         if state is None:
             self._local.drops[Drop.BAD_INITIATION] += 1
             return
-        peer.consume_initiation(state, message, source, now)
+        peer.consume_initiation(state, message, source, local, now)
         self._touch(peer)
 
-    def _consume_response(self, response: Response, source: Endpoint, now: float) -> None:
+    def _consume_response(self, response: Response, source: Endpoint, local: OwnAddress | None, now: float) -> None:
         peer, state = self._local.indices.get(response.receiver, (None, None))
         if peer is None or not isinstance(state, noise.InitiatorState):
             self._local.drops[Drop.UNKNOWN_INDEX] += 1
             return
-        peer.consume_response(state, response, source, now)
+        peer.consume_response(state, response, source, local, now)
         if peer.key in self._successors and peer.handshake_at is not None:
             self._succeed(peer)
         self._touch(peer)
@@ -381,7 +516,7 @@ class Device:
             elif self._allowed_ips.lookup(parsed[1]) is not peer:
                 self._local.drops[Drop.SOURCE_NOT_ALLOWED] += 1
             else:
-                self._delivered.append(Burst.of(parsed[0]))
+                self._delivered.append(Burst.of(ecn.decapsulated(parsed[0], datagrams.tos)))
         self._touch(peer)
 
     def _refuse(self, datagrams: Burst, source: Endpoint, why: Drop) -> None:
@@ -401,7 +536,8 @@ class Device:
         for network in networks:
             self._allowed_ips.insert(network, peer)
 
-    def _peer_status(self, peer: Peer) -> PeerStatus:
+    def peer_status(self, peer: Peer) -> PeerStatus:
+        """One peer now."""
         return PeerStatus(
             key=peer.key,
             endpoint=peer.endpoint,

@@ -10,7 +10,8 @@ from itertools import groupby
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from wgdisco.tunnel.frames import VIRTIO_SIZE, Burst, Frames, Opened, Room, Sealed, destination_of, source_of
+from wgdisco.tunnel.ecn import decapsulated, outer_for
+from wgdisco.tunnel.frames import VIRTIO_SIZE, Burst, Frames, Opened, Room, Sealed, source_of
 from wgdisco.tunnel.messages import (
     MINIMUM_TRANSPORT_SIZE,
     PADDING,
@@ -22,7 +23,6 @@ from wgdisco.tunnel.messages import (
 from wgdisco.tunnel.segment import merge, split
 
 _NONCE_PREFIX = bytes(4)
-_NOT_ECT, _ECT1, _ECT0, _CE = range(4)
 
 
 def padded_size(size: int, mtu: int) -> int:
@@ -47,43 +47,17 @@ def inner_size(plain: bytes) -> int:
     return total if total <= size else 0
 
 
-def decapsulate_ecn(packet: bytes, outer: int) -> bytes | None:
-    """The packet with what happened on the way noted in it; None when it is to be dropped (RFC 6040, figure 4)."""
-    shift = 0 if packet[0] >> 4 == 4 else 4
-    inner = packet[1] >> shift & 3
-    if outer == _CE and inner == _NOT_ECT:
-        return None
-    if inner == _NOT_ECT or not (outer == _CE or (outer == _ECT1 and inner == _ECT0)):
-        return packet
-    changed = bytearray(packet)
-    changed[1] = packet[1] & ~(3 << shift) | outer << shift
-    if shift == 0:  # RFC 1624: what was wrong stays wrong
-        found = ~int.from_bytes(packet[10:12], "big") & 0xFFFF
-        before, after = (int.from_bytes(header[:2], "big") for header in (packet, changed))
-        total = found + (~before & 0xFFFF) + after
-        total = (total & 0xFFFF) + (total >> 16)
-        total = (total & 0xFFFF) + (total >> 16)
-        changed[10:12] = (~total & 0xFFFF).to_bytes(2, "big")
-    return bytes(changed)
-
-
-def _ecn_of(packet: memoryview) -> int:
-    if destination_of(packet) is None:
-        return 0
-    return packet[1] & 3 if packet[0] >> 4 == 4 else packet[1] >> 4 & 3
-
-
 @dataclass(slots=True)
 class _Group:
     """Datagrams that can be one send: of one size, but for a shorter last."""
 
     datagrams: list[bytes]
     row: int
-    ecn: int
+    tos: int
 
-    def add(self, datagram: bytes, ecn: int) -> bool:
+    def add(self, datagram: bytes, tos: int) -> bool:
         """False when it does not belong here."""
-        belongs = len(self.datagrams[-1]) == self.row >= len(datagram) and ecn == self.ecn
+        belongs = len(self.datagrams[-1]) == self.row >= len(datagram) and tos == self.tos
         if belongs:
             self.datagrams.append(datagram)
         return belongs
@@ -108,16 +82,16 @@ class ReferenceSealer:
             if packets is None:
                 bad += 1
                 continue
-            ecn = _ecn_of(frame[VIRTIO_SIZE:])
+            tos = outer_for(frame[VIRTIO_SIZE:])
             if counter + len(packets) > REJECT_AFTER_MESSAGES:
                 packets = packets[: max(0, REJECT_AFTER_MESSAGES - counter)]
                 bad += 1
             for packet in packets:
                 datagram = self._datagram(packet, receiver, counter, mtu)
                 counter += 1
-                if not groups or not groups[-1].add(datagram, ecn):
-                    groups.append(_Group([datagram], len(datagram), ecn))
-        bursts = [Burst(b"".join(group.datagrams), group.row, group.ecn) for group in groups]
+                if not groups or not groups[-1].add(datagram, tos):
+                    groups.append(_Group([datagram], len(datagram), tos))
+        bursts = [Burst(b"".join(group.datagrams), group.row, group.tos) for group in groups]
         return Sealed(bursts, counter - first, bad)
 
     def _datagram(self, packet: bytes, receiver: int, counter: int, mtu: int) -> bytes:
@@ -156,8 +130,8 @@ class ReferenceOpener:
                 continue
             counters[-1] = int.from_bytes(row[8:16], "little")
             packet = plain[: inner_size(plain)] or None
-            if packet is not None and datagrams.ecn:
-                packet = decapsulate_ecn(packet, datagrams.ecn)
+            if packet is not None and datagrams.tos & 3:
+                packet = decapsulated(packet, datagrams.tos)
             if packet is not None:
                 packets.append(packet)
             elif plain:

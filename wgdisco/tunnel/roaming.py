@@ -7,17 +7,22 @@ relay moves nothing that is there.
 """
 
 from wgdisco.endpoint import Endpoint
+from wgdisco.tunnel.burst import OwnAddress
 
 SILENT_FOR = 1.0
 
 
 class Roaming:
-    """`endpoint` is where to send; `relays`, shared by all peers of a device, where a relay forwards from."""
+    """`endpoint` is where to send; `relays`, shared by all peers of a device, where a relay forwards from.
 
-    __slots__ = ("_heard_at", "_seen_from", "endpoint", "is_managed", "relays")
+    `local` is the address of ours to send from: the one that what came from there was sent to (rule E3).
+    """
+
+    __slots__ = ("_heard_at", "_seen_from", "endpoint", "is_managed", "local", "relays")
 
     def __init__(self, relays: set[Endpoint]) -> None:
         self.endpoint: Endpoint | None = None
+        self.local: OwnAddress | None = None
         self.is_managed = False
         self.relays = relays
         self._heard_at = float("-inf")
@@ -32,14 +37,14 @@ class Roaming:
         """Somebody decides: send there, at least for as long as an answer may take."""
         if endpoint != self.endpoint:
             self.endpoint = endpoint
+            self.local = None
             self._heard_at = now
 
-    def heard(self, source: Endpoint, now: float) -> None:
-        """Something authenticated came from `source`."""
-        if source == self.endpoint:
-            self._heard_at = now
-        elif self._moves_to(source, now):
+    def heard(self, source: Endpoint, local: OwnAddress | None, now: float) -> None:
+        """Something authenticated came from `source`, to `local`."""
+        if source == self.endpoint or self._moves_to(source, now):
             self.endpoint = source
+            self.local = local
             self._heard_at = now
 
     def is_new_source(self, source: Endpoint) -> bool:

@@ -157,20 +157,18 @@ def through(name: burst.Implementation, megabytes: int) -> None:
         data = random.Random(1).randbytes(megabytes << 20)
         over_tcp("10.77.0.1", "10.77.0.2", data)
         over_tcp("fd77::1", "fd77::2", data)
-        assert mirror.cut[1] > 0
-        assert mirror.cut[4] > 0
-        assert mirror.merged[1] >= mirror.cut[1]
-        assert mirror.merged[4] >= mirror.cut[4]
         for here, there in (("10.77.0.1", "10.77.0.2"), ("fd77::1", "fd77::2")):
             for gro in (False, True):
                 over_udp(here, there, [40_000, 7, 1300, 2600, 30_001], 1300, gro=gro)
                 over_udp(here, there, [640, 1000], 64, gro=gro)
-        if mirror.offloads & USO4:
-            assert mirror.cut[5] == mirror.merged[5]
-            assert mirror.cut[5] > 10
     finally:
         mirror.close()
     assert mirror.failed is None
+    for kind in (1, 4):  # what ends with FIN is not merged if it is but two
+        assert mirror.cut[kind] - 4 <= mirror.merged[kind]
+        assert mirror.merged[kind] > 0
+    if mirror.offloads & USO4:
+        assert mirror.cut[5] == mirror.merged[5] > 10
 
 
 @pytest.mark.skipif(burst.compiled is None, reason="the compiled burst was not built (make test builds it)")
