@@ -45,3 +45,33 @@ typedef struct {
 int burst_open(void *key, const uint8_t *data, size_t size, size_t row, const uint8_t *refused, int merge, int ecn,
                uint8_t *out, size_t used, size_t out_size, uint32_t *spans, uint32_t *runs, uint64_t *counters,
                uint8_t *forged, uint32_t max_rows, burst_opened *result);
+
+/* The system calls of the data path, as many as there is work for (_burst_io.c). None waits. */
+
+/* Read frames of a TUN interface into `data`, behind one another, while `largest` bytes are free: frame i has spans[2i+1]
+   bytes at spans[2i]. runs[j], *run_count of them, is how many in a row are alike in what an outer header is made of:
+   destination, traffic class, protocol, hop limit. How many frames; -errno when there is none and nothing to wait for. */
+int burst_read(int fd, uint8_t *data, size_t size, size_t largest, uint32_t *spans, uint32_t max_frames,
+               uint32_t *runs, uint32_t *run_count);
+
+/* Write frames to a TUN interface. How many were written before the first that failed, with *error its errno or 0. */
+int burst_write(int fd, const uint8_t *data, size_t data_size, const uint32_t *spans, uint32_t frames, int *error);
+
+/* Send datagrams of `row` bytes, the last of what is left, to the socket address `name`, up to `segments` in one call
+   (UDP_SEGMENT). `control`: more control messages. How many bytes were sent before one failed, with *error its errno or 0. */
+size_t burst_send(int fd, const uint8_t *name, size_t name_size, const uint8_t *control, size_t control_size,
+                  const uint8_t *data, size_t size, size_t row, size_t segments, int *error);
+
+typedef struct {
+    uint32_t size;       /* bytes received … */
+    uint32_t row;        /* … in datagrams of so many, but for the last */
+    uint32_t tos;        /* traffic class */
+    uint32_t interface;  /* that they came in by; 0 when not told */
+    uint32_t local_size; /* bytes of `local`: 4, 16, or 0 when not told */
+    uint32_t name_size;  /* bytes of `name` */
+    uint8_t local[16];   /* the address of ours they came to */
+    uint8_t name[28];    /* the socket address they came from */
+} burst_received;
+
+/* Receive up to `slots` times into data[i * slot], `slot` bytes each. How many; -errno when none and nothing to wait for. */
+int burst_receive(int fd, uint8_t *data, size_t slot, uint32_t slots, burst_received *received);
