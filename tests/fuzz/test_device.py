@@ -18,11 +18,12 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from tests.fuzz.coverage import LONG, SHORT, Reader, fuzz, needs_atheris, replay
+from tests.tunnel.by_hand import BurstCipher
 from tests.tunnel.wire import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Node, Sent, Wire, ip_packet
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey
 from wgdisco.tunnel import noise
-from wgdisco.tunnel.burst import Burst, BurstCipher
+from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.cookie import CookieChecker, CookieJar
 from wgdisco.tunnel.events import PeerStatus, RawReceived
@@ -341,7 +342,7 @@ def send(world: World, reader: Reader) -> None:
     """Packets from Bob's interface, real ones and others; what is for Mallory she can read (rule D4)."""
     packets = _inner(reader) if reader.number(2) else reader.some(1500)
     mark = len(world.wire.log)
-    world.bob.device.send(Burst(packets, 1 + reader.number(1500)), world.now)
+    world.bob.device.send(Frames.of(*Burst(packets, 1 + reader.number(1500)).rows()), world.now)
     world.wire.settle()
     for sent in world.wire.since(mark, TRANSPORT, by=world.bob):
         if sent.destination != world.alice.endpoint:

@@ -11,13 +11,14 @@ import nacl.bindings
 import pytest
 
 from tests.fuzz.coverage import LONG, SHORT, Reader, fuzz, needs_atheris, replay
+from tests.tunnel.by_hand import BurstCipher, inner_packet
 from wgdisco import stun
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel import ecn, icmp, noise
-from wgdisco.tunnel.burst import Burst, BurstCipher
+from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.cookie import CookieChecker, CookieJar
-from wgdisco.tunnel.device import destination, inner_packet
+from wgdisco.tunnel.frames import destination_of
 from wgdisco.tunnel.messages import TRANSPORT, CookieReply, Initiation, Response, message_type
 from wgdisco.tunnel.replay import ReplayWindow
 
@@ -155,7 +156,7 @@ def _inner(reader: Reader) -> None:
         assert len(marked) == len(packet)
         assert (marked[0], marked[2:10], marked[12:]) == (packet[0], packet[2:10], packet[12:])
         assert ecn.field_of(packet) or marked == packet
-    address = destination(data)
+    address = destination_of(data)
     assert address is None or len(address) in {4, 16}
     error = icmp.unreachable(data)
     if error is not None:

@@ -6,15 +6,17 @@ from ipaddress import ip_network
 
 import pytest
 
+from tests.tunnel.by_hand import inner_packet
 from tests.tunnel.wire import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Node, Wire, ip_packet, joined
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
-from wgdisco.tunnel.device import Device, destination, inner_packet
+from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop, PeerHandshake, RawReceived
+from wgdisco.tunnel.frames import destination_of
 from wgdisco.tunnel.messages import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE, CookieReply
 
 STRANGER = Endpoint.from_text("203.0.113.66:6666")
@@ -326,7 +328,7 @@ def test_a_burst_whose_last_row_is_short_arrives_whole(last):
     bob.delivered.clear()
     packets = [ip_packet("10.9.0.1", "10.9.0.2", bytes(60)) for _ in range(3)]
     packets.append(ip_packet("10.9.0.1", "10.9.0.2", bytes(last)))
-    alice.device.send(Burst(b"".join(packets), 80), wire.now)
+    alice.device.send(Frames.of(*packets), wire.now)
     ((burst, place),) = alice.device.datagrams_to_send()
     assert burst.count == 4
     bob.device.receive(burst, alice.endpoint, wire.now)
@@ -389,10 +391,10 @@ def test_a_bad_inner_packet_is_dropped_and_still_a_sign_of_life():
 
 
 def test_destination():
-    assert destination(ip_packet("10.0.0.1", "10.0.0.2")) == b"\x0a\0\0\x02"
-    assert destination(memoryview(ip_packet("fd00::1", "fd00::2"))) == b"\xfd" + bytes(14) + b"\x02"
+    assert destination_of(ip_packet("10.0.0.1", "10.0.0.2")) == b"\x0a\0\0\x02"
+    assert destination_of(memoryview(ip_packet("fd00::1", "fd00::2"))) == b"\xfd" + bytes(14) + b"\x02"
     for packet in (b"", b"\x45" + bytes(18), b"\x60" + bytes(38), b"\x55" + bytes(60)):
-        assert destination(packet) is None
+        assert destination_of(packet) is None
 
 
 def test_packets_without_a_peer_or_an_endpoint_are_counted():
@@ -535,7 +537,7 @@ def test_a_device_wants_nothing_until_it_is_told_something():
 
 def test_everything_is_drained_once():
     wire, alice, _bob = joined()
-    alice.device.send(Burst.of(ip_packet("10.9.0.1", "10.9.0.2")), wire.now)
+    alice.device.send(Frames.of(ip_packet("10.9.0.1", "10.9.0.2")), wire.now)
     assert len(alice.device.datagrams_to_send()) == 1
     assert alice.device.datagrams_to_send() == []
     assert len(alice.device.events()) == 1

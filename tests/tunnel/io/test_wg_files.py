@@ -15,7 +15,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
-from wgdisco.tunnel.events import DeviceStatus
+from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.io.uapi import UapiServer
 
 pytestmark = pytest.mark.skipif(shutil.which("wg") is None, reason="needs wg (wireguard-tools)")
@@ -43,15 +43,21 @@ class Served:
     def __init__(self, node: Node) -> None:
         self.node = node
 
-    def get_config(self) -> DeviceConfig:
-        return self.node.device.config()
+    @property
+    def device(self) -> Device:
+        return self.node.device
 
-    def status(self) -> DeviceStatus:
-        return self.node.device.status()
+    def now(self) -> float:
+        return self.node.wire.now
 
-    def apply(self, config: DeviceConfig) -> None:
-        self.node.device.apply(config, self.node.wire.now)
+    def settle(self) -> None:
         self.node.wire.settle()
+
+    def set_listen_port(self, port: int) -> None:
+        self.device.listen_port = port
+
+    def set_fwmark(self, mark: int) -> None:
+        self.device.fwmark = mark
 
 
 def one_end() -> tuple[Node, Node]:

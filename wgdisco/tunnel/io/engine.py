@@ -48,6 +48,7 @@ class Engine:
         self._udp = udp
         self._device = Device(os.urandom, time.time, handshake_time, relays=relays, traces=traces)
         self._device.set_mtu(mtu)
+        self._device.set_merging(tcp=tun.takes_tcp, udp=tun.takes_udp)
         self._device.listen_port = udp.port
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
@@ -263,13 +264,13 @@ class Engine:
 
     def _tun_readable(self) -> None:
         try:
-            bursts = self._tun.read_burst()
+            waiting = self._tun.read()
         except InterfaceGoneError as error:
             self._gone(error)
             return
         now = self._now()
-        for packets in bursts:
-            self._device.send(packets, now)
+        for frames in waiting:
+            self._device.send(frames, now)
         self._settle()
 
     def _timer_fired(self) -> None:
@@ -281,13 +282,12 @@ class Engine:
         """Drain the core and arm its next deadline."""
         for datagrams, endpoint in self._device.datagrams_to_send():
             self._udp.send(datagrams, endpoint)
-        packets = self._device.packets_to_deliver()
-        if packets:
-            try:
-                self._tun.write(row for burst in packets for row in burst.rows())
-            except InterfaceGoneError as error:
-                self._gone(error)
-                return
+        try:
+            for frames in self._device.packets_to_deliver():
+                self._tun.write(frames)
+        except InterfaceGoneError as error:
+            self._gone(error)
+            return
         for event in self._device.events():
             self._events.put_nowait(event)
         deadline = self._device.get_timer()
