@@ -156,7 +156,7 @@ class Device:
             self._resume(now)
 
     def add_peer(self, key: PublicKey) -> Peer:
-        """Have a new peer, at rest until it is configured: nothing is sent to it, and no handshake of its taken."""
+        """Have a new peer, at rest until it is configured: it has no endpoint, and no handshake of its is taken."""
         peer = self._peers[key] = Peer(self._local, key)
         peer.is_running = False
         return peer
