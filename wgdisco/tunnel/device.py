@@ -133,7 +133,7 @@ class Device:
             self._resume(now)
 
     def add_peer(self, key: PublicKey) -> Peer:
-        """Have a new peer, at rest until it is configured: nothing is sent to it, and no handshake of its taken."""
+        """Have a new peer, at rest until it is configured: it has no endpoint, and no handshake of its is taken."""
         peer = self._peers[key] = Peer(self._local, key)
         peer.is_running = False
         return peer
@@ -149,6 +149,8 @@ class Device:
         """Change what is not None, a preshared key of zeros to none; then the peer runs, and sends what waits."""
         if preshared_key is not None:
             peer.preshared_key = preshared_key if any(preshared_key.raw) else None
+        if endpoint is not None:
+            peer.roaming.local = None  # also where it stays: whoever says it may have changed our addresses
         peer.is_running = True
         peer.set_endpoint(
             endpoint or peer.endpoint, peer.timers.persistent_keepalive if keepalive is None else keepalive, now

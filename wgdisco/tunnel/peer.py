@@ -126,7 +126,7 @@ class Peer:
 
     def __init__(self, local: Local, key: PublicKey) -> None:
         self.key = key
-        self.is_running = True  # else it is silent, and deaf to handshakes
+        self.is_running = True  # else it is deaf to handshakes
         self.preshared_key: PresharedKey | None = None
         self.roaming = Roaming(local.relays)
         self.timers = Timers()
@@ -502,7 +502,7 @@ class Peer:
         """Send an initiation to the endpoint, at most one in 5 s (rule H17)."""
         if not retry:
             self.timers.attempts = 0
-        if self.endpoint is None or not self.is_running or self._static_static() is None:
+        if self.endpoint is None or self._static_static() is None:
             return
         if self._handshake_sent_at is not None and now - self._handshake_sent_at < REKEY_TIMEOUT:
             self.timers.handshake_held_back(self._handshake_sent_at, self._local.jitter())
