@@ -124,6 +124,50 @@ def _node() -> Node:
     return node
 
 
+def _model(lines: list[str]) -> dict[str, dict[str, str | list[str]]] | None:
+    """What the lines, all of them good, make of CONFIG: the interface as "", and peers. Each line counts at once.
+
+    None where it matters in which order a block was written: `wg` has one order only.
+    """
+    device: dict[str, str | list[str]] = {"private_key": CONFIG.private_key.raw.hex(), "listen_port": "51820"}
+    first = {"endpoint": "192.0.2.2:5", "persistent_keepalive_interval": "25", "allowed_ip": ["10.0.0.0/8"]}
+    peers: dict[str, dict[str, str | list[str]]] = {PEERS[0].hex(): first}
+    peer: dict[str, str | list[str]] | None = device
+    written: list[str] = []
+    for line in lines:
+        key, _, value = line.partition("=")
+        value = value.lower() if key.endswith("_key") else value
+        written.append(key)
+        if key == "public_key":
+            is_own = "private_key" in device and value == PrivateKey(bytes.fromhex(device["private_key"])).public_key().raw.hex()
+            is_new, written = value not in peers, []
+            peer = None if is_own else peers.setdefault(value, {"persistent_keepalive_interval": "0", "allowed_ip": []})
+            name = value
+        elif key == "replace_peers":
+            peers.clear()
+        elif key == "update_only" and written[:-1]:
+            return None
+        elif key == "remove" or (key == "update_only" and is_new):
+            peers.pop(name, None)
+            peer = None
+        elif peer is None or key in {"update_only", "protocol_version"}:
+            pass
+        elif key == "replace_allowed_ips":
+            if "allowed_ip" in written:
+                return None
+            peer["allowed_ip"] = []
+        elif key == "allowed_ip":
+            network = str(ip_network(value.removeprefix("-"), strict=False))
+            owners = [peer] if value.startswith("-") else peers.values()
+            for owner in owners:
+                owner["allowed_ip"] = [other for other in owner["allowed_ip"] if other != network or owner is peer is not None and value == network]
+            if not value.startswith("-") and network not in peer["allowed_ip"]:
+                peer["allowed_ip"].append(network)
+        else:
+            peer[key] = value
+    return {"": device, **peers}
+
+
 def _check_sessions(lines: list[str]) -> None:
     _, alice, bob = joined()
     alice.ping(bob)
