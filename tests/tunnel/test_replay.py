@@ -47,12 +47,14 @@ TRUTH_TABLE = [
 ]
 
 
+@pytest.mark.rule("R1", "R3", "R4")
 def test_truth_table():
     assert len(TRUTH_TABLE) == 34
     window = ReplayWindow()
     assert [(counter, window.accept(counter)) for counter, _ in TRUTH_TABLE] == TRUTH_TABLE
 
 
+@pytest.mark.rule("R1", "R4")
 @pytest.mark.parametrize(
     ("counters", "then"),
     [
@@ -71,6 +73,20 @@ def test_sweep(counters, then):
     assert [(counter, window.accept(counter)) for counter, _ in then] == then
 
 
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize("first", [0, 1, 63, 64, 8191, 8192, 123_456])
+@pytest.mark.parametrize("jump", [REPLAY_WINDOW - 63, REPLAY_WINDOW - 1, REPLAY_WINDOW])
+def test_the_oldest_in_the_window_are_not_forgotten(first, jump):
+    """64 counters seen and 64 not, then one as far ahead as leaves the first of them in the window."""
+    window = ReplayWindow()
+    seen, unseen = range(first, first + 128, 2), range(first + 1, first + 128, 2)
+    assert all(window.accept(counter) for counter in seen)
+    assert window.accept(first + jump)
+    assert not any(window.accept(counter) for counter in seen)
+    assert all(window.accept(counter) for counter in unseen)
+
+
+@pytest.mark.rule("R1")
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("stride", [1, 63, 64, 65, REPLAY_WINDOW - 1, 8192, 3 * 8192])
 def test_against_a_set(seed, stride):
@@ -84,3 +100,32 @@ def test_against_a_set(seed, stride):
         if expected:
             seen.add(counter)
             greatest = max(greatest, counter)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_run_is_each_of_its_counters(seed):
+    """Runs and single counters, forward mostly: a window that takes runs ends where one that asks for each does."""
+    chance = random.Random(seed)
+    fast, slow = ReplayWindow(), ReplayWindow()
+    at = 0
+    for _ in range(200):
+        first = max(0, at + chance.choice([0, 0, 0, 1, 3, 70, 9000, -5, -64, -8200]))
+        count = chance.choice([1, 2, 45, 64, 130, 9000])
+        is_ahead = first >= at
+        assert fast.accept_run(first, count) == is_ahead
+        if is_ahead:
+            assert all(slow.accept(counter) for counter in range(first, first + count))
+            at = first + count
+        for _ in range(8):
+            counter = max(0, at - chance.choice([0, 1, 2, 64, 65, 130, 8000, REPLAY_WINDOW, LIMIT, LIMIT + 1]))
+            taken = fast.accept(counter)
+            assert taken == slow.accept(counter)
+            at = max(at, counter + 1) if taken else at
+    assert fast._words == slow._words
+
+
+def test_no_run_beyond_the_limit():
+    window = ReplayWindow()
+    assert not window.accept_run(REJECT_AFTER_MESSAGES - 3, 4)
+    assert window.accept_run(REJECT_AFTER_MESSAGES - 4, 4)
+    assert not window.accept(REJECT_AFTER_MESSAGES - 1)

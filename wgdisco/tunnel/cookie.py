@@ -15,6 +15,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.messages import (
     COOKIE_LATENCY,
+    COOKIE_REPLY,
     COOKIE_SECRET_LIFETIME,
     LABEL_COOKIE,
     LABEL_MAC1,
@@ -24,6 +25,7 @@ from wgdisco.tunnel.messages import (
 from wgdisco.tunnel.noise import hash_of
 
 _NO_MAC = bytes(MAC_SIZE)
+_REPLY_TYPE = COOKIE_REPLY.to_bytes(4, "little")
 
 
 def _mac(key: bytes, data: bytes | memoryview) -> bytes:
@@ -65,10 +67,10 @@ class CookieChecker:
     def create_reply(self, message: bytes, source: Endpoint, now: float) -> bytes:
         """A cookie reply (64 bytes) to a message with a good mac1; it authenticates that mac1."""
         nonce = self._random_bytes(24)
-        sealed = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(
+        sealed: bytes = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(
             self._cookie(source, now), message[-32:-16], nonce, self._reply_key
         )
-        return CookieReply(int.from_bytes(message[4:8], "little"), nonce, sealed).pack()
+        return _REPLY_TYPE + message[4:8] + nonce + sealed
 
     def _cookie(self, source: Endpoint, now: float) -> bytes:
         if self._secret_made_at is None or now - self._secret_made_at >= COOKIE_SECRET_LIFETIME:

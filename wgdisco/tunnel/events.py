@@ -18,6 +18,7 @@ class Drop(Enum):
     NO_PRIVATE_KEY = "no private key"
     BAD_MAC1 = "bad mac1"
     COOKIE_SENT = "under load, cookie sent"
+    COOKIE_WITHHELD = "under load, no cookie sent"
     RATE_LIMITED = "under load, rate limited"
     QUEUE_FULL = "handshake queue full"
     BAD_INITIATION = "bad initiation"
@@ -34,6 +35,7 @@ class Drop(Enum):
     SOURCE_NOT_ALLOWED = "inner source not allowed"
     NO_ROUTE = "no peer for destination"
     NO_ENDPOINT = "peer without endpoint"
+    NESTED_TOO_DEEP = "nested too deep"
     STAGED_OVERFLOW = "staged packet given up"
 
 
@@ -104,13 +106,21 @@ class Foreign:
 
 
 @dataclass(frozen=True, slots=True)
+class HandshakeStep:
+    """What a handshake with the peer has come to, in words for a log; told by devices that `trace` only."""
+
+    key: PublicKey
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceGone:
     """The interface was taken away underneath; `reason` is one line."""
 
     reason: str
 
 
-Event = PeerHandshake | PathSeen | PeerWanted | PeerSilent | RawReceived | Foreign | DeviceGone
+Event = PeerHandshake | PathSeen | PeerWanted | PeerSilent | RawReceived | Foreign | HandshakeStep | DeviceGone
 
 
 @dataclass(frozen=True, slots=True)
