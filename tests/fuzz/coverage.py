@@ -1,8 +1,8 @@
 """Fuzzing guided by coverage: atheris, in a process of its own, on one module's `one_input`.
 
 What it needs of a module is `one_input(data)`, which takes any bytes and raises when something is wrong.
-`tests/fuzz/corpus/NAME.txt` has the inputs that reach the most in the fewest bytes, one a line in base64; before what
-once made it fail stands a comment that says so.
+`tests/fuzz/corpus/NAME.txt` has inputs, one a line in base64: those after a comment are there for what it says, because
+they once failed or go where the fuzzer does not find; the others reach the most in the fewest bytes.
 
     python -m tests.fuzz.coverage fuzz tests.fuzz.test_conf DIRECTORY [libFuzzer's options]
     python -m tests.fuzz.coverage minimise tests.fuzz.test_conf DIRECTORY
@@ -106,21 +106,24 @@ def _unpack(module: str, directory: Path) -> None:
 
 
 def _minimise(module: str, directory: Path) -> None:
-    """Leave of corpus and directory what is needed to reach all that they reach; regressions stay as they are."""
+    """Leave of corpus and directory what is needed to reach all that they reach; what has a comment stays."""
     kept = [pair for pair in pairwise(["", *_file(module).read_text().splitlines()]) if pair[0].startswith("#")]
+    named = {base64.b64decode(line) for _, line in kept}
     with tempfile.TemporaryDirectory() as scratch:
         old, new, again = (Path(scratch) / name for name in ("old", "new", "again"))
         old.mkdir()
         new.mkdir()
         _unpack(module, old)
+        for number, data in enumerate(sorted(named)):
+            (new / str(number)).write_bytes(data)
         # libFuzzer runs itself anew, by its first argument alone.
         run = shlex.join([sys.executable, "-m", "tests.fuzz.coverage", "run", module])
         again.write_text(f'#!/bin/sh\nexec {run} "$0" "$@"\n')
         again.chmod(0o700)
-        subprocess.run([again, "-merge=1", *OPTIONS, new, old, directory], check=True)
-        least = sorted((file.read_bytes() for file in new.iterdir()), key=lambda data: (len(data), data))
+        subprocess.run([again, "-merge=1", "-use_counters=0", *OPTIONS, new, old, directory], check=True)
+        least = sorted({file.read_bytes() for file in new.iterdir()} - named, key=lambda data: (len(data), data))
     lines = [*(line for pair in kept for line in pair), *(base64.b64encode(data).decode() for data in least)]
-    _file(module).write_text("".join(f"{line}\n" for line in dict.fromkeys(lines)))
+    _file(module).write_text("".join(f"{line}\n" for line in lines))
 
 
 def _run(module_name: str, arguments: list[str]) -> None:
