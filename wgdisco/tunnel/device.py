@@ -137,14 +137,19 @@ class Device:
         }
         if key_arrives:
             self._resume(now)
-        self.listen_port = config.listen_port
+        self.set_listen_port(config.listen_port)
+
+    def set_listen_port(self, port: int) -> None:
+        """The sockets listen on another port: then what is sent may leave from another address of ours (rule E5)."""
+        if port != self.listen_port:
+            self.listen_port = port
+            self._forget_sources()
 
     def set_fwmark(self, mark: int) -> None:
         """What is sent has this mark: then it may leave from another address of ours (rule E4)."""
         if mark != self.fwmark:
             self.fwmark = mark
-            for peer in self._peers.values():
-                peer.roaming.local = None
+            self._forget_sources()
 
     def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
         """Change our key; a peer of that key goes (rule H16)."""
@@ -173,6 +178,8 @@ class Device:
         if preshared_key is not None:
             peer.preshared_key = preshared_key if any(preshared_key.raw) else None
         peer.is_running = True
+        if endpoint is not None:
+            peer.roaming.local = None  # also of the same endpoint: who says so may have changed the routes
         peer.set_endpoint(
             endpoint or peer.endpoint, peer.timers.persistent_keepalive if keepalive is None else keepalive, now
         )
@@ -357,6 +364,10 @@ class Device:
         return events
 
     # Inside
+
+    def _forget_sources(self) -> None:
+        for peer in self._peers.values():
+            peer.roaming.local = None
 
     def _peer(self, key: PublicKey) -> Peer:
         peer = self._peers.get(key)
