@@ -409,7 +409,7 @@ class Device:
 
     def _remove_peer(self, key: PublicKey) -> None:
         peer = self._peers.pop(key)
-        peer.stop()
+        peer.remove()
         self._allowed_ips.remove_peer(peer)
         self._dirty.pop(peer, None)
         self._armed.pop(peer, None)
@@ -487,6 +487,7 @@ class Device:
             self._local.drops[Drop.UNKNOWN_PEER] += 1
             return
         state = peer.verify_initiation(opened)
+        opened.wipe()
         if state is None:
             self._local.drops[Drop.BAD_INITIATION] += 1
             return

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from wgdisco.endpoint import Endpoint
-from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.keys import PresharedKey, PrivateKey, PublicKey, wipe
 from wgdisco.tunnel import ecn, noise
 from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.config import PeerConfig
@@ -157,7 +157,7 @@ class Peer:
 
     def refresh_static(self) -> None:
         """Our private key changed: the static-static secret with it (rule H4)."""
-        self._has_shared = False
+        self._forget_static()
         own = self._local.public_key
         is_second = own is not None and own.raw > self.key.raw
         self._renewal_lag = RENEWAL_LAG if is_second else 0.0
@@ -231,8 +231,13 @@ class Peer:
         self._clear_keys()
         self.timers.keys_cleared()
 
+    def remove(self) -> None:
+        """The peer is no more: nothing of it stays that could open anything (rule Z1)."""
+        self.stop()
+        self._forget_static()
+
     def stop(self) -> None:
-        """The peer is removed or the interface down: keys, indices and staged packets go (rule T12)."""
+        """The interface is down: keys, indices and staged packets go (rule T12)."""
         self._staged.clear()
         self._clear_keys()
         self._handshake_sent_at = self.unanswered_since = None
@@ -258,7 +263,10 @@ class Peer:
             self._local.drops[Drop.INITIATION_FLOOD] += 1
             return
         index = self._local.new_index(self)
-        made = noise.create_response(state, self.preshared_key, self._local.random_bytes(32), index)
+        ephemeral = self._local.random_bytes(32)
+        made = noise.create_response(state, self.preshared_key, ephemeral, index)
+        wipe(ephemeral)
+        state.wipe()
         if made is None:
             del self._local.indices[index]
             self._local.drops[Drop.BAD_INITIATION] += 1
@@ -267,6 +275,7 @@ class Peer:
         self._greatest_timestamp = state.timestamp
         self._initiation_consumed_at = now
         session = Session(keys, index, initiator=False, now=now)
+        keys.wipe()
         self._local.indices[index] = (self, session)
         for dropped in self._sessions.add_as_responder(session):
             self._free(dropped)
@@ -288,6 +297,8 @@ class Peer:
             return
         self._trace("response received")
         session = Session(keys, state.index, initiator=True, now=now)
+        keys.wipe()
+        state.wipe()
         self._pending = None
         self._local.indices[state.index] = (self, session)
         for dropped in self._sessions.add_as_initiator(session):
@@ -491,6 +502,7 @@ class Peer:
         ephemeral = self._local.random_bytes(32)
         timestamp = self._timestamps.next(self._local.handshake_time())
         made = noise.create_initiation(private, self.key, shared, ephemeral, index, timestamp)
+        wipe(ephemeral)
         if made is None:
             del self._local.indices[index]
             return None
@@ -556,13 +568,20 @@ class Peer:
             self._has_shared = True
         return self._shared
 
+    def _forget_static(self) -> None:
+        if self._shared is not None:
+            wipe(self._shared)
+        self._shared, self._has_shared = None, False
+
     def _forget_pending(self) -> None:
         if self._pending is not None:
             self._local.indices.pop(self._pending.state.index, None)
+            self._pending.state.wipe()
             self._pending = None
 
     def _free(self, session: Session) -> None:
         self._local.indices.pop(session.index, None)
+        session.close()
 
     def _clear_keys(self) -> None:
         self._forget_pending()
