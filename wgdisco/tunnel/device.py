@@ -114,14 +114,19 @@ class Device:
         }
         if key_arrives:
             self._resume(now)
-        self.listen_port = config.listen_port
+        self.set_listen_port(config.listen_port)
+
+    def set_listen_port(self, port: int) -> None:
+        """The sockets listen on another port: then what is sent may leave from another address of ours (rule E5)."""
+        if port != self.listen_port:
+            self.listen_port = port
+            self._forget_sources()
 
     def set_fwmark(self, mark: int) -> None:
         """What is sent has this mark: then it may leave from another address of ours (rule E4)."""
         if mark != self.fwmark:
             self.fwmark = mark
-            for peer in self._peers.values():
-                peer.roaming.local = None
+            self._forget_sources()
 
     def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
         """Change our key; a peer of that key goes (rule H16)."""
@@ -343,6 +348,10 @@ class Device:
         """What was drained has been used by now: its memory is free."""
         if not self._dirty and not self._delivered:
             self._local.room.clear()
+
+    def _forget_sources(self) -> None:
+        for peer in self._peers.values():
+            peer.roaming.local = None
 
     def _peer(self, key: PublicKey) -> Peer:
         peer = self._peers.get(key)

@@ -15,10 +15,6 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
-<<<<<<< HEAD
-from wgdisco.tunnel.device import Device
-=======
->>>>>>> conf5
 from wgdisco.tunnel.io.uapi import UapiServer
 
 pytestmark = pytest.mark.skipif(shutil.which("wg") is None, reason="needs wg (wireguard-tools)")
@@ -47,19 +43,9 @@ class Served:
         self.node = node
         self.device = node.device
 
-<<<<<<< HEAD
-    @property
-    def device(self) -> Device:
-        return self.node.device
-
     def now(self) -> float:
         return self.node.wire.now
 
-=======
-    def now(self) -> float:
-        return self.node.wire.now
-
->>>>>>> conf5
     def settle(self) -> None:
         self.node.wire.settle()
 
@@ -67,11 +53,7 @@ class Served:
         self.device.listen_port = port
 
     def set_fwmark(self, mark: int) -> None:
-<<<<<<< HEAD
-        self.device.fwmark = mark
-=======
         self.device.set_fwmark(mark)
->>>>>>> conf5
 
 
 def one_end() -> tuple[Node, Node]:

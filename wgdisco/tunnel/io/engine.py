@@ -49,7 +49,7 @@ class Engine:
         self._device = Device(os.urandom, time.time, handshake_time, relays=relays, traces=traces)
         self._device.set_mtu(mtu)
         self._device.set_merging(tcp=tun.takes_tcp, udp=tun.takes_udp)
-        self._device.listen_port = udp.port
+        self._device.set_listen_port(udp.port)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -101,7 +101,7 @@ class Engine:
         if port == self._udp.port and (self._udp.fds or not self._is_up):
             return
         self._bind(port)
-        self._device.listen_port = self._udp.port
+        self._device.set_listen_port(self._udp.port)
 
     def set_fwmark(self, mark: int) -> None:
         """Mark what is sent (rule E4); LocalError when that is not permitted."""
