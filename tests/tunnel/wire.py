@@ -147,6 +147,7 @@ class Wire:
             pass
         for node in self.nodes:
             node.delivered += [bytes(burst.data) for burst in node.device.packets_to_deliver()]
+            node.delivered += node.device.errors_to_deliver()
             node.events += node.device.events()
 
     def _collect(self) -> bool:

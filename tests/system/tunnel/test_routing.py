@@ -8,6 +8,7 @@
     wg0 192.168.241.1, fd00::1 ═════════════════════════════════════ 192.168.241.2, fd00::2 wg0
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -137,6 +138,15 @@ def test_policy_routing_as_wg_quick_does_it():
         assert bed.ping("n1", "192.168.99.7") == 1
 
 
+_CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], 7), 2.0)
+except OSError as error:
+    print(error.strerror)
+"""
+
+
 @pytest.mark.rule("N12", "D10")
 def test_what_has_no_way_out_comes_back_as_icmp_through_a_nat():
     """n2 forwards for n0 into the tunnel, behind a NAT of its own; then the peer is removed.
@@ -156,6 +166,18 @@ def test_what_has_no_way_out_comes_back_as_icmp_through_a_nat():
         two.set("peer", one.public, "remove")
         answer = bed.ping_output("n0", "192.168.241.1")
         assert "From 10.0.0.100 icmp_seq=1 Destination Host Unreachable" in answer, answer
+        assert bed.run("n0", sys.executable, "-c", _CONNECT, "192.168.241.1") == "No route to host\n"
+
+        # Likewise in IPv6
+        bed.address("n0", "vethrs", "fd00:10::1/64")
+        bed.address("n2", "veths", "fd00:10::100/64")
+        snat = ["-s", "fd00:10::/64", "-d", "fd00::/112", "-j", "SNAT", "--to", "fd00::2"]
+        bed.run("n2", "ip6tables", "-t", "nat", "-A", "POSTROUTING", *snat)
+        bed.run("n0", "ip6tables", "-A", "INPUT", "-s", "fd00::/112", "-i", "vethrs", "-j", "DROP")
+        bed.sysctl("n2", "net/ipv6/conf/all/forwarding", 1)
+        bed.ip("n0", "-6", "route", "add", "fd00::1", "via", "fd00:10::100")
+        answer = bed.ping_output("n0", "fd00::1")
+        assert "From fd00:10::100 icmp_seq=1 Destination unreachable: Address unreachable" in answer, answer
 
 
 @pytest.mark.rule("N12", "D10")

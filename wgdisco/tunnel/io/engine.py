@@ -15,6 +15,7 @@ from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
 from wgdisco.tunnel.io.backend import Capabilities
+from wgdisco.tunnel.io.icmp import BehindNat
 from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import UdpSockets
@@ -53,6 +54,7 @@ class Engine:
         self._handshakes: asyncio.Handle | None = None
         self._is_up = True
         self._suspensions = SuspendWatch()
+        self._behind_nat = BehindNat(tun)
         self._closed = False
         self._loop.add_reader(tun.fd, self._tun_readable)
         self._loop.add_reader(udp.routes_fd, udp.routes_changed)
@@ -174,6 +176,7 @@ class Engine:
         self._loop.remove_reader(self._tun.fd)
         self._loop.remove_reader(self._udp.routes_fd)
         self._udp.close()
+        self._behind_nat.close()
         self._tun.close()
         self._events.put_nowait(None)
 
@@ -257,10 +260,11 @@ class Engine:
         """Drain the core and arm its next deadline."""
         for datagrams, endpoint in self._device.datagrams_to_send():
             self._udp.send(datagrams, endpoint)
-        packets = self._device.packets_to_deliver()
-        if packets:
+        packets, errors = self._device.packets_to_deliver(), self._device.errors_to_deliver()
+        if packets or errors:
             try:
                 self._tun.write(row for burst in packets for row in burst.rows())
+                self._tun.write(error for error in errors if not self._behind_nat.tell(error))
             except InterfaceGoneError as error:
                 self._gone(error)
                 return
