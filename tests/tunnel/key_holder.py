@@ -4,13 +4,8 @@ Every line of standard input is a step; after each it answers with a line, and t
 """
 
 import sys
-from ipaddress import ip_network
 
 from wgdisco.endpoint import Endpoint
-from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel.burst import Burst
-from wgdisco.tunnel.config import DeviceConfig, PeerConfig
-from wgdisco.tunnel.device import Device
 
 THERE = Endpoint.from_text("192.0.2.2:51820")
 source = sys.stdin.buffer.raw if hasattr(sys.stdin.buffer, "raw") else sys.stdin.buffer
