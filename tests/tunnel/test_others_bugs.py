@@ -1,41 +1,6 @@
-"""Bugs that other WireGuard engines shipped, each of which must not be ours.
+"""Bugs that other WireGuard engines shipped, each of which must not be ours: X1 to X22 of tests/rules.txt.
 
-GotaTun, by the version that mended it:
-
-=== ======= ====================================================================== ===============================
-X1  0.4.1   a response later than 250 ms was dropped                               here
-X2  0.3.0   sessions were renewed far too often                                    here
-X3  0.4.1   a peer at source port 65535 was off by one                             here
-X4  0.5.0   an IPv6 source was taken for 0.0.0.0, and stored as the endpoint       here
-X5  0.3.0   a clock that goes back broke it                                        here
-X6  0.7.1   it broke at extreme MTUs                                               here, and tests/system/tunnel
-X7  0.7.1   all peers were taken away, and the device went on with them            here
-X8  0.6.0   the interface was deleted from outside, and it did not notice          tests/system/tunnel
-X9  0.5.1   a random port that IPv6 had no more                                    here
-X10 0.2.0   `get` told a wrong time of the last handshake                          here
-X11 0.5.0   handshakes were repeated without jitter                                here
-=== ======= ====================================================================== ===============================
-
-wireguard-go, by the commit that mended it:
-
-=== ======= ====================================================================== ===============================
-X12 63abb55 handshake messages were consumed for a peer that is stopped            here
-X13 2dd424e a peer was not started when its block ended with the blank line        tests/system/tunnel
-X14 de7c702 a peer was to be seen before all was set that it had been told         tests/system/tunnel
-X15 b7cd547 a `get` or `set` while the device closes                               tests/system/tunnel
-X16 07a1e55 control messages behind the first one were not read                    here
-X17 052af4a GRO compared the wrong IP header                                       no merging yet
-X18 aad7fca GRO merged IPv4 packets with options                                   no merging yet
-X19 c92064f UDP_GRO was trusted on kernels before 5.12                             no kernel that old to test on
-=== ======= ====================================================================== ===============================
-
-BoringTun, by its issue:
-
-=== ======= ====================================================================== ===============================
-X20 #92     a call that a signal interrupted (EINTR) ended it                      tests/system/tunnel
-X21 #71     it did not start without IPv6                                          here, and tests/system/tunnel
-X22 #363    sessions of different indices were taken for each other                here
-=== ======= ====================================================================== ===============================
+Here are those that need no interface; for X8, X13 to X15 and X20 see tests/system/tunnel/test_others_bugs.py.
 """
 
 import select
