@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,9 +79,9 @@ _LISTEN = """
 import socket
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
     listener.bind(("127.0.0.1", 1111))
+    listener.settimeout(5.0)
     print("listening", flush=True)
-    while True:
-        print(len(listener.recv(2048)), flush=True)
+    print(len(listener.recv(2048)), flush=True)
 """
 
 
@@ -100,7 +101,7 @@ def test_a_peer_begins_when_its_block_ends_and_no_sooner(ending):
         tunnel.set("private-key", tunnel.key)
         tunnel.up()
         with (
-            bed["n0"].popen(["python3", "-c", _LISTEN], stdout=subprocess.PIPE) as listener,
+            bed["n0"].popen([sys.executable, "-c", _LISTEN], stdout=subprocess.PIPE) as listener,
             _call(tunnel) as caller,
         ):
             try:
@@ -177,29 +178,3 @@ def test_a_signal_in_the_middle_of_a_call_ends_nothing():
             assert stopped >= 10
             assert pings.stdout is not None
             assert " 100 received" in pings.stdout.read()
-
-
-@pytest.mark.rule("X21", "E2")
-def test_without_ipv6_the_engine_starts_and_has_a_port():
-    """IPv6 is switched off in the host: the tunnel works over IPv4, and the port that `wg` shows is the one in use."""
-    with Bed("n0", "n1") as bed:
-        for host in ("n0", "n1"):
-            for scope in ("all", "default", "lo"):
-                bed.sysctl(host, f"net/ipv6/conf/{scope}/disable_ipv6", 1)
-        bed.ip("n0", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1", "netns", str(bed["n1"].inner_pid))
-        tunnels = [bed.tunnel("wg0", host) for host in ("n0", "n1")]
-        for number, (here, there) in enumerate((tunnels, tunnels[::-1])):
-            bed.address(here.host.name, f"veth{number}", f"192.0.2.{number + 1}/24")
-            bed.ip(here.host, "link", "set", f"veth{number}", "up")
-            here.set("private-key", here.key, "peer", there.public, "allowed-ips", f"192.168.241.{2 - number}/32")
-            here.addresses(f"192.168.241.{number + 1}/24")
-            here.up()
-        ((port,),) = tunnels[1].show("listen-port")
-        assert int(port) > 0
-        tunnels[0].set("peer", tunnels[1].public, "endpoint", f"192.0.2.2:{port}")
-        assert bed.ping("n0", "192.168.241.2") == 1
-        ((port,),) = tunnels[0].show("listen-port")
-        assert tunnels[1].endpoint(tunnels[0].public) == f"192.0.2.1:{port}"
-        tunnels[0].set("listen-port", 777)
-        assert bed.ping("n0", "192.168.241.2") == 1
-        assert tunnels[1].endpoint(tunnels[0].public) == "192.0.2.1:777"
