@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.system.tunnel.bed import Bed, Tunnel, new_key, new_psk
+from tests.system.tunnel.bed import Bed, Tunnel, introduce, new_key
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -34,14 +34,7 @@ def across_a_nat() -> Iterator[tuple[Bed, Tunnel, Tunnel]]:
         snat = ["-s", "192.168.1.0/24", "-d", "10.0.0.0/24", "-j", "SNAT", "--to", "10.0.0.1"]
         bed.run("n0", "iptables", "-t", "nat", "-A", "POSTROUTING", *snat)
         one, two = bed.tunnel("wg0", "n1"), bed.tunnel("wg0", "n2")
-        psk = new_psk()
-        for here, there, port in ((one, two, 1), (two, one, 2)):
-            number = 3 - port
-            peer = ["peer", there.public, "preshared-key", psk]
-            allowed = ["allowed-ips", f"192.168.241.{number}/32,fd00::{number}/128"]
-            here.set("private-key", here.key, "listen-port", port, *peer, *allowed)
-            here.addresses(f"192.168.241.{port}/24", f"fd00::{port}/112")
-            here.up()
+        introduce(one, two)
         one.set("peer", two.public, "endpoint", "10.0.0.100:2")
         assert bed.ping("n1", "192.168.241.2") == 1
         assert two.endpoint(one.public) == "10.0.0.1:1"
