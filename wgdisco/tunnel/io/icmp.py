@@ -96,7 +96,7 @@ def _opened() -> dict[int, socket.socket]:
             (socket.AF_INET6, socket.IPPROTO_ICMPV6),
         ):
             opened[family] = socket.socket(family, flags, protocol)
-            opened[family].setblocking(family == socket.AF_NETLINK)  # the kernel answers at once
+            opened[family].setblocking(False)  # the kernel has answered by the time the question is sent
         opened[socket.AF_INET].setsockopt(socket.IPPROTO_IP, socket.IP_TOS, _MARKED)
         # Nobody reads these: they are to get nothing.
         opened[socket.AF_INET].setsockopt(_SOL_RAW, _ICMP_FILTER, b"\xff" * 4)
