@@ -161,6 +161,7 @@ class Host:
         while True:
             datagrams = self.device.datagrams_to_send()
             packets = self.device.packets_to_deliver()
+            self.device.errors_to_deliver()  # nobody here reads them
             events = self.device.events()
             if not (datagrams or packets or events):
                 break

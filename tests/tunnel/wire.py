@@ -148,6 +148,7 @@ class Wire:
             pass
         for node in self.nodes:
             node.delivered += packets_in(node.device.packets_to_deliver())
+            node.delivered += node.device.errors_to_deliver()
             node.events += node.device.events()
 
     def _collect(self) -> bool:

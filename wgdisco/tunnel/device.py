@@ -1,9 +1,9 @@
 """A WireGuard device without input or output: bytes, values and `now` go in; datagrams, packets and events come out.
 
-How to drive it: after any call, drain `datagrams_to_send()`, `packets_to_deliver()` and `events()`, and call
-`handle_timer(now)` when `get_timer()` says so. The memory of what is drained is good until the next call. Initiations
-wait in a queue (its length is "under load") until `handle_handshakes(now, budget)` has time for them. Nothing here
-raises on any bytes from the network.
+How to drive it: after any call, drain `datagrams_to_send()`, `packets_to_deliver()`, `errors_to_deliver()` and
+`events()`, and call `handle_timer(now)` when `get_timer()` says so. The memory of what is drained is good until the
+next call. Initiations wait in a queue (its length is "under load") until `handle_handshakes(now, budget)` has time for
+them. Nothing here raises on any bytes from the network.
 """
 
 import heapq
@@ -74,6 +74,7 @@ class Device:
         self._successors: dict[PublicKey, PublicKey] = {}
         self._cookie_replies: list[tuple[Burst, Endpoint]] = []
         self._delivered: list[Frames] = []
+        self._errors: list[bytes] = []
         self._events: list[Event] = []
 
     # Configuration
@@ -289,7 +290,7 @@ class Device:
             self._local.drops[Drop.NO_ROUTE if peer is None else Drop.NO_ENDPOINT] += len(frames)
             error = self._unreachables.about(next(frames.packets()), now)
             if error is not None:
-                self._delivered.append(Frames.of(error))
+                self._errors.append(error)
             return
         peer.send(frames, now)
         self._touch(peer)
@@ -336,6 +337,11 @@ class Device:
         """IP packets for the interface, in frames; each is returned once."""
         delivered, self._delivered = self._delivered, []
         return delivered
+
+    def errors_to_deliver(self) -> list[bytes]:
+        """ICMP errors about packets of this host or beyond it, as packets for the interface; each is returned once."""
+        errors, self._errors = self._errors, []
+        return errors
 
     def events(self) -> list[Event]:
         """What happened since the last call; each is returned once."""

@@ -15,7 +15,9 @@ from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
+from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.backend import Capabilities
+from wgdisco.tunnel.io.icmp import BehindNat
 from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import UdpSockets
@@ -57,6 +59,7 @@ class Engine:
         self._handshakes: asyncio.Handle | None = None
         self._is_up = True
         self._suspensions = SuspendWatch()
+        self._behind_nat = BehindNat(tun)
         self._closed = False
         self._loop.add_reader(tun.fd, self._tun_readable)
         self._loop.add_reader(udp.routes_fd, udp.routes_changed)
@@ -199,6 +202,7 @@ class Engine:
         self._loop.remove_reader(self._tun.fd)
         self._loop.remove_reader(self._udp.routes_fd)
         self._udp.close()
+        self._behind_nat.close()
         self._tun.close()
         self._events.put_nowait(None)
 
@@ -285,6 +289,9 @@ class Engine:
         try:
             for frames in self._device.packets_to_deliver():
                 self._tun.write(frames)
+            for error in self._device.errors_to_deliver():
+                if not self._behind_nat.tell(error):
+                    self._tun.write(Frames.of(error))
         except InterfaceGoneError as error:
             self._gone(error)
             return
