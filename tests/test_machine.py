@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from wgdisco.machine import OVERSLEPT, SleepWatch
+from wgdisco.machine import OVERSLEPT, SUSPENDED, SleepWatch, SuspendWatch
 
 
 class Clock:
@@ -66,3 +66,24 @@ def test_a_late_turn_or_a_long_wait_is_none(watched):
     assert woken == []
     for end in (reader, writer):
         os.close(end)
+
+
+def test_only_time_that_the_other_clock_did_not_see_is_a_suspension():
+    clock, awake = Clock(), Clock()
+    awake.now = 300.0  # suspended before we began: no matter
+    watch = SuspendWatch(clock, awake)
+    assert watch.look() == (1000.0, 0.0)
+    for passed in (0.5, 3600.0):  # busy, or stopped
+        clock.now += passed
+        awake.now += passed
+        assert watch.look() == (clock.now, 0.0)
+    clock.now += SUSPENDED - 0.01
+    assert watch.look() == (clock.now, 0.0)
+    clock.now += 600.01
+    awake.now += 5
+    assert watch.look() == (clock.now, pytest.approx(600.0 + SUSPENDED - 5))
+    assert watch.look() == (clock.now, 0.0)
+    awake.now += 2  # stopped between the two readings
+    assert watch.look() == (clock.now, 0.0)
+    clock.now += 2
+    assert watch.look() == (clock.now, 0.0)

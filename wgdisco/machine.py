@@ -13,11 +13,34 @@ DAEMON_USER = "wgdisco"
 _PROC = Path("/proc")
 # So much longer than it meant to wait, in seconds, a loop is late only when it could not run: the machine slept.
 OVERSLEPT = 5.0
+# A suspension shorter than this, in seconds, is none; the two clocks are read one after the other.
+SUSPENDED = 1.0
 
 
 def boot_time() -> float:
     """The clock everything is driven by: seconds since boot, time asleep included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class SuspendWatch:
+    """Tells whether the machine was suspended: only then the boot-time clock gets ahead of the one that stands still.
+
+    A process that was merely stopped, or a clock that was set, is none.
+    """
+
+    def __init__(self, clock: Callable[[], float] = boot_time, awake: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._awake = awake
+        self._slept = clock() - awake()
+
+    def look(self) -> tuple[float, float]:
+        """What `clock` says, and how many seconds of the time since the last look the machine was suspended."""
+        now = self._clock()
+        slept = now - self._awake()
+        if slept < self._slept + SUSPENDED:
+            return now, 0.0
+        before, self._slept = self._slept, slept
+        return now, slept - before
 
 
 class SleepWatch(selectors.DefaultSelector):

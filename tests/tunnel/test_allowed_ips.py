@@ -81,11 +81,13 @@ def kernel_table():
     return table
 
 
+@pytest.mark.rule("A1", "A5")
 def test_the_kernels_tables(kernel_table):
     assert (len(KERNEL_INSERTS), len(KERNEL_LOOKUPS)) == (23, 28)
     assert [(_lookup(kernel_table, address), address) for _, address in KERNEL_LOOKUPS] == KERNEL_LOOKUPS
 
 
+@pytest.mark.rule("A4")
 def test_removing_a_peer_takes_all_it_had(kernel_table):
     gone = ["1.0.0.0", "64.0.0.0", "128.0.0.0", "192.0.0.0", "255.0.0.0"]
     for address in gone:
@@ -97,6 +99,7 @@ def test_removing_a_peer_takes_all_it_had(kernel_table):
         assert (_lookup(kernel_table, address) == owner) is (owner != "a"), address
 
 
+@pytest.mark.rule("A4")
 def test_nested_prefixes_of_a_removed_peer_go_too():
     table: AllowedIPs[str] = AllowedIPs()
     table.insert(ip_network("192.168.0.0/16"), "a")
@@ -105,6 +108,7 @@ def test_nested_prefixes_of_a_removed_peer_go_too():
     assert _lookup(table, "192.168.0.1") is None
 
 
+@pytest.mark.rule("A5")
 def test_128_deep():
     table: AllowedIPs[str] = AllowedIPs()
     addresses = [IPv6Address((1 << 128) - 1 ^ (1 << bit)) for bit in range(128)]
@@ -125,6 +129,7 @@ def test_128_deep():
     assert table.lookup(b"\xff" * 16) is None
 
 
+@pytest.mark.rule("A2", "A6")
 def test_listing_gives_masked_prefixes():
     table: AllowedIPs[str] = AllowedIPs()
     given = [
@@ -148,6 +153,7 @@ def test_listing_gives_masked_prefixes():
     )
 
 
+@pytest.mark.rule("A3")
 def test_the_same_prefix_moves_to_its_new_owner():
     table: AllowedIPs[str] = AllowedIPs()
     network = ip_network("10.0.0.0/8")
@@ -160,6 +166,7 @@ def test_the_same_prefix_moves_to_its_new_owner():
     assert _lookup(table, "10.1.1.1") == "b"
 
 
+@pytest.mark.rule("A4")
 def test_only_the_owner_can_remove_a_prefix():
     table: AllowedIPs[str] = AllowedIPs()
     network = ip_network("10.0.0.0/8")
@@ -172,6 +179,7 @@ def test_only_the_owner_can_remove_a_prefix():
     assert _lookup(table, "10.1.1.1") is None
 
 
+@pytest.mark.rule("A1", "A5")
 def test_families_do_not_mix():
     table: AllowedIPs[str] = AllowedIPs()
     table.insert(ip_network("0.0.0.0/0"), "four")
@@ -187,6 +195,7 @@ def test_masked_refuses_what_is_no_network():
             masked(text)
 
 
+@pytest.mark.rule("A1", "A3", "A4")
 @pytest.mark.parametrize("family", [IPv4Address, IPv6Address])
 @pytest.mark.parametrize("seed", range(3))
 def test_random_tables_against_a_search_through_all_prefixes(seed, family):
@@ -222,3 +231,49 @@ def test_random_tables_against_a_search_through_all_prefixes(seed, family):
         assert table.lookup(wanted.packed) == expected
     for owner in range(1, 21):
         assert set(table.networks(owner)) == {network for network, peer in truth.items() if peer == owner}
+
+
+@pytest.mark.rule("A1", "A5")
+@pytest.mark.parametrize("family", [IPv4Address, IPv6Address])
+def test_2000_peers_with_400_routes_and_their_mutations(family):
+    """The size of the kernel's random self-test: routes that share their first bits, searched one by one."""
+    chance = random.Random(2000)
+    bits = 32 if family is IPv4Address else 128
+    routes: dict[tuple[int, int], int] = {}
+    table: AllowedIPs[int] = AllowedIPs()
+    bases = [chance.getrandbits(bits) for _ in range(400)]
+    for base in bases:
+        for _ in range(10):
+            length = chance.randint(1, bits)
+            address = base ^ chance.getrandbits(chance.randint(1, bits))
+            prefix, owner = address >> (bits - length), chance.randrange(2000)
+            table.insert(ip_network((family(address), length), strict=False), owner)
+            routes[length, prefix] = owner
+    searched = sorted(routes.items(), reverse=True)
+    for _ in range(500):
+        wanted = chance.choice(bases) ^ chance.getrandbits(chance.randint(1, bits))
+        owners = (owner for (length, prefix), owner in searched if wanted >> (bits - length) == prefix)
+        assert table.lookup(family(wanted).packed) == next(owners, None)
+
+
+@pytest.mark.rule("A4")
+@pytest.mark.parametrize("how", ["peers", "prefixes"])
+def test_nothing_remains_of_an_emptied_table(kernel_table, how):
+    for owner in "abcdefgh":
+        if how == "peers":
+            kernel_table.remove_peer(owner)
+        for network in kernel_table.networks(owner):
+            assert kernel_table.remove(network, owner)
+        assert kernel_table.networks(owner) == ()
+    assert kernel_table._owned == {}
+    assert (kernel_table._v4.tables, kernel_table._v6.tables) == ({}, {})
+    assert (kernel_table._v4.levels, kernel_table._v6.levels) == ((), ())
+
+
+@pytest.mark.rule("A3", "A6")
+def test_a_prefix_given_again_to_its_owner_changes_nothing():
+    table: AllowedIPs[str] = AllowedIPs()
+    networks = (ip_network("10.0.0.0/8"), ip_network("10.1.0.0/16"))
+    for network in (*networks, networks[0]):
+        table.insert(network, "a")
+    assert table.networks("a") == networks

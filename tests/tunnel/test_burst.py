@@ -39,6 +39,7 @@ def test_a_lone_packet_is_a_burst_of_one():
     assert Burst.of(b"").count == 1
 
 
+@pytest.mark.rule("D4")
 @pytest.mark.parametrize(
     ("size", "mtu", "expected"),
     [
@@ -63,6 +64,7 @@ def test_padding_is_to_16_bytes_and_never_past_the_mtu(size, mtu, expected):
     assert padded_size(size, mtu) == expected
 
 
+@pytest.mark.rule("D4")
 @pytest.mark.parametrize("mtu", [68, 1280, 1300, 1420, 34736])
 def test_padding_for_every_size(mtu):
     for size in range(mtu + 1):
@@ -72,6 +74,7 @@ def test_padding_for_every_size(mtu):
         assert padded % 16 == 0 or padded == mtu
 
 
+@pytest.mark.rule("D1", "D2")
 def test_sealing_is_the_protocols():
     chance = random.Random(3)
     packets = chance.randbytes(40 * 3 + 7)
@@ -87,6 +90,7 @@ def test_sealing_is_the_protocols():
         assert plain == packet + bytes(len(plain) - len(packet))
 
 
+@pytest.mark.rule("D3")
 def test_a_keepalive_is_32_bytes():
     sealed = BurstCipher(KEY).seal(Burst(b"", 0), receiver=1, counter=0, mtu=1420)
     assert bytes(sealed.data)[:16] == struct.pack("<IIQ", 4, 1, 0)
@@ -94,6 +98,7 @@ def test_a_keepalive_is_32_bytes():
     assert _open_by_hand(bytes(sealed.data))[3] == b""
 
 
+@pytest.mark.rule("D2")
 @pytest.mark.parametrize("counter", [0, 1, 2**32 - 1, 2**32, 2**60 + 1, 2**64 - 2**13 - 2])
 def test_counters_are_64_bit(counter):
     sealed = BurstCipher(KEY).seal(Burst.of(b"x" * 20), receiver=1, counter=counter, mtu=1420)

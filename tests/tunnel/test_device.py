@@ -214,6 +214,7 @@ def test_handshakes_are_consumed_by_budget():
 # Silence
 
 
+@pytest.mark.rule("H2", "H19", "D13")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -239,6 +240,7 @@ def test_rubbish_is_counted_and_not_answered(data, reason):
     assert bob.events == []
 
 
+@pytest.mark.rule("H11", "H19")
 def test_strangers_who_know_our_key_are_not_answered():
     wire, _alice, bob = joined()
     mallory = wire.node("203.0.113.66:6666", "10.9.0.66")
@@ -253,6 +255,7 @@ def test_strangers_who_know_our_key_are_not_answered():
     assert len(wire.log) == 1
 
 
+@pytest.mark.rule("H11")
 @pytest.mark.parametrize("configured", [False, True])
 def test_without_a_private_key_nothing_is_answered(configured):
     wire, alice, bob = joined()
@@ -281,6 +284,7 @@ def test_other_protocols_of_the_port_are_handed_on(data):
 # Bursts
 
 
+@pytest.mark.rule("S8", "D5")
 def test_a_burst_may_mix_sessions_kinds_and_rubbish():
     """One receive brings rows of one size: data of two sessions, a forgery, an unknown index, data again."""
     wire, alice, bob = joined()
@@ -314,6 +318,7 @@ def test_a_burst_of_initiations_is_queued_row_by_row():
     assert bob.drops(Drop.BAD_INITIATION) == 7
 
 
+@pytest.mark.rule("D8")
 @pytest.mark.parametrize("last", [1, 20, 60])
 def test_a_burst_whose_last_row_is_short_arrives_whole(last):
     wire, alice, bob = joined()
@@ -333,6 +338,7 @@ def test_a_burst_whose_last_row_is_short_arrives_whole(last):
 # Inner packets
 
 
+@pytest.mark.rule("D6")
 @pytest.mark.parametrize(
     ("plain", "expected"),
     [
@@ -350,6 +356,7 @@ def test_inner_packets_are_trimmed_to_their_length(plain, expected):
         assert Endpoint.from_text(f"[{expected}]:1" if ":" in expected else f"{expected}:1").address.packed == parsed[1]
 
 
+@pytest.mark.rule("D6")
 @pytest.mark.parametrize(
     "plain",
     [
@@ -369,6 +376,7 @@ def test_what_is_no_inner_packet(plain):
     assert inner_packet(plain) is None
 
 
+@pytest.mark.rule("D6")
 def test_a_bad_inner_packet_is_dropped_and_still_a_sign_of_life():
     wire, alice, bob = joined()
     alice.ping(bob)
@@ -413,6 +421,7 @@ def test_keys_that_are_not_configured_are_the_callers_fault():
             call()
 
 
+@pytest.mark.rule("E5")
 def test_applying_the_same_again_keeps_session_and_roamed_endpoint():
     wire, alice, bob = joined()
     alice.ping(bob)
@@ -460,6 +469,7 @@ def test_a_peer_that_comes_back_begins_anew():
     assert alice.delivered == [packet]
 
 
+@pytest.mark.rule("A3", "A7", "A8")
 def test_prefixes_may_change_hands_in_one_apply():
     wire, alice, bob = joined()
     carol = wire.node("203.0.113.3:51820", "10.9.0.3")

@@ -4,6 +4,7 @@ from wgdisco.tunnel import messages
 from wgdisco.tunnel.messages import CookieReply, Initiation, Response, message_type
 
 
+@pytest.mark.rule("R1", "R3", "T2", "C2", "L3")
 def test_the_limits_are_the_kernels():
     assert messages.REKEY_AFTER_MESSAGES == 1 << 60
     assert messages.REJECT_AFTER_MESSAGES == 2**64 - 1 - 8128 - 1
@@ -35,6 +36,7 @@ def test_cookie_reply_fields_are_where_the_white_paper_puts_them():
     assert CookieReply.parse(packed) == CookieReply(7, bytes([8]) * 24, bytes([9]) * 32)
 
 
+@pytest.mark.rule("H2")
 @pytest.mark.parametrize(("kind", "size"), [(1, 148), (2, 92), (3, 64)])
 def test_handshake_messages_have_one_size_each(kind, size):
     for length in range(200):
@@ -43,12 +45,14 @@ def test_handshake_messages_have_one_size_each(kind, size):
         assert message_type(data) == expected, len(data)
 
 
+@pytest.mark.rule("H2")
 def test_transport_data_is_32_bytes_or_more():
     assert message_type(b"\x04" + bytes(30)) is None
     assert message_type(b"\x04" + bytes(31)) == 4
     assert message_type(b"\x04" + bytes(65506)) == 4
 
 
+@pytest.mark.rule("H2")
 @pytest.mark.parametrize(("kind", "size"), [(1, 148), (2, 92), (3, 64), (4, 32)])
 @pytest.mark.parametrize("reserved", [1, 2, 3])
 def test_reserved_bytes_must_be_zero(kind, size, reserved):
@@ -59,6 +63,7 @@ def test_reserved_bytes_must_be_zero(kind, size, reserved):
     assert message_type(bytes(data)) is None
 
 
+@pytest.mark.rule("H2")
 @pytest.mark.parametrize("kind", [0, 5, 77, 255])
 def test_other_types_are_none(kind):
     assert all(message_type(bytes([kind]) + bytes(size - 1)) is None for size in (32, 64, 92, 148))

@@ -50,6 +50,7 @@ LOW_ORDER = [
 ]
 
 
+@pytest.mark.rule("H3")
 @pytest.mark.parametrize(("key", "data", "first", "second", "third"), KDF_VECTORS)
 def test_kdf_vectors(key, data, first, second, third):
     expected = (bytes.fromhex(first), bytes.fromhex(second), bytes.fromhex(third))
@@ -57,6 +58,7 @@ def test_kdf_vectors(key, data, first, second, third):
         assert noise.kdf(bytes.fromhex(key), bytes.fromhex(data), count) == expected[:count]
 
 
+@pytest.mark.rule("H3")
 def test_kdf_is_hkdf_of_rfc_5869():
     chance = random.Random(5)
     for _ in range(20):
@@ -154,6 +156,7 @@ def test_transcript_as_responder(world, preshared):
     assert keys.remote_index == 9
 
 
+@pytest.mark.rule("H1", "H3", "H6")
 def test_both_messages_are_the_independent_ones_byte_for_byte(world, preshared):
     psk = bytes(32) if preshared is None else preshared.raw
     initiator = _independent(True, world["alice"], world["bob"].public_key(), psk, world["e_alice"])
@@ -171,6 +174,7 @@ def test_both_messages_are_the_independent_ones_byte_for_byte(world, preshared):
     assert (keys.send, keys.receive) == (made[0].receive, made[0].send)
 
 
+@pytest.mark.rule("H6")
 def test_a_preshared_key_must_be_the_same_on_both_sides(world):
     state, packed = _initiation(world)
     made = noise.create_response(_responder_state(world, packed), PresharedKey(bytes([1]) * 32), world["e_bob"], 1)
@@ -200,6 +204,7 @@ def test_every_flipped_bit_of_a_response_is_noticed(world):
         assert noise.consume_response(world["alice"], state, None, response) is None, position
 
 
+@pytest.mark.rule("H4", "H11")
 def test_an_initiation_in_anothers_name_opens_but_does_not_verify(world):
     alice, bob, mallory = world["alice"], world["bob"], PrivateKey(bytes([7]) * 32)
     # Mallory knows both public keys and claims to be Alice; what she cannot make is the static-static secret.
@@ -212,12 +217,14 @@ def test_an_initiation_in_anothers_name_opens_but_does_not_verify(world):
     assert noise.verify_initiation(opened, noise.static_static(bob, opened.remote)) is None
 
 
+@pytest.mark.rule("H5")
 @pytest.mark.parametrize("point", LOW_ORDER)
 def test_low_order_points_have_no_secret(point):
     assert noise.diffie_hellman(bytes([9]) * 32, bytes.fromhex(point)) is None
     assert noise.static_static(PrivateKey(bytes([9]) * 32), PublicKey(bytes.fromhex(point))) is None
 
 
+@pytest.mark.rule("H5")
 @pytest.mark.parametrize("point", LOW_ORDER)
 def test_low_order_ephemerals_are_refused_in_both_roles(world, point):
     state, packed = _initiation(world)

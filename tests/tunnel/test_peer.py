@@ -56,6 +56,7 @@ def _timestamp(initiation: Sent, responder: Node) -> bytes:
 # The handshake
 
 
+@pytest.mark.rule("H14")
 @pytest.mark.parametrize("which", [0, 1], ids=["IPv4 inside", "IPv6 inside"])
 @pytest.mark.parametrize(
     ("one", "other"),
@@ -77,6 +78,7 @@ def test_a_packet_brings_a_handshake_and_then_goes(which, one, other):
     assert bob.status(alice).endpoint == alice.endpoint
 
 
+@pytest.mark.rule("H14", "D3")
 def test_without_data_a_keepalive_confirms_the_session():
     wire, _alice, bob = joined()
     wire.log.clear()
@@ -87,6 +89,7 @@ def test_without_data_a_keepalive_confirms_the_session():
     assert len(bob.events_of(PeerHandshake)) == 1
 
 
+@pytest.mark.rule("T8")
 def test_both_sides_tell_of_the_handshake_and_of_the_path():
     wire, alice, bob = joined()
     wire.run(5.0)
@@ -107,6 +110,7 @@ def test_both_sides_tell_of_the_handshake_and_of_the_path():
     assert alice.events == [PathSeen(bob.key, bob.endpoint, wire.now)], "handshake messages alone are no path"
 
 
+@pytest.mark.rule("T8")
 def test_an_initiation_alone_is_no_completed_handshake_and_no_path():
     wire, alice, bob = joined()
     wire.lose = lambda sent: sent.source == alice.endpoint and sent.kind == TRANSPORT
@@ -116,6 +120,7 @@ def test_an_initiation_alone_is_no_completed_handshake_and_no_path():
     assert alice.status(bob).handshake_at == wire.now
 
 
+@pytest.mark.rule("H13", "H14")
 def test_the_responder_does_not_send_in_a_session_that_is_not_confirmed():
     wire, alice, bob = joined()
     wire.lose = lambda sent: sent.kind == TRANSPORT
@@ -139,6 +144,7 @@ def test_a_packet_waiting_for_a_confirmation_that_is_lost_still_goes():
     assert alice.delivered == [packet]
 
 
+@pytest.mark.rule("D12")
 def test_counters_of_ten_pings_are_the_kernels():
     wire, alice, bob = joined()
     for _ in range(10):
@@ -149,6 +155,7 @@ def test_counters_of_ten_pings_are_the_kernels():
     assert sum(len(sent.data) for sent in wire.log) == 1372 + 1428
 
 
+@pytest.mark.rule("H6")
 def test_preshared_keys_must_match():
     preshared = PresharedKey(bytes([3]) * 32)
     wire, alice, bob = joined(preshared_key=preshared)
@@ -162,6 +169,7 @@ def test_preshared_keys_must_match():
     assert _kinds(wire.log) == [INITIATION, RESPONSE]
 
 
+@pytest.mark.rule("H15")
 def test_a_changed_preshared_key_takes_effect_with_the_next_handshake():
     wire, alice, bob = _met()
     alice.change(bob, preshared_key=PresharedKey(bytes([3]) * 32))
@@ -175,6 +183,7 @@ def test_a_changed_preshared_key_takes_effect_with_the_next_handshake():
     assert alice.status(bob).handshake_at == pytest.approx(wire.now, abs=1.0)
 
 
+@pytest.mark.rule("H12")
 def test_a_newer_initiation_makes_the_older_ones_response_worthless():
     wire, alice, bob = joined()
     wire.hold = True
@@ -191,6 +200,7 @@ def test_a_newer_initiation_makes_the_older_ones_response_worthless():
     assert alice.status(bob).handshake_at == wire.now
 
 
+@pytest.mark.rule("H12")
 def test_a_response_is_consumed_once():
     wire, alice, bob = joined()
     alice.ping(bob)
@@ -202,6 +212,7 @@ def test_a_response_is_consumed_once():
     assert alice.status(bob).endpoint == bob.endpoint
 
 
+@pytest.mark.rule("H12")
 def test_a_forged_response_leaves_the_handshake_as_it_was():
     wire, alice, bob = joined()
     wire.lose = lambda sent: sent.kind == RESPONSE
@@ -216,6 +227,7 @@ def test_a_forged_response_leaves_the_handshake_as_it_was():
     assert alice.status(bob).handshake_at == wire.now
 
 
+@pytest.mark.rule("H9")
 def test_a_replayed_initiation_is_not_answered():
     wire, alice, bob = _met()
     wire.run(200.0)
@@ -230,6 +242,7 @@ def test_a_replayed_initiation_is_not_answered():
     assert bob.status(alice).endpoint == alice.endpoint
 
 
+@pytest.mark.rule("H10")
 def test_initiations_within_20_ms_are_dropped():
     wire, alice, bob = joined()
     wire.hold = True
@@ -250,6 +263,7 @@ def test_initiations_within_20_ms_are_dropped():
     assert len(wire.since(0, RESPONSE)) == 3
 
 
+@pytest.mark.rule("H7")
 @pytest.mark.parametrize("seed", range(3))
 def test_receiver_indices_are_random(seed):
     wire, alice, bob = joined(seed)
@@ -298,6 +312,7 @@ def test_a_crossed_handshake_completes_in_any_order_of_delivery(seed):
 # Time
 
 
+@pytest.mark.rule("H8")
 def test_timestamps_are_tai64n_rounded_down_to_2_to_the_24_ns():
     wire, alice, bob = joined()
     wire.unix_offset = 1_700_000_000.9 - wire.now
@@ -307,6 +322,7 @@ def test_timestamps_are_tai64n_rounded_down_to_2_to_the_24_ns():
     assert int.from_bytes(timestamp[8:], "big") == 900_000_000 // 2**24 * 2**24
 
 
+@pytest.mark.rule("H8")
 @pytest.mark.parametrize("step", [-3600.0, 0.0, 3600.0], ids=["back an hour", "standing still", "ahead an hour"])
 def test_timestamps_rise_whatever_the_wall_clock_does(step):
     wire, alice, bob = joined()
@@ -324,6 +340,7 @@ def test_timestamps_rise_whatever_the_wall_clock_does(step):
     assert len(wire.since(0, RESPONSE)) == len(stamps)
 
 
+@pytest.mark.rule("H8")
 def test_a_wall_clock_stepped_back_between_handshakes_does_not_matter():
     wire, alice, bob = _met()
     for _ in range(3):
@@ -350,6 +367,7 @@ def test_a_wall_clock_stepped_back_during_a_handshake_does_not_matter(lost):
 # Timers T3 to T10
 
 
+@pytest.mark.rule("T3", "H17", "T2")
 def test_an_unanswered_initiation_is_sent_20_times_5_seconds_apart_with_jitter():
     wire, alice, bob = joined()
     wire.lose = lambda _sent: True
@@ -368,6 +386,7 @@ def test_an_unanswered_initiation_is_sent_20_times_5_seconds_apart_with_jitter()
     assert alice.status(bob).unanswered_since is None
 
 
+@pytest.mark.rule("T3", "D9")
 def test_giving_up_drops_the_staged_packets_and_a_later_one_starts_afresh():
     wire, alice, bob = joined()
     wire.lose = lambda _sent: True
@@ -396,6 +415,7 @@ def test_a_packet_staged_too_long_ago_is_not_sent():
     assert set(bob.delivered) == {late}
 
 
+@pytest.mark.rule("D9")
 def test_128_packets_are_staged_and_the_oldest_go_first():
     wire, alice, bob = joined()
     wire.lose = lambda _sent: True
@@ -408,6 +428,7 @@ def test_128_packets_are_staged_and_the_oldest_go_first():
     assert alice.drops(Drop.STAGED_OVERFLOW) == 2
 
 
+@pytest.mark.rule("H17")
 def test_a_handshake_is_begun_once_in_5_seconds_and_responses_count():
     wire, alice, bob = joined()
     wire.lose = lambda sent: sent.kind == TRANSPORT
@@ -420,6 +441,7 @@ def test_a_handshake_is_begun_once_in_5_seconds_and_responses_count():
     assert len(wire.since(0, INITIATION, by=bob)) == 1
 
 
+@pytest.mark.rule("T5")
 def test_data_that_is_received_is_answered_with_a_keepalive_in_10_seconds():
     wire, _alice, bob = _met()
     before = wire.now
@@ -428,6 +450,7 @@ def test_data_that_is_received_is_answered_with_a_keepalive_in_10_seconds():
     assert sent[0].is_keepalive
 
 
+@pytest.mark.rule("T5")
 def test_data_that_goes_on_is_answered_every_10_seconds():
     wire, alice, bob = _met()
     before = wire.now
@@ -440,6 +463,7 @@ def test_data_that_goes_on_is_answered_every_10_seconds():
     assert wire.since(0, INITIATION) == []
 
 
+@pytest.mark.rule("T5")
 def test_anything_sent_spares_the_keepalive():
     wire, alice, bob = _met()
     wire.run(5.0)
@@ -449,6 +473,7 @@ def test_anything_sent_spares_the_keepalive():
     assert [(s.at - before, s.source, s.is_keepalive) for s in sent] == [(10.0, alice.endpoint, True)]
 
 
+@pytest.mark.rule("T6")
 def test_data_without_an_answer_for_15_seconds_brings_a_handshake():
     wire, alice, bob = _met()
     wire.run(11.0)
@@ -463,6 +488,7 @@ def test_data_without_an_answer_for_15_seconds_brings_a_handshake():
     assert 15.0 <= initiations[0].at - before < 15.334
 
 
+@pytest.mark.rule("T6")
 def test_a_peer_that_only_listens_brings_no_handshake():
     wire, alice, bob = _met()
     wire.run(20.0)
@@ -472,6 +498,7 @@ def test_a_peer_that_only_listens_brings_no_handshake():
     assert wire.since(0, INITIATION) == []
 
 
+@pytest.mark.rule("T10")
 @pytest.mark.parametrize(("age", "renewed"), [(119.0, False), (120.5, True)])
 def test_the_initiator_renews_the_session_when_it_sends_past_120_seconds(age, renewed):
     wire, alice, bob = _met()
@@ -483,6 +510,7 @@ def test_the_initiator_renews_the_session_when_it_sends_past_120_seconds(age, re
     assert len(wire.since(mark, INITIATION, by=bob)) == 0
 
 
+@pytest.mark.rule("T10")
 def test_the_responder_never_renews_by_time():
     wire, alice, bob = _met()
     wire.run(164.0)
@@ -490,6 +518,7 @@ def test_the_responder_never_renews_by_time():
     assert wire.since(0, INITIATION) == []
 
 
+@pytest.mark.rule("T10")
 def test_the_initiator_renews_the_session_when_it_receives_past_165_seconds():
     wire, alice, bob = _met()
     wire.run(165.5)
@@ -499,6 +528,7 @@ def test_the_initiator_renews_the_session_when_it_receives_past_165_seconds():
     assert len(alice.events_of(PeerHandshake)) == 1
 
 
+@pytest.mark.rule("T10")
 def test_a_session_that_fails_to_renew_is_tried_once_by_receiving():
     wire, alice, bob = _met()
     wire.run(165.5)
@@ -511,6 +541,7 @@ def test_a_session_that_fails_to_renew_is_tried_once_by_receiving():
     assert alice.device._peers[bob.key].timers.attempts == 1, "receiving again must not start the count anew"
 
 
+@pytest.mark.rule("T10")
 @pytest.mark.parametrize("sender", ["initiator", "responder"])
 def test_either_side_renews_past_2_to_the_60_messages(sender):
     wire, alice, bob = _met()
@@ -525,6 +556,7 @@ def test_either_side_renews_past_2_to_the_60_messages(sender):
     assert _current(here, there).next_counter < 10
 
 
+@pytest.mark.rule("L1", "L3")
 def test_nothing_is_sent_when_the_counters_are_used_up():
     wire, alice, bob = _met()
     wire.run(6.0)
@@ -538,6 +570,7 @@ def test_nothing_is_sent_when_the_counters_are_used_up():
     assert bob.delivered == [packet]
 
 
+@pytest.mark.rule("L2", "D5")
 def test_a_session_is_refused_after_180_seconds():
     wire, alice, bob = _met()
     wire.hold = True
@@ -557,6 +590,7 @@ def test_a_session_is_refused_after_180_seconds():
     assert len(bob.delivered) == 1
 
 
+@pytest.mark.rule("L1")
 def test_past_180_seconds_a_packet_waits_for_a_new_session():
     wire, alice, bob = _met()
     wire.run(181.0)
@@ -566,6 +600,7 @@ def test_past_180_seconds_a_packet_waits_for_a_new_session():
     assert bob.delivered == [packet]
 
 
+@pytest.mark.rule("T7")
 def test_keys_are_wiped_540_seconds_after_the_last_handshake():
     wire, alice, bob = _met()
     wire.run(539.0)
@@ -576,6 +611,7 @@ def test_keys_are_wiped_540_seconds_after_the_last_handshake():
     assert bob.delivered == [packet]
 
 
+@pytest.mark.rule("T3")
 def test_keys_are_wiped_540_seconds_after_giving_up():
     wire, alice, bob = _met()
     wire.run(500.0)
@@ -588,6 +624,7 @@ def test_keys_are_wiped_540_seconds_after_giving_up():
     assert alice.device._local.indices == {}
 
 
+@pytest.mark.rule("T9")
 def test_a_persistent_keepalive_goes_at_once_and_then_at_its_interval():
     wire, alice, bob = joined()
     alice.change(bob, persistent_keepalive=25)
@@ -602,6 +639,7 @@ def test_a_persistent_keepalive_goes_at_once_and_then_at_its_interval():
     assert wire.since(mark) == []
 
 
+@pytest.mark.rule("T9")
 def test_a_persistent_keepalive_switched_on_over_a_session_goes_at_once():
     wire, alice, bob = _met()
     wire.run(20.0)
@@ -614,6 +652,7 @@ def test_a_persistent_keepalive_switched_on_over_a_session_goes_at_once():
     assert len(wire.since(mark)) == 1
 
 
+@pytest.mark.rule("T9")
 def test_a_persistent_keepalive_does_not_fire_on_an_active_tunnel():
     wire, alice, bob = _met()
     alice.change(bob, persistent_keepalive=25)
@@ -664,6 +703,7 @@ def test_a_persistent_keepalive_outlives_a_lost_confirmation(interval):
     assert max(later - earlier for earlier, later in pairwise(heard)) <= max(interval, 5.4)
 
 
+@pytest.mark.rule("T9")
 def test_a_persistent_keepalive_begins_when_the_private_key_arrives():
     wire, _alice, bob = joined()
     late = wire.node("203.0.113.3:51820", "10.9.0.3")
@@ -694,6 +734,7 @@ def test_a_staged_packet_goes_when_the_private_key_arrives():
 # Roaming and what never moves an endpoint
 
 
+@pytest.mark.rule("E1")
 @pytest.mark.parametrize("place", [SOMEWHERE, ELSEWHERE])
 def test_data_moves_the_endpoint(place):
     wire, alice, bob = _met()
@@ -705,6 +746,7 @@ def test_data_moves_the_endpoint(place):
     assert alice.delivered == [packet]
 
 
+@pytest.mark.rule("E1")
 def test_a_keepalive_moves_the_endpoint():
     wire, alice, bob = _met()
     wire.run(5.0)
@@ -715,6 +757,7 @@ def test_a_keepalive_moves_the_endpoint():
     assert bob.status(alice).endpoint == SOMEWHERE
 
 
+@pytest.mark.rule("E1")
 def test_an_initiation_moves_the_endpoint_and_is_no_path_until_it_is_confirmed():
     wire, alice, bob = _met()
     wire.run(200.0)
@@ -728,6 +771,7 @@ def test_an_initiation_moves_the_endpoint_and_is_no_path_until_it_is_confirmed()
     assert bob.events_of(PathSeen) == [PathSeen(alice.key, SOMEWHERE, wire.now)]
 
 
+@pytest.mark.rule("E1")
 def test_a_response_moves_the_endpoint():
     wire, alice, bob = joined()
     wire.hold = True
@@ -740,6 +784,7 @@ def test_a_response_moves_the_endpoint():
     assert len(bob.delivered) == 1
 
 
+@pytest.mark.rule("R2", "D5")
 def test_replayed_data_is_delivered_once_and_moves_nothing():
     wire, alice, bob = _met()
     packet = alice.ping(bob)
@@ -750,6 +795,7 @@ def test_replayed_data_is_delivered_once_and_moves_nothing():
     assert bob.events == []
 
 
+@pytest.mark.rule("D5")
 def test_forged_data_moves_nothing_and_is_no_sign_of_life():
     wire, alice, bob = _met()
     alice.ping(bob)
@@ -763,6 +809,7 @@ def test_forged_data_moves_nothing_and_is_no_sign_of_life():
     assert bob.status(alice).received_at == heard
 
 
+@pytest.mark.rule("R1")
 def test_data_older_than_the_replay_window_is_refused():
     wire, alice, bob = _met()
     wire.hold = True
@@ -776,6 +823,7 @@ def test_data_older_than_the_replay_window_is_refused():
     assert bob.drops(Drop.REPLAYED) == 1
 
 
+@pytest.mark.rule("H13")
 def test_data_in_the_previous_session_is_still_taken():
     wire, alice, bob = _met()
     wire.run(125.0)
@@ -792,6 +840,7 @@ def test_data_in_the_previous_session_is_still_taken():
 # Private keys
 
 
+@pytest.mark.rule("H16")
 def test_a_changed_private_key_hands_over_at_once():
     wire, alice, bob = _met()
     old_key = alice.key
@@ -813,6 +862,7 @@ def test_a_changed_private_key_hands_over_at_once():
     assert alice.delivered == [in_flight], "the old session still receives"
 
 
+@pytest.mark.rule("H16")
 def test_after_a_changed_private_key_nothing_is_sent_in_old_sessions():
     wire, alice, bob = _met()
     old = _current(alice, bob).remote_index
@@ -829,6 +879,7 @@ def test_after_a_changed_private_key_nothing_is_sent_in_old_sessions():
     assert bob.drops(Drop.UNKNOWN_PEER) >= 5
 
 
+@pytest.mark.rule("H16")
 def test_an_unconfirmed_session_of_the_old_key_is_not_sent_in_either():
     wire, alice, bob = joined()
     wire.lose = lambda sent: sent.source == bob.endpoint and sent.kind == TRANSPORT
@@ -853,6 +904,7 @@ def test_our_own_key_is_no_peer():
     assert wire.log == []
 
 
+@pytest.mark.rule("H16")
 def test_a_peer_with_our_new_key_goes():
     wire, alice, bob = _met()
     alice.private = bob.private
@@ -862,6 +914,7 @@ def test_a_peer_with_our_new_key_goes():
     assert wire.since(0, by=alice) == []
 
 
+@pytest.mark.rule("H5", "H4")
 @pytest.mark.parametrize("point", LOW_ORDER)
 def test_peers_with_low_order_keys_never_hear_from_us(point):
     wire, alice, bob = joined()
@@ -878,6 +931,7 @@ def test_peers_with_low_order_keys_never_hear_from_us(point):
 # Inner packets
 
 
+@pytest.mark.rule("D4", "D6", "M1")
 def test_padding_goes_to_16_bytes_within_the_mtu_and_is_trimmed():
     wire, alice, bob = _met()
     alice.device.set_mtu(1300)
@@ -888,6 +942,7 @@ def test_padding_goes_to_16_bytes_within_the_mtu_and_is_trimmed():
         assert bob.delivered[-1] == packet
 
 
+@pytest.mark.rule("D7", "D5")
 def test_a_packet_from_an_address_that_is_not_the_peers_is_dropped():
     wire, alice, bob = _met()
     alice.send(ip_packet("10.9.0.99", "10.9.0.2"))
@@ -897,6 +952,7 @@ def test_a_packet_from_an_address_that_is_not_the_peers_is_dropped():
     assert bob.status(alice).received_at == wire.now, "it authenticated all the same"
 
 
+@pytest.mark.rule("D7")
 def test_the_source_is_looked_up_in_the_whole_device():
     """A peer may not use an address that a more specific prefix gives to another."""
     wire, alice, bob = joined()
@@ -1107,6 +1163,7 @@ def test_a_probe_is_an_authenticated_keepalive_that_moves_nothing(managed):
     assert bob.events_of(PathSeen)[-1].endpoint == ELSEWHERE
 
 
+@pytest.mark.rule("D9")
 def test_a_burst_is_staged_packet_by_packet():
     wire, alice, bob = joined()
     packets = [ip_packet("10.9.0.1", "10.9.0.2", bytes([number]) * 12) for number in range(5)]

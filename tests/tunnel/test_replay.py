@@ -47,12 +47,14 @@ TRUTH_TABLE = [
 ]
 
 
+@pytest.mark.rule("R1", "R3", "R4")
 def test_truth_table():
     assert len(TRUTH_TABLE) == 34
     window = ReplayWindow()
     assert [(counter, window.accept(counter)) for counter, _ in TRUTH_TABLE] == TRUTH_TABLE
 
 
+@pytest.mark.rule("R1", "R4")
 @pytest.mark.parametrize(
     ("counters", "then"),
     [
@@ -71,6 +73,20 @@ def test_sweep(counters, then):
     assert [(counter, window.accept(counter)) for counter, _ in then] == then
 
 
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize("first", [0, 1, 63, 64, 8191, 8192, 123_456])
+@pytest.mark.parametrize("jump", [REPLAY_WINDOW - 63, REPLAY_WINDOW - 1, REPLAY_WINDOW])
+def test_the_oldest_in_the_window_are_not_forgotten(first, jump):
+    """64 counters seen and 64 not, then one as far ahead as leaves the first of them in the window."""
+    window = ReplayWindow()
+    seen, unseen = range(first, first + 128, 2), range(first + 1, first + 128, 2)
+    assert all(window.accept(counter) for counter in seen)
+    assert window.accept(first + jump)
+    assert not any(window.accept(counter) for counter in seen)
+    assert all(window.accept(counter) for counter in unseen)
+
+
+@pytest.mark.rule("R1")
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("stride", [1, 63, 64, 65, REPLAY_WINDOW - 1, 8192, 3 * 8192])
 def test_against_a_set(seed, stride):

@@ -15,6 +15,7 @@ def checked(endpoint: Endpoint | None) -> Roaming:
     return roaming
 
 
+@pytest.mark.rule("E1")
 @pytest.mark.parametrize(("managed", "relays"), [(False, {RELAY}), (True, set())])
 def test_who_is_not_checked_is_where_it_was_last_heard(managed, relays):
     roaming = Roaming(relays)

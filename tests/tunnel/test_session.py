@@ -19,6 +19,7 @@ def _pair(now: float = 1000.0) -> tuple[Session, Session]:
     return Session(ours, 1, True, now), Session(theirs, 2, False, now)
 
 
+@pytest.mark.rule("L1", "L2", "T2")
 def test_a_session_sends_and_receives_for_180_seconds():
     session = _session()
     assert session.is_usable(1179.9)
@@ -27,6 +28,7 @@ def test_a_session_sends_and_receives_for_180_seconds():
     assert not session.accepts(1180.0)
 
 
+@pytest.mark.rule("L1", "L3")
 def test_a_session_sends_until_its_counters_are_used_up():
     session = _session()
     session.next_counter = REJECT_AFTER_MESSAGES - 1
@@ -36,6 +38,7 @@ def test_a_session_sends_until_its_counters_are_used_up():
     assert session.accepts(1000.0)
 
 
+@pytest.mark.rule("T10", "T2")
 @pytest.mark.parametrize(
     ("initiator", "at", "wanted"), [(True, 1119.9, False), (True, 1120.0, True), (False, 1179, False)]
 )
@@ -43,6 +46,7 @@ def test_the_initiator_renews_after_120_seconds_of_age_on_sending(initiator, at,
     assert _session(initiator=initiator).wants_rekey_after_send(at) is wanted
 
 
+@pytest.mark.rule("T10")
 @pytest.mark.parametrize(
     ("initiator", "at", "wanted"), [(True, 1164.9, False), (True, 1165.0, True), (False, 1179, False)]
 )
@@ -50,6 +54,7 @@ def test_the_initiator_renews_after_165_seconds_of_age_on_receiving(initiator, a
     assert _session(initiator=initiator).wants_rekey_after_receive(at) is wanted
 
 
+@pytest.mark.rule("T10")
 @pytest.mark.parametrize("initiator", [True, False])
 def test_either_side_renews_after_2_to_the_60_messages(initiator):
     session = _session(initiator=initiator)
@@ -59,6 +64,7 @@ def test_either_side_renews_after_2_to_the_60_messages(initiator):
     assert session.wants_rekey_after_send(1000.0)
 
 
+@pytest.mark.rule("D2")
 def test_a_burst_takes_one_counter_a_row():
     ours, theirs = _pair()
     assert theirs.open(ours.seal(Burst(bytes(50), 20), 1420)) == ([bytes(32), bytes(32), bytes(16)], 0, 0)
@@ -68,6 +74,7 @@ def test_a_burst_takes_one_counter_a_row():
     assert theirs.next_counter == 0
 
 
+@pytest.mark.rule("R2", "D5")
 def test_a_burst_received_twice_is_replays_and_a_forgery_is_not():
     ours, theirs = _pair()
     sealed = ours.seal(Burst(bytes(60), 20), 1420)
@@ -78,6 +85,7 @@ def test_a_burst_received_twice_is_replays_and_a_forgery_is_not():
     assert theirs.open(sealed) == ([], 0, 3)
 
 
+@pytest.mark.rule("H13")
 def test_slots_of_an_initiator():
     slots = SessionSlots()
     first, second, third = _session(1), _session(2), _session(3)
@@ -89,6 +97,7 @@ def test_slots_of_an_initiator():
     assert (slots.previous, slots.current, slots.next) == (second, third, None)
 
 
+@pytest.mark.rule("H13")
 def test_slots_of_a_responder():
     slots = SessionSlots()
     first, second, third = _session(1), _session(2), _session(3)
@@ -104,6 +113,7 @@ def test_slots_of_a_responder():
     assert (slots.previous, slots.current, slots.next) == (None, second, third)
 
 
+@pytest.mark.rule("H13")
 def test_an_unconfirmed_session_is_replaced_by_a_newer_one():
     slots = SessionSlots()
     first, second = _session(1), _session(2)
@@ -112,6 +122,7 @@ def test_an_unconfirmed_session_is_replaced_by_a_newer_one():
     assert slots.next is second
 
 
+@pytest.mark.rule("H13")
 def test_a_crossed_handshake_keeps_the_unconfirmed_session_as_previous():
     slots = SessionSlots()
     old, older, theirs, ours = _session(1), _session(2), _session(3), _session(4)
@@ -126,7 +137,7 @@ def test_what_the_other_side_sends_in_stays_until_it_has_the_new_session(is_init
     slots = SessionSlots()
     theirs, ours, renewed = _session(1), _session(2), _session(3)
     slots.previous, slots.current = theirs, ours
-    slots.confirm(theirs)
+    slots.heard = theirs
     if is_initiator:
         assert slots.add_as_initiator(renewed) == [ours]
         assert (slots.previous, slots.current, slots.next) == (theirs, renewed, None)

@@ -15,6 +15,7 @@ def test_nothing_is_armed_at_first(timers):
     assert timers.expire(1e9) == []
 
 
+@pytest.mark.rule("T6", "T2")
 @pytest.mark.parametrize(("jitter", "at"), [(0.0, 115.0), (0.999, 115.332667)])
 def test_sending_data_wants_an_answer_in_15_seconds_and_jitter(timers, jitter, at):
     timers.data_sent(100.0, jitter)
@@ -25,6 +26,7 @@ def test_sending_data_wants_an_answer_in_15_seconds_and_jitter(timers, jitter, a
     assert not timers.is_armed(Timer.NEW_HANDSHAKE)
 
 
+@pytest.mark.rule("T5")
 def test_receiving_data_wants_a_keepalive_in_10_seconds_unless_something_is_sent(timers):
     timers.data_received(100.0)
     assert timers.next_deadline() == 110.0
@@ -32,6 +34,7 @@ def test_receiving_data_wants_a_keepalive_in_10_seconds_unless_something_is_sent
     assert timers.next_deadline() is None
 
 
+@pytest.mark.rule("T5")
 def test_data_while_a_keepalive_is_due_brings_one_more(timers):
     timers.data_received(100.0)
     timers.data_received(109.0)
@@ -43,12 +46,14 @@ def test_data_while_a_keepalive_is_due_brings_one_more(timers):
     assert timers.next_deadline() is None
 
 
+@pytest.mark.rule("T2", "T3")
 @pytest.mark.parametrize(("jitter", "at"), [(0.0, 105.0), (0.999, 105.332667)])
 def test_an_initiation_is_repeated_in_5_seconds_and_jitter(timers, jitter, at):
     timers.handshake_initiated(100.0, jitter)
     assert timers.next_deadline() == pytest.approx(at)
 
 
+@pytest.mark.rule("T8")
 def test_a_completed_handshake_ends_repeating(timers):
     timers.attempts = 7
     timers.handshake_initiated(100.0, 0.5)
@@ -57,6 +62,7 @@ def test_a_completed_handshake_ends_repeating(timers):
     assert timers.attempts == 0
 
 
+@pytest.mark.rule("T3")
 def test_giving_up_stops_the_keepalive_and_wipes_keys_in_540_seconds(timers):
     timers.data_received(95.0)
     timers.handshake_given_up(100.0)
@@ -66,12 +72,14 @@ def test_giving_up_stops_the_keepalive_and_wipes_keys_in_540_seconds(timers):
     assert timers.next_deadline() == 640.0
 
 
+@pytest.mark.rule("T7")
 def test_new_keys_are_wiped_540_seconds_after_the_last(timers):
     timers.session_derived(100.0)
     timers.session_derived(200.0)
     assert timers.next_deadline() == 740.0
 
 
+@pytest.mark.rule("T9")
 @pytest.mark.parametrize("traffic", ["authenticated_packet_sent", "authenticated_packet_received"])
 def test_persistent_keepalive_counts_from_the_last_packet_either_way(timers, traffic):
     getattr(timers, traffic)(90.0)
@@ -85,6 +93,7 @@ def test_persistent_keepalive_counts_from_the_last_packet_either_way(timers, tra
     assert timers.next_deadline() is None
 
 
+@pytest.mark.rule("T1")
 def test_expiry_disarms_what_is_due_and_nothing_else(timers):
     timers.data_received(100.0)
     timers.session_derived(100.0)

@@ -38,6 +38,7 @@ class Sent:
     data: bytes
     tos: int = 0
     local: OwnAddress | None = None
+    hops: int = 0
 
     @property
     def kind(self) -> int:
@@ -150,7 +151,7 @@ class Wire:
 
     def _collect(self) -> bool:
         sent = [
-            Sent(self.now, node.endpoint, destination, bytes(row), burst.tos, burst.local)
+            Sent(self.now, node.endpoint, destination, bytes(row), burst.tos, burst.local, burst.hops)
             for node in self.nodes
             for burst, destination in node.device.datagrams_to_send()
             for row in burst.rows()

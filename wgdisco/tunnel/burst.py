@@ -27,14 +27,15 @@ class OwnAddress(NamedTuple):
 class Burst:
     """Rows of equal size in one buffer; the last row may be shorter. A lone packet is a burst of one.
 
-    Of datagrams also what their IP headers say: the traffic class `tos`, and the address of ours they came to or are
-    to leave from (`local`; None leaves it to the system).
+    Of datagrams also what their IP headers say: the traffic class `tos`, the address of ours they came to or are to
+    leave from (`local`; None leaves it to the system), and of those to send the hop limit (`hops`; 0 leaves it).
     """
 
     data: bytes | memoryview
     row: int
     tos: int = 0
     local: OwnAddress | None = None
+    hops: int = 0
 
     def rows(self) -> Iterator[memoryview]:
         """Each row in turn; one empty row for an empty buffer."""
@@ -57,7 +58,8 @@ class Burst:
 
 
 def padded_size(size: int, mtu: int) -> int:
-    """The size of a packet after padding to 16 bytes, never past the MTU (rule D4)."""
+    """The size of a packet after padding to 16 bytes, never past the MTU (rule D4); an MTU of 0 is none."""
+    mtu = mtu or size + PADDING
     last = size % mtu if size > mtu else size
     padded = min(mtu, -(-last // PADDING) * PADDING)
     return size - last + padded

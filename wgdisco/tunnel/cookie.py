@@ -67,7 +67,7 @@ class CookieChecker:
     def create_reply(self, message: bytes, source: Endpoint, now: float) -> bytes:
         """A cookie reply (64 bytes) to a message with a good mac1; it authenticates that mac1."""
         nonce = self._random_bytes(24)
-        sealed = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(
+        sealed: bytes = nacl.bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(
             self._cookie(source, now), message[-32:-16], nonce, self._reply_key
         )
         return _REPLY_TYPE + message[4:8] + nonce + sealed

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import count
 
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel import ecn, icmp, messages, noise
@@ -143,6 +143,7 @@ class Device:
             return
         self._local.is_up = up
         self._queue.clear()
+        self._local.routes.clear()
         for peer in self._peers.values():
             if up:
                 peer.resume(now)
@@ -153,6 +154,10 @@ class Device:
     def set_mtu(self, mtu: int) -> None:
         """The interface's MTU, in bytes: padding never passes it (rule D4)."""
         self._local.mtu = mtu
+
+    def set_route_mtu(self, network: IPNetwork, mtu: int | None) -> None:
+        """The route to `network` has an MTU of its own, or None any more; it goes when the interface goes down."""
+        self._local.routes.set(network, mtu)
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
         """Set a peer's endpoint and persistent keepalive (seconds) in one step."""
@@ -185,6 +190,12 @@ class Device:
         return DeviceStatus(
             self._public_key, self._config.listen_port, self._config.fwmark, peers, dict(self._local.drops)
         )
+
+    def forget_sessions(self) -> None:
+        """The machine was suspended: keys from before are wiped, and the next packet begins a handshake (rule T11)."""
+        for peer in self._peers.values():
+            peer.forget_sessions()
+            self._touch(peer)
 
     # Input
 

@@ -21,13 +21,16 @@ from wgdisco.tunnel.messages import (
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
     MINIMUM_INITIATION_GAP,
+    MINIMUM_TRANSPORT_SIZE,
     REKEY_TIMEOUT,
     RESPONSE,
     RESPONSE_SIZE,
     CookieReply,
     Response,
 )
+from wgdisco.tunnel.nesting import outer_hops
 from wgdisco.tunnel.roaming import Roaming
+from wgdisco.tunnel.route_mtus import RouteMtus
 from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
 from wgdisco.tunnel.tai64n import Timestamps
@@ -64,6 +67,7 @@ class Local:
     handshake_time: Callable[[], float]
     private_key: PrivateKey | None = None
     mtu: int = DEFAULT_MTU
+    routes: RouteMtus = field(default_factory=RouteMtus)
     is_up: bool = True
     indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
     drops: Counter[Drop] = field(default_factory=Counter)
@@ -170,6 +174,9 @@ class Peer:
 
     def send(self, packets: Burst, now: float) -> None:
         """Send packets in the current session, or stage them and begin a handshake."""
+        if outer_hops(next(packets.rows())) is None:
+            self._local.drops[Drop.NESTED_TOO_DEEP] += packets.count
+            return
         session = self._sessions.current
         if session is not None and session.is_usable(now):
             self._transmit(session, packets, now)
@@ -209,6 +216,11 @@ class Peer:
         """The interface is up, or our first private key is there: what waited for it begins (rule T9)."""
         if self._staged or self.timers.persistent_keepalive:
             self._begin_handshake(now)
+
+    def forget_sessions(self) -> None:
+        """Keys and a handshake under way are wiped (rule Z1); the peer, its timers and what is staged stay."""
+        self._clear_keys()
+        self.timers.keys_cleared()
 
     def stop(self) -> None:
         """The peer is removed or the interface down: keys, indices and staged packets go (rule T12)."""
@@ -295,10 +307,13 @@ class Peer:
         if not packets:
             return []
         confirmed = self._sessions.confirm(session)
+        if self.managed:
+            self._sessions.heard = session
         if confirmed is not None:
             for dropped in confirmed:
                 self._free(dropped)
-        self._authenticated(len(datagrams.data), source, datagrams.local, now)
+        size = sum(map(len, packets)) + MINIMUM_TRANSPORT_SIZE * len(packets)
+        self._authenticated(size, source, datagrams.local, now)
         self._note_path(source, now)
         if session is self._unconfirmed:
             self._unconfirmed = None
@@ -308,10 +323,10 @@ class Peer:
             if not self._flush_staged(now) and (self._staged or self.managed):
                 # The initiator has only our response so far: let it see that data comes through too.
                 self._send_keepalive(now)
-        self._renew_in_time(session, now)
+        self._renew_in_time(now)
         packets = [packet for packet in packets if packet]
         if packets:
-            self.timers.data_received(now)
+            self.timers.data_received(now, len(packets))
         return packets
 
     def handle_timer(self, now: float) -> None:
@@ -365,9 +380,10 @@ class Peer:
         self.handshake_unix = self._local.unix_time()
         self.events.append(PeerHandshake(self.key, source, now))
 
-    def _renew_in_time(self, session: Session, now: float) -> None:
-        """Rule T10 on receiving: once a session."""
-        if session is not self._sessions.current or session is self._rekey_tried:
+    def _renew_in_time(self, now: float) -> None:
+        """Rule T10 on receiving, in whatever session: the one we send in is renewed, tried once."""
+        session = self._sessions.current
+        if session is None or session is self._rekey_tried:
             return
         if session.wants_rekey_after_receive(now):
             self._rekey_tried = session
@@ -393,8 +409,9 @@ class Peer:
         return sent
 
     def _transmit(self, session: Session, packets: Burst, now: float) -> None:
-        sealed = session.seal(packets, self._local.mtu)
-        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(next(packets.rows())))
+        first = next(packets.rows())
+        sealed = session.seal(packets, self._local.routes.limit(first, self._local.mtu))
+        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(first), outer_hops(first) or 0)
         if packets.row:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
@@ -495,13 +512,18 @@ class Peer:
             self._handshake_sent_at = now
 
     def _output(
-        self, datagrams: Burst, endpoint: Endpoint | None, local: OwnAddress | None, tos: int = ecn.NOT_ECT
+        self,
+        datagrams: Burst,
+        endpoint: Endpoint | None,
+        local: OwnAddress | None,
+        tos: int = ecn.NOT_ECT,
+        hops: int = 0,
     ) -> None:
         if endpoint is None:
             self._local.drops[Drop.NO_ENDPOINT] += datagrams.count
             return
         self.tx_bytes += len(datagrams.data)
-        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local), endpoint))
+        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local, hops), endpoint))
 
     def _forget_pending(self) -> None:
         if self._pending is not None:

@@ -58,7 +58,7 @@ class Session:
     def wants_rekey_after_receive(self, now: float) -> bool:
         """Rule T10: the initiator renews in time for one more attempt before the session is refused."""
         last_moment = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
-        return self.initiator and now - self.created_at >= last_moment
+        return self.initiator and not self.receive_only and now - self.created_at >= last_moment
 
     def seal(self, packets: Burst, mtu: int) -> Burst:
         """Seal a burst; takes one counter a row."""
@@ -84,8 +84,8 @@ class Session:
 class SessionSlots:
     """Previous, current, next (rule H13). Every change returns the sessions that fell out.
 
-    After a crossed handshake each side may send in what is the other's previous session: that one (`heard`) stays then
-    until the new session is confirmed, or packets would be lost.
+    After a crossed handshake each side may send in what is the other's previous session. Of managed peers that one
+    (`heard`, which their owner sets) stays until the new session is confirmed, or packets would be lost.
     """
 
     previous: Session | None = field(default=None)
@@ -117,7 +117,6 @@ class SessionSlots:
 
     def confirm(self, session: Session) -> list[Session] | None:
         """A packet authenticated in `session`: if it was next it becomes current. None when nothing moved."""
-        self.heard = session
         if session is not self.next:
             return None
         dropped = [] if self.previous is None else [self.previous]

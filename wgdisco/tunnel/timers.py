@@ -57,11 +57,12 @@ class Timers:
             delay = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + jitter * REKEY_TIMEOUT_JITTER
             self._deadlines[Timer.NEW_HANDSHAKE] = now + delay
 
-    def data_received(self, now: float) -> None:
-        """A packet that is no keepalive came in: the other side wants to hear from us (rule T5)."""
+    def data_received(self, now: float, count: int = 1) -> None:
+        """Packets that are no keepalives came in: the other side wants to hear from us (rules T5 and T13)."""
         if self._deadlines[Timer.SEND_KEEPALIVE] is None:
             self._deadlines[Timer.SEND_KEEPALIVE] = now + KEEPALIVE_TIMEOUT
-        else:
+            count -= 1
+        if count:
             self._another_keepalive = True
 
     def authenticated_packet_sent(self, now: float) -> None:
@@ -124,6 +125,10 @@ class Timers:
     def session_derived(self, now: float) -> None:
         """New keys exist; they are wiped when nothing renews them (rule T7)."""
         self._deadlines[Timer.ZERO_KEY] = now + ZERO_KEY_TIME
+
+    def keys_cleared(self) -> None:
+        """There are no keys left to wipe."""
+        self._deadlines[Timer.ZERO_KEY] = None
 
     def set_persistent_keepalive(self, seconds: int) -> None:
         """Change the interval; the peer sends one at once when it was off (rule T9)."""

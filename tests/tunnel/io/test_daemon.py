@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.tunnel.io.namespace import in_namespace, ip
-from wgdisco.tunnel.io.daemon import follow_mtu
+from wgdisco.tunnel.io.daemon import follow
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.link import Link
 
 COMMAND = [sys.executable, "-c", "import sys; from wgdisco.tunnel.cli import main; sys.exit(main())"]
 SOCKET = Path("/var/run/wireguard/tt0.sock")
@@ -126,8 +125,7 @@ def test_the_engine_follows_the_mtu_that_wg_quick_sets_later():
         engine = await Engine.open("tt0")
         told = asyncio.Queue()
         engine.set_mtu = told.put_nowait
-        link = await Link.open("tt0")
-        following = asyncio.ensure_future(follow_mtu(engine, link))
+        following = asyncio.ensure_future(follow(engine))
         async with asyncio.timeout(10):
             assert await told.get() == 1500  # what the kernel gives a TUN
             ip("link", "set", "tt0", "mtu", "1300")
@@ -135,7 +133,33 @@ def test_the_engine_follows_the_mtu_that_wg_quick_sets_later():
                 pass
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
-        await link.remove()
+        await engine.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.rule("T12")
+@in_namespace
+def test_sockets_are_there_while_the_interface_is_up():
+    def bound() -> bool:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 51820))
+            except OSError:
+                return True
+            return False
+
+    async def main():
+        engine = await Engine.open("tt0", listen_port=51820)
+        following = asyncio.ensure_future(follow(engine))
+        for wanted in (False, True, False, True):
+            ip("link", "set", "tt0", "up" if wanted else "down")
+            async with asyncio.timeout(10):
+                while bound() != wanted:  # noqa: ASYNC110  the socket itself is looked at
+                    await asyncio.sleep(0.01)
+            assert engine.status().listen_port == 51820
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
         await engine.close()
 
     asyncio.run(main())

@@ -7,7 +7,7 @@ import pytest
 
 from tests.tunnel.io.namespace import in_namespace, ip
 from wgdisco.errors import ConfigError, LocalError
-from wgdisco.tunnel.io.link import Link, LinkGone, LinkState
+from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.tun import Tun
 
 FOUR = [ip_interface("10.77.0.1/24")]
@@ -104,32 +104,5 @@ def test_without_ipv6():
 
     tun = Tun.open("tt0")
     Path("/proc/sys/net/ipv6/conf/tt0/disable_ipv6").write_text("1")
-    asyncio.run(scenario())
-    tun.close()
-
-
-@in_namespace
-def test_watch():
-    async def scenario():
-        link = await Link.open("tt0")
-        events = link.watch()
-
-        async def following():
-            return await asyncio.wait_for(anext(events), 5)
-
-        assert await following() == LinkState("tt0", 1500, up=False)
-        ip("link", "add", "other", "type", "veth")
-        ip("link", "set", "tt0", "mtu", "1300")
-        assert await following() == LinkState("tt0", 1300, up=False)
-        ip("link", "set", "tt0", "up")
-        assert await following() == LinkState("tt0", 1300, up=True)
-        ip("link", "del", "tt0")
-        while (event := await following()) != LinkGone():
-            assert isinstance(event, LinkState)
-        with pytest.raises(StopAsyncIteration):
-            await following()
-        await link.remove()
-
-    tun = Tun.open("tt0")
     asyncio.run(scenario())
     tun.close()

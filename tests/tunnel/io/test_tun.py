@@ -40,6 +40,19 @@ def test_another_destination_ends_a_burst():
     assert gathered(six, six, packet(1, 100)) == [(2, 100), (1, 100)]
 
 
+@pytest.mark.rule("D11")
+@pytest.mark.parametrize("byte", [1, 8, 9])
+def test_another_traffic_class_hop_limit_or_protocol_ends_a_burst(byte):
+    other = bytearray(packet(1, 100))
+    other[byte] = 3
+    assert gathered(packet(1, 100), bytes(other), bytes(other)) == [(1, 100), (2, 100)]
+    six = bytes([0x60, *bytes(99)])
+    for position, value, rows in ((1, 0x30, [1, 1]), (6, 17, [1, 1]), (7, 64, [1, 1]), (3, 1, [2])):
+        changed = bytearray(six)
+        changed[position] = value
+        assert [count for count, _ in gathered(six, bytes(changed))] == rows
+
+
 def test_what_is_no_ip_packet_stays_alone():
     assert gathered(bytes(30), bytes(30), b"\x45", b"\x60" * 39, b"") == [(1, 30), (1, 30), (1, 1), (1, 39)]
 

@@ -61,6 +61,18 @@ def burst_of(rows: int, row: int, last: int | None = None) -> Burst:
     return Burst(data if last is None else data[: len(data) - row + last], row)
 
 
+@pytest.mark.rule("E6")
+@in_namespace
+def test_buffers_of_7_mib_past_the_systems_limit():
+    sockets = UdpSockets.open()
+    for fd in sockets.fds:
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                assert sock.getsockopt(socket.SOL_SOCKET, option) == 2 * (7 << 20)  # socket(7): told doubled
+    sockets.close()
+
+
+@pytest.mark.rule("D8", "S6", "S8")
 @pytest.mark.parametrize("host", LOOPBACKS)
 @pytest.mark.parametrize("gso", [True, False])
 @pytest.mark.parametrize(
@@ -78,6 +90,7 @@ def test_a_burst_arrives_whole_and_in_order(host, gso, rows, row, last):
     two.close()
 
 
+@pytest.mark.rule("S6", "S8")
 def test_offloads_make_few_calls_of_many_datagrams(pair):
     one, two = pair
     one.send(burst_of(45, 1400, 100), at(two))
@@ -170,6 +183,7 @@ def test_a_taken_port_names_who_has_it():
     assert port_owner(port) is None
 
 
+@pytest.mark.rule("E5")
 def test_rebind(pair):
     one, two = pair
     one.rebind(one.port)
@@ -191,6 +205,7 @@ def test_many_sources_stay_right_with_a_full_cache(pair):
     assert len(two._endpoints) == len(one._addresses) == 1
 
 
+@pytest.mark.rule("D14", "S7")
 @in_namespace
 def test_rows_above_the_path_mtu_are_sent_plain():
     ip("link", "set", "lo", "mtu", "1280")
@@ -208,6 +223,7 @@ def test_rows_above_the_path_mtu_are_sent_plain():
     two.close()
 
 
+@pytest.mark.rule("E2")
 @in_namespace
 def test_ipv4_alone_where_ipv6_is_off():
     for scope in ("all", "lo"):
@@ -238,6 +254,7 @@ def test_link_local_endpoints_keep_their_zone():
     two.close()
 
 
+@pytest.mark.rule("E4")
 @in_namespace
 def test_marks():
     ip("route", "add", "local", "198.51.100.0/24", "dev", "lo", "table", "7")

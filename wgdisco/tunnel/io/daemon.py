@@ -1,18 +1,22 @@
 """`wgdisco-tunnel`: the engine alone behind its configuration socket, for `wg` and `wg-quick` to drive (rule U2)."""
 
 import asyncio
+import logging
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from wgdisco.errors import WgdiscoError
+from wgdisco.errors import LocalError, WgdiscoError
 from wgdisco.tunnel.events import DeviceGone
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.link import Link, LinkState
+from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.link_state import LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
+
+LOG = logging.getLogger(__name__)
 
 PROGRAM = "wgdisco-tunnel"
 
@@ -85,7 +89,7 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
         finally:
             await link.remove()
         server = await UapiServer.open(interface, engine)
-        following = asyncio.ensure_future(follow_mtu(engine, link))
+        following = asyncio.ensure_future(follow(engine))
         try:
             yield engine, server
         finally:
@@ -96,11 +100,20 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
         await engine.close()
 
 
-async def follow_mtu(engine: Engine, link: Link) -> None:
-    """Let the engine know the interface's MTU (rule M1): whoever drives us sets it after the interface is there."""
-    async for state in link.watch():
-        if isinstance(state, LinkState):
-            engine.set_mtu(state.mtu)
+async def follow(engine: Engine) -> None:
+    """Let the engine know what whoever drives us makes of the interface: MTUs (rule M1), up or down (rule T12)."""
+    try:
+        async for state in engine.watch_link():
+            if isinstance(state, LinkState):
+                engine.set_mtu(state.mtu)
+                try:
+                    engine.set_up(state.up)
+                except LocalError as error:
+                    LOG.warning("%s", error)
+            elif isinstance(state, RouteMtu):
+                engine.set_route_mtu(state.network, state.mtu)
+    except LocalError as error:
+        LOG.warning("%s", error)
 
 
 async def _gone(engine: Engine) -> None:

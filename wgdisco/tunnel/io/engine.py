@@ -7,14 +7,15 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import PublicKey
-from wgdisco.machine import boot_time
+from wgdisco.machine import SuspendWatch
 from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
 from wgdisco.tunnel.io.backend import Capabilities
+from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import UdpSockets
 from wgdisco.tunnel.messages import DEFAULT_MTU
@@ -50,8 +51,11 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
         self._handshakes: asyncio.Handle | None = None
+        self._is_up = True
+        self._suspensions = SuspendWatch()
         self._closed = False
         self._loop.add_reader(tun.fd, self._tun_readable)
+        self._loop.add_reader(udp.routes_fd, udp.routes_changed)
         self._listen()
 
     @classmethod
@@ -80,19 +84,15 @@ class Engine:
     def apply(self, config: DeviceConfig) -> None:
         """Make the device as `config` says; another port is bound before anything else is changed."""
         if config.listen_port and config.listen_port != self._udp.port:
-            self._unlisten()
-            try:
-                self._udp.rebind(config.listen_port)
-            finally:
-                self._listen()
+            self._bind(config.listen_port)
         if config.fwmark != self._device.config().fwmark:
             self._udp.set_fwmark(config.fwmark)
-        self._device.apply(config, boot_time())
+        self._device.apply(config, self._now())
         self._settle()
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
         """Set a peer's endpoint and persistent keepalive in one step."""
-        self._device.set_peer(key, endpoint, keepalive, boot_time())
+        self._device.set_peer(key, endpoint, keepalive, self._now())
         self._settle()
 
     def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
@@ -101,12 +101,12 @@ class Engine:
 
     def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...]) -> None:
         """Send an initiation to each endpoint."""
-        self._device.initiate(key, endpoints, boot_time())
+        self._device.initiate(key, endpoints, self._now())
         self._settle()
 
     def probe(self, key: PublicKey, endpoint: Endpoint) -> None:
         """Send an authenticated keepalive to `endpoint`."""
-        self._device.probe(key, endpoint, boot_time())
+        self._device.probe(key, endpoint, self._now())
         self._settle()
 
     def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
@@ -122,9 +122,33 @@ class Engine:
         status = self._device.status()
         return DeviceStatus(status.public_key, self._udp.port, status.fwmark, status.peers, status.drops)
 
+    def set_up(self, up: bool) -> None:
+        """The interface comes up, or goes down: then there is no socket and no session (rule T12).
+
+        Raises LocalError when somebody else took the port meanwhile; the next `apply` with another one mends it.
+        """
+        if up == self._is_up:
+            return
+        self._is_up = up
+        self._device.set_up(up, self._now())
+        if up:
+            self._bind(self._udp.port)
+        else:
+            self._unlisten()
+            self._udp.unbind()
+        self._settle()
+
     def set_mtu(self, mtu: int) -> None:
         """The interface has another MTU, in bytes; packets are padded up to it and no further (rule D4)."""
         self._device.set_mtu(mtu)
+
+    def set_route_mtu(self, network: IPNetwork, mtu: int | None) -> None:
+        """A route into the interface has an MTU of its own, or None any more; that bounds padding likewise."""
+        self._device.set_route_mtu(network, mtu)
+
+    def watch_link(self) -> AsyncIterator[LinkState | RouteMtu | LinkGone]:
+        """What happens to the interface from now on, wherever it is moved; `link_state.watch`."""
+        return watch(self._tun)
 
     def get_config(self) -> DeviceConfig:
         """What the device is told to be, keys included, with the port it really listens on."""
@@ -148,6 +172,7 @@ class Engine:
                 handle.cancel()
         self._unlisten()
         self._loop.remove_reader(self._tun.fd)
+        self._loop.remove_reader(self._udp.routes_fd)
         self._udp.close()
         self._tun.close()
         self._events.put_nowait(None)
@@ -158,6 +183,30 @@ class Engine:
 
     # The loop's callbacks
 
+    def _bind(self, port: int) -> None:
+        """Listen on `port`; while the interface is down, from when it comes up."""
+        self._unlisten()
+        try:
+            self._udp.rebind(port)
+            if not self._is_up:
+                self._udp.unbind()  # free as far as can be told
+        finally:
+            self._listen()
+
+    def _now(self) -> float:
+        """The device's clock. The first look at it after a suspension wipes what was agreed before (rule T11)."""
+        now, suspended = self._suspensions.look()
+        if suspended:
+            LOG.info("the machine was suspended: new handshakes", extra={"fields": {"seconds": round(suspended)}})
+            self._device.forget_sessions()
+            self._disarm()  # it waits by the other clock
+        return now
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._timer_at = None
+
     def _listen(self) -> None:
         for fd in self._udp.fds:
             self._loop.add_reader(fd, self._udp_readable, fd)
@@ -167,7 +216,7 @@ class Engine:
             self._loop.remove_reader(fd)
 
     def _udp_readable(self, fd: int) -> None:
-        now = boot_time()
+        now = self._now()
         for datagrams, source in self._udp.receive(fd):
             self._device.receive(datagrams, source, now)
         if self._handshakes is None:
@@ -183,9 +232,9 @@ class Engine:
         """
         self._handshakes = None
         if self._device.has_handshakes:
-            began = boot_time()
+            began = self._now()
             self._device.handle_handshakes(began, HANDSHAKES_A_TURN)
-            self._handshakes = self._loop.call_later(boot_time() - began, self._consume_handshakes)
+            self._handshakes = self._loop.call_later(self._now() - began, self._consume_handshakes)
         self._settle()
 
     def _tun_readable(self) -> None:
@@ -194,14 +243,14 @@ class Engine:
         except InterfaceGoneError as error:
             self._gone(error)
             return
-        now = boot_time()
+        now = self._now()
         for packets in bursts:
             self._device.send(packets, now)
         self._settle()
 
     def _timer_fired(self) -> None:
         self._timer = self._timer_at = None
-        self._device.handle_timer(boot_time())
+        self._device.handle_timer(self._now())
         self._settle()
 
     def _settle(self) -> None:
@@ -220,11 +269,10 @@ class Engine:
         deadline = self._device.get_timer()
         if deadline == self._timer_at:
             return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = None, deadline
+        self._disarm()
         if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, deadline - boot_time()), self._timer_fired)
+            delay = max(0.0, deadline - self._now())
+            self._timer, self._timer_at = self._loop.call_later(delay, self._timer_fired), deadline
 
     def _gone(self, error: InterfaceGoneError) -> None:
         self._loop.remove_reader(self._tun.fd)

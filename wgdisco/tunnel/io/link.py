@@ -1,13 +1,12 @@
-"""The interface as the system sees it: addresses, MTU, up or down, and the routes that lead into it.
+"""The interface as the system sees it: addresses, MTU, up, and the routes that lead into it.
 
 Over netlink with pyroute2. Its ways, met with here: the synchronous classes refuse to run inside a loop; `dump` gives
-an asynchronous iterator; `get` on a monitor ends after each batch of messages.
+an asynchronous iterator.
 """
 
 import errno
 import socket
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_network
 from typing import Any, Self
 
@@ -20,28 +19,12 @@ from wgdisco.tunnel.conf import IPInterface
 
 DEFAULT_MTU = 1420  # 1500 less the outer IPv6 and UDP headers and 32 bytes of WireGuard's (rule M1)
 
-# linux/rtnetlink.h, linux/if.h
-_RTMGRP_LINK = 1
+# linux/rtnetlink.h
 _RT_TABLE_MAIN = 254
-_IFF_UP = 1
 _IFA_F_NODAD = 2  # linux/if_addr.h
 
 _ALREADY_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENOENT})
 _NO_IPV6 = frozenset({errno.EACCES, errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
-
-
-@dataclass(frozen=True, slots=True)
-class LinkState:
-    """The link changed, or was renamed; `mtu` in bytes."""
-
-    name: str
-    mtu: int
-    up: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LinkGone:
-    """The link was deleted, or moved to another network namespace."""
 
 
 class Link:
@@ -126,28 +109,6 @@ class Link:
             self._addresses.clear()
             netlink.close()
 
-    async def watch(self) -> AsyncIterator[LinkState | LinkGone]:
-        """What happens to the link from now on, beginning with its state now; ends after LinkGone."""
-        async with AsyncIPRoute() as monitor:
-            await monitor.bind(groups=_RTMGRP_LINK)
-            last = await self._state(monitor)
-            yield last
-            while isinstance(last, LinkState):
-                async for message in monitor.get():
-                    event = _link_event(message, self.index)
-                    if event is not None and event != last:
-                        last = event
-                        yield event
-
-    async def _state(self, netlink: Any) -> LinkState | LinkGone:
-        try:
-            messages = await netlink.link("get", index=self.index)
-        except NetlinkError as error:
-            if error.code != errno.ENODEV:
-                raise
-            return LinkGone()
-        return _link_event(messages[0], self.index) or LinkGone()
-
     async def _add_address(self, address: IPInterface) -> None:
         try:
             await self._netlink.addr("add", index=self.index, **_address_fields(address))
@@ -225,15 +186,6 @@ def _address_fields(address: IPInterface) -> dict[str, Any]:
 def _destination(route: Any, version: int) -> IPNetwork:
     """The network a route message is about; a default route carries no RTA_DST."""
     return ip_network((route.get_attr("RTA_DST") or ("0.0.0.0" if version == 4 else "::"), route["dst_len"]))
-
-
-def _link_event(message: Any, index: int) -> LinkState | LinkGone | None:
-    """None for a message about another link, or not about a link at all."""
-    if message.get("event") not in ("RTM_NEWLINK", "RTM_DELLINK") or message["index"] != index:
-        return None
-    if message["event"] == "RTM_DELLINK":
-        return LinkGone()
-    return LinkState(message.get_attr("IFLA_IFNAME"), message.get_attr("IFLA_MTU"), bool(message["flags"] & _IFF_UP))
 
 
 async def _if_there(call: Any) -> None:

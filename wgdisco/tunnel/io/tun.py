@@ -20,6 +20,8 @@ TUN_PATH = "/dev/net/tun"
 
 # linux/if_tun.h, linux/if.h
 _TUNSETIFF = 0x400454CA
+_TUNGETIFF = 0x800454D2
+_TUNGETDEVNETNS = 0x54E3
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
 _IFREQ = struct.Struct("16sH22x")
@@ -70,8 +72,8 @@ class Tun:
     def read_burst(self, max_packets: int = 64) -> list[Burst]:
         """What waits to be sent into the tunnel: at most `max_packets` packets and about 64 KiB.
 
-        Consecutive packets to one destination, of one size but for a shorter last one, share a Burst. An empty list
-        when nothing waits. Raises InterfaceGoneError.
+        Consecutive packets to one destination, alike in what their outer headers are made of and of one size but for a
+        shorter last one, share a Burst. An empty list when nothing waits. Raises InterfaceGoneError.
         """
         sizes: list[int] = []
         used = 0
@@ -99,6 +101,18 @@ class Tun:
                 self._check_gone(error)
                 self.dropped[_name_of(error)] += 1
 
+    def place(self) -> tuple[str, int]:
+        """What the interface is called now, and a new descriptor of the network namespace it is in (rule E7).
+
+        Raises InterfaceGoneError.
+        """
+        try:
+            name, _flags = _IFREQ.unpack(fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size)))
+            return name.rstrip(b"\0").decode(), fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
+        except OSError as error:
+            self._check_gone(error)
+            raise
+
     def close(self) -> None:
         """Close the descriptor, and with it delete the interface. Again does nothing."""
         fd, self.fd = self.fd, -1
@@ -122,28 +136,28 @@ def gather(buffer: memoryview, sizes: list[int]) -> list[Burst]:
     """Cut packets that lie one behind the other in `buffer` into bursts; each burst owns a copy."""
     bursts: list[Burst] = []
     start = end = row = 0
-    to: bytes | None = None
+    like: bytes | None = None
     for size in sizes:
-        packet_to = _destination(buffer[end : end + size])
+        packet_like = _likeness(buffer[end : end + size])
         # A row shorter than the first one ends its burst; after it the length no longer divides.
-        fits = to is not None and packet_to == to and size <= row and (end - start) % row == 0
+        fits = like is not None and packet_like == like and size <= row and (end - start) % row == 0
         if not fits:
             if end > start:
                 bursts.append(Burst(bytes(buffer[start:end]), row))
-            start, row, to = end, size, packet_to
+            start, row, like = end, size, packet_like
         end += size
     if end > start:
         bursts.append(Burst(bytes(buffer[start:end]), row))
     return bursts
 
 
-def _destination(packet: memoryview) -> bytes | None:
-    """The destination address, 4 or 16 bytes; None when this is no IP packet."""
+def _likeness(packet: memoryview) -> bytes | None:
+    """Destination, traffic class, protocol and hop limit; None when this is no IP packet."""
     version = packet[0] >> 4 if packet else 0
     if version == 4 and len(packet) >= 20:
-        return bytes(packet[16:20])
+        return bytes(packet[1:2]) + bytes(packet[8:10]) + bytes(packet[16:20])
     if version == 6 and len(packet) >= 40:
-        return bytes(packet[24:40])
+        return bytes((packet[0], packet[1] & 0xF0)) + bytes(packet[6:8]) + bytes(packet[24:40])
     return None
 
 

@@ -3,6 +3,8 @@
 Receiving, UDP_GRO lets one call return many datagrams of one source, of equal size but for the last (rule S8); sending,
 UDP_SEGMENT takes as many (rule S6). Neither is needed: a kernel, device or path that refuses gets plain datagrams.
 
+A datagram leaves from the address its burst names, for as long as the way there leads out where it led in (rule E3).
+
 Sending never raises for what the network or a remote address does: such datagrams are dropped and counted.
 """
 
@@ -19,26 +21,40 @@ from typing import Any
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.errors import LocalError
 from wgdisco.machine import port_in_use, port_owner
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Burst, OwnAddress
+from wgdisco.tunnel.io.ancillary import (
+    ANCILLARY_SIZE,
+    IP_PKTINFO,
+    IP_RECVTOS,
+    SOL_UDP,
+    SOURCES,
+    UDP_GRO,
+    UDP_SEGMENT,
+    Ancillary,
+    ancillary_for,
+    parse_ancillary,
+    segment_message,
+    ttl_message,
+)
+from wgdisco.tunnel.io.routes import Routes
 
 # linux/udp.h, asm-generic/socket.h, linux/in.h, linux/in6.h: what the socket module does not name
-_SOL_UDP = 17
-_UDP_SEGMENT = 103
-_UDP_GRO = 104
+_IP_MTU_DISCOVER = 10
+_IP_PMTUDISC_DONT = 0
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
-_INT = struct.Struct("=i")
 _MARK = struct.Struct("=I")
-_SEGMENT_SIZE = struct.Struct("=H")
 
 _BUFFER_SIZE = 7 << 20  # rule E6
 _MAX_SEGMENTS = 64  # what every kernel with UDP_SEGMENT takes
 _MAX_DATAGRAM = 65535
 _ENOUGH = 8 * _MAX_DATAGRAM  # read at once, before others get their turn
 _MAX_PAYLOAD = {socket.AF_INET: 65507, socket.AF_INET6: 65527}
-_ANCILLARY_SIZE = socket.CMSG_SPACE(_INT.size)
 _BIND_ATTEMPTS = 100
 _CACHE_SIZE = 1024
+# What sending from an address says that is not ours any more
+_NO_SUCH_SOURCE = frozenset({errno.EINVAL, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH})
+_TOO_LARGE = frozenset({errno.EMSGSIZE, errno.EINVAL})
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL})
 
 _Address = tuple[Any, ...]
@@ -53,6 +69,16 @@ class _Family:
     gso: bool
 
 
+@dataclass(slots=True)
+class _Way:
+    """How to get to an endpoint: by which socket, the address as it wants it, and from which address of ours."""
+
+    family: _Family
+    endpoint: Endpoint
+    address: _Address
+    local: OwnAddress | None
+
+
 class UdpSockets:
     """Both sockets. `fds` are what to wait on, and change with `rebind`; `dropped` counts by the error's name."""
 
@@ -65,9 +91,13 @@ class UdpSockets:
         self._endpoints: dict[tuple[str, int, int], Endpoint] = {}
         self._addresses: dict[Endpoint, _Address] = {}
         self._plain_only: set[Endpoint] = set()
+        self._control: dict[tuple[int, OwnAddress | None, int, int], Ancillary] = {}
+        self._usable: dict[tuple[Endpoint, OwnAddress], bool] = {}
         self._families: dict[int, _Family] = {}
         self.port = 0
-        self._use(self._bind(port))
+        sockets = self._bind(port)
+        self._routes = Routes()
+        self._use(sockets)
         try:
             self.set_fwmark(fwmark)
         except LocalError:
@@ -87,6 +117,16 @@ class UdpSockets:
         """The descriptors, non-blocking; each is readable when `receive(fd)` has something."""
         return tuple(family.socket.fileno() for family in self._families.values())
 
+    @property
+    def routes_fd(self) -> int:
+        """To wait on: when it is readable, call `routes_changed`."""
+        return self._routes.fd
+
+    def routes_changed(self) -> None:
+        """Ask anew, with the next datagram, whether addresses of ours are still to be sent from."""
+        if self._routes.changed():
+            self._usable.clear()
+
     def receive(self, fd: int, max_bursts: int = 64) -> list[tuple[Burst, Endpoint]]:
         """What arrived on `fd`: up to `max_bursts` bursts, each of one source, in order; fewer when they are large."""
         family = next((family for family in self._families.values() if family.socket.fileno() == fd), None)
@@ -96,18 +136,18 @@ class UdpSockets:
         total = 0
         for _ in range(max_bursts):
             try:
-                size, ancillary, _flags, address = family.socket.recvmsg_into([self._buffer], _ANCILLARY_SIZE)
+                size, ancillary, _flags, address = family.socket.recvmsg_into([self._buffer], ANCILLARY_SIZE)
             except BlockingIOError:
                 break
             except OSError as error:
                 self._drop(error)
                 continue
-            row = next((_INT.unpack(data)[0] for _level, kind, data in ancillary if kind == _UDP_GRO), size)
+            row, tos, local = parse_ancillary(ancillary, size)
             source = self._endpoint(address)
             if size == 0 or source is None:
                 self.dropped["empty" if size == 0 else "port 0"] += 1
             else:
-                received.append((Burst(bytes(self._buffer[:size]), row), source))
+                received.append((Burst(bytes(self._buffer[:size]), row, tos, local), source))
             total += size
             if total >= _ENOUGH:
                 break
@@ -115,35 +155,36 @@ class UdpSockets:
 
     def send(self, burst: Burst, endpoint: Endpoint) -> None:
         """Send every row as a datagram to `endpoint`, in order; what cannot be sent is dropped and counted."""
-        found = self._route(endpoint)
-        if found is None:
+        way = self._way(endpoint, burst.local)
+        if way is None:
             return
-        family, address = found
         if len(burst.data) <= burst.row:
-            self._send_one(family, burst.data, [], address)
+            self._send_one(way, burst.data, self._headers(way, burst))
             return
         data, row = memoryview(burst.data), burst.row
-        segments = min(_MAX_SEGMENTS, family.max_payload // row) if row else 1
+        segments = min(_MAX_SEGMENTS, way.family.max_payload // row) if row else 1
         chunk = segments * row if segments > 1 else max(len(data), 1)
         for start in range(0, len(data), chunk):
             part = data[start : start + chunk]
-            many = segments > 1 and len(part) > row and family.gso and endpoint not in self._plain_only
-            if not (many and self._send_segments(family, part, row, endpoint, address)):
-                for packet in Burst(part, row).rows():
-                    self._send_one(family, packet, [], address)
+            many = segments > 1 and len(part) > row and way.family.gso and endpoint not in self._plain_only
+            if many and self._send_segments(way, burst, part):
+                continue
+            local = way.local
+            for packet in Burst(part, row).rows():
+                self._send_one(way, packet, self._headers(way, burst))
+            if many and way.family.gso and way.local is local:
+                # Rows above the path MTU: plain datagrams are fragmented, segments never are (rule D14).
+                if len(self._plain_only) >= _CACHE_SIZE:
+                    self._plain_only.clear()
+                self._plain_only.add(endpoint)
 
     def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
         """Send one datagram, with its own IP TTL (or IPv6 hop limit) when `ttl`, 1 to 255, is given."""
-        found = self._route(endpoint)
-        if found is None:
+        way = self._way(endpoint, None)
+        if way is None:
             return
-        family, address = found
-        ancillary: list[tuple[int, int, bytes]] = []
-        if ttl is not None and family.socket.family == socket.AF_INET:
-            ancillary = [(socket.IPPROTO_IP, socket.IP_TTL, _INT.pack(ttl))]
-        elif ttl is not None:
-            ancillary = [(socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, _INT.pack(ttl))]
-        self._send_one(family, data, ancillary, address)
+        headers = () if ttl is None else (ttl_message(ttl, way.family.socket.family),)
+        self._send_one(way, data, headers)
 
     def set_fwmark(self, mark: int) -> None:
         """Mark what is sent from now on (rule E4); LocalError when refused. No change asks for no privilege (U12)."""
@@ -155,6 +196,7 @@ class UdpSockets:
         except PermissionError as error:
             raise LocalError("setting FwMark needs root or the capability CAP_NET_ADMIN") from error
         self.fwmark = mark
+        self._usable.clear()
 
     def rebind(self, port: int) -> None:
         """Move to `port` (0: any free one), with the same mark; `fds` are new afterwards.
@@ -163,15 +205,20 @@ class UdpSockets:
         still there, unless they had that port.
         """
         if port == self.port:
-            self.close()
+            self.unbind()
         sockets = self._bind(port)
-        self.close()
+        self.unbind()
         self._use(sockets)
         mark, self.fwmark = self.fwmark, 0
         self.set_fwmark(mark)
 
     def close(self) -> None:
-        """Close both sockets. Again does nothing."""
+        """Close both sockets, for good. Again does nothing."""
+        self.unbind()
+        self._routes.close()
+
+    def unbind(self) -> None:
+        """Close both sockets until `rebind`; `port` stays."""
         for family in self._families.values():
             family.socket.close()
         self._families.clear()
@@ -202,10 +249,10 @@ class UdpSockets:
             gso = self._udp_gso
             if self._udp_gro:
                 with suppress(OSError):  # a kernel without it: every datagram comes alone
-                    sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+                    sock.setsockopt(SOL_UDP, UDP_GRO, 1)
             if gso:
                 try:
-                    sock.getsockopt(_SOL_UDP, _UDP_SEGMENT)
+                    sock.getsockopt(SOL_UDP, UDP_SEGMENT)
                 except OSError:
                     gso = False
             self._families[sock.family] = _Family(sock, _MAX_PAYLOAD[sock.family], gso)
@@ -215,32 +262,30 @@ class UdpSockets:
 
     # Sending
 
-    def _send_segments(
-        self, family: _Family, part: memoryview, row: int, endpoint: Endpoint, address: _Address
-    ) -> bool:
-        """One call for all rows of `part`; False when they have to be sent one by one instead."""
+    def _send_segments(self, way: _Way, burst: Burst, part: memoryview) -> bool:
+        """One call for all rows of `part`, a part of `burst`; False when they have to be sent one by one instead."""
+        headers = [*self._headers(way, burst), segment_message(burst.row)]
         try:
-            family.socket.sendmsg([part], [(_SOL_UDP, _UDP_SEGMENT, _SEGMENT_SIZE.pack(row))], 0, address)
+            way.family.socket.sendmsg([part], headers, 0, way.address)
         except OSError as error:
             if error.errno == errno.EIO:
-                family.gso = False  # a device that cannot do the checksums
+                way.family.gso = False  # a device that cannot do the checksums
                 return False
-            if error.errno in (errno.EMSGSIZE, errno.EINVAL):
-                # Rows above the path MTU: plain datagrams are fragmented, segments never are (rule D14).
-                if len(self._plain_only) >= _CACHE_SIZE:
-                    self._plain_only.clear()
-                self._plain_only.add(endpoint)
-                return False
+            if error.errno in _TOO_LARGE or (way.local is not None and error.errno in _NO_SUCH_SOURCE):
+                return False  # one by one tells which it is
             self._drop(error)
         return True
 
-    def _send_one(
-        self, family: _Family, data: bytes | memoryview, ancillary: list[tuple[int, int, bytes]], address: _Address
-    ) -> None:
+    def _send_one(self, way: _Way, data: bytes | memoryview, headers: Ancillary) -> None:
         try:
-            family.socket.sendmsg([data], ancillary, 0, address)
+            way.family.socket.sendmsg([data], headers, 0, way.address)
         except OSError as error:
-            self._drop(error)
+            if way.local is None or error.errno not in _NO_SUCH_SOURCE:
+                self._drop(error)
+                return
+            self._usable[way.endpoint, way.local] = False
+            way.local = None
+            self._send_one(way, data, tuple(header for header in headers if header[:2] not in SOURCES))
 
     def _drop(self, error: OSError) -> None:
         if error.errno == errno.EBADF:
@@ -249,13 +294,14 @@ class UdpSockets:
 
     # Addresses
 
-    def _route(self, endpoint: Endpoint) -> tuple[_Family, _Address] | None:
-        """The socket for `endpoint` and its address as the socket module has it; None, and counted, if none."""
+    def _way(self, endpoint: Endpoint, local: OwnAddress | None) -> _Way | None:
+        """How to get to `endpoint`; None, and counted, if there is no way."""
         family = self._families.get(socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6)
         if family is None:
             self.dropped["no IPv6" if self._families else "closed"] += 1
             return None
         address = self._addresses.get(endpoint)
+        is_new = address is None
         if address is None:
             if len(self._addresses) >= _CACHE_SIZE:
                 self._addresses.clear()
@@ -264,7 +310,34 @@ class UdpSockets:
             except OSError:
                 self.dropped["no such zone"] += 1
                 return None
-        return family, address
+        # Whoever is answered for the first time is so from where it wrote to. Asking the routes is dear, and in a flood
+        # every source is new.
+        is_usable = local is not None and (is_new or self._is_usable(endpoint, local))
+        return _Way(family, endpoint, address, local if is_usable else None)
+
+    def _is_usable(self, endpoint: Endpoint, local: OwnAddress) -> bool:
+        """Whether to leave from `local`. Of IPv6, as the kernel, only that it is ours: sending tells."""
+        key = endpoint, local
+        usable = self._usable.get(key)
+        if usable is None:
+            if len(self._usable) >= _CACHE_SIZE:
+                self._usable.clear()
+            packed = endpoint.address.packed
+            usable = len(packed) == len(local.packed) and (
+                len(packed) == 16 or self._routes.leads_out_by(packed, local, self.fwmark)
+            )
+            self._usable[key] = usable
+        return usable
+
+    def _headers(self, way: _Way, burst: Burst) -> Ancillary:
+        """What the datagrams' IP headers are to say, as control messages."""
+        key = burst.tos, way.local, burst.hops, way.family.socket.family
+        headers = self._control.get(key)
+        if headers is None:
+            if len(self._control) >= _CACHE_SIZE:
+                self._control.clear()
+            headers = self._control[key] = ancillary_for(*key)
+        return headers
 
     def _endpoint(self, address: _Address) -> Endpoint | None:
         """The endpoint of a received address, from the cache where it can be; None for source port 0."""
@@ -286,6 +359,13 @@ def _bound(family: socket.AddressFamily, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVTOS, 1)
+            # Routers on a narrow path are to fragment, not to drop and complain to nobody who hears (rule D14).
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
         for option, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
             sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
             with suppress(PermissionError):  # past the system's limit only with CAP_NET_ADMIN
