@@ -102,7 +102,7 @@ def _cookie_in(reply, message, keys):
 @pytest.mark.parametrize(
     ("source", "packed"),
     [
-        ("192.168.13.37:2570", b"\xc0\xa8\x0d\x25" + b"\x0a\x0a"),
+        ("192.168.13.37:51820", b"\xc0\xa8\x0d\x25" + b"\xca\x6c"),
         ("[2001:db8::1]:65535", b"\x20\x01\x0d\xb8" + bytes(11) + b"\x01" + b"\xff\xff"),
     ],
 )
