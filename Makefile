@@ -37,7 +37,7 @@ uninstall:
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install uninstall
 
 clean:
-	rm -rf .venv .peers build dist *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .peers build dist *.egg-info .hypothesis .pytest_cache .mypy_cache .ruff_cache wgdisco/tunnel/_native.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 lock:

@@ -5,7 +5,6 @@ and may name the `.conf`. Every mistake is a ConfigError that names the file, li
 """
 
 import re
-import socket
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -16,9 +15,9 @@ from typing import Any
 
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, parse_address
-from wgdisco.errors import ConfigError, LocalError
-from wgdisco.keys import PublicKey
+from wgdisco.errors import ConfigError
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
+from wgdisco.tunnel.io.resolver import parse_retries, resolve_endpoints, service_port
 from wgdisco.tunnel.io.tun import check_name
 
 ETC = Path("/etc/wgdisco")
@@ -69,7 +68,7 @@ def parse_duration(flag: str, text: str) -> float:
 
 def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """Settings of `wgdisco join`."""
-    return _load(_merge(flags, environment))
+    return _load(_merge(flags, environment), environment)
 
 
 def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> RegistrySettings:
@@ -82,7 +81,7 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
     exact = told.get("wgsd_exact", _Told(False, "--wgsd-exact"))
     if not isinstance(exact.value, bool):
         raise ConfigError(f"{exact.where}: write true or false")
-    base = _load(told)
+    base = _load(told, environment)
     return RegistrySettings(
         base.interface, base.conf, base.zone, base.dns, exact.value, own.value is not False, endpoint
     )
@@ -152,7 +151,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _load(told: Mapping[str, _Told]) -> Settings:
+def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings:
     conf, zone, dns = (
         _text(told, name, example)
         for name, example in (("conf", "alice.conf"), ("zone", "example.com."), ("dns", "198.51.100.1:53"))
@@ -163,7 +162,8 @@ def _load(told: Mapping[str, _Told]) -> Settings:
     except ValueError as error:
         raise ConfigError(f"{zone.where}: {error}") from error
     server = _endpoint(dns, DNS_PORT)
-    return Settings(interface, read_conf(conf.value), names, server)
+    retries = parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES"))
+    return Settings(interface, read_conf(conf.value, retries), names, server)
 
 
 def _text(told: Mapping[str, _Told], name: str, example: str) -> _Told:
@@ -195,35 +195,17 @@ def read_link(text: str | None, environment: Mapping[str, str]) -> str | None:
         raise ConfigError(f"cannot read it: {error.strerror}", str(path)) from error
 
 
-def read_conf(path: str) -> TunnelConf:
+def read_conf(path: str, retries: float) -> TunnelConf:
     """Read the wg-quick file of a daemon, which has to have a private key, and look up the endpoints given by name."""
     try:
-        text = Path(path).read_text()
-    except UnicodeDecodeError as error:
-        raise ConfigError("not a text file", path) from error
+        # As `wg`, which takes any bytes in a comment
+        text = Path(path).read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise ConfigError(f"cannot read it: {error.strerror}", path) from error
-    conf = parse_conf(text, path)
+    conf = parse_conf(text, path, service_port)
     if conf.device.private_key is None:
         raise ConfigError("it has no PrivateKey under [Interface]: make one with `wgdisco genkey`", path)
-    return conf.with_endpoints(_resolve(conf, path))
-
-
-def _resolve(conf: TunnelConf, path: str) -> dict[PublicKey, Endpoint]:
-    """Look up the endpoints that the `.conf` gives by host name: ConfigError for no such host, else LocalError."""
-    found: dict[PublicKey, Endpoint] = {}
-    for key, (host, port) in conf.endpoint_names.items():
-        where = f"Endpoint {host}:{port} of peer {key}"
-        try:
-            answers = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        except UnicodeError as error:  # a label that is empty or too long never gets as far as the resolver
-            raise ConfigError(f"{where}: this is no host name", path) from error
-        except socket.gaierror as error:
-            if error.errno == socket.EAI_NONAME:
-                raise ConfigError(f"{where}: there is no such host", path) from error
-            raise LocalError(f"{path}: cannot look up {where}: {error.strerror}") from error
-        found[key] = Endpoint(parse_address(str(answers[0][4][0])), port)
-    return found
+    return resolve_endpoints(conf, path, retries)
 
 
 def _endpoint(told: _Told, default_port: int | None) -> Endpoint:

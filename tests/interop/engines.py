@@ -93,7 +93,7 @@ def tunnel(engine="debian", initiator="here", outer="ipv4", preshared=False, mtu
         public = {name: hosts["here"].run(["wg", "pubkey"], text=key).stdout.strip() for name, key in keys.items()}
         psk = hosts["here"].run(["wg", "genpsk"]).stdout.strip()
         try:
-            # The current wireguard-go sends nothing more once its segments are above the path's MTU.
+            # The current wireguard-go sends nothing more once segments are above the path MTU; Debian's makes none.
             outer_mtu = 9000 if engine == "current" else 1500
             for name, number in NUMBER.items():
                 host = hosts[name]

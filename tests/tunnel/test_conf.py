@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel.conf import TunnelConf, parse_conf, parse_prefix
+from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.notation import parse_prefix
 
 PRIVATE = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk="
 PUBLIC_1 = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="
@@ -79,7 +80,6 @@ def test_windows_line_ends_and_an_empty_file():
     [
         ("[2001:db8::1]:1", "[2001:db8::1]:1"),
         ("2001:db8::1:51820", "[2001:db8::1]:51820"),  # wg splits at the last colon
-        ("[fe80::1%eth0]:65535", "[fe80::1%eth0]:65535"),
         ("[192.0.2.1]:5", "192.0.2.1:5"),
         ("::ffff:192.0.2.1:5", "192.0.2.1:5"),
     ],
@@ -99,10 +99,97 @@ def test_names_are_given_endpoints_once_found():
     assert parsed.with_endpoints({}) == parsed
 
 
-def test_signs_add_and_take_away():
-    assert peer("AllowedIPs=10.0.0.0/8,+10.1.0.0/16", "AllowedIPs=-10.0.0.0/8").allowed_ips == (
-        ip_network("10.1.0.0/16"),
-    )
+@pytest.mark.rule("F3")
+@pytest.mark.parametrize(
+    ("lines", "allowed"),
+    [
+        (["10.0.0.0/8,+10.1.0.0/16", "-10.0.0.0/8"], ["10.1.0.0/16"]),
+        (["+10.0.0.0/8"], ["10.0.0.0/8"]),
+        (["-10.0.0.0/8"], []),
+        (["+::/0,-::/0,+::1"], ["::1/128"]),
+        (["10.0.0.0/8", "-10.0.0.0/9"], ["10.0.0.0/8"]),  # only the very prefix
+        (["10.1.2.3/8", "-10.9.9.9/8"], []),  # host bits are cleared first
+        ([" + 10.0.0.0 / 8 , - 10.0.0.0 / 8 "], []),
+    ],
+)
+def test_signs_add_and_take_away(lines, allowed):
+    assert list(map(str, peer(*(f"AllowedIPs={line}" for line in lines)).allowed_ips)) == allowed
+
+
+@pytest.mark.rule("F3")
+@pytest.mark.parametrize(
+    ("lines", "allowed"),
+    [
+        ([], []),  # a section alone replaces
+        ([""], []),
+        (["10.1.0.0/16"], ["10.1.0.0/16"]),
+        (["+10.1.0.0/16"], ["10.0.0.0/8", "::/0", "10.1.0.0/16"]),
+        (["-10.0.0.0/8"], ["::/0"]),
+        (["10.1.0.0/16,-::/0"], ["10.0.0.0/8", "10.1.0.0/16"]),  # one sign, and the whole line is incremental
+        (["10.1.0.0/16", "-::/0"], ["10.0.0.0/8", "10.1.0.0/16"]),
+        (["-::/0", "10.1.0.0/16"], ["10.1.0.0/16"]),  # a later line without one replaces again
+        (["+10.1.0.0/16", ""], ["10.1.0.0/16"]),
+    ],
+)
+def test_what_has_a_sign_leaves_the_others(lines, allowed):
+    """A second section about a peer that has 10.0.0.0/8 and ::/0."""
+    more = "".join(f"AllowedIPs={line}\n" for line in lines)
+    head = f"[Peer]\nPublicKey={PUBLIC_1}\n"
+    (merged,) = parse_conf(f"{head}AllowedIPs=10.0.0.0/8,::/0\n{head}{more}", "t.conf").device.peers
+    assert list(map(str, merged.allowed_ips)) == allowed
+
+
+@pytest.mark.rule("F3")
+@pytest.mark.parametrize(
+    "value", ["+", "-", "++10.0.0.0/8", "+-::/0", "10.0.0.0/+8", "10.0.0.0+/8", "+10.0.0.0/8,", "+,"]
+)
+def test_signs_without_a_prefix(value):
+    with pytest.raises(ConfigError):
+        peer(f"AllowedIPs={value}")
+
+
+SERVICES = {"domain": 53, "7th": 7, "-1": 1, "4294967295": 2}
+
+
+@pytest.mark.rule("F2", "F5")
+@pytest.mark.parametrize(
+    ("text", "port"),
+    [
+        *(("0", 0), ("65535", 65535), ("+5", 5), ("007", 7), ("0" * 5000 + "9", 9)),
+        *(("65536", 0), ("70000", 4464), ("4294967301", 5), ("-4294967291", 5)),  # 16 bits of C's int
+        *(("domain", 53), ("7th", 7), ("-1", 1), ("4294967295", 2)),  # no int, so a name
+    ],
+)
+def test_a_port_as_getaddrinfo_reads_it(text, port):
+    lines = f"[Interface]\nListenPort={text}\n[Peer]\nPublicKey={PUBLIC_1}\nEndpoint=192.0.2.1:{text}"
+    device = parse_conf(lines, "t.conf", SERVICES.get).device
+    assert device.listen_port == port
+    assert device.peers[0].endpoint == (Endpoint(ip_address("192.0.2.1"), port) if port else None)
+
+
+@pytest.mark.rule("F5")
+@pytest.mark.parametrize(
+    "host",
+    ["a.example", "127.1", "010.0.0.1", "0x7f000001", "fe80::1%eth0", "fe80::1%2", "*", "-", "a..b", "1.2.3.4%lo"],
+)
+def test_a_resolver_judges_what_is_no_plain_address(host):
+    parsed = conf("[Peer]", f"PublicKey={PUBLIC_1}", f"Endpoint={host}:7")
+    assert parsed.endpoint_names == {PublicKey.from_text(PUBLIC_1): (host, 7)}
+    assert parsed.device.peers[0].endpoint is None
+    assert parse_conf(parsed.to_text(), "t.conf") == parsed
+
+
+@pytest.mark.rule("F5")
+def test_a_later_endpoint_wins_even_if_it_is_none():
+    key = PublicKey.from_text(PUBLIC_1)
+    head = ("[Peer]", f"PublicKey={PUBLIC_1}")
+    assert peer("Endpoint=192.0.2.1:5", "Endpoint=192.0.2.2:0").endpoint is None
+    assert peer("Endpoint=192.0.2.1:5", *head, "Endpoint=192.0.2.2:0").endpoint is None
+    assert conf(*head, "Endpoint=a.example:5", *head, "Endpoint=192.0.2.2:*").endpoint_names == {}
+    named = conf(*head, "Endpoint=192.0.2.1:5", *head, "Endpoint=a.example:0")
+    assert named.endpoint_names == {key: ("a.example", 0)}
+    assert named.device.peers[0].endpoint is None
+    assert named.with_endpoints({key: None}) == conf(*head)
 
 
 def test_sections_about_one_peer_add_up_and_the_later_allowed_ips_replace():
@@ -132,9 +219,10 @@ def test_zero_keys_are_no_keys():
         ("saveconfig = true", "saveconfig is not supported yet"),
         ("Colour = red", "Colour is not a key of [Interface]"),
         ("AllowedIPs = 10.0.0.0/8", "it belongs under [Peer]"),
-        ("ListenPort = 65536", "ListenPort is not a number from 0 to 65535"),
-        ("ListenPort = ٣", "ListenPort is not a number"),
+        ("ListenPort = ٣", "ListenPort is not a number from 0 to 65535, nor the name of a service"),
         ("ListenPort =", "ListenPort is not a number"),
+        ("ListenPort = *", "ListenPort is not a number"),
+        ("ListenPort = 2147483648", "ListenPort is not a number"),
         (f"ListenPort = {'9' * 5000}", "ListenPort is not a number"),
         ("FwMark = 0X1", "FwMark is not a number"),
         ("FwMark = 0x100000000", "FwMark is not a number"),
@@ -167,7 +255,8 @@ def test_interface_lines_refused(line, message):
         "Endpoint =",
         "Endpoint = 192.0.2.1",
         "Endpoint = 192.0.2.1:",
-        "Endpoint = 192.0.2.1:0",
+        "Endpoint = 192.0.2.1:domain",
+        "Endpoint = *:*",
         "Endpoint = :5",
         "Endpoint = [2001:db8::1:5",
         "Endpoint = [2001:db8::1]5",

@@ -1173,3 +1173,18 @@ def test_a_burst_is_staged_packet_by_packet():
     alice.device.send(Burst(b"".join(packets), 32), wire.now)
     wire.settle()
     assert bob.delivered == packets * 2
+
+
+@pytest.mark.rule("D12")
+def test_what_does_not_authenticate_is_not_counted():
+    """A burst of a true packet, the same again, and a forged one: one is counted."""
+    wire, alice, bob = joined()
+    alice.ping(bob)
+    wire.hold = True
+    alice.ping(bob)
+    (sent,) = wire.held
+    before = bob.status(alice).rx_bytes
+    forged = sent.data[:-1] + bytes([sent.data[-1] ^ 1])
+    bob.device.receive(Burst(sent.data + sent.data + forged, len(sent.data)), alice.endpoint, wire.now)
+    assert bob.status(alice).rx_bytes - before == len(sent.data)
+    assert (bob.drops(Drop.REPLAYED), bob.drops(Drop.FORGED)) == (1, 1)

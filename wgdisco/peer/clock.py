@@ -8,12 +8,12 @@ above that, whatever its clock says then.
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from wgdisco.tunnel.tai64n import EARLIEST
+
 # Further from the registry's time than this, in seconds, a clock is wrong.
 SKEW_MAX = 120.0
 # How far handshake timestamps may go before that has to be kept on disk again, in seconds
 AHEAD = 1800.0
-# No clock is right that is before this: the program is younger.
-EARLIEST = 1_760_000_000.0
 
 
 class Clock:

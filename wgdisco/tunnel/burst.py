@@ -1,68 +1,133 @@
-"""The unit of the data path: a burst of packets, and the plain implementation of sealing and opening one.
+"""Sealing and opening bursts: the interface, and which of its two implementations runs.
 
-Nothing on the data path takes a single packet; a lone packet is a burst of one. `BurstCipher` is the reference: packet
-by packet on `cryptography`'s AEAD, short and obviously right. A faster one has the same two methods.
+Nothing on the data path takes a single packet; a lone packet is a burst of one. Frames of the TUN interface become
+bursts of datagrams in one call, and back. The **reference** is plain Python, packet by packet; the **compiled** one is
+`_burst.c`. They do the same, byte for byte, and nobody but this module knows that there are two.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from types import ModuleType
+from typing import Literal, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from wgdisco.tunnel.messages import PADDING, TRANSPORT, TRANSPORT_HEADER, TRANSPORT_HEADER_SIZE
+from wgdisco.tunnel import reference
+from wgdisco.tunnel.frames import Burst, Frames, Opened, OwnAddress, Room, Sealed
+from wgdisco.tunnel.messages import TRANSPORT, TRANSPORT_HEADER, TRANSPORT_HEADER_SIZE
+from wgdisco.tunnel.reference import padded_size
+from wgdisco.tunnel.replay import ReplayWindow
+
+compiled: ModuleType | None
+try:
+    from wgdisco.tunnel import compiled
+except ImportError:
+    compiled = None
+
+__all__ = [
+    "Burst",
+    "BurstCipher",
+    "Frames",
+    "Opened",
+    "Opener",
+    "OwnAddress",
+    "Room",
+    "Sealed",
+    "Sealer",
+    "create_opener",
+    "create_sealer",
+    "implementation",
+    "open_new",
+    "padded_size",
+    "use",
+]
 
 _NONCE_PREFIX = bytes(4)
 
-
-class OwnAddress(NamedTuple):
-    """An address of ours, 4 or 16 bytes, and the index of the interface that a datagram to it came in by."""
-
-    packed: bytes
-    interface: int
+Implementation = Literal["compiled", "reference"]
 
 
-@dataclass(frozen=True, slots=True)
-class Burst:
-    """Rows of equal size in one buffer; the last row may be shorter. A lone packet is a burst of one.
+class Sealer(Protocol):
+    """One key of a session, for sending. Not for two threads at once."""
 
-    Of datagrams also what their IP headers say: the traffic class `tos`, the address of ours they came to or are to
-    leave from (`local`; None leaves it to the system), and of those to send the hop limit (`hops`; 0 leaves it).
+    def seal(self, frames: Frames, receiver: int, counter: int, mtu: int, room: Room) -> Sealed:
+        """Cut frames into packets, finish their checksums, pad to `mtu`, and seal each with the next counter.
+
+        What is returned may lie in `room`, and is good until that is cleared. A frame with an impossible virtio header
+        is left out; so is what is left when the counters end (rule L3).
+        """
+        ...
+
+    def close(self) -> None:
+        """Forget the key, overwriting it where that is in our hands. Using it then raises ValueError."""
+        ...
+
+
+class Opener(Protocol):
+    """One key of a session, for receiving. Not for two threads at once."""
+
+    def open(
+        self, datagrams: Burst, room: Room, refused: bytes | None = None, *, tcp: bool = True, udp: bool = True
+    ) -> Opened:
+        """Open all rows, and merge the packets of one flow into as few frames as can be: of TCP, of UDP.
+
+        Rows with a non-zero byte in `refused` are left out. What is returned may lie in `room`, and is good until that
+        is cleared. Anything may be in the rows.
+        """
+        ...
+
+    def close(self) -> None:
+        """Forget the key, overwriting it where that is in our hands. Using it then raises ValueError."""
+        ...
+
+
+_chosen: Implementation = "reference" if compiled is None else "compiled"
+
+
+def implementation() -> Implementation:
+    """Which of the two makes new keys."""
+    return _chosen
+
+
+def use(wanted: Implementation) -> None:
+    """From now on make keys of this one; ValueError when it was not built."""
+    global _chosen  # noqa: PLW0603 - decided once, at start
+    if wanted == "compiled" and compiled is None:
+        raise ValueError("the compiled burst was not built")
+    _chosen = wanted
+
+
+def create_sealer(key: bytes) -> Sealer:
+    """For a session's sending key, 32 bytes."""
+    if compiled is not None and _chosen == "compiled":
+        made: Sealer = compiled.CompiledSealer(key)
+        return made
+    return reference.ReferenceSealer(key)
+
+
+def create_opener(key: bytes) -> Opener:
+    """For a session's receiving key, 32 bytes."""
+    if compiled is not None and _chosen == "compiled":
+        made: Opener = compiled.CompiledOpener(key)
+        return made
+    return reference.ReferenceOpener(key)
+
+
+def open_new(
+    opener: Opener, window: ReplayWindow, datagrams: Burst, room: Room, *, tcp: bool = True, udp: bool = True
+) -> tuple[Opened, int]:
+    """Open rows and leave out replays (rule R2: asked only of what authenticated); and how many those were.
+
+    All rows are opened and merged as if none were a replay; only if one is, all is done again without it.
     """
-
-    data: bytes | memoryview
-    row: int
-    tos: int = 0
-    local: OwnAddress | None = None
-    hops: int = 0
-
-    def rows(self) -> Iterator[memoryview]:
-        """Each row in turn; one empty row for an empty buffer."""
-        view = memoryview(self.data)
-        if len(view) <= self.row:
-            yield view
-            return
-        for start in range(0, len(view), self.row):
-            yield view[start : start + self.row]
-
-    @property
-    def count(self) -> int:
-        """How many rows there are."""
-        return max(1, -(-len(self.data) // self.row)) if self.row else 1
-
-    @classmethod
-    def of(cls, packet: bytes | memoryview) -> "Burst":
-        """A burst of this one packet."""
-        return cls(packet, len(packet))
-
-
-def padded_size(size: int, mtu: int) -> int:
-    """The size of a packet after padding to 16 bytes, never past the MTU (rule D4); an MTU of 0 is none."""
-    mtu = mtu or size + PADDING
-    last = size % mtu if size > mtu else size
-    padded = min(mtu, -(-last // PADDING) * PADDING)
-    return size - last + padded
+    opened = opener.open(datagrams, room, tcp=tcp, udp=udp)
+    counters = opened.counters
+    if isinstance(counters, range) and window.accept_run(counters.start, len(counters)):
+        return opened, 0
+    refused = bytes(counter is not None and not window.accept(counter) for counter in counters)
+    replayed = sum(refused)
+    if replayed:
+        opened = opener.open(datagrams, room, refused, tcp=tcp, udp=udp)
+    return opened, replayed
 
 
 class BurstCipher:
@@ -72,6 +137,10 @@ class BurstCipher:
 
     def __init__(self, key: bytes) -> None:
         self._aead = ChaCha20Poly1305(key)
+
+    def close(self) -> None:
+        """Forget the key: OpenSSL overwrites its copies. It is of no more use then."""
+        del self._aead
 
     def seal(self, packets: Burst, receiver: int, counter: int, mtu: int) -> Burst:
         """Pad and seal every row into a transport message; counters run from `counter` upward."""

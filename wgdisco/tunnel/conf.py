@@ -1,23 +1,38 @@
 """The `.conf` files of wg(8) and wg-quick(8): text to values and back.
 
-The WireGuard part is read as `wg` reads it (engine rules F1 to F5): `#` starts a comment, all white space inside a line
-goes, section and key names are case-insensitive. Of wg-quick's own keys `Address` and `MTU` are understood; one that is
-not supported is an error that says so, never a line silently passed over.
+The WireGuard part is read as `wg` reads it (engine rules F1 to F5), oddities included: `#` starts a comment and NUL
+ends a line, all white space inside a line goes, section and key names are case-insensitive, and a port past 65535
+loses its upper bits. Every line is taken or refused as wg 1.0.20210914 does, but for these, which are meant:
 
-Nothing here looks a name up: peers whose Endpoint is a host name are listed in `TunnelConf.endpoint_names`.
+* Of wg-quick's own keys `Address` and `MTU` are understood. The others are an error that says so, as for `wg`, never
+  a line silently passed over.
+* `AllowedIPs` may be empty, and its prefixes may carry the `+` or `-` of 2025 (rule F3).
+* Port 0 and `*` in an `Endpoint` are taken, as `wg` does, but nothing can be sent there: the peer has no endpoint.
+* An `Endpoint` whose host no name server could know (other characters than letters, digits, `-`, `_` and `.`) is
+  refused without asking, where `wg` would take it from /etc/hosts.
+
+Nothing here looks a name up: services come as a function, and peers whose Endpoint takes a resolver are listed in
+`TunnelConf.endpoint_names`.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address, ip_interface, ip_network
 
-from wgdisco.endpoint import Endpoint, IPNetwork, parse_address
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import ConfigError
 from wgdisco.keys import KEY_SIZE, PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
-
-IPInterface = IPv4Interface | IPv6Interface
+from wgdisco.tunnel.notation import (
+    IPInterface,
+    ServicePorts,
+    parse_endpoint,
+    parse_interface_address,
+    parse_mark,
+    parse_number,
+    parse_port,
+    parse_prefix,
+)
 
 MIN_MTU = 68  # RFC 791: what every IPv4 link must carry
 MAX_MTU = 65535 - 32  # the largest packet that still fits a transport message in one datagram (rule M1)
@@ -27,10 +42,6 @@ NOT_SUPPORTED = frozenset({"dns", "table", "preup", "postup", "predown", "postdo
 _ZERO_KEY = "A" * 43 + "="
 _SPACE = str.maketrans("", "", " \t\n\r\v\f")
 _KEY_NAME = re.compile(r"[A-Za-z]{1,24}")
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
-_DECIMAL = re.compile(r"[0-9]{1,20}")
-_ZONE = re.compile(r"[A-Za-z0-9_=+.-]{1,15}")
-_HEX = re.compile(r"0x[0-9a-fA-F]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +63,8 @@ class TunnelConf:
         theirs = (network for peer in self.device.peers for network in peer.allowed_ips)
         return tuple(dict.fromkeys((*own, *theirs)))
 
-    def with_endpoints(self, found: Mapping[PublicKey, Endpoint]) -> "TunnelConf":
-        """The same with the endpoints `found` for named hosts; names not found stay as they are."""
+    def with_endpoints(self, found: Mapping[PublicKey, Endpoint | None]) -> "TunnelConf":
+        """The same with the endpoints `found` for named hosts, None for none; names not found stay as they are."""
         peers = tuple(
             replace(peer, endpoint=found[peer.public_key])
             if peer.public_key in self.endpoint_names and peer.public_key in found
@@ -64,7 +75,7 @@ class TunnelConf:
         return replace(self, device=replace(self.device, peers=peers), endpoint_names=names)
 
     def to_text(self) -> str:
-        """The file `parse_conf` reads back to this value, keys included: never for logs. Order as rule F7."""
+        """The file `parse_conf` reads back to this value, keys included: never for logs. As `wg showconf` (rule F7)."""
         device = self.device
         lines = ["[Interface]"]
         lines += [f"Address = {address}" for address in self.addresses]
@@ -76,9 +87,8 @@ class TunnelConf:
             lines.append(f"FwMark = {device.fwmark:#x}")
         if device.private_key is not None:
             lines.append(f"PrivateKey = {device.private_key.to_text()}")
-        for peer in device.peers:
-            lines += ["", "[Peer]", *self._peer_lines(peer)]
-        return "\n".join(lines) + "\n"
+        peers = ["\n".join(("[Peer]", *self._peer_lines(peer), "")) for peer in device.peers]
+        return "\n".join((*lines, "", "")) + "\n".join(peers)
 
     def _peer_lines(self, peer: PeerConfig) -> list[str]:
         lines = [f"PublicKey = {peer.public_key.to_text()}"]
@@ -90,19 +100,23 @@ class TunnelConf:
             lines.append(f"Endpoint = {peer.endpoint}")
         elif peer.public_key in self.endpoint_names:
             host, port = self.endpoint_names[peer.public_key]
-            lines.append(f"Endpoint = {host}:{port}")
+            lines.append(f"Endpoint = [{host}]:{port}" if ":" in host else f"Endpoint = {host}:{port}")
         if peer.persistent_keepalive:
             lines.append(f"PersistentKeepalive = {peer.persistent_keepalive}")
         return lines
 
 
-def parse_conf(text: str, path: str) -> TunnelConf:
-    """Read a `.conf` file's text; `path` is for messages only.
+def no_services(_name: str) -> None:
+    """A machine without /etc/services: only numbers are ports."""
+
+
+def parse_conf(text: str, path: str, services: ServicePorts = no_services) -> TunnelConf:
+    """Read a `.conf` file's text; `path` is for messages only, `services` for ports given by name.
 
     Raises ConfigError with path and line for anything `wg` would refuse and for what is not supported. No message holds
     a private or preshared key.
     """
-    parser = _Parser()
+    parser = _Parser(services)
     for number, line in enumerate(text.split("\n"), start=1):
         try:
             parser.line(line, number)
@@ -116,13 +130,18 @@ def parse_conf(text: str, path: str) -> TunnelConf:
 
 @dataclass(slots=True)
 class _PeerSection:
-    """One [Peer] section while it is read. `replaces` is false once a prefix had a sign (rule F3)."""
+    """One [Peer] section while it is read.
+
+    `replaces` is false once a prefix had a sign, until the next AllowedIPs (rule F3).
+    """
 
     line: int
+    services: ServicePorts
     public_key: PublicKey | None = None
     preshared_key: PresharedKey | None = None
     clears_preshared_key: bool = False
     endpoint: Endpoint | tuple[str, int] | None = None
+    has_endpoint: bool = False
     prefixes: list[tuple[IPNetwork, bool]] = field(default_factory=list)
     replaces: bool = True
     keepalive: int | None = None
@@ -131,7 +150,8 @@ class _PeerSection:
 class _Parser:
     """Takes lines; its methods raise ValueError for a line that cannot be used."""
 
-    def __init__(self) -> None:
+    def __init__(self, services: ServicePorts) -> None:
+        self.services = services
         self.private_key: PrivateKey | None = None
         self.listen_port = 0
         self.fwmark = 0
@@ -141,14 +161,14 @@ class _Parser:
         self.section = ""
 
     def line(self, line: str, number: int) -> None:
-        spaced = line.partition("#")[0]
+        spaced = line.partition("\0")[0].partition("#")[0]
         squeezed = spaced.translate(_SPACE)
         if not squeezed:
             return
         if squeezed.lower() in ("[interface]", "[peer]"):
             self.section = squeezed.lower()
             if self.section == "[peer]":
-                self.peers.append(_PeerSection(number))
+                self.peers.append(_PeerSection(number, self.services))
             return
         name, equals, value = squeezed.partition("=")
         if squeezed.startswith("[") or not equals or not _KEY_NAME.fullmatch(name):
@@ -165,7 +185,7 @@ class _Parser:
                 raise ValueError(f"{name} is not supported yet: remove the line, or use wg-quick for this interface")
             if key == "address":
                 # wg-quick takes addresses apart at commas and at white space.
-                self.addresses += [_interface_address(item) for item in re.split(r"[,\s]+", spaced_value) if item]
+                self.addresses += [parse_interface_address(item) for item in re.split(r"[,\s]+", spaced_value) if item]
                 return
             interface_setter = _INTERFACE_KEYS.get(key)
             if interface_setter is not None:
@@ -186,10 +206,10 @@ class _Parser:
             assert section.public_key is not None
             peer = merged.get(section.public_key, PeerConfig(section.public_key))
             merged[section.public_key] = _merge(peer, section)
+            if section.has_endpoint:
+                names.pop(section.public_key, None)
             if isinstance(section.endpoint, tuple):
                 names[section.public_key] = section.endpoint
-            elif section.endpoint is not None:
-                names.pop(section.public_key, None)
         device = DeviceConfig(self.private_key, self.listen_port, self.fwmark, tuple(merged.values()))
         return TunnelConf(device, tuple(self.addresses), self.mtu, names)
 
@@ -201,9 +221,8 @@ def _merge(peer: PeerConfig, section: _PeerSection) -> PeerConfig:
             allowed[network] = None
         else:
             allowed.pop(network, None)
-    if section.endpoint is None:
-        endpoint = peer.endpoint
-    else:
+    endpoint = peer.endpoint
+    if section.has_endpoint:
         endpoint = section.endpoint if isinstance(section.endpoint, Endpoint) else None
     return PeerConfig(
         peer.public_key,
@@ -235,20 +254,15 @@ def _set_private_key(parser: _Parser, value: str) -> None:
 
 
 def _set_listen_port(parser: _Parser, value: str) -> None:
-    parser.listen_port = _number("ListenPort", value, 0, 65535)
+    parser.listen_port = parse_port("ListenPort", value, parser.services)
 
 
 def _set_mtu(parser: _Parser, value: str) -> None:
-    parser.mtu = _number("MTU", value, MIN_MTU, MAX_MTU)
+    parser.mtu = parse_number("MTU", value, MIN_MTU, MAX_MTU)
 
 
 def _set_fwmark(parser: _Parser, value: str) -> None:
-    if value.lower() == "off":
-        parser.fwmark = 0
-    elif _HEX.fullmatch(value) and int(value, 16) < 2**32:
-        parser.fwmark = int(value, 16)
-    else:
-        parser.fwmark = _number("FwMark", value, 0, 2**32 - 1, ", 0x and hexadecimal digits, or off")
+    parser.fwmark = parse_mark(value)
 
 
 def _set_public_key(peer: _PeerSection, value: str) -> None:
@@ -268,6 +282,7 @@ def _set_preshared_key(peer: _PeerSection, value: str) -> None:
 
 
 def _set_allowed_ips(peer: _PeerSection, value: str) -> None:
+    peer.replaces = True
     for item in value.split(",") if value else ():
         unsigned = item[1:] if item[:1] in ("+", "-") else item
         if unsigned != item:
@@ -276,26 +291,12 @@ def _set_allowed_ips(peer: _PeerSection, value: str) -> None:
 
 
 def _set_endpoint(peer: _PeerSection, value: str) -> None:
-    if value.startswith("["):
-        host, bracket, rest = value[1:].partition("]")
-        colon, port = rest[:1], rest[1:]
-    else:
-        bracket = "]"
-        host, colon, port = value.rpartition(":")
-    if not (host and bracket and colon == ":" and port):
-        raise ValueError(f"Endpoint {_shown(value)} is not HOST:PORT or [IPV6]:PORT")
-    number = _number("the port of Endpoint", port, 1, 65535)
-    address, percent, zone = host.partition("%")
-    if _HOST_NAME.fullmatch(host) and not _is_address(host):
-        peer.endpoint = (host, number)
-    elif _is_address(address) and bool(_ZONE.fullmatch(zone)) == bool(percent):
-        peer.endpoint = Endpoint(parse_address(host), number)
-    else:
-        raise ValueError(f"Endpoint {_shown(value)} names neither an address nor a host")
+    peer.endpoint = parse_endpoint(value, peer.services)
+    peer.has_endpoint = True
 
 
 def _set_keepalive(peer: _PeerSection, value: str) -> None:
-    peer.keepalive = 0 if value.lower() == "off" else _number("PersistentKeepalive", value, 0, 65535, ", or off")
+    peer.keepalive = 0 if value.lower() == "off" else parse_number("PersistentKeepalive", value, 0, 65535, ", or off")
 
 
 _INTERFACE_KEYS: dict[str, Callable[[_Parser, str], None]] = {
@@ -311,49 +312,3 @@ _PEER_KEYS: dict[str, Callable[[_PeerSection, str], None]] = {
     "endpoint": _set_endpoint,
     "persistentkeepalive": _set_keepalive,
 }
-
-
-def parse_prefix(text: str) -> IPNetwork:
-    """`ADDRESS` or `ADDRESS/LENGTH` as inet_pton and `wg` take them; host bits are cleared. ValueError otherwise."""
-    address, length = _address_and_length(text)
-    return ip_network((address.packed, length), strict=False)
-
-
-def _interface_address(text: str) -> IPInterface:
-    try:
-        address, length = _address_and_length(text)
-    except ValueError as error:
-        raise ValueError(f"Address {error}") from None
-    return ip_interface((address.packed, length))
-
-
-def _address_and_length(text: str) -> tuple[IPv4Address | IPv6Address, int]:
-    host, slash, length = text.partition("/")
-    try:
-        address = ip_address(host)
-    except ValueError:
-        raise ValueError(f"{_shown(text)} is not an IP address or prefix") from None
-    if "%" in host:
-        raise ValueError(f"{_shown(text)}: a prefix has no zone")
-    if not slash:
-        return address, address.max_prefixlen
-    return address, _number(f"the length of prefix {_shown(text)}", length, 0, address.max_prefixlen)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(what: str, text: str, low: int, high: int, or_else: str = "") -> int:
-    if not _DECIMAL.fullmatch(text) or not low <= int(text) <= high:
-        raise ValueError(f"{what} is not a number from {low} to {high}{or_else}")
-    return int(text)
-
-
-def _shown(value: str) -> str:
-    """A value for a message: short, and nothing that might be a key put in the wrong place."""
-    return repr(value) if len(value) < 40 else f"of {len(value)} characters"

@@ -30,3 +30,21 @@ class ReplayWindow:
             return False
         self._words[slot] |= bit
         return True
+
+    def accept_run(self, first: int, count: int) -> bool:
+        """Accept `count` >= 1 counters from `first` upward at once, if all are beyond every one before.
+
+        False, and nothing changed, when they are not: then ask for each.
+        """
+        end = first + count
+        if first < self._next or end > REJECT_AFTER_MESSAGES:
+            return False
+        words = self._words
+        newest, last = (self._next - 1) >> 6, (end - 1) >> 6
+        for word in range(max(newest + 1, last - _WORDS + 1), last + 1):
+            words[word % _WORDS] = 0
+        for word in range(max(first >> 6, last - _WORDS + 1), last + 1):
+            start = word << 6
+            words[word % _WORDS] |= (1 << min(end - start, 64)) - (1 << max(first - start, 0))
+        self._next = end
+        return True

@@ -1,5 +1,8 @@
 """The timestamp of an initiation: TAI64N, whitened, and never the same or an earlier one to the same peer (rule H8)."""
 
+# Unix time; no clock is right that is before this: the program is younger.
+EARLIEST = 1_760_000_000.0
+
 _TAI_BASE = 0x400000000000000A
 _NANO = 1_000_000_000
 # Bits of the nanoseconds that are left out, so that the clock's fine state is not told: steps of 16.8 ms

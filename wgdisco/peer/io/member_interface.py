@@ -10,10 +10,11 @@ from wgdisco.machine import has_ipv6, port_in_use
 from wgdisco.peer.io.interfaces import local_addresses
 from wgdisco.peer.io.state import MemberState
 from wgdisco.peer.roster import Roster
-from wgdisco.tunnel.conf import IPInterface, TunnelConf
+from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.interface import tunnel_interface
+from wgdisco.tunnel.notation import IPInterface
 
 MTU = 1280  # until it is measured
 

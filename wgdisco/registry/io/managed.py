@@ -35,7 +35,7 @@ from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Change, Member, Membership, Revoked
 from wgdisco.registry.records import network_record
 from wgdisco.registry.stun import StunResponder
-from wgdisco.tunnel.conf import IPInterface, TunnelConf
+from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
@@ -44,6 +44,7 @@ from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
 from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.notation import IPInterface
 
 LOG = logging.getLogger(__name__)
 

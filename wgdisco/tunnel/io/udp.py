@@ -9,6 +9,7 @@ Sending never raises for what the network or a remote address does: such datagra
 """
 
 import errno
+import logging
 import os
 import socket
 import struct
@@ -38,6 +39,8 @@ from wgdisco.tunnel.io.ancillary import (
 )
 from wgdisco.tunnel.io.routes import Routes
 
+LOG = logging.getLogger(__name__)
+
 # linux/udp.h, asm-generic/socket.h, linux/in.h, linux/in6.h: what the socket module does not name
 _IP_MTU_DISCOVER = 10
 _IP_PMTUDISC_DONT = 0
@@ -56,6 +59,9 @@ _CACHE_SIZE = 1024
 _NO_SUCH_SOURCE = frozenset({errno.EINVAL, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH})
 _TOO_LARGE = frozenset({errno.EMSGSIZE, errno.EINVAL})
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL})
+
+# Ordinary where a peer is tried at an address of the other family, or the network is not there yet
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 
 _Address = tuple[Any, ...]
 
@@ -276,7 +282,7 @@ class UdpSockets:
             self._drop(error)
         return True
 
-    def _send_one(self, way: _Way, data: bytes | memoryview, headers: Ancillary) -> None:
+    def _send_one(self, way: _Way, data: bytes | bytearray | memoryview, headers: Ancillary) -> None:
         try:
             way.family.socket.sendmsg([data], headers, 0, way.address)
         except OSError as error:
@@ -290,7 +296,12 @@ class UdpSockets:
     def _drop(self, error: OSError) -> None:
         if error.errno == errno.EBADF:
             raise error  # used after close(): our own bug
-        self.dropped[errno.errorcode.get(error.errno or 0, "unknown")] += 1
+        name = errno.errorcode.get(error.errno or 0, "unknown")
+        self.dropped[name] += 1
+        if self.dropped[name] == 1:  # said once; who wants to know whether it lasts looks at the counter
+            level = logging.INFO if error.errno in _NO_WAY else logging.WARNING
+            because = ": a firewall of this host forbids it" if error.errno == errno.EPERM else ""
+            LOG.log(level, "a datagram was dropped: %s%s", error.strerror, because)
 
     # Addresses
 
