@@ -199,7 +199,7 @@ TIMINGS = [
 SLACK = 0.001  # a sleep is never shorter than asked
 
 
-@pytest.mark.rule("C8")
+@pytest.mark.rule("C8", "C9")
 def test_rate_limit_timings_as_the_kernel_tests_them():
     limiter, now = RateLimiter(), 5000.0
     for step, (expected, pause) in enumerate(TIMINGS):
