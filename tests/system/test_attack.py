@@ -146,6 +146,7 @@ def test_a_flood_of_forged_initiations_harms_no_tunnel_and_keeps_nobody_out():
             rate = sent["sent"] / sent["seconds"]
             assert rate >= 0.99 * RATE, f"this machine sent only {rate:.0f} a second"
             assert came.returncode == 0, f"the newcomer is not in after {waited:.1f} s"
+            assert waited <= SECONDS, "the newcomer came in after the flood"
             received = int(re.search(r"(\d+) received", output)[1])
             assert received >= 0.99 * PINGS, output
             assert growth < GROWTH
