@@ -261,9 +261,9 @@ class Engine:
         """
         self._handshakes = None
         if self._device.has_handshakes:
-            began = self._now()
-            self._device.handle_handshakes(began, HANDSHAKES_A_TURN)
-            self._handshakes = self._loop.call_later(self._now() - began, self._consume_handshakes)
+            began = self._loop.time()
+            self._device.handle_handshakes(self._now(), HANDSHAKES_A_TURN)
+            self._handshakes = self._loop.call_later(self._loop.time() - began, self._consume_handshakes)
         self._settle()
 
     def _tun_readable(self) -> None:
