@@ -300,6 +300,60 @@ def test_receiving_in_a_session_of_the_old_key_renews_nothing():
     assert wire.since(mark, by=alice) == []
 
 
+# Receiving
+
+
+@pytest.mark.rule("D5", "H13")
+def test_a_forgery_confirms_no_session():
+    wire, alice, bob = joined()
+    wire.lose = lambda sent: sent.kind == TRANSPORT
+    alice.ping(bob)
+    data = wire.log[-1].data
+    bob.receive(data[:-1] + bytes([data[-1] ^ 1]), alice.endpoint)
+    slots = _peer(bob, alice)._sessions
+    assert (slots.current, slots.next is None) == (None, False)
+    assert bob.status(alice).handshake_at is None
+    bob.receive(data, alice.endpoint)
+    assert slots.next is None
+    assert len(bob.delivered) == 1
+
+
+@pytest.mark.rule("D5", "E1", "T6")
+@pytest.mark.parametrize("inner", [b"\x45", ip_packet("10.9.0.99", "10.9.0.2")], ids=["no packet", "not its address"])
+def test_what_is_not_delivered_has_authenticated_all_the_same(inner):
+    """The endpoint follows it, and the answer that was due is there."""
+    wire, alice, bob = joined()
+    alice.ping(bob)
+    bob.ping(alice)
+    wire.run(12.0)
+    bob.ping(alice)
+    alice.endpoint = ELSEWHERE
+    session = _peer(alice, bob)._sessions.current
+    bob.receive(bytes(session.seal(Burst.of(inner), 1420).data), ELSEWHERE)
+    assert bob.status(alice).endpoint == ELSEWHERE
+    assert len(bob.delivered) == 1
+    assert bob.drops(Drop.BAD_INNER_PACKET) + bob.drops(Drop.SOURCE_NOT_ALLOWED) == 1
+    wire.lose = lambda sent: sent.source == ELSEWHERE
+    mark = len(wire.log)
+    wire.run(16.0)
+    assert wire.since(mark, INITIATION, by=bob) == []
+
+
+@pytest.mark.rule("D5", "L2")
+def test_a_session_that_is_too_old_moves_nothing():
+    wire, alice, bob = joined()
+    alice.ping(bob)
+    wire.hold = True
+    alice.ping(bob)
+    (late,) = wire.held
+    wire.held.clear()
+    wire.run(180.0)
+    heard = bob.status(alice)
+    bob.receive(late.data, ELSEWHERE)
+    assert bob.status(alice) == heard
+    assert bob.drops(Drop.SESSION_EXPIRED) == 1
+
+
 # Timers
 
 
@@ -499,6 +553,20 @@ def _story(seed: int, lost: float) -> list[tuple]:
         if chance.random() < 0.3:
             there.ping(here)
     return wire.log
+
+
+@pytest.mark.rule("T10")
+@pytest.mark.parametrize("greater", [True, False], ids=["greater key", "smaller key"])
+def test_whoevers_key_is_greater_a_plain_initiator_renews_at_120_seconds(greater):
+    wire, alice, bob = joined()
+    here, there = (alice, bob) if (alice.key.raw > bob.key.raw) is greater else (bob, alice)
+    here.ping(there)
+    wire.run(119.9)
+    here.ping(there)
+    assert len(wire.since(0, INITIATION)) == 1
+    wire.run(0.1)
+    here.ping(there)
+    assert len(wire.since(0, INITIATION)) == 2
 
 
 @pytest.mark.rule("H17")
