@@ -9,9 +9,21 @@ import hmac
 from dataclasses import dataclass, field
 from typing import Self
 
-import nacl.bindings
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from nacl._sodium import ffi, lib
 
 KEY_SIZE = 32
+
+
+def wipe(*secrets: bytes) -> None:
+    """Overwrite secrets with zeros where they are (engine rule Z1). Only for what nobody else holds or may compare.
+
+    Python does not change a bytes object, but what makes secrets (hmac, OpenSSL) gives nothing else: so it is done from
+    underneath, by libsodium. docs/security.md has what that does not reach.
+    """
+    for secret in secrets:
+        if len(secret) > 1:  # shorter ones the interpreter shares
+            lib.sodium_memzero(ffi.from_buffer(secret), len(secret))
 
 
 def _decode_base64(text: str) -> bytes:
@@ -95,16 +107,27 @@ class _Secret:
 class PrivateKey(_Secret):
     """A Curve25519 private key, clamped (RFC 7748 section 5)."""
 
+    _openssl: X25519PrivateKey = field(init=False, repr=False)  # which overwrites its copy when it goes
+
     def __post_init__(self) -> None:
         _check_size(self.raw)
         clamped = bytearray(self.raw)
         clamped[0] &= 248
         clamped[31] = clamped[31] & 127 | 64
         object.__setattr__(self, "raw", bytes(clamped))
+        object.__setattr__(self, "_openssl", X25519PrivateKey.from_private_bytes(clamped))
+        clamped[:] = bytes(KEY_SIZE)
 
     def public_key(self) -> PublicKey:
         """The public key that belongs to this one."""
-        return PublicKey(nacl.bindings.crypto_scalarmult_base(self.raw))
+        return PublicKey(self._openssl.public_key().public_bytes_raw())
+
+    def exchange(self, public: bytes) -> bytes | None:
+        """X25519 with a public key; None when the result is the zero point."""
+        try:
+            return self._openssl.exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError:
+            return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

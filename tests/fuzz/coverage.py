@@ -87,7 +87,7 @@ def fuzz(module: str, seconds: int, new: Path) -> None:
     if done.returncode:
         made = "".join(f"\n{file.name}: {file.read_bytes()!r}" for file in new.glob("*-*"))
         pytest.fail(f"{done.stdout[-6000:]}{done.stderr[-6000:]}{made}", pytrace=False)
-    assert " DONE " in done.stderr, done.stderr
+    assert "DONE" in done.stderr, done.stderr
 
 
 def _name(module: str) -> str:

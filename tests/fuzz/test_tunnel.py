@@ -75,7 +75,7 @@ def test_arbitrary_initiations_do_not_open(data):
 @fuzz
 @given(st.binary(min_size=92, max_size=92), st.binary(min_size=32, max_size=32))
 def test_arbitrary_responses_are_not_consumed(data, preshared):
-    state = noise.InitiatorState(1, bytes([7]) * 32, bytes(32), bytes(32))
+    state = noise.InitiatorState(1, PrivateKey(bytes([7]) * 32), bytes(32), bytes(32))
     for key in (None, PresharedKey(preshared)):
         assert noise.consume_response(ALICE, state, key, Response.parse(data)) is None
 

@@ -1,6 +1,8 @@
 """The registry and two members behind NATs, looked at and disturbed."""
 
 import re
+import shutil
+import subprocess
 import sys
 import time
 
@@ -9,6 +11,7 @@ import pytest
 from tests.system.network import PROGRAM, TUNNEL, ZONE, Network, await_
 from wgdisco.lab.timeline import now
 from wgdisco.lab.topology import Lab
+from wgdisco.tunnel.conf import parse_conf
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -98,6 +101,65 @@ class TestStatus:
     def test_the_control_socket_is_not_for_everyone(self, connected):
         mode = connected.lab.hosts["alice"].run(["stat", "-c", "%a", "/run/wgdisco/alice.sock"]).stdout.strip()
         assert mode == "660"
+
+
+@pytest.mark.skipif(shutil.which("wg") is None, reason="wg (wireguard-tools) is not installed")
+class TestWg:
+    """The same socket as wgdisco-tunnel's, to look at: the daemon says what the device is."""
+
+    def test_show_and_showconf(self, connected):
+        for name in TUNNEL:
+            host = connected.lab.hosts[name]
+            assert host.run(["wg", "show", "interfaces"]).stdout == f"{name}\n"
+            assert host.run(["wg", "show", name]).stdout.count("latest handshake") == 2
+            assert host.run(["wg", "show", name, "listen-port"]).stdout == "51820\n"
+            whole = host.run(["cat", f"/run/lab/{name}.conf"]).stdout
+            shown = parse_conf(host.run(["wg", "showconf", name]).stdout, "shown").device
+            configured = parse_conf(whole, "conf").device
+            assert shown.private_key == configured.private_key
+            assert {(peer.public_key, peer.allowed_ips) for peer in shown.peers} == {
+                (peer.public_key, peer.allowed_ips) for peer in configured.peers
+            }
+            assert host.run(["stat", "-c", "%a", f"/run/wireguard/{name}.sock"]).stdout == "700\n"
+
+    @pytest.mark.rule("U5")
+    def test_set_is_refused_with_a_line_that_says_what_to_use(self, connected):
+        alice = connected.lab.hosts["alice"]
+        before = alice.run(["wg", "showconf", "alice"]).stdout
+        done = alice.run(["wg", "set", "alice", "listen-port", "7", "fwmark", "9"], check=False)
+        assert done.stderr == "Unable to modify interface: Operation not permitted\n"
+        assert alice.run(["wg", "showconf", "alice"]).stdout == before
+        said = connected.timeline.said
+        assert connected.timeline.wait(lambda: any("wg may look" in (one.event or "") for one in said), 5)
+        refusals = [one for one in said if "wg may look" in (one.event or "")]
+        assert [one.host for one in refusals] == ["alice"]
+        assert "wgdisco up, down, leave" in refusals[0].event
+
+
+@pytest.mark.skipif(shutil.which("wg") is None, reason="wg (wireguard-tools) is not installed")
+@pytest.mark.rule("U1")
+def test_a_socket_that_is_anothers_is_left_alone_and_the_daemon_runs(network):
+    """As where two namespaces share /run. A dead one is taken over."""
+    hold = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); print('bound', flush=True)"
+    registry = network.lab.hosts["registry"]
+    path = "/run/wireguard/registry.sock"
+    registry.run(["mkdir", "/run/wireguard"])
+    held = [sys.executable, "-c", f"{hold}; s.listen(); s.accept()", path]
+    with registry.popen(held, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == "bound\n"
+        network.start("registry")
+        network.wait("registry", "started")
+        told = [said for said in network.timeline.said if said.event.startswith("wg does not see registry: another")]
+        assert len(told) == 1
+        assert network.stop("registry") == 0
+        assert registry.run(["test", "-S", path], check=False).returncode == 0
+        holder.kill()
+    mark = now()
+    network.start("registry")
+    network.wait("registry", "started", after=mark)
+    assert registry.run(["wg", "show", "registry", "listen-port"]).stdout == "51820\n"
+    assert network.stop("registry") == 0
+    assert registry.run(["test", "-S", path], check=False).returncode == 1
 
 
 def test_a_moved_member_is_answerable_at_once(network):

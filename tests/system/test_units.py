@@ -56,6 +56,17 @@ def daemon(booted, unit):
     return user, int(fields["CapEff"], 16)
 
 
+def wg_sees(booted, interface):
+    """Whether root's `wg` sees the daemon's peers and is not let change them. True where there is no `wg` to ask."""
+    if shutil.which("wg") is None:
+        return True
+    owners = booted.run("stat", "-c", "%U %a", "/run/wireguard", f"/run/wireguard/{interface}.sock").stdout
+    assert owners == "root 1775\nwgdisco 700\n"
+    refused = booted.run("wg", "set", interface, "listen-port", "7", check=False)
+    assert refused.stderr == "Unable to modify interface: Operation not permitted\n"
+    return "latest handshake" in booted.run("wg", "show", interface).stdout
+
+
 def join(booted, link, name, *flags):
     done = booted.run("wgdisco", "join", "-", "--name", name, *flags, text=link, check=False)
     assert done.returncode == 0, done.stdout + done.stderr + booted.journal("wgdisco-join@mesh")
@@ -89,6 +100,7 @@ def test_a_network_under_systemd_from_init_to_uninstall():
             assert owners[0].split() == ["wgdisco", "700"]
             assert {line.split()[0] for line in owners} == {"wgdisco"}
             assert {line.split()[1] for line in owners[1:]} == {"600"}
+            assert wg_sees(booted, "mesh")
         assert registry.run("cat", "/proc/sys/net/ipv4/conf/mesh/forwarding").stdout == "1\n"
         checked = registry.run("wgdisco", "registry", "check", check=False)
         assert checked.returncode == 0, checked.stdout

@@ -2,11 +2,17 @@
 
 import random
 import struct
+from contextlib import nullcontext
+from dataclasses import replace
 
 import nacl.bindings
 import pytest
 
-from wgdisco.tunnel.burst import Burst, BurstCipher, padded_size
+from tests.tunnel.traffic import UDP, Packet
+from wgdisco.tunnel import burst
+from wgdisco.tunnel.burst import Burst, BurstCipher, Frames, Opened, Room, padded_size
+from wgdisco.tunnel.messages import REJECT_AFTER_MESSAGES
+from wgdisco.tunnel.replay import ReplayWindow
 
 KEY = bytes(range(32))
 
@@ -133,3 +139,144 @@ def test_any_burst_comes_back(seed):
     assert [number for number, _ in opened] == list(range(counter, counter + len(expected)))
     for (_, plain), packet in zip(opened, expected, strict=True):
         assert plain == packet + bytes(padded_size(len(packet), 1420) - len(packet))
+
+
+# Replays, with either implementation
+
+
+def said(opened: Opened) -> list[bytes]:
+    return [bytes(packet) for run in opened.frames for packet in run.packets()]
+
+
+@pytest.fixture(params=["reference", "compiled"])
+def chosen(request):
+    if request.param == "compiled" and burst.compiled is None:
+        pytest.skip("the compiled burst was not built (make test builds it)")
+    before = burst.implementation()
+    burst.use(request.param)
+    yield request.param
+    burst.use(before)
+
+
+def six_datagrams() -> list[bytes]:
+    """Six segments of one flow, sealed with the counters 10 to 15."""
+    sealed = burst.create_sealer(KEY).seal(
+        Frames.behind_one_another([Packet(bytes(600)).large(100)]), 7, 10, 1420, Room()
+    )
+    (datagrams,) = sealed.bursts
+    return [bytes(row) for row in datagrams.rows()]
+
+
+def test_the_built_one_runs_unless_told_otherwise():
+    assert burst.implementation() == ("reference" if burst.compiled is None else "compiled")
+    with pytest.raises(ValueError, match="was not built") if burst.compiled is None else nullcontext():
+        burst.use("compiled")
+
+
+@pytest.mark.usefixtures("chosen")
+def test_new_ones_are_opened_and_merged_once():
+    rows, room, opener, window = six_datagrams(), Room(), burst.create_opener(KEY), ReplayWindow()
+    opened, replayed = burst.open_new(opener, window, Burst(b"".join(rows), len(rows[0])), room)
+    assert replayed == 0
+    assert opened.counters == range(10, 16)
+    assert [len(packet) for packet in said(opened)] == [640]
+    assert opened.frames[0].source == bytes([10, 0, 0, 1])
+    assert opened.frames[0].destination == bytes([10, 0, 0, 2])
+    opened, replayed = burst.open_new(opener, window, Burst(b"".join(rows), len(rows[0])), room)
+    assert (opened.frames, replayed) == ([], 6)
+
+
+@pytest.mark.usefixtures("chosen")
+def test_replays_and_forgeries_are_not_in_what_is_merged():
+    rows, opener, window = six_datagrams(), burst.create_opener(KEY), ReplayWindow()
+    assert window.accept(11)
+    forged = bytearray(rows[4])
+    forged[40] ^= 1
+    burst_of_them = Burst(b"".join([rows[0], rows[1], rows[2], rows[3], bytes(forged), rows[5], rows[5]]), len(rows[0]))
+    opened, replayed = burst.open_new(opener, window, burst_of_them, Room())
+    assert replayed == 2
+    assert opened.forged == 1
+    assert opened.counters == [10, None, 12, 13, None, 15, None]
+    # The first, two that follow each other, and the last
+    assert [len(packet) for packet in said(opened)] == [140, 240, 140]
+    assert [window.accept(counter) for counter in range(10, 17)] == [False, False, False, False, True, False, True]
+
+
+@pytest.mark.usefixtures("chosen")
+def test_reordered_ones_are_all_there_in_the_order_they_came():
+    rows, opener, window = six_datagrams(), burst.create_opener(KEY), ReplayWindow()
+    order = [1, 0, 2, 3, 5, 4]
+    opened, replayed = burst.open_new(opener, window, Burst(b"".join(rows[n] for n in order), len(rows[0])), Room())
+    assert replayed == 0
+    assert [counter - 10 for counter in opened.counters] == order
+    assert [packet[24:28] for packet in said(opened)] == [struct.pack(">I", n * 100) for n in (1, 0, 2, 5, 4)]
+
+
+@pytest.mark.usefixtures("chosen")
+def test_a_keepalive_is_an_empty_packet():
+    sealed = burst.create_sealer(KEY).seal(Frames.of(b""), 7, 3, 1420, Room())
+    assert [len(row) for one in sealed.bursts for row in one.rows()] == [32]
+    opened, _ = burst.open_new(burst.create_opener(KEY), ReplayWindow(), sealed.bursts[0], Room())
+    assert (opened.frames, opened.counters, opened.keepalives) == ([], range(3, 4), 1)
+
+
+@pytest.mark.usefixtures("chosen")
+def test_sources_are_told_apart():
+    packets = [
+        Packet(bytes(20), protocol=UDP, source=n, version=v).pack() for v, n in [(4, 1), (4, 1), (4, 2), (6, 2), (4, 1)]
+    ]
+    packets.append(b"\0no packet")
+    packets = [packet + bytes(80 - len(packet)) for packet in packets]
+    sealed = burst.create_sealer(KEY).seal(Frames.of(*packets), 7, 0, 1420, Room())
+    opened = burst.create_opener(KEY).open(sealed.bursts[0], Room())
+    assert [len(run) for run in opened.frames] == [1, 1, 1, 1]
+    assert [run.source[-1] for run in opened.frames] == [1, 2, 2, 1]
+    assert opened.bad == 1
+
+
+@pytest.mark.usefixtures("chosen")
+@pytest.mark.parametrize(
+    ("version", "outer", "inner", "expected"),
+    [
+        # RFC 6040, figure 4; 0 not capable, 1 ECT(1), 2 ECT(0), 3 marked
+        *(
+            (version, outer, inner, expected)
+            for version in (4, 6)
+            for outer, row in enumerate(
+                [
+                    (0, 1, 2, 3),
+                    (0, 1, 1, 3),
+                    (0, 1, 2, 3),
+                    (None, 3, 3, 3),
+                ]
+            )
+            for inner, expected in enumerate(row)
+        ),
+    ],
+)
+def test_ecn_on_the_way(version, outer, inner, expected):
+    packet = Packet(b"data", version, tos=0xB8 | inner)
+    sealed = burst.create_sealer(KEY).seal(Frames.of(packet.pack()), 7, 0, 1420, Room())
+    assert sealed.bursts[0].ecn == inner
+    opened = burst.create_opener(KEY).open(Burst(sealed.bursts[0].data, sealed.bursts[0].row, outer), Room())
+    assert said(opened) == ([] if expected is None else [replace(packet, tos=0xB8 | expected).pack()])
+    assert opened.bad == (expected is None)
+
+
+@pytest.mark.usefixtures("chosen")
+def test_counters_end():
+    sealed = burst.create_sealer(KEY).seal(Frames.of(b"a", b"b", b"c"), 7, REJECT_AFTER_MESSAGES - 2, 1420, Room())
+    assert (sealed.counters, sealed.bad) == (2, 1)
+
+
+@pytest.mark.usefixtures("chosen")
+def test_any_room_will_do():
+    """What does not fit is had from new memory, and what came before stays."""
+    rows, room = six_datagrams(), Room(1, 1)
+    sealer, opener = burst.create_sealer(KEY), burst.create_opener(KEY)
+    first = opener.open(Burst(b"".join(rows), len(rows[0])), room)
+    expected = said(first)
+    for counter in range(30):
+        sealer.seal(Frames.of(bytes(5000)), 7, counter, 1420, room)
+        opener.open(Burst(b"".join(rows), len(rows[0])), room)
+    assert said(first) == expected

@@ -111,7 +111,7 @@ def test_a_peer_may_be_at_the_last_port(address, port):
     packet = alice.ping(bob)
     answer = bob.ping(alice)
     assert (bob.delivered, alice.delivered) == ([packet], [answer])
-    assert f"endpoint={address}:{port}\n" in format_get(bob.device.config(), bob.device.status())
+    assert f"endpoint={address}:{port}\n" in "".join(format_get(bob.device))
 
 
 def _arrival(sockets: UdpSockets) -> tuple[Burst, Endpoint]:
@@ -168,7 +168,7 @@ def test_an_ipv6_source_becomes_the_endpoint():
         wire.hold = False
         bob.receive(wire.held.pop().data, source)
         assert bob.status(alice).endpoint == source
-        assert f"endpoint={text}\n" in format_get(bob.device.config(), bob.device.status())
+        assert f"endpoint={text}\n" in "".join(format_get(bob.device))
 
 
 @pytest.mark.rule("X5", "T11")
@@ -262,7 +262,7 @@ def test_the_time_of_the_last_handshake_is_told_as_it_was():
     wire, alice, bob = joined()
 
     def told(node):
-        lines = format_get(node.device.config(), node.device.status()).splitlines()
+        lines = "".join(format_get(node.device)).splitlines()
         at = dict(line.split("=") for line in lines)
         return int(at["last_handshake_time_sec"]), int(at["last_handshake_time_nsec"])
 

@@ -100,3 +100,32 @@ def test_against_a_set(seed, stride):
         if expected:
             seen.add(counter)
             greatest = max(greatest, counter)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_run_is_each_of_its_counters(seed):
+    """Runs and single counters, forward mostly: a window that takes runs ends where one that asks for each does."""
+    chance = random.Random(seed)
+    fast, slow = ReplayWindow(), ReplayWindow()
+    at = 0
+    for _ in range(200):
+        first = max(0, at + chance.choice([0, 0, 0, 1, 3, 70, 9000, -5, -64, -8200]))
+        count = chance.choice([1, 2, 45, 64, 130, 9000])
+        is_ahead = first >= at
+        assert fast.accept_run(first, count) == is_ahead
+        if is_ahead:
+            assert all(slow.accept(counter) for counter in range(first, first + count))
+            at = first + count
+        for _ in range(8):
+            counter = max(0, at - chance.choice([0, 1, 2, 64, 65, 130, 8000, REPLAY_WINDOW, LIMIT, LIMIT + 1]))
+            taken = fast.accept(counter)
+            assert taken == slow.accept(counter)
+            at = max(at, counter + 1) if taken else at
+    assert fast._words == slow._words
+
+
+def test_no_run_beyond_the_limit():
+    window = ReplayWindow()
+    assert not window.accept_run(REJECT_AFTER_MESSAGES - 3, 4)
+    assert window.accept_run(REJECT_AFTER_MESSAGES - 4, 4)
+    assert not window.accept(REJECT_AFTER_MESSAGES - 1)

@@ -5,6 +5,7 @@ is a handful of dictionary reads, whatever the number of peers.
 """
 
 from ipaddress import ip_network
+from itertools import islice
 from typing import Generic, TypeVar
 
 from wgdisco.endpoint import IPNetwork
@@ -75,6 +76,12 @@ class AllowedIPs(Generic[P]):
         """Take everything `peer` has."""
         for network in self._owned.pop(peer, {}):
             self._family(network).remove(*_prefix(network))
+
+    def remove_some(self, peer: P, most: int) -> bool:
+        """Take at most so many of `peer`; whether it has more."""
+        for network in list(islice(self._owned.get(peer, ()), most)):
+            self.remove(network, peer)
+        return peer in self._owned
 
     def networks(self, peer: P) -> tuple[IPNetwork, ...]:
         """What `peer` has, in the order it was given."""

@@ -138,6 +138,10 @@ class BurstCipher:
     def __init__(self, key: bytes) -> None:
         self._aead = ChaCha20Poly1305(key)
 
+    def close(self) -> None:
+        """Forget the key: OpenSSL overwrites its copies. It is of no more use then."""
+        del self._aead
+
     def seal(self, packets: Burst, receiver: int, counter: int, mtu: int) -> Burst:
         """Pad and seal every row into a transport message; counters run from `counter` upward."""
         encrypt = self._aead.encrypt

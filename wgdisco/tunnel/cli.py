@@ -1,9 +1,18 @@
 """The command `wgdisco-tunnel [-f|--foreground] IFACE`: a drop-in for `wireguard-go IFACE`."""
 
 import argparse
-from collections.abc import Sequence
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
 
+from wgdisco import logs
+from wgdisco.errors import ConfigError
+from wgdisco.process import program_version
 from wgdisco.tunnel.io import daemon
+
+# LOG_LEVEL; whatever else it says is "error"
+_LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,6 +23,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"WG_QUICK_USERSPACE_IMPLEMENTATION={daemon.PROGRAM}",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
+    parser.add_argument("--version", action="version", version=f"{daemon.PROGRAM} {program_version()}")
     parser.add_argument("interface", metavar="IFACE", help="the interface to make")
     options = parser.parse_args(arguments)
-    return daemon.run(options.interface) if options.foreground else daemon.run_in_background(options.interface)
+    level = _LEVELS.get(os.environ.get("LOG_LEVEL", ""), logging.ERROR)
+    logs.configure("text")
+    logging.getLogger("wgdisco").setLevel(level)
+    try:
+        start = daemon.Start(
+            options.interface,
+            _descriptor(os.environ, "WG_TUN_FD"),
+            _descriptor(os.environ, "WG_UAPI_FD"),
+            keeps_log="LOG_LEVEL" in os.environ and level <= logging.CRITICAL,
+        )
+    except ConfigError as error:
+        print(f"{daemon.PROGRAM}: {error}", file=sys.stderr)
+        return error.exit_code
+    is_foreground = options.foreground or os.environ.get("WG_PROCESS_FOREGROUND") == "1"
+    return daemon.run(start) if is_foreground else daemon.run_in_background(start)
+
+
+def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
+    """An open descriptor that the environment names; ConfigError for what is none."""
+    text = environment.get(name, "")
+    if not text:
+        return None
+    try:
+        fd = int(text)
+        os.fstat(fd)
+    except (ValueError, OSError):
+        raise ConfigError(f"{name}={text} is no open descriptor") from None
+    return fd

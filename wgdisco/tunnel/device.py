@@ -7,12 +7,12 @@ How to drive it: after any call, drain `datagrams_to_send()`, `packets_to_delive
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError
-from wgdisco.keys import PublicKey
+from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel import ecn, icmp, messages, noise
 from wgdisco.tunnel.allowed_ips import AllowedIPs
 from wgdisco.tunnel.burst import Burst, OwnAddress
@@ -34,6 +34,7 @@ from wgdisco.tunnel.session import Session
 
 UNDER_LOAD_LINGER = 1.0
 COOKIE_REPLIES_A_TURN = 16  # until they are drained: sending is what costs most
+_SLICE = 256  # prefixes taken from a peer at once
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 CHECK_MAGIC = b"wgd\x01"
 
@@ -65,7 +66,8 @@ class Device:
     """See the module's docstring. `random_bytes(n)` and `unix_time()` are the only other things it asks the world.
 
     `handshake_time()` stands for the latter in the timestamps of initiations: one that never goes back. One
-    that `relays` hands over what is WireGuard's but another's (`Foreign`), and leaves counting it to who relays.
+    that `relays` hands over what is WireGuard's but another's (`Foreign`), and leaves counting it to who relays; one
+    that `traces` tells of the steps of handshakes.
     """
 
     def __init__(
@@ -75,10 +77,11 @@ class Device:
         handshake_time: Callable[[], float] | None = None,
         *,
         relays: bool = False,
+        traces: bool = False,
     ) -> None:
         self._relays = relays
-        self._local = Local(random_bytes, unix_time, handshake_time or unix_time)
-        self._config = DeviceConfig()
+        self._local = Local(random_bytes, unix_time, handshake_time or unix_time, traces=traces)
+        self.listen_port = self.fwmark = 0
         self._public_key: PublicKey | None = None
         self._cookies: CookieChecker | None = None
         self._limiter = RateLimiter()
@@ -98,29 +101,96 @@ class Device:
 
     # Configuration
 
+    @property
+    def private_key(self) -> PrivateKey | None:
+        """Our private key."""
+        return self._local.private_key
+
+    @property
+    def public_key(self) -> PublicKey | None:
+        """The public key that belongs to it."""
+        return self._public_key
+
+    @property
+    def peers(self) -> Mapping[PublicKey, Peer]:
+        """The peers, in the order they were added."""
+        return self._peers
+
+    @property
+    def allowed_ips(self) -> AllowedIPs[Peer]:
+        """Which peer has which prefix."""
+        return self._allowed_ips
+
     def apply(self, config: DeviceConfig, now: float) -> None:
         """Become what `config` says; sessions of peers that stay are kept."""
-        key_arrives = self._config.private_key is None and config.private_key is not None
-        if config.private_key != self._config.private_key or self._cookies is None:
-            self._change_private_key(config)
+        key_arrives = self._change_private_key(config.private_key)
         wanted = {peer.public_key: peer for peer in config.peers if peer.public_key != self._public_key}
         for key in [key for key in self._peers if key not in wanted]:
             self._remove_peer(key)
         for peer_config in wanted.values():
             self._apply_peer(peer_config, now)
-        if config.fwmark != self._config.fwmark:
-            for peer in self._peers.values():
-                peer.roaming.local = None  # rule E4
+        self.set_fwmark(config.fwmark)
         self._successors = {
             peer.public_key: peer.replaces
             for peer in wanted.values()
             if peer.replaces is not None and peer.replaces in self._peers
         }
         if key_arrives:
+            self._resume(now)
+        self.listen_port = config.listen_port
+
+    def set_fwmark(self, mark: int) -> None:
+        """What is sent has this mark: then it may leave from another address of ours (rule E4)."""
+        if mark != self.fwmark:
+            self.fwmark = mark
             for peer in self._peers.values():
-                peer.resume(now)
-                self._touch(peer)
-        self._config = config
+                peer.roaming.local = None
+
+    def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
+        """Change our key; a peer of that key goes (rule H16)."""
+        key_arrives = self._change_private_key(private_key)
+        own = None if self._public_key is None else self._peers.get(self._public_key)
+        if own is not None:
+            self._remove_peer(own.key)
+        if key_arrives:
+            self._resume(now)
+
+    def add_peer(self, key: PublicKey) -> Peer:
+        """Have a new peer, at rest until it is configured: nothing is sent to it, and no handshake of its taken."""
+        peer = self._peers[key] = Peer(self._local, key)
+        peer.is_running = False
+        return peer
+
+    def configure_peer(
+        self,
+        peer: Peer,
+        preshared_key: PresharedKey | None,
+        endpoint: Endpoint | None,
+        keepalive: int | None,
+        now: float,
+    ) -> None:
+        """Change what is not None, a preshared key of zeros to none; then the peer runs, and sends what waits."""
+        if preshared_key is not None:
+            peer.preshared_key = preshared_key if any(preshared_key.raw) else None
+        peer.is_running = True
+        peer.set_endpoint(
+            endpoint or peer.endpoint, peer.timers.persistent_keepalive if keepalive is None else keepalive, now
+        )
+        peer.send_staged(now)
+        self._touch(peer)
+
+    def clear_allowed_ips(self, peer: Peer) -> Iterator[None]:
+        """Take all prefixes of a peer, in slices: done at the iterator's end."""
+        while self._allowed_ips.remove_some(peer, _SLICE):
+            yield
+
+    def remove_peers(self, peers: Iterable[Peer]) -> Iterator[None]:
+        """Remove peers with all they have, in slices: done at the iterator's end."""
+        for peer in peers:
+            yield from self.clear_allowed_ips(peer)
+            if self._peers.get(peer.key) is peer:
+                self._remove_peer(peer.key)
+            yield
 
     def config(self) -> DeviceConfig:
         """What the device is told to be, with the endpoints peers have roamed to."""
@@ -135,7 +205,7 @@ class Device:
             )
             for key, peer in self._peers.items()
         )
-        return DeviceConfig(self._config.private_key, self._config.listen_port, self._config.fwmark, peers)
+        return DeviceConfig(self.private_key, self.listen_port, self.fwmark, peers)
 
     def set_up(self, up: bool, now: float) -> None:
         """The interface comes up, or goes down: then nothing is sent or received, and all sessions end (rule T12)."""
@@ -186,10 +256,8 @@ class Device:
 
     def status(self) -> DeviceStatus:
         """The device now."""
-        peers = tuple(self._peer_status(peer) for peer in self._peers.values())
-        return DeviceStatus(
-            self._public_key, self._config.listen_port, self._config.fwmark, peers, dict(self._local.drops)
-        )
+        peers = tuple(self.peer_status(peer) for peer in self._peers.values())
+        return DeviceStatus(self._public_key, self.listen_port, self.fwmark, peers, dict(self._local.drops))
 
     def forget_sessions(self) -> None:
         """The machine was suspended: keys from before are wiped, and the next packet begins a handshake (rule T11)."""
@@ -296,15 +364,26 @@ class Device:
             raise LocalError(f"no peer {key} on this device")
         return peer
 
-    def _change_private_key(self, config: DeviceConfig) -> None:
-        private = self._local.private_key = config.private_key
+    def _change_private_key(self, private: PrivateKey | None) -> bool:
+        """Have that key; whether there was none before, and is now."""
+        former = self._local.private_key
+        if private == former and self._cookies is not None:
+            return False
+        self._local.private_key = private
         # Without a key every message is dropped, but it is checked all the same: against a key nobody has.
-        self._public_key = None if private is None else private.public_key()
+        self._public_key = self._local.public_key = None if private is None else private.public_key()
         checked = self._public_key or PublicKey(self._local.random_bytes(32))
         self._cookies = CookieChecker(checked, self._local.random_bytes)
         for peer in self._peers.values():
             peer.expire_sending()
             peer.refresh_static()
+        return former is None and private is not None
+
+    def _resume(self, now: float) -> None:
+        """Our first private key arrived: what waited for it begins (rule T9)."""
+        for peer in self._peers.values():
+            peer.resume(now)
+            self._touch(peer)
 
     def _apply_peer(self, config: PeerConfig, now: float) -> None:
         peer = self._peers.get(config.public_key)
@@ -319,7 +398,7 @@ class Device:
 
     def _remove_peer(self, key: PublicKey) -> None:
         peer = self._peers.pop(key)
-        peer.stop()
+        peer.remove()
         self._allowed_ips.remove_peer(peer)
         self._dirty.pop(peer, None)
         self._armed.pop(peer, None)
@@ -397,6 +476,7 @@ class Device:
             self._local.drops[Drop.UNKNOWN_PEER] += 1
             return
         state = peer.verify_initiation(opened)
+        opened.wipe()
         if state is None:
             self._local.drops[Drop.BAD_INITIATION] += 1
             return
@@ -456,7 +536,8 @@ class Device:
         for network in networks:
             self._allowed_ips.insert(network, peer)
 
-    def _peer_status(self, peer: Peer) -> PeerStatus:
+    def peer_status(self, peer: Peer) -> PeerStatus:
+        """One peer now."""
         return PeerStatus(
             key=peer.key,
             endpoint=peer.endpoint,

@@ -106,13 +106,21 @@ class Foreign:
 
 
 @dataclass(frozen=True, slots=True)
+class HandshakeStep:
+    """What a handshake with the peer has come to, in words for a log; told by devices that `trace` only."""
+
+    key: PublicKey
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceGone:
     """The interface was taken away underneath; `reason` is one line."""
 
     reason: str
 
 
-Event = PeerHandshake | PathSeen | PeerWanted | PeerSilent | RawReceived | Foreign | DeviceGone
+Event = PeerHandshake | PathSeen | PeerWanted | PeerSilent | RawReceived | Foreign | HandshakeStep | DeviceGone
 
 
 @dataclass(frozen=True, slots=True)

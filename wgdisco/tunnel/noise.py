@@ -15,11 +15,10 @@ import hashlib
 import hmac
 from dataclasses import dataclass, field
 
-import nacl.bindings
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from wgdisco.keys import KEY_SIZE, PresharedKey, PrivateKey, PublicKey
+from wgdisco.keys import KEY_SIZE, PresharedKey, PrivateKey, PublicKey, wipe
 from wgdisco.tunnel.messages import CONSTRUCTION, IDENTIFIER, Initiation, Response
 
 _ZERO_NONCE = bytes(12)
@@ -37,27 +36,17 @@ def kdf(chain_key: bytes, data: bytes, count: int) -> tuple[bytes, ...]:
     outputs: list[bytes] = []
     previous = b""
     for number in range(1, count + 1):
-        previous = hmac.digest(secret, previous + bytes([number]), "blake2s")
+        message = previous + bytes([number])
+        previous = hmac.digest(secret, message, "blake2s")
+        wipe(message)
         outputs.append(previous)
+    wipe(secret)
     return tuple(outputs)
 
 
-_INITIAL_CHAIN_KEY = hash_of(CONSTRUCTION)
-_INITIAL_HASH = hash_of(_INITIAL_CHAIN_KEY, IDENTIFIER)
-
-
-def diffie_hellman(private: bytes, public: bytes) -> bytes | None:
-    """X25519; None when the result is the zero point (rule H5)."""
-    try:
-        shared: bytes = nacl.bindings.crypto_scalarmult(private, public)
-    except RuntimeError:
-        return None
-    return shared
-
-
 def static_static(private: PrivateKey, remote: PublicKey) -> bytes | None:
-    """The Diffie-Hellman of the two static keys, worth keeping per peer; None for a low-order key."""
-    return diffie_hellman(private.raw, remote.raw)
+    """The Diffie-Hellman of the two static keys, worth keeping per peer; None for a low-order key (rule H5)."""
+    return private.exchange(remote.raw)
 
 
 def _seal(key: bytes, plain: bytes, hash_: bytes) -> bytes:
@@ -71,14 +60,106 @@ def _open(key: bytes, sealed: bytes, hash_: bytes) -> bytes | None:
         return None
 
 
+_INITIAL_CHAIN_KEY = hash_of(CONSTRUCTION)
+_INITIAL_HASH = hash_of(_INITIAL_CHAIN_KEY, IDENTIFIER)
+
+
+class _Symmetric:
+    """Noise's symmetric state (revision 34, section 5.2). What is replaced or used up is overwritten (rule Z1).
+
+    The chaining key it begins with stays as it is: that is somebody else's.
+    """
+
+    __slots__ = ("_is_own", "_key", "chain_key", "hash")
+
+    def __init__(self, chain_key: bytes, hash_: bytes) -> None:
+        self.chain_key = chain_key
+        self.hash = hash_
+        self._key = b""
+        self._is_own = False
+
+    @classmethod
+    def towards(cls, responder: PublicKey) -> "_Symmetric":
+        """The state a handshake begins in: the responder's static key is known to both."""
+        return cls(_INITIAL_CHAIN_KEY, hash_of(_INITIAL_HASH, responder.raw))
+
+    def mix_hash(self, data: bytes) -> None:
+        """MixHash."""
+        self.hash = hash_of(self.hash, data)
+
+    def mix(self, secret: bytes) -> None:
+        """MixKey, where no field follows that is sealed with the key."""
+        self._become(*kdf(self.chain_key, secret, 1))
+
+    def mix_key(self, secret: bytes) -> None:
+        """MixKey; its key is for one field that is sealed or opened next."""
+        self._become(*kdf(self.chain_key, secret, 2))
+
+    def mix_preshared(self, preshared: PresharedKey | None) -> None:
+        """MixKeyAndHash, always: zeros stand for no preshared key (rule H6)."""
+        chain_key, tau, key = kdf(self.chain_key, _NO_PRESHARED_KEY if preshared is None else preshared.raw, 3)
+        self.mix_hash(tau)
+        wipe(tau)
+        self._become(chain_key, key)
+
+    def mix_exchange(self, private: PrivateKey, public: bytes, *, seals: bool = False) -> bool:
+        """A token of two keys: mix their Diffie-Hellman. False when that is the zero point (rule H5)."""
+        shared = private.exchange(public)
+        if shared is None:
+            return False
+        if seals:
+            self.mix_key(shared)
+        else:
+            self.mix(shared)
+        wipe(shared)
+        return True
+
+    def seal(self, plain: bytes) -> bytes:
+        """EncryptAndHash."""
+        sealed = _seal(self._key, plain, self.hash)
+        wipe(self._key)
+        self.mix_hash(sealed)
+        return sealed
+
+    def open(self, sealed: bytes) -> bytes | None:
+        """DecryptAndHash; None for what does not authenticate, and then this state is of no more use."""
+        plain = _open(self._key, sealed, self.hash)
+        if plain is None:
+            self.wipe()
+            return None
+        wipe(self._key)
+        self.mix_hash(sealed)
+        return plain
+
+    def split(self) -> tuple[bytes, bytes]:
+        """Split: the initiator's sending key and the responder's. The handshake ends with it."""
+        first, second = kdf(self.chain_key, b"", 2)
+        self.wipe()
+        return first, second
+
+    def wipe(self) -> None:
+        """Overwrite what there is."""
+        self._become(b"")
+
+    def _become(self, chain_key: bytes, key: bytes = b"") -> None:
+        if self._is_own:
+            wipe(self.chain_key)
+        wipe(self._key)
+        self.chain_key, self._key, self._is_own = chain_key, key, True
+
+
 @dataclass(frozen=True, slots=True)
 class InitiatorState:
     """What an initiator keeps until the response comes. `index` is its sender index."""
 
     index: int
-    ephemeral: bytes = field(repr=False)
+    ephemeral: PrivateKey = field(repr=False)
     chain_key: bytes = field(repr=False)
     hash: bytes = field(repr=False)
+
+    def wipe(self) -> None:
+        """The response has come, or is waited for no more."""
+        wipe(self.ephemeral.raw, self.chain_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +170,10 @@ class OpenedInitiation:
     message: Initiation
     chain_key: bytes = field(repr=False)
     hash: bytes = field(repr=False)
+
+    def wipe(self) -> None:
+        """It is verified, or not worth it."""
+        wipe(self.chain_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +187,10 @@ class ResponderState:
     chain_key: bytes = field(repr=False)
     hash: bytes = field(repr=False)
 
+    def wipe(self) -> None:
+        """It is answered, or not worth it."""
+        wipe(self.chain_key)
+
 
 @dataclass(frozen=True, slots=True)
 class TransportKeys:
@@ -111,6 +200,10 @@ class TransportKeys:
     receive: bytes = field(repr=False)
     remote_index: int
 
+    def wipe(self) -> None:
+        """The session has its own copies."""
+        wipe(self.send, self.receive)
+
 
 def create_initiation(
     private: PrivateKey, remote: PublicKey, shared: bytes, ephemeral: bytes, index: int, timestamp: bytes
@@ -119,89 +212,75 @@ def create_initiation(
 
     `shared` is `static_static`, `ephemeral` 32 random bytes, `timestamp` 12 bytes TAI64N. None for a low-order key.
     """
-    ephemeral_public = nacl.bindings.crypto_scalarmult_base(ephemeral)
-    hash_ = hash_of(_INITIAL_HASH, remote.raw)
-    (chain_key,) = kdf(_INITIAL_CHAIN_KEY, ephemeral_public, 1)
-    hash_ = hash_of(hash_, ephemeral_public)
-    es = diffie_hellman(ephemeral, remote.raw)
-    if es is None:
+    own = PrivateKey(ephemeral)
+    ephemeral_public = own.public_key().raw
+    state = _Symmetric.towards(remote)
+    state.mix(ephemeral_public)  # e
+    state.mix_hash(ephemeral_public)
+    if not state.mix_exchange(own, remote.raw, seals=True):  # es
         return None
-    chain_key, key = kdf(chain_key, es, 2)
-    sealed_static = _seal(key, private.public_key().raw, hash_)
-    hash_ = hash_of(hash_, sealed_static)
-    chain_key, key = kdf(chain_key, shared, 2)
-    sealed_timestamp = _seal(key, timestamp, hash_)
-    hash_ = hash_of(hash_, sealed_timestamp)
+    sealed_static = state.seal(private.public_key().raw)  # s
+    state.mix_key(shared)  # ss
+    sealed_timestamp = state.seal(timestamp)
     message = Initiation(index, ephemeral_public, sealed_static, sealed_timestamp)
-    return InitiatorState(index, ephemeral, chain_key, hash_), message.pack()
+    return InitiatorState(index, own, state.chain_key, state.hash), message.pack()
 
 
 def open_initiation(private: PrivateKey, public: PublicKey, message: Initiation) -> OpenedInitiation | None:
     """Learn who claims to send this initiation: its first half, up to the static key."""
-    hash_ = hash_of(_INITIAL_HASH, public.raw)
-    (chain_key,) = kdf(_INITIAL_CHAIN_KEY, message.ephemeral, 1)
-    hash_ = hash_of(hash_, message.ephemeral)
-    es = diffie_hellman(private.raw, message.ephemeral)
-    if es is None:
+    state = _Symmetric.towards(public)
+    state.mix(message.ephemeral)  # e
+    state.mix_hash(message.ephemeral)
+    if not state.mix_exchange(private, message.ephemeral, seals=True):  # es
         return None
-    chain_key, key = kdf(chain_key, es, 2)
-    static = _open(key, message.static, hash_)
-    if static is None:
-        return None
-    return OpenedInitiation(PublicKey(static), message, chain_key, hash_of(hash_, message.static))
+    static = state.open(message.static)  # s
+    return None if static is None else OpenedInitiation(PublicKey(static), message, state.chain_key, state.hash)
 
 
 def verify_initiation(opened: OpenedInitiation, shared: bytes) -> ResponderState | None:
     """Check that the sender holds the static key; `shared` is `static_static` with it."""
     message = opened.message
-    chain_key, key = kdf(opened.chain_key, shared, 2)
-    timestamp = _open(key, message.timestamp, opened.hash)
+    state = _Symmetric(opened.chain_key, opened.hash)
+    state.mix_key(shared)  # ss
+    timestamp = state.open(message.timestamp)
     if timestamp is None:
         return None
-    hash_ = hash_of(opened.hash, message.timestamp)
-    return ResponderState(message.sender, opened.remote, message.ephemeral, timestamp, chain_key, hash_)
+    return ResponderState(message.sender, opened.remote, message.ephemeral, timestamp, state.chain_key, state.hash)
 
 
 def create_response(
-    state: ResponderState, preshared: PresharedKey | None, ephemeral: bytes, index: int
+    opened: ResponderState, preshared: PresharedKey | None, ephemeral: bytes, index: int
 ) -> tuple[TransportKeys, bytes] | None:
     """Answer an initiation: the session's keys and the response (60 bytes, MACs to follow)."""
-    ephemeral_public = nacl.bindings.crypto_scalarmult_base(ephemeral)
-    (chain_key,) = kdf(state.chain_key, ephemeral_public, 1)
-    hash_ = hash_of(state.hash, ephemeral_public)
-    ee = diffie_hellman(ephemeral, state.remote_ephemeral)
-    se = diffie_hellman(ephemeral, state.remote.raw)
-    if ee is None or se is None:
+    own = PrivateKey(ephemeral)
+    ephemeral_public = own.public_key().raw
+    state = _Symmetric(opened.chain_key, opened.hash)
+    state.mix(ephemeral_public)  # e
+    state.mix_hash(ephemeral_public)
+    met = state.mix_exchange(own, opened.remote_ephemeral) and state.mix_exchange(own, opened.remote.raw)  # ee, se
+    wipe(own.raw)
+    if not met:
         return None
-    chain_key, hash_, key = _mix_response(chain_key, hash_, ee, se, preshared)
-    nothing = _seal(key, b"", hash_)
-    receive, send = kdf(chain_key, b"", 2)
-    message = Response(index, state.remote_index, ephemeral_public, nothing)
-    return TransportKeys(send, receive, state.remote_index), message.pack()
+    state.mix_preshared(preshared)  # psk
+    nothing = state.seal(b"")
+    receive, send = state.split()
+    message = Response(index, opened.remote_index, ephemeral_public, nothing)
+    return TransportKeys(send, receive, opened.remote_index), message.pack()
 
 
 def consume_response(
-    private: PrivateKey, state: InitiatorState, preshared: PresharedKey | None, message: Response
+    private: PrivateKey, pending: InitiatorState, preshared: PresharedKey | None, message: Response
 ) -> TransportKeys | None:
     """Finish a handshake we began: the session's keys, or None when the response is not good."""
-    (chain_key,) = kdf(state.chain_key, message.ephemeral, 1)
-    hash_ = hash_of(state.hash, message.ephemeral)
-    ee = diffie_hellman(state.ephemeral, message.ephemeral)
-    se = diffie_hellman(private.raw, message.ephemeral)
-    if ee is None or se is None:
+    state = _Symmetric(pending.chain_key, pending.hash)
+    state.mix(message.ephemeral)  # e
+    state.mix_hash(message.ephemeral)
+    if not state.mix_exchange(pending.ephemeral, message.ephemeral):  # ee
         return None
-    chain_key, hash_, key = _mix_response(chain_key, hash_, ee, se, preshared)
-    if _open(key, message.nothing, hash_) is None:
+    if not state.mix_exchange(private, message.ephemeral):  # se
         return None
-    send, receive = kdf(chain_key, b"", 2)
+    state.mix_preshared(preshared)  # psk
+    if state.open(message.nothing) is None:
+        return None
+    send, receive = state.split()
     return TransportKeys(send, receive, message.sender)
-
-
-def _mix_response(
-    chain_key: bytes, hash_: bytes, ee: bytes, se: bytes, preshared: PresharedKey | None
-) -> tuple[bytes, bytes, bytes]:
-    """Tokens ee, se, psk, the same in both roles: chain key, hash, and the key of the empty payload."""
-    (chain_key,) = kdf(chain_key, ee, 1)
-    (chain_key,) = kdf(chain_key, se, 1)
-    chain_key, tau, key = kdf(chain_key, _NO_PRESHARED_KEY if preshared is None else preshared.raw, 3)
-    return chain_key, hash_of(hash_, tau), key

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from wgdisco.endpoint import Endpoint
-from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.keys import PresharedKey, PrivateKey, PublicKey, wipe
 from wgdisco.tunnel import ecn, noise
 from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
-from wgdisco.tunnel.events import Drop, Event, PathSeen, PeerHandshake, PeerSilent, PeerWanted
+from wgdisco.tunnel.events import Drop, Event, HandshakeStep, PathSeen, PeerHandshake, PeerSilent, PeerWanted
 from wgdisco.tunnel.messages import (
     DEFAULT_MTU,
     HANDSHAKE_TOS,
@@ -66,12 +66,14 @@ class Local:
     unix_time: Callable[[], float]
     handshake_time: Callable[[], float]
     private_key: PrivateKey | None = None
+    public_key: PublicKey | None = None
     mtu: int = DEFAULT_MTU
     routes: RouteMtus = field(default_factory=RouteMtus)
     is_up: bool = True
     indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
     drops: Counter[Drop] = field(default_factory=Counter)
     relays: set[Endpoint] = field(default_factory=set)
+    traces: bool = False
 
     def new_index(self, peer: "Peer") -> int:
         """A random receiver index that nobody holds (rule H7)."""
@@ -110,6 +112,7 @@ class Peer:
 
     def __init__(self, local: Local, key: PublicKey) -> None:
         self.key = key
+        self.is_running = True  # else it is silent, and deaf to handshakes
         self.preshared_key: PresharedKey | None = None
         self.roaming = Roaming(local.relays)
         self.timers = Timers()
@@ -136,6 +139,7 @@ class Peer:
         self._timestamps = Timestamps()
         self._rekey_tried: Session | None = None
         self._shared: bytes | None = None
+        self._has_shared = False
         self._renewal_lag = 0.0
         self.refresh_static()
 
@@ -153,9 +157,9 @@ class Peer:
 
     def refresh_static(self) -> None:
         """Our private key changed: the static-static secret with it (rule H4)."""
-        private = self._local.private_key
-        self._shared = None if private is None else noise.static_static(private, self.key)
-        is_second = private is not None and private.public_key().raw > self.key.raw
+        self._forget_static()
+        own = self._local.public_key
+        is_second = own is not None and own.raw > self.key.raw
         self._renewal_lag = RENEWAL_LAG if is_second else 0.0
 
     def update(self, config: PeerConfig, now: float) -> None:
@@ -212,6 +216,11 @@ class Peer:
         self._forget_pending()
         self._handshake_sent_at = None
 
+    def send_staged(self, now: float) -> None:
+        """Send what waits, or begin the handshake it needs (rule U11)."""
+        if self._staged and not self._flush_staged(now):
+            self._begin_handshake(now)
+
     def resume(self, now: float) -> None:
         """The interface is up, or our first private key is there: what waited for it begins (rule T9)."""
         if self._staged or self.timers.persistent_keepalive:
@@ -222,8 +231,13 @@ class Peer:
         self._clear_keys()
         self.timers.keys_cleared()
 
+    def remove(self) -> None:
+        """The peer is no more: nothing of it stays that could open anything (rule Z1)."""
+        self.stop()
+        self._forget_static()
+
     def stop(self) -> None:
-        """The peer is removed or the interface down: keys, indices and staged packets go (rule T12)."""
+        """The interface is down: keys, indices and staged packets go (rule T12)."""
         self._staged.clear()
         self._clear_keys()
         self._handshake_sent_at = self.unanswered_since = None
@@ -233,7 +247,8 @@ class Peer:
 
     def verify_initiation(self, opened: noise.OpenedInitiation) -> noise.ResponderState | None:
         """Check that an initiation in this peer's name is its own."""
-        return None if self._shared is None else noise.verify_initiation(opened, self._shared)
+        shared = self._static_static() if self.is_running else None
+        return None if shared is None else noise.verify_initiation(opened, shared)
 
     def consume_initiation(
         self, state: noise.ResponderState, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
@@ -248,7 +263,10 @@ class Peer:
             self._local.drops[Drop.INITIATION_FLOOD] += 1
             return
         index = self._local.new_index(self)
-        made = noise.create_response(state, self.preshared_key, self._local.random_bytes(32), index)
+        ephemeral = self._local.random_bytes(32)
+        made = noise.create_response(state, self.preshared_key, ephemeral, index)
+        wipe(ephemeral)
+        state.wipe()
         if made is None:
             del self._local.indices[index]
             self._local.drops[Drop.BAD_INITIATION] += 1
@@ -257,11 +275,13 @@ class Peer:
         self._greatest_timestamp = state.timestamp
         self._initiation_consumed_at = now
         session = Session(keys, index, initiator=False, now=now)
+        keys.wipe()
         self._local.indices[index] = (self, session)
         for dropped in self._sessions.add_as_responder(session):
             self._free(dropped)
         self._authenticated(INITIATION_SIZE, source, local, now)
         self.timers.session_derived(now)
+        self._trace("initiation received, response sent")
         response = self._cookies.add_macs(response, now)
         self._answered = _Answered(message, response, now)
         self._output_handshake(response, source, local, now)
@@ -275,7 +295,10 @@ class Peer:
         if keys is None:
             self._local.drops[Drop.BAD_RESPONSE] += 1
             return
+        self._trace("response received")
         session = Session(keys, state.index, initiator=True, now=now)
+        keys.wipe()
+        state.wipe()
         self._pending = None
         self._local.indices[state.index] = (self, session)
         for dropped in self._sessions.add_as_initiator(session):
@@ -293,6 +316,8 @@ class Peer:
         """Keep a cookie for the next retry; it moves no endpoint and is no sign of life (rules C6 and C7)."""
         if not self._cookies.consume_reply(reply, now):
             self._local.drops[Drop.BAD_COOKIE] += 1
+        else:
+            self._trace("cookie received: the next initiation carries it")
 
     def receive(self, session: Session, datagrams: Burst, source: Endpoint, now: float) -> list[bytes]:
         """Open transport data; the packets in it, keepalives left out. Order of checks: rule D5."""
@@ -340,9 +365,11 @@ class Peer:
                     self._send_keepalive(now)
                     self.timers.keepalive_due(now)
                 case Timer.NEW_HANDSHAKE:
+                    self._trace("no answer to data: a new handshake begins")
                     self.roaming.local = None  # rule T6
                     self._begin_handshake(now)
                 case Timer.ZERO_KEY:
+                    self._trace("no new session: keys wiped")
                     self._clear_keys()
                 case Timer.PERSISTENT_KEEPALIVE:
                     self._send_keepalive(now)
@@ -443,6 +470,7 @@ class Peer:
             self.unanswered_since = None  # who initiated to several endpoints decides about the next attempt
             return
         if self.timers.attempts > MAX_HANDSHAKE_ATTEMPTS:
+            self._trace(f"no response to {self.timers.attempts + 1} initiations: given up")
             self._staged.clear()
             self.unanswered_since = None
             self.timers.handshake_given_up(now)
@@ -455,7 +483,7 @@ class Peer:
         """Send an initiation to the endpoint, at most one in 5 s (rule H17)."""
         if not retry:
             self.timers.attempts = 0
-        if self.endpoint is None or self._shared is None:
+        if self.endpoint is None or not self.is_running or self._static_static() is None:
             return
         if self._handshake_sent_at is not None and now - self._handshake_sent_at < REKEY_TIMEOUT:
             self.timers.handshake_held_back(self._handshake_sent_at, self._local.jitter())
@@ -465,7 +493,7 @@ class Peer:
             self._output_initiation(pending, (self.endpoint,), now)
 
     def _create_initiation(self, now: float) -> _Pending | None:
-        private, shared = self._local.private_key, self._shared
+        private, shared = self._local.private_key, self._static_static()
         if private is None or shared is None or not self._local.is_up:
             return None
         self._forget_pending()
@@ -474,6 +502,7 @@ class Peer:
         ephemeral = self._local.random_bytes(32)
         timestamp = self._timestamps.next(self._local.handshake_time())
         made = noise.create_initiation(private, self.key, shared, ephemeral, index, timestamp)
+        wipe(ephemeral)
         if made is None:
             del self._local.indices[index]
             return None
@@ -488,6 +517,7 @@ class Peer:
 
     def _output_initiation(self, pending: _Pending, endpoints: tuple[Endpoint, ...], now: float) -> None:
         self._initiation_sent_at = now
+        self._trace("initiation sent")
         for endpoint in endpoints:
             local = self.roaming.local if endpoint == self.endpoint else None
             self._output_handshake(pending.message, endpoint, local, now)
@@ -505,6 +535,10 @@ class Peer:
         answered.uses += 1
         self._output_handshake(answered.response, source, local, now)
         return True
+
+    def _trace(self, what: str) -> None:
+        if self._local.traces:
+            self.events.append(HandshakeStep(self.key, what))
 
     def _output_handshake(self, message: bytes, endpoint: Endpoint, local: OwnAddress | None, now: float) -> None:
         self._output(Burst.of(message), endpoint, local, HANDSHAKE_TOS)
@@ -526,13 +560,28 @@ class Peer:
         self.tx_bytes += len(datagrams.data)
         self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local, hops), endpoint))
 
+    def _static_static(self) -> bytes | None:
+        """Computed once a private key, when it is first needed: thousands of peers may come or change at once."""
+        if not self._has_shared:
+            private = self._local.private_key
+            self._shared = None if private is None else noise.static_static(private, self.key)
+            self._has_shared = True
+        return self._shared
+
+    def _forget_static(self) -> None:
+        if self._shared is not None:
+            wipe(self._shared)
+        self._shared, self._has_shared = None, False
+
     def _forget_pending(self) -> None:
         if self._pending is not None:
             self._local.indices.pop(self._pending.state.index, None)
+            self._pending.state.wipe()
             self._pending = None
 
     def _free(self, session: Session) -> None:
         self._local.indices.pop(session.index, None)
+        session.close()
 
     def _clear_keys(self) -> None:
         self._forget_pending()

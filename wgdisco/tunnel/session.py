@@ -41,6 +41,11 @@ class Session:
         self.next_counter = 0
         self.receive_only = False  # our private key has changed since (rule H16)
 
+    def close(self) -> None:
+        """Forget the keys, when nobody can hand it a datagram any more (rule Z1)."""
+        self._sealer.close()
+        self._opener.close()
+
     def is_usable(self, now: float) -> bool:
         """Young enough, and with counters left, to send (rules L1 and L3)."""
         return not self.receive_only and self.accepts(now) and self.next_counter < REJECT_AFTER_MESSAGES

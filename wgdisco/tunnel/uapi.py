@@ -1,119 +1,142 @@
-"""The cross-platform configuration protocol (https://www.wireguard.com/xplatform/) as values: what `wg` says to a
-userspace engine, and what it hears back. Rules U1 to U16 of the engine's facts.
+"""The cross-platform configuration protocol (https://www.wireguard.com/xplatform/): what `wg` says to a userspace
+engine, and what it hears back. Rules U1 to U16 of the engine's facts.
 
-A `set` becomes a `SetOperation`, and `apply_set` makes the new configuration of the old one. Lines before a faulty one
-stay in force (rule U8), so parsing does not raise: the fault travels in the operation, as an errno.
+A `set` is carried out line by line, so the lines before a faulty one stay in force (rule U8), and a large one needs no
+memory of its own. What may take long is an iterator: wherever it yields, other work may be done.
 """
 
 import errno
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
 
-from wgdisco.endpoint import Endpoint, IPNetwork
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
 from wgdisco.keys import KEY_SIZE, PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel.config import DeviceConfig, PeerConfig
-from wgdisco.tunnel.events import DeviceStatus, PeerStatus
+from wgdisco.tunnel.device import Device
+from wgdisco.tunnel.events import PeerStatus
 from wgdisco.tunnel.notation import parse_prefix
+from wgdisco.tunnel.peer import Peer
 
 GET = "get=1"
 SET = "set=1"
+MAX_PEERS = 1 << 16  # rule U14; a managed network's are the registry's affair
 
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{64}")
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _ZEROS = bytes(KEY_SIZE)
+_CHUNK = 256  # prefixes told at once
+
+
+class Sockets(Protocol):
+    """What a `set` asks of the machine; LocalError, caused by an OSError, when the machine does not let us."""
+
+    def set_listen_port(self, port: int) -> None:
+        """Listen on `port`, 0 for any that is free."""
+
+    def set_fwmark(self, mark: int) -> None:
+        """Mark what is sent, 0 for no mark."""
+
+
+class RefusedError(Exception):
+    """A line that cannot be carried out. `errno` is positive; the text holds no value, which may be a key."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.errno = number
 
 
 @dataclass(slots=True)
-class PeerChange:
-    """One peer's block. None leaves a thing as it is; a preshared key of zeros takes it away.
+class _Block:
+    """The peer that lines are about, None when they are passed over (rule U9). None leaves a thing as it is."""
 
-    `allowed_ips` are changes in order, True to add and False to take away; they come after `replace_allowed_ips`.
-    """
-
-    public_key: PublicKey
-    remove: bool = False
-    update_only: bool = False
+    peer: Peer | None
+    is_new: bool = False
     preshared_key: PresharedKey | None = None
     endpoint: Endpoint | None = None
-    persistent_keepalive: int | None = None
-    replace_allowed_ips: bool = False
-    allowed_ips: list[tuple[IPNetwork, bool]] = field(default_factory=list)
+    keepalive: int | None = None
 
 
-@dataclass(slots=True)
 class SetOperation:
-    """A whole `set`, up to the first line at fault; `errno` is that line's, positive, or 0 when there was none.
+    """A `set` under way: `take` its lines in order, then `finish`, also after a fault.
 
-    None leaves a thing as it is; `clear_private_key` stands for a key of zeros.
+    Prefixes change as their lines come; the rest of a peer with the end of its block, in the kernel's order (rule U11):
+    preshared key, endpoint, keepalive, and then what waits to be sent. A new peer is at rest until then (rule U9).
     """
 
-    private_key: PrivateKey | None = None
-    clear_private_key: bool = False
-    listen_port: int | None = None
-    fwmark: int | None = None
-    replace_peers: bool = False
-    peers: list[PeerChange] = field(default_factory=list)
-    errno: int = 0
+    def __init__(self, device: Device, sockets: Sockets, clock: Callable[[], float]) -> None:
+        self.device = device
+        self.sockets = sockets
+        self.clock = clock
+        self._block: _Block | None = None
 
-
-def parse_set(lines: Iterable[str]) -> SetOperation:
-    """Read the lines between `set=1` and the blank line, neither included. Never raises."""
-    operation = SetOperation()
-    for line in lines:
+    def take(self, line: str) -> Iterable[None]:
+        """Carry out one line; it is done at the iterator's end. Raises RefusedError."""
         key, equals, value = line.partition("=")
         if not equals:
-            operation.errno = errno.EPROTO
-            break
+            raise RefusedError(errno.EPROTO, "a line without '='")
         try:
-            _set(operation, key, value)
-        except ValueError:
-            operation.errno = errno.EINVAL
-            break
-    return operation
+            return self._take(key, value) or ()
+        except ValueError as error:
+            raise RefusedError(errno.EINVAL, f"{key}: {error}") from None
+        except LocalError as error:
+            cause = error.__cause__
+            number = cause.errno if isinstance(cause, OSError) else None
+            raise RefusedError(number or errno.EIO, str(error)) from error
+
+    def finish(self) -> None:
+        """No line follows."""
+        block, self._block = self._block, None
+        if block is not None and block.peer is not None:
+            now = self.clock()
+            self.device.configure_peer(block.peer, block.preshared_key, block.endpoint, block.keepalive, now)
+
+    def _take(self, key: str, value: str) -> Iterator[None] | None:
+        if key == "public_key":
+            self._begin(PublicKey(_raw_key(value)))
+            return None
+        if self._block is not None and key in _PEER_KEYS:
+            return _PEER_KEYS[key](self, self._block, value)
+        if self._block is None and key in _DEVICE_KEYS:
+            return _DEVICE_KEYS[key](self, value)
+        # Not shown: it may be anything.
+        raise RefusedError(errno.EINVAL, f"no such key of {'the interface' if self._block is None else 'a peer'}")
+
+    def _begin(self, key: PublicKey) -> None:
+        self.finish()
+        peer = self.device.peers.get(key)
+        if peer is not None:
+            self._block = _Block(peer)
+        elif key == self.device.public_key:
+            self._block = _Block(None)  # our own is no peer, and no error (rule U9)
+        elif len(self.device.peers) >= MAX_PEERS:
+            raise ValueError(f"there are {MAX_PEERS} peers, and no more are taken")
+        else:
+            self._block = _Block(self.device.add_peer(key), is_new=True)
 
 
-def apply_set(operation: SetOperation, config: DeviceConfig) -> DeviceConfig:
-    """The configuration after `operation`. A prefix belongs to one peer: adding it takes it from another (rule A3)."""
-    private_key = None if operation.clear_private_key else operation.private_key or config.private_key
-    own = None if private_key is None else private_key.public_key()
-    table = _Table(() if operation.replace_peers else config.peers)
-    if own is not None:
-        table.remove(own)  # our own key as a peer goes, and never comes, silently (rule U9)
-    for change in operation.peers:
-        if change.remove:
-            table.remove(change.public_key)
-        elif change.public_key != own:
-            table.change(change)
-    return DeviceConfig(
-        private_key,
-        config.listen_port if operation.listen_port is None else operation.listen_port,
-        config.fwmark if operation.fwmark is None else operation.fwmark,
-        table.peers(),
-    )
+def format_get(device: Device) -> Iterator[str]:
+    """The answer to `get=1` in the order of rule U4, in parts, without its `errno` line.
 
-
-def format_get(config: DeviceConfig, status: DeviceStatus) -> str:
-    """The answer to `get=1` in the order of rule U4, without its `errno` line.
-
-    Keys come from `config`, everything else from `status`. Holds secrets: only ever for the socket.
+    Holds secrets: only ever for the socket. Peers that go while it is made are left out.
     """
-    lines: list[str] = []
-    if config.private_key is not None:
-        lines.append(f"private_key={config.private_key.raw.hex()}")
-    lines.append(f"listen_port={status.listen_port}")
-    if status.fwmark:
-        lines.append(f"fwmark={status.fwmark}")
-    preshared_keys = {peer.public_key: peer.preshared_key for peer in config.peers}
-    for peer in status.peers:
-        lines += _peer_lines(peer, preshared_keys.get(peer.key))
-    return "".join(f"{line}\n" for line in lines)
+    private_key = "" if device.private_key is None else f"private_key={device.private_key.raw.hex()}\n"
+    fwmark = f"fwmark={device.fwmark}\n" if device.fwmark else ""
+    yield f"{private_key}listen_port={device.listen_port}\n{fwmark}"
+    for peer in list(device.peers.values()):
+        if peer.key in device.peers:
+            status = device.peer_status(peer)
+            yield "".join(f"{line}\n" for line in _peer_lines(status, peer.preshared_key))
+            prefixes = iter(status.allowed_ips)
+            while chunk := list(islice(prefixes, _CHUNK)):
+                yield "".join(f"allowed_ip={network}\n" for network in chunk)
 
 
 def _peer_lines(peer: PeerStatus, preshared_key: PresharedKey | None) -> Iterator[str]:
     yield f"public_key={peer.key.raw.hex()}"
-    if preshared_key is not None:
-        yield f"preshared_key={preshared_key.raw.hex()}"
+    yield f"preshared_key={(_ZEROS if preshared_key is None else preshared_key.raw).hex()}"
     yield "protocol_version=1"
     if peer.endpoint is not None:
         yield f"endpoint={peer.endpoint}"
@@ -123,86 +146,9 @@ def _peer_lines(peer: PeerStatus, preshared_key: PresharedKey | None) -> Iterato
     yield f"tx_bytes={peer.tx_bytes}"
     yield f"rx_bytes={peer.rx_bytes}"
     yield f"persistent_keepalive_interval={peer.persistent_keepalive}"
-    for network in peer.allowed_ips:
-        yield f"allowed_ip={network}"
 
 
-class _Table:
-    """Peers and who owns which prefix, while an operation is applied."""
-
-    def __init__(self, peers: Iterable[PeerConfig]) -> None:
-        self._peers: dict[PublicKey, PeerConfig] = {}
-        self._networks: dict[PublicKey, dict[IPNetwork, None]] = {}
-        self._owners: dict[IPNetwork, PublicKey] = {}
-        for peer in peers:
-            self._peers[peer.public_key] = peer
-            self._networks[peer.public_key] = {}
-            for network in peer.allowed_ips:
-                self._add(network, peer.public_key)
-
-    def peers(self) -> tuple[PeerConfig, ...]:
-        return tuple(replace(peer, allowed_ips=tuple(self._networks[key])) for key, peer in self._peers.items())
-
-    def remove(self, key: PublicKey) -> None:
-        if self._peers.pop(key, None) is not None:
-            for network in self._networks.pop(key):
-                del self._owners[network]
-
-    def change(self, change: PeerChange) -> None:
-        key = change.public_key
-        peer = self._peers.get(key)
-        if peer is None:
-            if change.update_only:
-                return
-            peer = PeerConfig(key)
-            self._networks[key] = {}
-        preshared_key = change.preshared_key or peer.preshared_key
-        self._peers[key] = replace(
-            peer,
-            preshared_key=None if preshared_key is None or preshared_key.raw == _ZEROS else preshared_key,
-            endpoint=change.endpoint or peer.endpoint,
-            persistent_keepalive=(
-                peer.persistent_keepalive if change.persistent_keepalive is None else change.persistent_keepalive
-            ),
-        )
-        if change.replace_allowed_ips:
-            for network in list(self._networks[key]):
-                self._take(network, key)
-        for network, wanted in change.allowed_ips:
-            if wanted:
-                self._add(network, key)
-            else:
-                self._take(network, key)
-
-    def _add(self, network: IPNetwork, key: PublicKey) -> None:
-        former = self._owners.get(network)
-        if former is not None and former != key:
-            del self._networks[former][network]
-        self._owners[network] = key
-        self._networks[key][network] = None
-
-    def _take(self, network: IPNetwork, key: PublicKey) -> None:
-        """Rule A4: only from the peer that has it."""
-        if self._owners.get(network) == key:
-            del self._owners[network], self._networks[key][network]
-
-
-# One line. Everything below raises ValueError for what is no such key or value.
-
-
-def _set(operation: SetOperation, key: str, value: str) -> None:
-    if key == "public_key":
-        operation.peers.append(PeerChange(PublicKey(_raw_key(value))))
-    elif operation.peers:
-        _PEER_KEYS[_known(key, _PEER_KEYS)](operation.peers[-1], value)
-    else:
-        _DEVICE_KEYS[_known(key, _DEVICE_KEYS)](operation, value)
-
-
-def _known(key: str, keys: Iterable[str]) -> str:
-    if key not in keys:
-        raise ValueError("unknown key")
-    return key
+# Values. What is none raises ValueError.
 
 
 def _raw_key(value: str) -> bytes:
@@ -217,74 +163,88 @@ def _number(value: str, high: int) -> int:
     return int(value)
 
 
-def _true(value: str) -> bool:
+def _check_true(value: str) -> None:
     if value != "true":
         raise ValueError("only 'true' is a value")
-    return True
+
+
+# One line. Who returns an iterator is done at its end.
 
 
 def _private_key(operation: SetOperation, value: str) -> None:
     raw = _raw_key(value)
-    operation.clear_private_key = raw == _ZEROS
-    operation.private_key = None if operation.clear_private_key else PrivateKey(raw)
+    operation.device.set_private_key(None if raw == _ZEROS else PrivateKey(raw), operation.clock())
 
 
 def _listen_port(operation: SetOperation, value: str) -> None:
-    operation.listen_port = _number(value, 65535)
+    operation.sockets.set_listen_port(_number(value, 65535))
 
 
 def _fwmark(operation: SetOperation, value: str) -> None:
-    operation.fwmark = _number(value, 2**32 - 1)
+    operation.sockets.set_fwmark(_number(value, 2**32 - 1))
 
 
-def _replace_peers(operation: SetOperation, value: str) -> None:
-    operation.replace_peers = _true(value)
+def _replace_peers(operation: SetOperation, value: str) -> Iterator[None]:
+    _check_true(value)
+    return operation.device.remove_peers(list(operation.device.peers.values()))
 
 
-def _remove(change: PeerChange, value: str) -> None:
-    change.remove = _true(value)
+def _remove(operation: SetOperation, block: _Block, value: str) -> Iterator[None] | None:
+    _check_true(value)
+    peer, block.peer = block.peer, None
+    return None if peer is None else operation.device.remove_peers([peer])
 
 
-def _update_only(change: PeerChange, value: str) -> None:
-    change.update_only = _true(value)
+def _update_only(operation: SetOperation, block: _Block, value: str) -> Iterator[None] | None:
+    _check_true(value)
+    return _remove(operation, block, value) if block.is_new else None
 
 
-def _preshared_key(change: PeerChange, value: str) -> None:
-    change.preshared_key = PresharedKey(_raw_key(value))
+def _preshared_key(_operation: SetOperation, block: _Block, value: str) -> None:
+    block.preshared_key = PresharedKey(_raw_key(value))
 
 
-def _endpoint(change: PeerChange, value: str) -> None:
-    change.endpoint = Endpoint.from_text(value)
+def _endpoint(_operation: SetOperation, block: _Block, value: str) -> None:
+    try:
+        block.endpoint = Endpoint.from_text(value)
+    except ValueError:
+        raise ValueError("neither ADDRESS:PORT nor [IPV6]:PORT") from None
 
 
-def _keepalive(change: PeerChange, value: str) -> None:
-    change.persistent_keepalive = _number(value, 65535)
+def _keepalive(_operation: SetOperation, block: _Block, value: str) -> None:
+    block.keepalive = _number(value, 65535)
 
 
-def _replace_allowed_ips(change: PeerChange, value: str) -> None:
-    change.replace_allowed_ips = _true(value)
-    change.allowed_ips.clear()  # whatever this block added before
+def _replace_allowed_ips(operation: SetOperation, block: _Block, value: str) -> Iterator[None] | None:
+    _check_true(value)
+    return None if block.peer is None else operation.device.clear_allowed_ips(block.peer)
 
 
-def _allowed_ip(change: PeerChange, value: str) -> None:
+def _allowed_ip(operation: SetOperation, block: _Block, value: str) -> None:
     prefix = value.removeprefix("-")
     if "/" not in prefix:
         raise ValueError("a prefix has a length")
-    change.allowed_ips.append((parse_prefix(prefix), prefix == value))
+    network = parse_prefix(prefix)
+    if block.peer is None:
+        return
+    if prefix == value:
+        operation.device.allowed_ips.insert(network, block.peer)
+    else:
+        operation.device.allowed_ips.remove(network, block.peer)
 
 
-def _protocol_version(_change: PeerChange, value: str) -> None:
+def _protocol_version(_operation: SetOperation, _block: _Block, value: str) -> None:
     if value != "1":
         raise ValueError("there is only version 1")
 
 
-_DEVICE_KEYS: dict[str, Callable[[SetOperation, str], None]] = {
+_DEVICE_KEYS: dict[str, Callable[[SetOperation, str], Iterator[None] | None]] = {
     "private_key": _private_key,
     "listen_port": _listen_port,
     "fwmark": _fwmark,
     "replace_peers": _replace_peers,
 }
-_PEER_KEYS: dict[str, Callable[[PeerChange, str], None]] = {
+_PEER_KEYS: dict[str, Callable[[SetOperation, _Block, str], Iterator[None] | None]] = {
     "remove": _remove,
     "update_only": _update_only,
     "preshared_key": _preshared_key,

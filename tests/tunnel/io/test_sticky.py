@@ -66,7 +66,7 @@ def let_go_and_taken_again(host: str) -> None:
         assert at(two, host) not in froms, expected
         two.routes_changed()
     assert not two.dropped
-    ip("addr", "add", host, "dev", "lo")
+    ip("addr", "add", host, "dev", "lo", *(["nodad"] if ":" in host else []))
     two.routes_changed()
     two.send(reply, source)
     assert {came_from for _, came_from in arrivals(one, 3)} == {at(two, host)}

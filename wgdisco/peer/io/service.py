@@ -29,6 +29,9 @@ RuntimeDirectory=wgdisco
 # the sockets in it are for root and the group wgdisco
 RuntimeDirectoryMode=0755
 RuntimeDirectoryPreserve=yes
+# wg looks for sockets there and nowhere else; root's own stay root's
+ExecStartPre=+install -d -m 1775 -g wgdisco /run/wireguard
+ReadWritePaths=-/run/wireguard
 StateDirectory=wgdisco
 StateDirectoryMode=0700
 UMask=0077

@@ -8,9 +8,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from wgdisco.errors import LocalError, WgdiscoError
-from wgdisco.tunnel.events import DeviceGone
+from wgdisco.keys import PublicKey
+from wgdisco.tunnel.events import DeviceGone, HandshakeStep
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.link_state import LinkState, RouteMtu
@@ -23,12 +25,22 @@ LOG = logging.getLogger(__name__)
 PROGRAM = "wgdisco-tunnel"
 
 
-def run(interface: str) -> int:
-    """Serve `interface` until SIGINT, SIGTERM, or the end of the interface or of the socket's file; the exit code."""
-    return _report(interface, lambda: None)
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What to serve. `tun_fd` and `uapi_fd` are open already and used instead; `keeps_log` is for the background."""
+
+    interface: str
+    tun_fd: int | None = None
+    uapi_fd: int | None = None
+    keeps_log: bool = False
 
 
-def run_in_background(interface: str) -> int:
+def run(start: Start) -> int:
+    """Serve it until SIGINT, SIGTERM, or the end of the interface or of the socket's file; the exit code."""
+    return _report(start, lambda: None)
+
+
+def run_in_background(start: Start) -> int:
     """The same in a process of its own; returns once interface and socket are there, or could not be made."""
     reader, writer = os.pipe()
     # Before any loop, thread or descriptor of the engine's exists, so that nothing has to survive the fork.
@@ -41,58 +53,57 @@ def run_in_background(interface: str) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(reader)
     os.setsid()
-    os._exit(_report(interface, lambda: _detach(writer)))
+    os._exit(_report(start, lambda: _detach(writer, keeps_log=start.keeps_log)))
 
 
-def _report(interface: str, ready: Callable[[], None]) -> int:
+def _report(start: Start, ready: Callable[[], None]) -> int:
     try:
-        asyncio.run(_serve(interface, ready))
+        asyncio.run(_serve(start, ready))
     except WgdiscoError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     return 0
 
 
-def _detach(writer: int) -> None:
+def _detach(writer: int, *, keeps_log: bool) -> None:
     """Let go of the terminal and the directory, and tell the parent that all is there."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
-    for standard in (0, 1, 2):
+    for standard in (0, 1) if keeps_log else (0, 1, 2):
         os.dup2(null, standard)
     os.close(null)
     os.write(writer, b"ready")
     os.close(writer)
 
 
-async def _serve(interface: str, ready: Callable[[], None]) -> None:
+async def _serve(start: Start, ready: Callable[[], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    async with _device(interface) as (engine, server):
+    async with _device(start) as (engine, server):
         if time.time() < EARLIEST:
             LOG.error("this host's clock says %s: peers that heard from it later refuse it until it is set", _today())
         ready()
-        waits = [asyncio.ensure_future(wait) for wait in (stop.wait(), _gone(engine), server.wait_deleted())]
+        LOG.debug("%s is up", engine.interface)
+        waits = [asyncio.ensure_future(wait) for wait in (stop.wait(), _follow(engine), server.wait_deleted())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
+    LOG.debug("%s is down", engine.interface)
 
 
 @asynccontextmanager
-async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
+async def _device(start: Start) -> AsyncIterator[tuple[Engine, UapiServer]]:
     """The engine, its interface at the default MTU, and its socket; all gone at the end."""
-    engine = await Engine.open(interface, DEFAULT_MTU)
+    traces = LOG.isEnabledFor(logging.DEBUG)
+    engine = await Engine.open(start.interface, DEFAULT_MTU, traces=traces, tun_fd=start.tun_fd)
     try:
-        link = await Link.open(interface)
-        try:
-            await link.set_mtu(DEFAULT_MTU)
-        finally:
-            await link.remove()
-        server = await UapiServer.open(interface, engine)
+        await _set_mtu(engine.interface, is_given=start.tun_fd is not None)
+        server = await UapiServer.open(engine.interface, engine, fd=start.uapi_fd)
         following = asyncio.ensure_future(follow(engine))
         try:
             yield engine, server
@@ -102,6 +113,19 @@ async def _device(interface: str) -> AsyncIterator[tuple[Engine, UapiServer]]:
             server.close()
     finally:
         await engine.close()
+
+
+async def _set_mtu(interface: str, *, is_given: bool) -> None:
+    """Give it the default MTU; one that is given may not be ours to see or to set."""
+    try:
+        link = await Link.open(interface)
+        try:
+            await link.set_mtu(DEFAULT_MTU)
+        finally:
+            await link.remove()
+    except LocalError:
+        if not is_given:
+            raise
 
 
 async def follow(engine: Engine) -> None:
@@ -120,11 +144,20 @@ async def follow(engine: Engine) -> None:
         LOG.warning("%s", error)
 
 
-async def _gone(engine: Engine) -> None:
+async def _follow(engine: Engine) -> None:
+    """Log what handshakes come to; return when the interface is gone."""
     async for event in engine.events():
-        if isinstance(event, DeviceGone):
-            LOG.info("%s", event.reason)
-            return
+        match event:
+            case HandshakeStep(key, what):
+                LOG.debug("%s: peer %s: %s", engine.interface, _short(key), what)
+            case DeviceGone(reason):
+                LOG.info("%s", reason)
+                return
+
+
+def _short(key: PublicKey) -> str:
+    text = key.to_text()
+    return f"{text[:4]}…{text[39:43]}"
 
 
 def _today() -> str:

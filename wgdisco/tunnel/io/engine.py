@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import PublicKey
@@ -40,12 +41,14 @@ class Engine:
         handshake_time: Callable[[], float] = time.time,
         *,
         relays: bool = False,
+        traces: bool = False,
     ) -> None:
         self.interface = tun.name
         self._tun = tun
         self._udp = udp
-        self._device = Device(os.urandom, time.time, handshake_time, relays=relays)
+        self._device = Device(os.urandom, time.time, handshake_time, relays=relays, traces=traces)
         self._device.set_mtu(mtu)
+        self._device.listen_port = udp.port
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -67,14 +70,17 @@ class Engine:
         handshake_time: Callable[[], float] = time.time,
         *,
         relays: bool = False,
+        traces: bool = False,
+        tun_fd: int | None = None,
     ) -> "Engine":
         """Create the interface and the sockets; LocalError when the machine does not let us.
 
-        `handshake_time` is what the timestamps of initiations are made of.
+        `handshake_time` is what the timestamps of initiations are made of. `tun_fd` is an open TUN interface to use
+        instead, whatever its name.
         """
-        tun = Tun.open(interface)
+        tun = Tun.open(interface) if tun_fd is None else Tun.adopt(tun_fd)
         try:
-            return cls(tun, UdpSockets.open(listen_port), mtu, handshake_time, relays=relays)
+            return cls(tun, UdpSockets.open(listen_port), mtu, handshake_time, relays=relays, traces=traces)
         except BaseException:
             tun.close()
             raise
@@ -82,12 +88,36 @@ class Engine:
     # Backend
 
     def apply(self, config: DeviceConfig) -> None:
-        """Make the device as `config` says; another port is bound before anything else is changed."""
-        if config.listen_port and config.listen_port != self._udp.port:
-            self._bind(config.listen_port)
-        if config.fwmark != self._device.config().fwmark:
-            self._udp.set_fwmark(config.fwmark)
-        self._device.apply(config, self._now())
+        """Make the device as `config` says; another port is bound before anything else is changed. 0 keeps the port."""
+        if config.listen_port:
+            self.set_listen_port(config.listen_port)
+        self.set_fwmark(config.fwmark)
+        self._device.apply(replace(config, listen_port=self._udp.port), self._now())
+        self._settle()
+
+    def set_listen_port(self, port: int) -> None:
+        """Listen on `port`, or for 0 on another that is free; LocalError when it is taken. Sessions survive (E5)."""
+        if port == self._udp.port and (self._udp.fds or not self._is_up):
+            return
+        self._bind(port)
+        self._device.listen_port = self._udp.port
+
+    def set_fwmark(self, mark: int) -> None:
+        """Mark what is sent (rule E4); LocalError when that is not permitted."""
+        self._udp.set_fwmark(mark)
+        self._device.set_fwmark(mark)
+
+    @property
+    def device(self) -> Device:
+        """The core, for whoever changes it piece by piece; `settle` after telling it anything."""
+        return self._device
+
+    def now(self) -> float:
+        """The time for what the core is told."""
+        return self._now()
+
+    def settle(self) -> None:
+        """Carry out what the core has to send, and arm its next deadline."""
         self._settle()
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
@@ -119,8 +149,7 @@ class Engine:
 
     def status(self) -> DeviceStatus:
         """The device now, with the port it really listens on."""
-        status = self._device.status()
-        return DeviceStatus(status.public_key, self._udp.port, status.fwmark, status.peers, status.drops)
+        return self._device.status()
 
     def set_up(self, up: bool) -> None:
         """The interface comes up, or goes down: then there is no socket and no session (rule T12).
@@ -149,11 +178,6 @@ class Engine:
     def watch_link(self) -> AsyncIterator[LinkState | RouteMtu | LinkGone]:
         """What happens to the interface from now on, wherever it is moved; `link_state.watch`."""
         return watch(self._tun)
-
-    def get_config(self) -> DeviceConfig:
-        """What the device is told to be, keys included, with the port it really listens on."""
-        config = self._device.config()
-        return DeviceConfig(config.private_key, self._udp.port, config.fwmark, config.peers)
 
     async def events(self) -> AsyncIterator[Event]:
         """Events in order, to one consumer; ends after DeviceGone or close()."""

@@ -1,15 +1,24 @@
 """A whole tunnel interface as a `.conf` describes it: engine, addresses, MTU and routes, up and down together."""
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, closing, nullcontext
 from dataclasses import replace
 
-from wgdisco.errors import ConfigError
+from wgdisco.errors import ConfigError, LocalError
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
+
+LOG = logging.getLogger(__name__)
+
+_OWNER = (
+    "wg may look at %s and not change it, wgdisco runs it: use wgdisco up, down, leave or rotate-key on a member, "
+    "wgdisco registry add, set, rename or revoke on a registry; with --conf, change the file and start again"
+)
 
 
 @asynccontextmanager
@@ -44,8 +53,18 @@ async def tunnel_device(
             await link.configure(conf.addresses, mtu, networks)
             peers = tuple(replace(peer, managed=True) for peer in conf.device.peers)
             engine.apply(replace(conf.device, peers=peers))
-            yield engine, link
+            with await _shown(engine):
+                yield engine, link
         finally:
             await link.remove()
     finally:
         await engine.close()
+
+
+async def _shown(engine: Engine) -> AbstractContextManager[object]:
+    """Let `wg` look at the device while this lasts; where its socket cannot be had, a line says so and that is all."""
+    try:
+        return closing(await UapiServer.open(engine.interface, engine, owner=_OWNER % engine.interface))
+    except LocalError as error:
+        LOG.info("wg does not see %s: %s", engine.interface, error)
+        return nullcontext()

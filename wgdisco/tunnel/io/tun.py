@@ -24,6 +24,7 @@ _TUNGETIFF = 0x800454D2
 _TUNGETDEVNETNS = 0x54E3
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
+_FORM = 0x0001 | 0x1000 | 0x4000  # what must be as ours is: IFF_TUN, IFF_NO_PI, and no IFF_VNET_HDR
 _IFREQ = struct.Struct("16sH22x")
 
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
@@ -68,6 +69,19 @@ class Tun:
             os.close(fd)
             raise LocalError(_create_failure(error, name)) from error
         return cls(fd, name)
+
+    @classmethod
+    def adopt(cls, fd: int) -> Self:
+        """An interface that somebody else has opened; LocalError when `fd` is none we can use."""
+        try:
+            name, flags = _IFREQ.unpack(fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ.size)))
+            os.set_blocking(fd, False)
+            os.set_inheritable(fd, False)
+        except OSError as error:
+            raise LocalError(f"descriptor {fd} is no open TUN interface: {error.strerror}") from error
+        if flags & _FORM != _IFF_TUN | _IFF_NO_PI:
+            raise LocalError(f"descriptor {fd} is an interface of another form: IFF_TUN and IFF_NO_PI, nothing else")
+        return cls(fd, name.rstrip(b"\0").decode())
 
     def read_burst(self, max_packets: int = 64) -> list[Burst]:
         """What waits to be sent into the tunnel: at most `max_packets` packets and about 64 KiB.
