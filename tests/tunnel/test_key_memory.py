@@ -204,7 +204,7 @@ def test_a_sessions_keys_are_gone_when_it_ends(role, end):
 
 @pytest.mark.rule("Z1")
 def test_of_a_peer_that_is_removed_nothing_derived_is_left():
-    """What remains is what docs/security.md says: keys that were configured."""
+    """What may remain is what docs/security.md says: keys that were configured."""
     with held("initiator") as it:
         it.step(b"r")
-        assert it.found(it.configured) == {"private key", "preshared key"}
+        assert it.found(it.configured) <= {"private key", "preshared key"}
