@@ -7,12 +7,13 @@ from itertools import pairwise
 
 import pytest
 
+from tests.tunnel.by_hand import BurstCipher
 from tests.tunnel.test_noise import LOW_ORDER
 from tests.tunnel.wire import INITIATION, RESPONSE, TRANSPORT, Node, Sent, ip_packet, joined
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel import noise
-from wgdisco.tunnel.burst import Burst, BurstCipher
+from wgdisco.tunnel.burst import Burst, Frames, Room
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
 from wgdisco.tunnel.device import Device
@@ -108,7 +109,7 @@ def test_packets_come_out_in_the_order_they_went_in():
     wire.release()
     for number in range(20, 40, 2):
         rows = [ip_packet("10.9.0.1", "10.9.0.2", bytes([n]) * 8) for n in (number, number + 1)]
-        alice.device.send(Burst(b"".join(rows), len(rows[0])), wire.now)
+        alice.device.send(Frames.of(*rows), wire.now)
         packets += [*rows, alice.ping(bob, 1, payload=bytes([number]))]
     assert bob.delivered == packets
 
@@ -168,7 +169,10 @@ def test_nobody_can_be_a_peer_with_a_low_order_key(point):
     wire, _alice, bob = joined()
     bad = PublicKey(bytes.fromhex(point))
     bob.device.apply(DeviceConfig(bob.private, peers=(PeerConfig(bad),)), wire.now)
-    bob.receive(_claims(bad, bob), ELSEWHERE)
+    claim = _claims(bad, bob)
+    opened = noise.open_initiation(bob.private, bob.key, Initiation.parse(claim))
+    assert bob.device._peers[bad].verify_initiation(opened) is None
+    bob.receive(claim, ELSEWHERE)
     assert wire.log == []
     assert bob.device._local.indices == {}
     assert bob.drops(Drop.BAD_INITIATION) == 1
@@ -300,6 +304,60 @@ def test_receiving_in_a_session_of_the_old_key_renews_nothing():
     assert wire.since(mark, by=alice) == []
 
 
+# Receiving
+
+
+@pytest.mark.rule("D5", "H13")
+def test_a_forgery_confirms_no_session():
+    wire, alice, bob = joined()
+    wire.lose = lambda sent: sent.kind == TRANSPORT
+    alice.ping(bob)
+    data = wire.log[-1].data
+    bob.receive(data[:-1] + bytes([data[-1] ^ 1]), alice.endpoint)
+    slots = _peer(bob, alice)._sessions
+    assert (slots.current, slots.next is None) == (None, False)
+    assert bob.status(alice).handshake_at is None
+    bob.receive(data, alice.endpoint)
+    assert slots.next is None
+    assert len(bob.delivered) == 1
+
+
+@pytest.mark.rule("D5", "E1", "T6")
+@pytest.mark.parametrize("inner", [b"\x45", ip_packet("10.9.0.99", "10.9.0.2")], ids=["no packet", "not its address"])
+def test_what_is_not_delivered_has_authenticated_all_the_same(inner):
+    """The endpoint follows it, and the answer that was due is there."""
+    wire, alice, bob = joined()
+    alice.ping(bob)
+    bob.ping(alice)
+    wire.run(12.0)
+    bob.ping(alice)
+    alice.endpoint = ELSEWHERE
+    session = _peer(alice, bob)._sessions.current
+    bob.receive(bytes(session.seal(Burst.of(inner), 1420).data), ELSEWHERE)
+    assert bob.status(alice).endpoint == ELSEWHERE
+    assert len(bob.delivered) == 1
+    assert bob.drops(Drop.BAD_INNER_PACKET) + bob.drops(Drop.SOURCE_NOT_ALLOWED) == 1
+    wire.lose = lambda sent: sent.source == ELSEWHERE
+    mark = len(wire.log)
+    wire.run(16.0)
+    assert wire.since(mark, INITIATION, by=bob) == []
+
+
+@pytest.mark.rule("D5", "L2")
+def test_a_session_that_is_too_old_moves_nothing():
+    wire, alice, bob = joined()
+    alice.ping(bob)
+    wire.hold = True
+    alice.ping(bob)
+    (late,) = wire.held
+    wire.held.clear()
+    wire.run(180.0)
+    heard = bob.status(alice)
+    bob.receive(late.data, ELSEWHERE)
+    assert bob.status(alice) == heard
+    assert bob.drops(Drop.SESSION_EXPIRED) == 1
+
+
 # Timers
 
 
@@ -324,13 +382,14 @@ def test_giving_up_ends_the_keepalive_that_is_due():
     wire.lose = lambda _sent: True
     peer = _peer(alice, bob)
     wire.run(200.0)
-    alice.ping(bob)
-    wire.run(95.0)
-    peer.timers.data_received(wire.now)
-    wire.run(9.9)
     mark = len(wire.log)
+    alice.ping(bob)
+    wire.run(19 * 5.0)
+    for _ in range(20):
+        wire.run(0.5 if len(wire.since(mark)) < 20 else 0.0)
+    peer.timers.data_received(wire.now)  # after the last attempt, and before it is given up
     wire.run(60.0)
-    assert wire.since(mark) == []
+    assert len(wire.since(mark)) == 20
 
 
 @pytest.mark.rule("T5")
@@ -420,8 +479,8 @@ def test_a_burst_is_to_the_timers_what_its_packets_are(seed):
             wire.run(chance.uniform(0.0, 25.0))
             here, there = (alice, bob) if chance.random() < 0.6 else (bob, alice)
             rows = [ip_packet(here.inner[0], there.inner[0], bytes(8)) for _ in range(chance.randint(1, 6))]
-            for part in [b"".join(rows)] if together else rows:
-                here.device.send(Burst(part, len(rows[0])), wire.now)
+            for part in [rows] if together else [[row] for row in rows]:
+                here.device.send(Frames.of(*part), wire.now)
                 if together:
                     for burst, _ in here.device.datagrams_to_send():
                         there.device.receive(burst, here.endpoint, wire.now)
@@ -479,7 +538,7 @@ def test_the_last_counters_are_used_once_each_and_never_wrap():
     session = Session(keys, 1, True, 0.0)
     last = (1 << 64) - 1 - 8128 - 1
     session.next_counter = last - 2
-    sealed = session.seal(Burst(bytes(32), 16), 1420)
+    (sealed,) = session.seal(Frames.of(bytes(16), bytes(16), bytes(16)), 1420, Room()).bursts
     assert [counter for counter, _ in BurstCipher(bytes(32)).open(sealed)] == [last - 2, last - 1]
     assert not session.is_usable(0.0)
 
@@ -487,8 +546,8 @@ def test_the_last_counters_are_used_once_each_and_never_wrap():
 # What managed peers may do beyond the letter is not done by plain ones
 
 
-def _story(seed: int, lost: float) -> list[tuple]:
-    """All that was sent in an hour of pings, losses, crossings and repeated initiations between plain peers."""
+def _story(seed: int, lost: float) -> list[Sent]:
+    """All that was sent in half an hour of pings, losses, crossings and handshakes said again between plain peers."""
     chance = random.Random(seed)
     wire, alice, bob = joined(seed)
     wire.lose = lambda _sent: chance.random() < lost
@@ -498,7 +557,24 @@ def _story(seed: int, lost: float) -> list[tuple]:
         here.ping(there)
         if chance.random() < 0.3:
             there.ping(here)
+        for node, other in ((alice, bob), (bob, alice)):
+            again = chance.choice(wire.since(0, INITIATION, RESPONSE, by=other)[-3:] or wire.log)
+            node.receive(again.data, other.endpoint)
     return wire.log
+
+
+@pytest.mark.rule("T10")
+@pytest.mark.parametrize("greater", [True, False], ids=["greater key", "smaller key"])
+def test_whoevers_key_is_greater_a_plain_initiator_renews_at_120_seconds(greater):
+    wire, alice, bob = joined()
+    here, there = (alice, bob) if (alice.key.raw > bob.key.raw) is greater else (bob, alice)
+    here.ping(there)
+    wire.run(119.9)
+    here.ping(there)
+    assert len(wire.since(0, INITIATION)) == 1
+    wire.run(0.1)
+    here.ping(there)
+    assert len(wire.since(0, INITIATION)) == 2
 
 
 @pytest.mark.rule("H17")

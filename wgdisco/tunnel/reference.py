@@ -47,6 +47,16 @@ def inner_size(plain: bytes) -> int:
     return total if total <= size else 0
 
 
+def leading_run(datagrams: Burst) -> int:
+    """See `burst.leading_run`."""
+    head = bytes(memoryview(datagrams.data)[:8])
+    for number, row in enumerate(datagrams.rows()):
+        is_transport = len(row) >= MINIMUM_TRANSPORT_SIZE and int.from_bytes(row[:4], "little") == TRANSPORT
+        if not is_transport or row[:8] != head:
+            return number
+    return datagrams.count
+
+
 @dataclass(slots=True)
 class _Group:
     """Datagrams that can be one send: of one size, but for a shorter last."""
