@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.tunnel import traffic
 from tests.tunnel.traffic import UDP, Packet
+from wgdisco.tunnel import reference
 from wgdisco.tunnel.burst import Burst, Frames, Opened, Room, Sealed
 from wgdisco.tunnel.messages import REJECT_AFTER_MESSAGES
 from wgdisco.tunnel.reference import ReferenceOpener, ReferenceSealer
@@ -153,6 +154,21 @@ def test_through_a_tunnel(packets, size, mtu):
     sealed = seal_both(Frames.behind_one_another([packet.large(size) for packet in packets]), 7, 0, mtu, room)
     for burst in sealed.bursts:
         open_both(burst, room, None)
+
+
+heads = st.sampled_from(
+    [b"\4\0\0\0\7\0\0\0", b"\4\0\0\0\7\0\0\0", b"\4\0\0\0\7\0\0\1", b"\4\0\1\0\7\0\0\0", b"\1\0\0\0\7\0\0\0"]
+)
+
+
+@generated
+@given(st.lists(heads, max_size=6), st.sampled_from([9, 31, 32, 40]), st.integers(0, 40))
+def test_leading_runs(rows, row, last):
+    data = b"".join(head.ljust(row, b"x") for head in rows)
+    burst = Burst(data[: len(data) - min(last, row)], row)
+    expected = reference.leading_run(burst)
+    assert compiled.leading_run(burst) == expected
+    assert all(bytes(one[:8]) == data[:8] for one in list(burst.rows())[:expected])
 
 
 def test_a_checksum_of_zero():
