@@ -91,6 +91,7 @@ def datagrams_of(packets: list[bytes], row: int, ecn: int, counter: int = 0, mtu
     return Burst(b"".join(rows), row, ecn)
 
 
+@pytest.mark.rule("S1", "S2", "S3", "S6")
 @generated
 @given(
     st.lists(traffic.frames, max_size=6),
@@ -107,6 +108,7 @@ def test_sealing(frames, receiver, counter, mtu, size):
         assert 0 < rows[-1] <= burst.row
 
 
+@pytest.mark.rule("S9", "S10")
 @generated
 @given(traffic.streams, st.integers(0, 3), st.booleans(), st.booleans(), st.data())
 def test_opening(packets, ecn, tcp, udp, data):
@@ -176,6 +178,7 @@ def test_a_checksum_of_zero():
     seal_both(Frames.behind_one_another(frames), 7, 0, 1420, Room())
 
 
+@pytest.mark.rule("S4")
 def test_a_full_room_is_followed_by_another():
     """More segments than fit: nothing is lost (rule S4), and what was returned before stays as it was."""
     frames = Frames.behind_one_another([Packet(bytes(30_000)).large(10)])
@@ -184,6 +187,7 @@ def test_a_full_room_is_followed_by_another():
     assert sum(burst.count for burst in sealed.bursts) == 3000
 
 
+@pytest.mark.rule("S2")
 def test_spans_outside_the_data_are_refused():
     sealer = compiled.CompiledSealer(KEY)
     for start, size in [(0, 200), (99, 10), (101, 0), (2**32 - 1, 2**32 - 1), (0, 9), (100, 10)]:
