@@ -173,6 +173,13 @@ def test_leading_runs(rows, row, last):
     assert all(bytes(one[:8]) == data[:8] for one in list(burst.rows())[:expected])
 
 
+@pytest.mark.rule("S2")
+def test_what_cannot_be_meant_is_refused():
+    frames = list(traffic.impossible_frames())
+    sealed = seal_both(Frames.behind_one_another(frames), 7, 0, 1420, Room())
+    assert (sealed.bursts, sealed.bad) == ([], len(frames))
+
+
 def test_a_checksum_of_zero():
     frames = [frame for v in (4, 6) for frame in (zero_sum(v).unfinished(), zero_sum(v).large(2), zero_sum(v).large(1))]
     seal_both(Frames.behind_one_another(frames), 7, 0, 1420, Room())

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.tunnel import traffic
 from tests.tunnel.traffic import ACK, CWR, FIN, PSH, TCP, UDP, Packet, is_intact, plain_frame, rfc1071, word_sum
 from wgdisco.tunnel.segment import Offload, checksum, merge, ones_sum, pseudo_header, split
 
@@ -130,27 +131,8 @@ def test_a_udp_checksum_of_zero_is_sent_as_ones(version):
 
 @pytest.mark.rule("S2")
 def test_what_cannot_be_meant_is_refused():
-    frame = Packet(DATA[:300]).large(100)
-    good, packet = Offload.parse(frame), frame[10:]
-    assert split(frame) is not None
-    for wrong in (
-        replace(good, flags=0),
-        replace(good, gso_size=0),
-        replace(good, gso_type=3),
-        replace(good, gso_type=4),
-        replace(good, gso_type=5),
-        replace(good, csum_start=24),
-        replace(good, csum_start=65535),
-        replace(good, csum_offset=6),
-        replace(good, csum_offset=65535),
-    ):
-        assert split(wrong.pack() + packet) is None, wrong
-    for cut in (0, 1, 19, 20, 37, 39):
-        assert split(good.pack() + packet[:cut]) is None
-    assert split(good.pack() + packet[:32] + b"\x40" + packet[33:]) is None  # a TCP header of 16 bytes
-    assert split(good.pack() + packet[:32] + b"\xf0" + packet[33:50]) is None  # of 60, of which not all is there
-    assert split(good.pack() + packet[:9] + b"\x11" + packet[10:]) is None
-    assert split(Offload(1, 0, 0, 0, 10, 90).pack() + bytes(101)) is None
+    assert split(Packet(DATA[:300]).large(100)) is not None
+    assert [frame for frame in traffic.impossible_frames() if split(frame) is not None] == []
     assert split(Offload(1, 0, 0, 0, 10, 90).pack() + bytes(102)) is not None
 
 
