@@ -9,7 +9,7 @@ from ipaddress import ip_address, ip_network
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PrivateKey
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Frames
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 
@@ -48,10 +48,11 @@ def main() -> None:
     alice_key, bob_key = PrivateKey(os.urandom(32)), PrivateKey(os.urandom(32))
     alice = make_device(alice_key, bob_key, "10.0.0.2/32", BOB)
     bob = make_device(bob_key, alice_key, "10.0.0.1/32", None)
-    alice.send(Burst.of(ipv4_packet("10.0.0.1", "10.0.0.2", b"hello, bob")), time.monotonic())
+    alice.send(Frames.of(ipv4_packet("10.0.0.1", "10.0.0.2", b"hello, bob")), time.monotonic())
     carry(alice, bob)
-    for burst in bob.packets_to_deliver():
-        print("bob got:", bytes(burst.data)[20:].decode())
+    for frames in bob.packets_to_deliver():
+        for packet in frames.packets():
+            print("bob got:", bytes(packet)[20:].decode())
 
 
 if __name__ == "__main__":

@@ -1,21 +1,32 @@
 """Fuzzing guided by coverage: atheris, in a process of its own, on one module's `one_input`.
 
-`python -m tests.fuzz.coverage tests.fuzz.test_conf [libFuzzer's options]` fuzzes by hand. What it needs of a module is
-`one_input(data)`, which takes any bytes and raises when something is wrong. `tests/fuzz/corpus/NAME` has the inputs
-that reach the most in the fewest bytes; what once made it fail is there too, named `regression-*`.
+What it needs of a module is `one_input(data)`, which takes any bytes and raises when something is wrong.
+`tests/fuzz/corpus/NAME.txt` has inputs, one a line in base64: those after a comment are there for what it says, because
+they once failed or go where the fuzzer does not find; the others reach the most in the fewest bytes.
+
+    python -m tests.fuzz.coverage fuzz tests.fuzz.test_conf DIRECTORY [libFuzzer's options]
+    python -m tests.fuzz.coverage minimise tests.fuzz.test_conf DIRECTORY
+
+The first fuzzes by hand, from the corpus and from what is in the directory, where it leaves what it finds; the second
+makes a new corpus of both.
 """
 
+import base64
 import importlib
 import importlib.util
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 CORPUS = Path(__file__).parent / "corpus"
 SHORT, LONG = 15, 600  # seconds
+OPTIONS = ["-max_len=2048", "-len_control=0", "-timeout=30", "-rss_limit_mb=700"]
 
 needs_atheris = pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None,
@@ -54,55 +65,87 @@ class Reader:
         return self.take(max(0, len(self._data) - self._at))
 
 
-def corpus(name: str) -> Iterator[bytes]:
-    """The committed inputs, each as it stands."""
-    files = sorted((CORPUS / name).iterdir())
-    assert files
-    for file in files:
-        yield file.read_bytes()
+def corpus(module: str) -> list[bytes]:
+    """The committed inputs."""
+    lines = _file(module).read_text().splitlines()
+    return [base64.b64decode(line, validate=True) for line in lines if not line.startswith("#")]
 
 
 def replay(module: str, one_input: Callable[[bytes], None]) -> None:
-    """All committed inputs, without atheris: a failure shows in which one."""
-    for data in corpus(_name(module)):
-        one_input(data)
+    """All committed inputs, without atheris."""
+    inputs = corpus(module)
+    assert inputs
+    for data in inputs:
+        try:
+            one_input(data)
+        except BaseException as error:
+            error.add_note(f"the input is {data!r}")
+            raise
 
 
-def fuzz(module: str, seconds: int, new: Path) -> None:
-    """Fuzz for so long, beginning with the corpus; what is found goes to `new`. Fails with the fuzzer's own words."""
-    found = new / "found"
+def fuzz(module: str, seconds: int, directory: Path) -> None:
+    """Fuzz for so long, beginning with the corpus. Fails with the fuzzer's own words, and the input."""
+    found = directory / "found"
     found.mkdir()
-    options = [
-        f"-max_total_time={seconds}",
-        "-seed=1",
-        "-max_len=2048",
-        "-len_control=0",
-        "-timeout=20",
-        "-rss_limit_mb=700",
-    ]
-    command = [sys.executable, "-m", "tests.fuzz.coverage", module, *options, f"-artifact_prefix={new}/"]
-    done = subprocess.run(
-        [*command, found, CORPUS / _name(module)], capture_output=True, text=True, timeout=seconds + 120, check=False
-    )
+    options = [f"-max_total_time={seconds}", "-seed=1", f"-artifact_prefix={directory}/"]
+    command = [sys.executable, "-m", "tests.fuzz.coverage", "fuzz", module, str(found), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 120, check=False)
     if done.returncode:
-        made = "".join(f"\n{file.name}: {file.read_bytes()!r}" for file in new.glob("*-*"))
+        made = "".join(f"\n{file.name}: {file.read_bytes()!r}" for file in directory.glob("*-*"))
         pytest.fail(f"{done.stdout[-6000:]}{done.stderr[-6000:]}{made}", pytrace=False)
-    assert "DONE" in done.stderr, done.stderr
+    assert "\tDONE " in done.stderr, done.stderr
 
 
-def _name(module: str) -> str:
-    return module.rpartition("test_")[2]
+def _file(module: str) -> Path:
+    return CORPUS / f"{module.rpartition('test_')[2]}.txt"
 
 
-def main(arguments: list[str]) -> None:
-    """Fuzz; returns only by ending the process."""
+def _unpack(module: str, directory: Path) -> None:
+    for number, data in enumerate(corpus(module)):
+        (directory / f"corpus-{number:04}").write_bytes(data)
+
+
+def _minimise(module: str, directory: Path) -> None:
+    """Leave of corpus and directory what is needed to reach all that they reach; what has a comment stays."""
+    kept = [pair for pair in pairwise(["", *_file(module).read_text().splitlines()]) if pair[0].startswith("#")]
+    named = {base64.b64decode(line) for _, line in kept}
+    with tempfile.TemporaryDirectory() as scratch:
+        old, new, again = (Path(scratch) / name for name in ("old", "new", "again"))
+        old.mkdir()
+        new.mkdir()
+        _unpack(module, old)
+        for number, data in enumerate(sorted(named)):
+            (new / str(number)).write_bytes(data)
+        # libFuzzer runs itself anew, by its first argument alone.
+        run = shlex.join([sys.executable, "-m", "tests.fuzz.coverage", "run", module])
+        again.write_text(f'#!/bin/sh\nexec {run} "$0" "$@"\n')
+        again.chmod(0o700)
+        subprocess.run([again, "-merge=1", "-use_counters=0", *OPTIONS, new, old, directory], check=True)
+        least = sorted({file.read_bytes() for file in new.iterdir()} - named, key=lambda data: (len(data), data))
+    lines = [*(line for pair in kept for line in pair), *(base64.b64encode(data).decode() for data in least)]
+    _file(module).write_text("".join(f"{line}\n" for line in lines))
+
+
+def _run(module_name: str, arguments: list[str]) -> None:
+    """Fuzz in this process, which ends with it."""
     import atheris  # noqa: PLC0415 - not on every machine
 
     with atheris.instrument_imports(include=["wgdisco"]):
-        module = importlib.import_module(arguments[1])
-    atheris.Setup([arguments[0], *arguments[2:]], module.one_input)
+        module = importlib.import_module(module_name)
+    atheris.Setup(arguments, module.one_input)
     atheris.Fuzz()
 
 
+def main(verb: str, module: str, first: str, *options: str) -> None:
+    """One of the commands above; `run` is for libFuzzer itself, which wants to know how to run itself again."""
+    if verb == "minimise":
+        _minimise(module, Path(first))
+    elif verb == "fuzz":
+        _unpack(module, Path(first))
+        _run(module, ["fuzz", *OPTIONS, *options, first])
+    else:
+        _run(module, [first, *options])
+
+
 if __name__ == "__main__":
-    main(sys.argv)
+    main(*sys.argv[1:])

@@ -12,15 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tunnel.by_hand import BurstCipher, inner_packet
 from tests.tunnel.wire import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Node, Wire, ip_packet, joined
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel import noise
 from wgdisco.tunnel.allowed_ips import AllowedIPs, masked
-from wgdisco.tunnel.burst import Burst, BurstCipher
+from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.cookie import CookieChecker, CookieJar
-from wgdisco.tunnel.device import CHECK_MAGIC, STUN_COOKIE, Device, destination, inner_packet
+from wgdisco.tunnel.device import CHECK_MAGIC, STUN_COOKIE, Device
 from wgdisco.tunnel.events import RawReceived
+from wgdisco.tunnel.frames import destination_of
 from wgdisco.tunnel.messages import CookieReply, Initiation, Response, message_type
 from wgdisco.tunnel.replay import ReplayWindow
 
@@ -107,7 +109,7 @@ def test_arbitrary_packets_are_looked_at_without_a_fault(data):
         packet, source = parsed
         assert data.startswith(packet)
         assert ip_address(source).version == data[0] >> 4
-    address = destination(data)
+    address = destination_of(data)
     assert address is None or len(address) in (4, 16)
 
 
@@ -304,7 +306,7 @@ def test_anything_may_be_sent(packets):
     )
     alice.apply()
     for burst in packets:
-        alice.device.send(burst, wire.now)
+        alice.device.send(Frames.of(*burst.rows()), wire.now)
         wire.settle()
     packet = alice.ping(bob)
     assert bob.delivered[-1] == packet
@@ -426,6 +428,6 @@ def test_a_story_told_twice_is_the_same(story, seed):
 
 def test_the_device_is_as_deaf_without_configuration():
     device = Device(random.Random(1).randbytes, lambda: 0.0)
-    device.send(Burst.of(ip_packet("10.0.0.1", "10.0.0.2")), 0.0)
+    device.send(Frames.of(ip_packet("10.0.0.1", "10.0.0.2")), 0.0)
     device.handle_timer(1e6)
     assert device.datagrams_to_send() == []

@@ -9,10 +9,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from tests.sim.nat import PUBLIC, Gateway, NatType
 from tests.sim.network import Datagram, Network
+from tests.tunnel.by_hand import packets_in
 from tests.tunnel.wire import ip_packet
 from wgdisco.endpoint import Endpoint, IPAddress, in_any
 from wgdisco.keys import PrivateKey
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Event, PeerStatus
@@ -111,7 +112,7 @@ class Host:
             udp = port.to_bytes(2, "big") + destination.port.to_bytes(2, "big")
             udp += (8 + len(data)).to_bytes(2, "big") + bytes(2) + data
             packet = ip_packet(str(self.inner), str(destination.address), udp)
-            self.device.send(Burst.of(packet), self.network.now)
+            self.device.send(Frames.of(packet), self.network.now)
             self.settle()
         else:
             self._send_outside(data, port, destination)
@@ -160,14 +161,15 @@ class Host:
         while True:
             datagrams = self.device.datagrams_to_send()
             packets = self.device.packets_to_deliver()
+            self.device.errors_to_deliver()  # nobody here reads them
             events = self.device.events()
             if not (datagrams or packets or events):
                 break
             for burst, destination in datagrams:
                 for row in burst.rows():
                     self._send_outside(bytes(row), WIREGUARD_PORT, destination)
-            for packet in packets:
-                self._deliver(bytes(packet.data))
+            for packet in packets_in(packets):
+                self._deliver(packet)
             for event in events:
                 self.events.append(event)
                 self.on_event(event)

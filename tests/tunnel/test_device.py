@@ -2,19 +2,21 @@
 
 import random
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 
 import pytest
 
+from tests.tunnel.by_hand import inner_packet
 from tests.tunnel.wire import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Node, Wire, ip_packet, joined
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
-from wgdisco.tunnel.device import Device, destination, inner_packet
+from wgdisco.tunnel.device import COOKIE_REPLIES_A_TURN, Device
 from wgdisco.tunnel.events import Drop, PeerHandshake, RawReceived
+from wgdisco.tunnel.frames import destination_of
 from wgdisco.tunnel.messages import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE, CookieReply
 
 STRANGER = Endpoint.from_text("203.0.113.66:6666")
@@ -44,6 +46,7 @@ def _drain(node: Node) -> None:
 # Load and cookies (rules C1 to C9)
 
 
+@pytest.mark.rule("C2", "C9")
 def test_below_512_waiting_handshakes_there_are_no_cookies():
     wire, alice, bob = joined()
     _load(bob, UNDER_LOAD_QUEUE - 1)
@@ -54,6 +57,7 @@ def test_below_512_waiting_handshakes_there_are_no_cookies():
     assert bob.drops(Drop.BAD_INITIATION) == UNDER_LOAD_QUEUE - 1
 
 
+@pytest.mark.rule("C2", "C3", "C5")
 def test_under_load_a_handshake_is_answered_with_a_cookie():
     wire, alice, bob = joined()
     _load(bob)
@@ -65,6 +69,7 @@ def test_under_load_a_handshake_is_answered_with_a_cookie():
     assert bob.drops(Drop.COOKIE_SENT) == 1
 
 
+@pytest.mark.rule("C3", "C6")
 def test_a_cookie_is_used_by_the_next_retry_and_no_sooner():
     wire, alice, bob = joined()
     _load(bob)
@@ -78,6 +83,7 @@ def test_a_cookie_is_used_by_the_next_retry_and_no_sooner():
     assert bob.drops(Drop.RATE_LIMITED) == 0
 
 
+@pytest.mark.rule("C7")
 def test_a_cookie_reply_is_no_sign_of_life_and_moves_nothing():
     wire, alice, bob = joined()
     _load(bob)
@@ -93,6 +99,7 @@ def test_a_cookie_reply_is_no_sign_of_life_and_moves_nothing():
     assert alice.drops(Drop.BAD_COOKIE) == 1, "one reply a mac1"
 
 
+@pytest.mark.rule("C6")
 def test_a_forged_cookie_reply_is_refused():
     wire, alice, bob = joined()
     wire.lose = lambda _sent: True
@@ -104,6 +111,7 @@ def test_a_forged_cookie_reply_is_refused():
     assert alice.drops(Drop.UNKNOWN_INDEX) == 1
 
 
+@pytest.mark.rule("C2", "C9")
 def test_load_lingers_for_a_second():
     wire, _alice, bob = joined()
     _load(bob)
@@ -118,6 +126,7 @@ def test_load_lingers_for_a_second():
     assert bob.drops(Drop.COOKIE_SENT) == cookies + 1
 
 
+@pytest.mark.rule("C3")
 def test_responses_need_a_cookie_under_load_too():
     wire, alice, bob = joined()
     _load(alice)
@@ -126,6 +135,7 @@ def test_responses_need_a_cookie_under_load_too():
     assert alice.status(bob).handshake_at is None
 
 
+@pytest.mark.rule("C1", "C3", "H19")
 def test_under_load_a_bad_mac1_is_not_answered():
     wire, _alice, bob = joined()
     _load(bob)
@@ -155,6 +165,7 @@ class _Stranger:
         self.node.device.receive(Burst.of(self.jar.add_macs(self.body(number), now)), self.source, now)
 
 
+@pytest.mark.rule("C3", "C8")
 def test_under_load_a_source_may_begin_5_handshakes_at_once_and_20_a_second():
     wire, _alice, bob = joined()
     _load(bob)
@@ -168,6 +179,7 @@ def test_under_load_a_source_may_begin_5_handshakes_at_once_and_20_a_second():
     assert 100 - 21 <= bob.drops(Drop.RATE_LIMITED) - 3 <= 100 - 19
 
 
+@pytest.mark.rule("C8")
 def test_under_load_an_ipv6_64_is_one_source():
     _wire, _alice, bob = joined()
     _load(bob)
@@ -179,6 +191,7 @@ def test_under_load_an_ipv6_64_is_one_source():
     assert bob.drops(Drop.RATE_LIMITED) == 5
 
 
+@pytest.mark.rule("C4")
 def test_a_cookie_does_not_serve_another_port():
     _wire, _alice, bob = joined()
     _load(bob)
@@ -189,6 +202,7 @@ def test_a_cookie_does_not_serve_another_port():
     assert bob.drops(Drop.COOKIE_SENT) == before + 1
 
 
+@pytest.mark.rule("C2")
 def test_the_handshake_queue_is_bounded():
     wire, _alice, bob = joined()
     _load(bob)
@@ -209,6 +223,67 @@ def test_handshakes_are_consumed_by_budget():
     assert bob.drops(Drop.BAD_INITIATION) == 60
     assert not bob.device.handle_handshakes(wire.now, 60)
     assert bob.drops(Drop.BAD_INITIATION) == 100
+
+
+@pytest.mark.rule("C1")
+def test_a_bad_mac1_is_refused_before_anything_else():
+    """It takes no place in the queue, so there is no load and no key exchange, however many come."""
+    wire, alice, bob = joined()
+    bob.busy = True
+    for number in range(2 * HANDSHAKE_QUEUE):
+        message = b"\x01\0\0\0" + number.to_bytes(4, "little") + bytes(140)
+        bob.device.receive(Burst.of(message), STRANGER, wire.now)
+    assert bob.drops(Drop.BAD_MAC1) == 2 * HANDSHAKE_QUEUE
+    assert not bob.device.has_handshakes
+    bob.busy = False
+    alice.ping(bob)
+    assert len(bob.delivered) == 1
+
+
+@pytest.mark.rule("C3")
+def test_without_load_mac2_is_ignored():
+    wire, alice, bob = joined()
+    wire.hold = True
+    alice.ping(bob)
+    (sent,) = wire.held
+    bob.receive(sent.data[:-16] + bytes(range(16)), alice.endpoint)
+    assert [held.kind for held in wire.held] == [INITIATION, RESPONSE]
+
+
+@pytest.mark.rule("C3", "C9")
+def test_who_has_a_cookie_is_served_however_many_others_knock():
+    wire, alice, bob = joined()
+    _load(bob)
+    packet = alice.ping(bob)
+    for number in range(2 * HANDSHAKE_QUEUE):
+        source = Endpoint(IPv4Address((198 << 24) + number), 1 + number)
+        bob.device.receive(Burst.of(_forged_initiation(bob.key, number)), source, wire.now)
+    assert bob.drops(Drop.QUEUE_FULL) == 0
+    wire.run(5.5)
+    _drain(bob)
+    assert bob.delivered == [packet]
+
+
+@pytest.mark.rule("C9")
+def test_handshakes_that_are_consumed_in_time_never_make_load():
+    wire, _alice, bob = joined()
+    for number in range(4 * UNDER_LOAD_QUEUE):
+        bob.receive(_forged_initiation(bob.key, number), STRANGER)
+    assert wire.since(0, COOKIE_REPLY) == []
+    assert bob.drops(Drop.BAD_INITIATION) == 4 * UNDER_LOAD_QUEUE
+
+
+@pytest.mark.rule("C3")
+def test_what_cookie_replies_cost_is_bounded_between_two_drains():
+    wire, _alice, bob = joined()
+    _load(bob)
+    for number in range(3 * COOKIE_REPLIES_A_TURN):
+        bob.device.receive(Burst.of(_forged_initiation(bob.key, number)), STRANGER, wire.now)
+    assert bob.drops(Drop.COOKIE_SENT) == COOKIE_REPLIES_A_TURN
+    assert bob.drops(Drop.COOKIE_WITHHELD) == 2 * COOKIE_REPLIES_A_TURN
+    assert len(bob.device.datagrams_to_send()) == COOKIE_REPLIES_A_TURN
+    bob.receive(_forged_initiation(bob.key), STRANGER)
+    assert bob.drops(Drop.COOKIE_SENT) == COOKIE_REPLIES_A_TURN + 1
 
 
 # Silence
@@ -326,7 +401,7 @@ def test_a_burst_whose_last_row_is_short_arrives_whole(last):
     bob.delivered.clear()
     packets = [ip_packet("10.9.0.1", "10.9.0.2", bytes(60)) for _ in range(3)]
     packets.append(ip_packet("10.9.0.1", "10.9.0.2", bytes(last)))
-    alice.device.send(Burst(b"".join(packets), 80), wire.now)
+    alice.device.send(Frames.of(*packets), wire.now)
     ((burst, place),) = alice.device.datagrams_to_send()
     assert burst.count == 4
     bob.device.receive(burst, alice.endpoint, wire.now)
@@ -389,10 +464,10 @@ def test_a_bad_inner_packet_is_dropped_and_still_a_sign_of_life():
 
 
 def test_destination():
-    assert destination(ip_packet("10.0.0.1", "10.0.0.2")) == b"\x0a\0\0\x02"
-    assert destination(memoryview(ip_packet("fd00::1", "fd00::2"))) == b"\xfd" + bytes(14) + b"\x02"
+    assert destination_of(ip_packet("10.0.0.1", "10.0.0.2")) == b"\x0a\0\0\x02"
+    assert destination_of(memoryview(ip_packet("fd00::1", "fd00::2"))) == b"\xfd" + bytes(14) + b"\x02"
     for packet in (b"", b"\x45" + bytes(18), b"\x60" + bytes(38), b"\x55" + bytes(60)):
-        assert destination(packet) is None
+        assert destination_of(packet) is None
 
 
 def test_packets_without_a_peer_or_an_endpoint_are_counted():
@@ -535,7 +610,7 @@ def test_a_device_wants_nothing_until_it_is_told_something():
 
 def test_everything_is_drained_once():
     wire, alice, _bob = joined()
-    alice.device.send(Burst.of(ip_packet("10.9.0.1", "10.9.0.2")), wire.now)
+    alice.device.send(Frames.of(ip_packet("10.9.0.1", "10.9.0.2")), wire.now)
     assert len(alice.device.datagrams_to_send()) == 1
     assert alice.device.datagrams_to_send() == []
     assert len(alice.device.events()) == 1

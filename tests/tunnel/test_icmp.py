@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from tests.tunnel.wire import Wire, ip_packet, joined
-from wgdisco.tunnel.icmp import Unreachables, checksum, unreachable
+from wgdisco.tunnel.icmp import Unreachables, about, checksum, message_of, unreachable, with_source
 
 pytestmark = pytest.mark.rule("D10")
 
@@ -114,3 +114,22 @@ def test_of_a_peer_without_an_endpoint_only_a_managed_one_may_yet_be_reached(man
     packet = alice.ping(bob)
     assert alice.delivered == ([] if managed else [unreachable(packet)])
     assert not wire.log
+
+
+@pytest.mark.parametrize("packet", [V4, V6], ids=["IPv4", "IPv6"])
+def test_the_packet_in_an_error_can_be_given_the_source_it_had(packet):
+    """Of a packet that a NAT has translated: all else stays, and an IPv4 header is whole again."""
+    other = ip_address("203.0.113.7" if packet is V4 else "2001:db8::7").packed
+    error = unreachable(packet)
+    said = about(error)
+    assert said == packet[: len(said)]
+    assert message_of(error)[8:] == said
+    changed = with_source(said, other)
+    place = slice(12, 16) if packet is V4 else slice(8, 24)
+    assert changed[place] == other
+    assert len(changed) == len(said)
+    if packet is V4:
+        assert sums_to_zero(changed[:20])
+        changed, said = changed[:10] + changed[12:], said[:10] + said[12:]
+        place = slice(10, 14)
+    assert changed[: place.start] + changed[place.stop :] == said[: place.start] + said[place.stop :]

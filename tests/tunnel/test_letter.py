@@ -7,12 +7,13 @@ from itertools import pairwise
 
 import pytest
 
+from tests.tunnel.by_hand import BurstCipher
 from tests.tunnel.test_noise import LOW_ORDER
 from tests.tunnel.wire import INITIATION, RESPONSE, TRANSPORT, Node, Sent, ip_packet, joined
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel import noise
-from wgdisco.tunnel.burst import Burst, BurstCipher
+from wgdisco.tunnel.burst import Burst, Frames, Room
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
 from wgdisco.tunnel.device import Device
@@ -108,7 +109,7 @@ def test_packets_come_out_in_the_order_they_went_in():
     wire.release()
     for number in range(20, 40, 2):
         rows = [ip_packet("10.9.0.1", "10.9.0.2", bytes([n]) * 8) for n in (number, number + 1)]
-        alice.device.send(Burst(b"".join(rows), len(rows[0])), wire.now)
+        alice.device.send(Frames.of(*rows), wire.now)
         packets += [*rows, alice.ping(bob, 1, payload=bytes([number]))]
     assert bob.delivered == packets
 
@@ -478,8 +479,8 @@ def test_a_burst_is_to_the_timers_what_its_packets_are(seed):
             wire.run(chance.uniform(0.0, 25.0))
             here, there = (alice, bob) if chance.random() < 0.6 else (bob, alice)
             rows = [ip_packet(here.inner[0], there.inner[0], bytes(8)) for _ in range(chance.randint(1, 6))]
-            for part in [b"".join(rows)] if together else rows:
-                here.device.send(Burst(part, len(rows[0])), wire.now)
+            for part in [rows] if together else [[row] for row in rows]:
+                here.device.send(Frames.of(*part), wire.now)
                 if together:
                     for burst, _ in here.device.datagrams_to_send():
                         there.device.receive(burst, here.endpoint, wire.now)
@@ -537,7 +538,7 @@ def test_the_last_counters_are_used_once_each_and_never_wrap():
     session = Session(keys, 1, True, 0.0)
     last = (1 << 64) - 1 - 8128 - 1
     session.next_counter = last - 2
-    sealed = session.seal(Burst(bytes(32), 16), 1420)
+    (sealed,) = session.seal(Frames.of(bytes(16), bytes(16), bytes(16)), 1420, Room()).bursts
     assert [counter for counter, _ in BurstCipher(bytes(32)).open(sealed)] == [last - 2, last - 1]
     assert not session.is_usable(0.0)
 

@@ -1,45 +1,14 @@
-"""Bugs that other WireGuard engines shipped, each of which must not be ours.
+"""Bugs that other WireGuard engines shipped, each of which must not be ours: X1 to X22 of tests/rules.txt.
 
-GotaTun, by the version that mended it:
-
-=== ======= ====================================================================== ===============================
-X1  0.4.1   a response later than 250 ms was dropped                               here
-X2  0.3.0   sessions were renewed far too often                                    here
-X3  0.4.1   a peer at source port 65535 was off by one                             here
-X4  0.5.0   an IPv6 source was taken for 0.0.0.0, and stored as the endpoint       here
-X5  0.3.0   a clock that goes back broke it                                        here
-X6  0.7.1   it broke at extreme MTUs                                               here, and tests/system/tunnel
-X7  0.7.1   all peers were taken away, and the device went on with them            here
-X8  0.6.0   the interface was deleted from outside, and it did not notice          tests/system/tunnel
-X9  0.5.1   a random port that IPv6 had no more                                    here
-X10 0.2.0   `get` told a wrong time of the last handshake                          here
-X11 0.5.0   handshakes were repeated without jitter                                here
-=== ======= ====================================================================== ===============================
-
-wireguard-go, by the commit that mended it:
-
-=== ======= ====================================================================== ===============================
-X12 63abb55 handshake messages were consumed for a peer that is stopped            here
-X13 2dd424e a peer was not started when its block ended with the blank line        tests/system/tunnel
-X14 de7c702 a peer was to be seen before all was set that it had been told         tests/system/tunnel
-X15 b7cd547 a `get` or `set` while the device closes                               tests/system/tunnel
-X16 07a1e55 control messages behind the first one were not read                    here
-X17 052af4a GRO compared the wrong IP header                                       no merging yet
-X18 aad7fca GRO merged IPv4 packets with options                                   no merging yet
-X19 c92064f UDP_GRO was trusted on kernels before 5.12                             no kernel that old to test on
-=== ======= ====================================================================== ===============================
-
-BoringTun, by its issue:
-
-=== ======= ====================================================================== ===============================
-X20 #92     a call that a signal interrupted (EINTR) ended it                      tests/system/tunnel
-X21 #71     it did not start without IPv6                                          here, and tests/system/tunnel
-X22 #363    sessions of different indices were taken for each other                here
-=== ======= ====================================================================== ===============================
+Here are those that need no interface; for X8, X13, X14, X15 and X20 see tests/system/tunnel/test_others_bugs.py.
 """
 
+import ctypes
+import errno
+import os
 import select
 import socket
+import struct
 from itertools import pairwise
 from pathlib import Path
 
@@ -302,26 +271,28 @@ def test_no_handshake_message_is_consumed_while_the_interface_is_down():
     """Neither an initiation nor a response; once up, the very next initiation is answered."""
     wire, alice, bob = joined()
     wire.hold = True
-    alice.ping(bob)
+    bob.ping(alice)
     initiation = wire.held.pop()
-    bob.receive(initiation.data, alice.endpoint)
+    alice.receive(initiation.data, bob.endpoint)
     response = wire.held.pop()
-    assert response.kind == RESPONSE
+    wire.run(5.4)
+    initiation = wire.held.pop()
+    assert (initiation.kind, response.kind) == (INITIATION, RESPONSE)
     alice.device.set_up(False, wire.now)
     bob.device.set_up(False, wire.now)
     mark = len(wire.log)
-    alice.receive(response.data, bob.endpoint)
-    bob.receive(initiation.data, alice.endpoint)
+    alice.receive(initiation.data, bob.endpoint)
+    bob.receive(response.data, alice.endpoint)
     assert wire.since(mark) == []
-    assert alice.status(bob).handshake_at is None
+    assert bob.status(alice).handshake_at is None
     assert not alice.device._local.indices
     assert not bob.device._local.indices
     wire.hold = False
     wire.now += 1.0
     for node in (alice, bob):
         node.device.set_up(True, wire.now)
-    packet = alice.ping(bob)
-    assert bob.delivered == [packet]
+    packet = bob.ping(alice)
+    assert alice.delivered == [packet]
 
 
 @pytest.mark.rule("X16")
@@ -342,17 +313,44 @@ def test_every_control_message_of_a_burst_is_read():
     two.close()
 
 
+def _forget_ipv6() -> None:
+    """From now on this process is on a kernel without IPv6: a seccomp filter refuses such sockets (seccomp(2))."""
+    number = {"x86_64": 41, "aarch64": 198}.get(os.uname().machine)
+    if number is None:
+        pytest.skip("the number of socket(2) is known of x86_64 and aarch64 only")
+    load, equal, answer = 0x20, 0x15, 0x06
+    allow, refuse = 0x7FFF0000, 0x00050000 | errno.EAFNOSUPPORT
+    steps = [
+        (load, 0, 0, 0),  # the system call
+        (equal, 0, 3, number),
+        (load, 0, 0, 16),  # its first argument
+        (equal, 0, 1, socket.AF_INET6),
+        (answer, 0, 0, refuse),
+        (answer, 0, 0, allow),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
+    libc = ctypes.CDLL(None, use_errno=True)
+    for option, *arguments in ((38, 1, 0), (22, 2, ctypes.addressof(program))):  # NO_NEW_PRIVS; SECCOMP, by a filter
+        values = [ctypes.c_ulong(value) for value in arguments]
+        assert libc.prctl(option, *values, ctypes.c_ulong(0), ctypes.c_ulong(0)) == 0, os.strerror(ctypes.get_errno())
+
+
 @pytest.mark.rule("X21", "E2")
 @in_namespace
 def test_without_ipv6_there_is_ipv4_and_a_port():
-    for scope in ("all", "lo"):
-        Path(f"/proc/sys/net/ipv6/conf/{scope}/disable_ipv6").write_text("1")
+    _forget_ipv6()
+    with pytest.raises(OSError, match="Address family not supported"):
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     for port in (0, 51820):
         sockets = UdpSockets.open(port)
         assert sockets.port == port or (port == 0 and sockets.port > 0)
+        assert len(sockets.fds) == 1
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
             stranger.sendto(b"x", ("127.0.0.1", sockets.port))
             assert bytes(_arrival(sockets)[0].data) == b"x"
+        sockets.send(Burst.of(b"x"), Endpoint.from_text("[2001:db8::1]:9"))
+        assert sockets.dropped.total() == 1
         sockets.close()
 
 

@@ -13,7 +13,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel import noise
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.cookie import CookieJar
 from wgdisco.tunnel.events import Drop, PathSeen, PeerHandshake, PeerWanted
 from wgdisco.tunnel.messages import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES, Initiation
@@ -1168,10 +1168,10 @@ def test_a_probe_is_an_authenticated_keepalive_that_moves_nothing(managed):
 def test_a_burst_is_staged_packet_by_packet():
     wire, alice, bob = joined()
     packets = [ip_packet("10.9.0.1", "10.9.0.2", bytes([number]) * 12) for number in range(5)]
-    alice.device.send(Burst(b"".join(packets), 32), wire.now)
+    alice.device.send(Frames.of(*packets), wire.now)
     wire.settle()
     assert bob.delivered == packets
-    alice.device.send(Burst(b"".join(packets), 32), wire.now)
+    alice.device.send(Frames.of(*packets), wire.now)
     wire.settle()
     assert bob.delivered == packets * 2
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from wgdisco.tunnel.burst import Burst
+from tests.tunnel.by_hand import packets_in
+from tests.tunnel.wire import ip_packet
+from wgdisco.tunnel.burst import Burst, Frames, Room
 from wgdisco.tunnel.messages import REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from wgdisco.tunnel.noise import TransportKeys
 from wgdisco.tunnel.session import Session, SessionSlots
@@ -33,7 +35,7 @@ def test_a_session_sends_until_its_counters_are_used_up():
     session = _session()
     session.next_counter = REJECT_AFTER_MESSAGES - 1
     assert session.is_usable(1000.0)
-    session.seal(Burst.of(b""), 1420)
+    session.seal(Frames.of(b""), 1420, Room())
     assert not session.is_usable(1000.0)
     assert session.accepts(1000.0)
 
@@ -60,16 +62,29 @@ def test_either_side_renews_after_2_to_the_60_messages(initiator):
     session = _session(initiator=initiator)
     session.next_counter = REKEY_AFTER_MESSAGES
     assert not session.wants_rekey_after_send(1000.0)
-    session.seal(Burst.of(b""), 1420)
+    session.seal(Frames.of(b""), 1420, Room())
     assert session.wants_rekey_after_send(1000.0)
 
 
+PACKETS = [ip_packet("10.9.0.1", "10.9.0.2", bytes([number]) * size) for number, size in enumerate((30, 30, 4))]
+
+
+def _sealed(ours: Session, *packets: bytes) -> Burst:
+    (burst,) = ours.seal(Frames.of(*packets), 1420, Room()).bursts
+    return burst
+
+
+def _opened(theirs: Session, datagrams: Burst) -> tuple[list[bytes], int, int, int, int]:
+    received = theirs.open(datagrams, Room())
+    return packets_in(received.frames), received.rows, received.packets, received.forged, received.replayed
+
+
 @pytest.mark.rule("D2")
-def test_a_burst_takes_one_counter_a_row():
+def test_a_burst_takes_one_counter_a_packet():
     ours, theirs = _pair()
-    assert theirs.open(ours.seal(Burst(bytes(50), 20), 1420)) == ([bytes(32), bytes(32), bytes(16)], 0, 0)
+    assert _opened(theirs, _sealed(ours, *PACKETS)) == (PACKETS, 3, 3, 0, 0)
     assert ours.next_counter == 3
-    assert theirs.open(ours.seal(Burst.of(b""), 1420)) == ([b""], 0, 0)
+    assert _opened(theirs, _sealed(ours, b"")) == ([], 1, 0, 0, 0)
     assert ours.next_counter == 4
     assert theirs.next_counter == 0
 
@@ -77,12 +92,14 @@ def test_a_burst_takes_one_counter_a_row():
 @pytest.mark.rule("R2", "D5")
 def test_a_burst_received_twice_is_replays_and_a_forgery_is_not():
     ours, theirs = _pair()
-    sealed = ours.seal(Burst(bytes(60), 20), 1420)
+    sealed = _sealed(ours, *PACKETS)
     forged = bytearray(sealed.data)
     forged[-1] ^= 1
-    assert theirs.open(Burst(bytes(forged), sealed.row)) == ([bytes(32), bytes(32)], 1, 0)
-    assert theirs.open(sealed) == ([bytes(32)], 0, 2), "a forged row must leave its counter free"
-    assert theirs.open(sealed) == ([], 0, 3)
+    half_true = Burst(bytes(forged), sealed.row)
+    assert theirs.open(half_true, Room()).size == 2 * sealed.row
+    assert _opened(theirs, half_true) == ([], 0, 0, 1, 2)
+    assert _opened(theirs, sealed) == (PACKETS[2:], 1, 1, 0, 2), "a forged row must leave its counter free"
+    assert _opened(theirs, sealed) == ([], 0, 0, 0, 3)
 
 
 @pytest.mark.rule("H13")

@@ -107,16 +107,34 @@ def test_a_retry_forgets_the_address_that_the_first_attempt_left_from():
     assert locals_of(wire, mark, INITIATION, alice) == [OwnAddress(alice.endpoint.address.packed, 1), None]
 
 
-@pytest.mark.rule("E4")
-def test_another_mark_is_another_way_out():
+@pytest.mark.rule("E4", "E5")
+@pytest.mark.parametrize("change", [{"fwmark": 7}, {"listen_port": 9999}])
+def test_another_mark_or_port_is_another_way_out(change):
     wire, alice, bob = joined()
     alice.ping(bob)
     bob.ping(alice)
-    config = alice.device.config()
-    alice.device.apply(type(config)(config.private_key, config.listen_port, 7, config.peers), wire.now)
+    alice.device.apply(replace(alice.device.config(), **change), wire.now)
     mark = len(wire.log)
     alice.ping(bob)
     assert locals_of(wire, mark, TRANSPORT, alice) == [None]
+    bob.ping(alice)
+    alice.device.apply(alice.device.config(), wire.now)
+    mark = len(wire.log)
+    alice.ping(bob)
+    assert locals_of(wire, mark, TRANSPORT, alice) == [OwnAddress(alice.endpoint.address.packed, 1)]
+
+
+def test_an_endpoint_that_is_set_again_has_no_address_of_ours_yet():
+    wire, alice, bob = joined()
+    alice.ping(bob)
+    bob.ping(alice)
+    peer = alice.device.peers[bob.key]
+    alice.device.configure_peer(peer, None, None, None, wire.now)
+    mark = len(wire.log)
+    alice.ping(bob)
+    alice.device.configure_peer(peer, None, bob.endpoint, None, wire.now)
+    alice.ping(bob)
+    assert locals_of(wire, mark, TRANSPORT, alice) == [OwnAddress(alice.endpoint.address.packed, 1), None]
 
 
 def test_an_endpoint_that_is_set_has_no_address_of_ours_yet():

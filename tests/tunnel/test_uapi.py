@@ -13,7 +13,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel import uapi
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.burst import Frames
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.messages import REKEY_TIMEOUT
@@ -212,7 +212,7 @@ def test_a_new_peer_is_at_rest_until_its_block_ends():
 def test_what_is_staged_goes_to_the_new_endpoint_when_the_block_ends():
     peer = PeerConfig(PublicKey(A), allowed_ips=(ONE,), endpoint=Endpoint.from_text("192.0.2.1:5"))
     configured = Configured(DeviceConfig(PRIVATE, peers=(peer,)))
-    configured.device.send(Burst.of(ip_packet("10.9.0.1", "10.1.0.1")), NOW)
+    configured.device.send(Frames.of(ip_packet("10.9.0.1", "10.1.0.1")), NOW)
     assert [str(to) for _, to in configured.device.datagrams_to_send()] == ["192.0.2.1:5"]
     operation = SetOperation(configured.device, configured, lambda: NOW + REKEY_TIMEOUT)
     for line in (f"public_key={A.hex()}", "endpoint=192.0.2.2:5", f"preshared_key={C.hex()}"):
@@ -230,7 +230,7 @@ def test_a_peer_at_rest_hears_no_handshake():
     operation = SetOperation(configured.device, configured, lambda: NOW)
     operation.take(f"public_key={alice.key.raw.hex()}")
     alice.device.apply(DeviceConfig(alice.private, peers=(replace(alice.peers[bob], endpoint=bob.endpoint),)), NOW)
-    alice.device.send(Burst.of(ip_packet("10.9.0.1", "10.9.0.2")), NOW)
+    alice.device.send(Frames.of(ip_packet("10.9.0.1", "10.9.0.2")), NOW)
     ((initiation, _),) = alice.device.datagrams_to_send()
     configured.device.receive(initiation, alice.endpoint, NOW)
     configured.device.handle_handshakes(NOW)

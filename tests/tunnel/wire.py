@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 
+from tests.tunnel.by_hand import packets_in
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.tunnel.burst import Burst, OwnAddress
+from wgdisco.tunnel.burst import Burst, Frames, OwnAddress
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop, Event, PeerStatus
@@ -82,7 +83,7 @@ class Node:
         self.apply()
 
     def send(self, packet: bytes) -> None:
-        self.device.send(Burst.of(packet), self.wire.now)
+        self.device.send(Frames.of(packet), self.wire.now)
         self.wire.settle()
 
     def ping(self, peer: "Node", which: int = 0, payload: bytes = b"0123456789ab") -> bytes:
@@ -146,7 +147,8 @@ class Wire:
         while self._collect():
             pass
         for node in self.nodes:
-            node.delivered += [bytes(burst.data) for burst in node.device.packets_to_deliver()]
+            node.delivered += packets_in(node.device.packets_to_deliver())
+            node.delivered += node.device.errors_to_deliver()
             node.events += node.device.events()
 
     def _collect(self) -> bool:

@@ -123,6 +123,18 @@ void *burst_key_new(const uint8_t *key, int seals) {
 
 void burst_key_free(void *key) { EVP_CIPHER_CTX_free(key); }
 
+/* Runs */
+
+uint32_t burst_run(const uint8_t *data, size_t size, size_t row) {
+    uint32_t rows = 0;
+    if (row == 0) return 0;
+    for (size_t start = 0; start < size; start += row, rows++) {
+        size_t bytes = size - start < row ? size - start : row;
+        if (bytes < HEADER + TAG || little32(data + start) != 4 || memcmp(data + start, data, 8) != 0) break;
+    }
+    return rows;
+}
+
 /* Sealing */
 
 /* How a packet is to be cut */

@@ -5,6 +5,9 @@ void *burst_key_new(const uint8_t *key, int seals);
 /* Overwrites the key and frees it; NULL is nothing. */
 void burst_key_free(void *key);
 
+/* How many rows at the head of `data`, each `row` bytes but for the last, are transport data for the first one's receiver. */
+uint32_t burst_run(const uint8_t *data, size_t size, size_t row);
+
 /* Where sealing stands. Set frame and segment to 0 and counter to the first before the first call. */
 typedef struct {
     uint64_t counter;  /* of the next datagram */

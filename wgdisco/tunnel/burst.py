@@ -8,12 +8,8 @@ bursts of datagrams in one call, and back. The **reference** is plain Python, pa
 from types import ModuleType
 from typing import Literal, Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-
 from wgdisco.tunnel import reference
 from wgdisco.tunnel.frames import Burst, Frames, Opened, OwnAddress, Room, Sealed
-from wgdisco.tunnel.messages import TRANSPORT, TRANSPORT_HEADER, TRANSPORT_HEADER_SIZE
 from wgdisco.tunnel.reference import padded_size
 from wgdisco.tunnel.replay import ReplayWindow
 
@@ -25,7 +21,6 @@ except ImportError:
 
 __all__ = [
     "Burst",
-    "BurstCipher",
     "Frames",
     "Opened",
     "Opener",
@@ -36,12 +31,11 @@ __all__ = [
     "create_opener",
     "create_sealer",
     "implementation",
+    "leading_run",
     "open_new",
     "padded_size",
     "use",
 ]
-
-_NONCE_PREFIX = bytes(4)
 
 Implementation = Literal["compiled", "reference"]
 
@@ -112,6 +106,13 @@ def create_opener(key: bytes) -> Opener:
     return reference.ReferenceOpener(key)
 
 
+def leading_run(datagrams: Burst) -> int:
+    """How many rows at its head are transport data for one receiver."""
+    if compiled is not None and _chosen == "compiled":
+        return int(compiled.leading_run(datagrams))
+    return reference.leading_run(datagrams)
+
+
 def open_new(
     opener: Opener, window: ReplayWindow, datagrams: Burst, room: Room, *, tcp: bool = True, udp: bool = True
 ) -> tuple[Opened, int]:
@@ -128,44 +129,3 @@ def open_new(
     if replayed:
         opened = opener.open(datagrams, room, refused, tcp=tcp, udp=udp)
     return opened, replayed
-
-
-class BurstCipher:
-    """One key of a session, in one direction: seals bursts, or opens them."""
-
-    __slots__ = ("_aead",)
-
-    def __init__(self, key: bytes) -> None:
-        self._aead = ChaCha20Poly1305(key)
-
-    def close(self) -> None:
-        """Forget the key: OpenSSL overwrites its copies. It is of no more use then."""
-        del self._aead
-
-    def seal(self, packets: Burst, receiver: int, counter: int, mtu: int) -> Burst:
-        """Pad and seal every row into a transport message; counters run from `counter` upward."""
-        encrypt = self._aead.encrypt
-        pack = TRANSPORT_HEADER.pack
-        pieces: list[bytes] = []
-        for packet in packets.rows():
-            missing = padded_size(len(packet), mtu) - len(packet)
-            plain = bytes(packet) + bytes(missing) if missing else packet
-            header = pack(TRANSPORT, receiver, counter)
-            pieces.append(header)
-            pieces.append(encrypt(_NONCE_PREFIX + header[8:], plain, None))
-            counter += 1
-        return Burst(b"".join(pieces), TRANSPORT_HEADER_SIZE + len(pieces[1]))
-
-    def open(self, datagrams: Burst) -> list[tuple[int, bytes | None]]:
-        """Every row's counter and packet, padding included; None for a row that does not authenticate."""
-        decrypt = self._aead.decrypt
-        opened: list[tuple[int, bytes | None]] = []
-        for datagram in datagrams.rows():
-            counter = int.from_bytes(datagram[8:16], "little")
-            try:
-                packet = decrypt(_NONCE_PREFIX + datagram[8:16], datagram[16:], None)
-            except InvalidTag:
-                opened.append((counter, None))
-            else:
-                opened.append((counter, packet))
-        return opened

@@ -14,6 +14,12 @@ _GROUPS = 256
 _MERGE_TCP, _MERGE_UDP = 1, 2
 
 
+def leading_run(datagrams: Burst) -> int:
+    """See `burst.leading_run`."""
+    data = ffi.from_buffer(datagrams.data)
+    return int(lib.burst_run(data, len(data), datagrams.row))
+
+
 class _Key:
     """A key inside libcrypto. Not for two threads at once."""
 

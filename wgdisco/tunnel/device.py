@@ -1,8 +1,9 @@
 """A WireGuard device without input or output: bytes, values and `now` go in; datagrams, packets and events come out.
 
-How to drive it: after any call, drain `datagrams_to_send()`, `packets_to_deliver()` and `events()`, and call
-`handle_timer(now)` when `get_timer()` says so. Initiations wait in a queue (its length is "under load") until
-`handle_handshakes(now, budget)` has time for them. Nothing here raises on any bytes from the network.
+How to drive it: after any call, drain `datagrams_to_send()`, `packets_to_deliver()`, `errors_to_deliver()` and
+`events()`, and call `handle_timer(now)` when `get_timer()` says so. The memory of what is drained is good until the
+next call. Initiations wait in a queue (its length is "under load") until `handle_handshakes(now, budget)` has time for
+them. Nothing here raises on any bytes from the network.
 """
 
 import heapq
@@ -13,16 +14,15 @@ from itertools import count
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel import ecn, icmp, messages, noise
+from wgdisco.tunnel import icmp, messages, noise
 from wgdisco.tunnel.allowed_ips import AllowedIPs
-from wgdisco.tunnel.burst import Burst, OwnAddress
+from wgdisco.tunnel.burst import Burst, Frames, OwnAddress, leading_run
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieChecker, RateLimiter
 from wgdisco.tunnel.events import DeviceStatus, Drop, Event, Foreign, PeerStatus, RawReceived
 from wgdisco.tunnel.messages import (
     HANDSHAKE_QUEUE,
     RESPONSE,
-    TRANSPORT,
     UNDER_LOAD_QUEUE,
     CookieReply,
     Initiation,
@@ -33,33 +33,10 @@ from wgdisco.tunnel.peer import Local, Peer
 from wgdisco.tunnel.session import Session
 
 UNDER_LOAD_LINGER = 1.0
-COOKIE_REPLIES_A_TURN = 16  # until they are drained: sending is what costs most
+COOKIE_REPLIES_A_TURN = 32  # until they are drained: sending is what costs most
 _SLICE = 256  # prefixes taken from a peer at once
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 CHECK_MAGIC = b"wgd\x01"
-
-
-def inner_packet(plain: bytes) -> tuple[bytes, bytes] | None:
-    """An IP packet without its padding, and its source address (4 or 16 bytes); None when it is no packet (rule D6)."""
-    size = len(plain)
-    version = plain[0] >> 4 if plain else 0
-    if version == 4 and size >= 20:
-        total = int.from_bytes(plain[2:4], "big")
-        return (plain[:total], plain[12:16]) if 20 <= total <= size else None
-    if version == 6 and size >= 40:
-        total = 40 + int.from_bytes(plain[4:6], "big")
-        return (plain[:total], plain[8:24]) if total <= size else None
-    return None
-
-
-def destination(packet: bytes | memoryview) -> bytes | None:
-    """Where an IP packet goes, 4 or 16 bytes; None when it is no packet."""
-    version = packet[0] >> 4 if len(packet) >= 20 else 0
-    if version == 4:
-        return bytes(packet[16:20])
-    if version == 6 and len(packet) >= 40:
-        return bytes(packet[24:40])
-    return None
 
 
 class Device:
@@ -96,7 +73,8 @@ class Device:
         self._sequence = count()
         self._successors: dict[PublicKey, PublicKey] = {}
         self._cookie_replies: list[tuple[Burst, Endpoint]] = []
-        self._delivered: list[Burst] = []
+        self._delivered: list[Frames] = []
+        self._errors: list[bytes] = []
         self._events: list[Event] = []
 
     # Configuration
@@ -137,14 +115,19 @@ class Device:
         }
         if key_arrives:
             self._resume(now)
-        self.listen_port = config.listen_port
+        self.set_listen_port(config.listen_port)
+
+    def set_listen_port(self, port: int) -> None:
+        """The sockets listen on another port: then what is sent may leave from another address of ours (rule E5)."""
+        if port != self.listen_port:
+            self.listen_port = port
+            self._forget_sources()
 
     def set_fwmark(self, mark: int) -> None:
         """What is sent has this mark: then it may leave from another address of ours (rule E4)."""
         if mark != self.fwmark:
             self.fwmark = mark
-            for peer in self._peers.values():
-                peer.roaming.local = None
+            self._forget_sources()
 
     def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
         """Change our key; a peer of that key goes (rule H16)."""
@@ -156,7 +139,7 @@ class Device:
             self._resume(now)
 
     def add_peer(self, key: PublicKey) -> Peer:
-        """Have a new peer, at rest until it is configured: nothing is sent to it, and no handshake of its taken."""
+        """Have a new peer, at rest until it is configured: it has no endpoint, and no handshake of its is taken."""
         peer = self._peers[key] = Peer(self._local, key)
         peer.is_running = False
         return peer
@@ -172,6 +155,8 @@ class Device:
         """Change what is not None, a preshared key of zeros to none; then the peer runs, and sends what waits."""
         if preshared_key is not None:
             peer.preshared_key = preshared_key if any(preshared_key.raw) else None
+        if endpoint is not None:
+            peer.roaming.local = None  # also where it stays: whoever says it may have changed our addresses
         peer.is_running = True
         peer.set_endpoint(
             endpoint or peer.endpoint, peer.timers.persistent_keepalive if keepalive is None else keepalive, now
@@ -220,6 +205,10 @@ class Device:
             else:
                 peer.stop()
             self._touch(peer)
+
+    def set_merging(self, *, tcp: bool, udp: bool) -> None:
+        """Of what protocols the interface takes many packets in one frame."""
+        self._local.merges_tcp, self._local.merges_udp = tcp, udp
 
     def set_mtu(self, mtu: int) -> None:
         """The interface's MTU, in bytes: padding never passes it (rule D4)."""
@@ -272,40 +261,38 @@ class Device:
         if not self._local.is_up:
             return
 
-        def part(rows: memoryview) -> Burst:
-            return Burst(rows, datagrams.row, datagrams.tos, datagrams.local)
+        self._reuse_room()
+        view, row = memoryview(datagrams.data), datagrams.row
+        start = 0
+        while start < len(view) or start == 0:
+            rest = datagrams if start == 0 else Burst(view[start:], row, datagrams.tos, datagrams.local)
+            rows = leading_run(rest)
+            if rows:
+                part = rest
+                if rows < rest.count:
+                    part = Burst(view[start : start + rows * row], row, datagrams.tos, datagrams.local)
+                receiver = int.from_bytes(view[start + 4 : start + 8], "little")
+                self._receive_transport(receiver, part, source, now)
+            else:
+                message = bytes(view[start : start + row])
+                self._receive_message(message_type(message), message, source, datagrams.local, now)
+            start += max(rows, 1) * max(row, 1)
 
-        view = memoryview(datagrams.data)
-        start = offset = 0
-        receiver: int | None = None
-        for row in datagrams.rows():
-            kind = message_type(row)
-            index = int.from_bytes(row[4:8], "little") if kind == TRANSPORT else None
-            if index != receiver or index is None:
-                if receiver is not None:
-                    self._receive_transport(receiver, part(view[start:offset]), source, now)
-                receiver, start = index, offset
-            if index is None:
-                self._receive_message(kind, bytes(row), source, datagrams.local, now)
-            offset += len(row)
-        if receiver is not None:
-            self._receive_transport(receiver, part(view[start:offset]), source, now)
-
-    def send(self, packets: Burst, now: float) -> None:
-        """Send IP packets from the interface; all rows go to the first one's destination, with its ECN field.
+    def send(self, frames: Frames, now: float) -> None:
+        """Send packets from the interface; all go where the first one goes.
 
         Where they cannot go the sender is told by ICMP (rule D10).
         """
-        first = next(packets.rows())
-        address = destination(first)
+        self._reuse_room()
+        address = frames.destination
         peer = None if address is None else self._allowed_ips.lookup(address)
         if peer is None or (peer.endpoint is None and not peer.managed):
-            self._local.drops[Drop.NO_ROUTE if peer is None else Drop.NO_ENDPOINT] += packets.count
-            error = self._unreachables.about(first, now)
+            self._local.drops[Drop.NO_ROUTE if peer is None else Drop.NO_ENDPOINT] += len(frames)
+            error = self._unreachables.about(next(frames.packets()), now)
             if error is not None:
-                self._delivered.append(Burst.of(error))
+                self._errors.append(error)
             return
-        peer.send(packets, now)
+        peer.send(frames, now)
         self._touch(peer)
 
     @property
@@ -346,10 +333,15 @@ class Device:
         self._dirty.clear()
         return outgoing
 
-    def packets_to_deliver(self) -> list[Burst]:
-        """IP packets for the interface; each is returned once."""
+    def packets_to_deliver(self) -> list[Frames]:
+        """IP packets for the interface, in frames; each is returned once."""
         delivered, self._delivered = self._delivered, []
         return delivered
+
+    def errors_to_deliver(self) -> list[bytes]:
+        """ICMP errors about packets of this host or beyond it, as packets for the interface; each is returned once."""
+        errors, self._errors = self._errors, []
+        return errors
 
     def events(self) -> list[Event]:
         """What happened since the last call; each is returned once."""
@@ -357,6 +349,15 @@ class Device:
         return events
 
     # Inside
+
+    def _reuse_room(self) -> None:
+        """What was drained has been used by now: its memory is free."""
+        if not self._dirty and not self._delivered:
+            self._local.room.clear()
+
+    def _forget_sources(self) -> None:
+        for peer in self._peers.values():
+            peer.roaming.local = None
 
     def _peer(self, key: PublicKey) -> Peer:
         peer = self._peers.get(key)
@@ -506,17 +507,15 @@ class Device:
         if peer is None or not isinstance(session, Session):
             self._refuse(datagrams, source, Drop.UNKNOWN_INDEX)
             return
-        packets = peer.receive(session, datagrams, source, now)
+        delivered = peer.receive(session, datagrams, source, now)
         if peer.key in self._successors and peer.handshake_at is not None:
             self._succeed(peer)
-        for plain in packets:
-            parsed = inner_packet(plain)
-            if parsed is None:
-                self._local.drops[Drop.BAD_INNER_PACKET] += 1
-            elif self._allowed_ips.lookup(parsed[1]) is not peer:
-                self._local.drops[Drop.SOURCE_NOT_ALLOWED] += 1
+        for frames in delivered:
+            address = frames.source
+            if address is not None and self._allowed_ips.lookup(address) is peer:
+                self._delivered.append(frames)
             else:
-                self._delivered.append(Burst.of(ecn.decapsulated(parsed[0], datagrams.tos)))
+                self._local.drops[Drop.SOURCE_NOT_ALLOWED] += len(frames)
         self._touch(peer)
 
     def _refuse(self, datagrams: Burst, source: Endpoint, why: Drop) -> None:

@@ -35,6 +35,7 @@ class Drop(Enum):
     SOURCE_NOT_ALLOWED = "inner source not allowed"
     NO_ROUTE = "no peer for destination"
     NO_ENDPOINT = "peer without endpoint"
+    BAD_FRAME = "impossible offload header"
     NESTED_TOO_DEEP = "nested too deep"
     STAGED_OVERFLOW = "staged packet given up"
 

@@ -1,7 +1,8 @@
 """What is told to the sender of a packet that cannot go anywhere, as the kernel's WireGuard tells it.
 
 Host unreachable (RFC 792, RFC 1122 3.2.2), or address unreachable (RFC 4443 3.1). The error comes from the address that
-is not reached, because one of our own would be taken for forged when it enters through the tunnel.
+is not reached, because one of our own would be taken for forged when it enters through the tunnel. Who is behind a NAT
+of this host is told otherwise (io/icmp.py).
 """
 
 from ipaddress import IPv4Address, IPv6Address
@@ -24,6 +25,25 @@ def unreachable(packet: bytes | memoryview) -> bytes | None:
     if version == 6 and len(packet) >= 40:
         return _unreachable_v6(bytes(packet))
     return None
+
+
+def message_of(error: bytes) -> bytes:
+    """An error without its IP header."""
+    return error[20:] if error[0] >> 4 == 4 else error[40:]
+
+
+def about(error: bytes) -> bytes:
+    """The packet that an error of ours is about, or its beginning."""
+    return message_of(error)[8:]
+
+
+def with_source(packet: bytes, source: bytes) -> bytes:
+    """A packet from another address, 4 or 16 bytes; no other checksum than IPv4's header's is made anew."""
+    if packet[0] >> 4 == 6:
+        return packet[:8] + source + packet[24:]
+    size = (packet[0] & 15) * 4
+    header = packet[:10] + bytes(2) + source + packet[16:size]
+    return header[:10] + checksum(header).to_bytes(2, "big") + header[12:] + packet[size:]
 
 
 def checksum(data: bytes) -> int:

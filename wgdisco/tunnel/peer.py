@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey, wipe
-from wgdisco.tunnel import ecn, noise
-from wgdisco.tunnel.burst import Burst, OwnAddress
+from wgdisco.tunnel import noise
+from wgdisco.tunnel.burst import Burst, Frames, OwnAddress, Room
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
 from wgdisco.tunnel.events import Drop, Event, HandshakeStep, PathSeen, PeerHandshake, PeerSilent, PeerWanted
@@ -21,7 +21,6 @@ from wgdisco.tunnel.messages import (
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
     MINIMUM_INITIATION_GAP,
-    MINIMUM_TRANSPORT_SIZE,
     REKEY_TIMEOUT,
     RESPONSE,
     RESPONSE_SIZE,
@@ -31,7 +30,7 @@ from wgdisco.tunnel.messages import (
 from wgdisco.tunnel.nesting import outer_hops
 from wgdisco.tunnel.roaming import Roaming
 from wgdisco.tunnel.route_mtus import RouteMtus
-from wgdisco.tunnel.session import Session, SessionSlots
+from wgdisco.tunnel.session import Received, Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
 from wgdisco.tunnel.tai64n import Timestamps
 from wgdisco.tunnel.timers import Timer, Timers
@@ -52,7 +51,7 @@ RENEWAL_LAG = 2.0
 DOUBT_AFTER = 0.3
 QUIET_AFTER = 20.0
 
-_KEEPALIVE = Burst(b"", 0)
+_KEEPALIVE = Frames.of(b"")
 
 
 @dataclass(slots=True)
@@ -60,6 +59,7 @@ class Local:
     """Our side of every handshake, shared by all peers. `indices`: receiver index to who holds it, and for what.
 
     `handshake_time` is what timestamps are made of, in seconds. `relays` are endpoints that forward what is another's.
+    `room` is where bursts are sealed and opened; `merges_…` is what the interface takes in large frames.
     """
 
     random_bytes: Callable[[int], bytes]
@@ -74,6 +74,9 @@ class Local:
     drops: Counter[Drop] = field(default_factory=Counter)
     relays: set[Endpoint] = field(default_factory=set)
     traces: bool = False
+    room: Room = field(default_factory=Room)
+    merges_tcp: bool = True
+    merges_udp: bool = True
 
     def new_index(self, peer: "Peer") -> int:
         """A random receiver index that nobody holds (rule H7)."""
@@ -82,6 +85,17 @@ class Local:
             if index not in self.indices:
                 self.indices[index] = (peer, None)
                 return index
+
+    def note_drops(self, received: Received) -> None:
+        """Count what was refused of a burst."""
+        counts = (
+            (Drop.FORGED, received.forged),
+            (Drop.REPLAYED, received.replayed),
+            (Drop.BAD_INNER_PACKET, received.bad),
+        )
+        for why, count in counts:
+            if count:
+                self.drops[why] += count
 
     def jitter(self) -> float:
         """A random fraction in [0, 1)."""
@@ -112,7 +126,7 @@ class Peer:
 
     def __init__(self, local: Local, key: PublicKey) -> None:
         self.key = key
-        self.is_running = True  # else it is silent, and deaf to handshakes
+        self.is_running = True  # else it is deaf to handshakes
         self.preshared_key: PresharedKey | None = None
         self.roaming = Roaming(local.relays)
         self.timers = Timers()
@@ -176,18 +190,15 @@ class Peer:
         if starts and endpoint is not None:
             self._send_keepalive(now)
 
-    def send(self, packets: Burst, now: float) -> None:
+    def send(self, frames: Frames, now: float) -> None:
         """Send packets in the current session, or stage them and begin a handshake."""
-        if outer_hops(next(packets.rows())) is None:
-            self._local.drops[Drop.NESTED_TOO_DEEP] += packets.count
-            return
         session = self._sessions.current
         if session is not None and session.is_usable(now):
-            self._transmit(session, packets, now)
-            if packets.row and self.roaming.is_checked:
+            self._transmit(session, frames, now)
+            if self.roaming.is_checked:
                 self._doubt(now)
         else:
-            self._stage(packets, now)
+            self._stage(frames, now)
             self._begin_handshake(now)
 
     def initiate(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
@@ -205,7 +216,7 @@ class Peer:
         session = self._sessions.current
         if session is not None and session.is_usable(now):
             local = self.roaming.local if endpoint == self.endpoint else None
-            self._output(session.seal(_KEEPALIVE, self._local.mtu), endpoint, local)
+            self._seal(session, _KEEPALIVE, endpoint, local)
             self.timers.authenticated_packet_sent(now)
 
     def expire_sending(self) -> None:
@@ -319,17 +330,15 @@ class Peer:
         else:
             self._trace("cookie received: the next initiation carries it")
 
-    def receive(self, session: Session, datagrams: Burst, source: Endpoint, now: float) -> list[bytes]:
+    def receive(self, session: Session, datagrams: Burst, source: Endpoint, now: float) -> list[Frames]:
         """Open transport data; the packets in it, keepalives left out. Order of checks: rule D5."""
         if not session.accepts(now):
             self._local.drops[Drop.SESSION_EXPIRED] += datagrams.count
             return []
-        packets, forged, replayed = session.open(datagrams)
-        if forged:
-            self._local.drops[Drop.FORGED] += forged
-        if replayed:
-            self._local.drops[Drop.REPLAYED] += replayed
-        if not packets:
+        local = self._local
+        received = session.open(datagrams, local.room, tcp=local.merges_tcp, udp=local.merges_udp)
+        local.note_drops(received)
+        if not received.rows:
             return []
         confirmed = self._sessions.confirm(session)
         if self.managed:
@@ -337,9 +346,7 @@ class Peer:
         if confirmed is not None:
             for dropped in confirmed:
                 self._free(dropped)
-        # Only what authenticated counts (rule D12), not what else came in the same burst.
-        size = sum(map(len, packets)) + MINIMUM_TRANSPORT_SIZE * len(packets)
-        self._authenticated(size, source, datagrams.local, now)
+        self._authenticated(received.size, source, datagrams.local, now)
         self._note_path(source, now)
         if session is self._unconfirmed:
             self._unconfirmed = None
@@ -350,10 +357,9 @@ class Peer:
                 # The initiator has only our response so far: let it see that data comes through too.
                 self._send_keepalive(now)
         self._renew_in_time(now)
-        packets = [packet for packet in packets if packet]
-        if packets:
-            self.timers.data_received(now, len(packets))
-        return packets
+        if received.packets:
+            self.timers.data_received(now, received.packets)
+        return received.frames
 
     def handle_timer(self, now: float) -> None:
         """Do what is due; early or repeated calls are harmless."""
@@ -417,11 +423,11 @@ class Peer:
             self._rekey_tried = session
             self._begin_handshake(now)
 
-    def _stage(self, packets: Burst, now: float) -> None:
+    def _stage(self, frames: Frames, now: float) -> None:
         if not self._staged or now - self._wanted_at >= REKEY_TIMEOUT:
             self._wanted_at = now
             self.events.append(PeerWanted(self.key, now))
-        given_up = self._staged.add(packets, now)
+        given_up = self._staged.add(frames, now)
         if given_up:
             self._local.drops[Drop.STAGED_OVERFLOW] += given_up
 
@@ -431,20 +437,33 @@ class Peer:
         if session is None or not session.is_usable(now):
             return False
         sent = False
-        for packets in self._staged.take(now):
-            self._transmit(session, packets, now)
+        for frames in self._staged.take(now):
+            self._transmit(session, frames, now)
             sent = True
         return sent
 
-    def _transmit(self, session: Session, packets: Burst, now: float) -> None:
-        first = next(packets.rows())
-        sealed = session.seal(packets, self._local.routes.limit(first, self._local.mtu))
-        self._output(sealed, self.endpoint, self.roaming.local, ecn.outer_for(first), outer_hops(first) or 0)
-        if packets.row:
+    def _transmit(self, session: Session, frames: Frames, now: float) -> None:
+        if not self._seal(session, frames, self.endpoint, self.roaming.local):
+            return
+        if frames is not _KEEPALIVE:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
         if session.wants_rekey_after_send(now - (self._renewal_lag if self.managed else 0.0)):
             self._begin_handshake(now)
+
+    def _seal(self, session: Session, frames: Frames, endpoint: Endpoint | None, local: OwnAddress | None) -> bool:
+        """Whether they may go out."""
+        first = next(frames.packets())
+        hops = outer_hops(first)
+        if hops is None:
+            self._local.drops[Drop.NESTED_TOO_DEEP] += len(frames)
+            return False
+        sealed = session.seal(frames, self._local.routes.limit(first, self._local.mtu), self._local.room)
+        if sealed.bad:
+            self._local.drops[Drop.BAD_FRAME] += sealed.bad
+        for datagrams in sealed.bursts:
+            self._output(datagrams, endpoint, local, datagrams.tos, hops)
+        return True
 
     def _send_keepalive(self, now: float) -> None:
         session = self._sessions.current
@@ -483,7 +502,7 @@ class Peer:
         """Send an initiation to the endpoint, at most one in 5 s (rule H17)."""
         if not retry:
             self.timers.attempts = 0
-        if self.endpoint is None or not self.is_running or self._static_static() is None:
+        if self.endpoint is None or self._static_static() is None:
             return
         if self._handshake_sent_at is not None and now - self._handshake_sent_at < REKEY_TIMEOUT:
             self.timers.handshake_held_back(self._handshake_sent_at, self._local.jitter())
@@ -551,7 +570,7 @@ class Peer:
         datagrams: Burst,
         endpoint: Endpoint | None,
         local: OwnAddress | None,
-        tos: int = ecn.NOT_ECT,
+        tos: int,
         hops: int = 0,
     ) -> None:
         if endpoint is None:

@@ -46,6 +46,16 @@ def inner_size(plain: bytes) -> int:
     return total if total <= size else 0
 
 
+def leading_run(datagrams: Burst) -> int:
+    """See `burst.leading_run`."""
+    head = bytes(memoryview(datagrams.data)[:8])
+    for number, row in enumerate(datagrams.rows()):
+        is_transport = len(row) >= MINIMUM_TRANSPORT_SIZE and int.from_bytes(row[:4], "little") == TRANSPORT
+        if not is_transport or row[:8] != head:
+            return number
+    return datagrams.count
+
+
 class ReferenceSealer:
     """One key of a session, for sending."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from wgdisco.tunnel.burst import Burst, BurstCipher
+from wgdisco.tunnel.burst import Burst, Frames, Room, Sealed, create_opener, create_sealer, open_new
 from wgdisco.tunnel.messages import (
     KEEPALIVE_TIMEOUT,
     REJECT_AFTER_MESSAGES,
@@ -13,6 +13,22 @@ from wgdisco.tunnel.messages import (
 )
 from wgdisco.tunnel.noise import TransportKeys
 from wgdisco.tunnel.replay import ReplayWindow
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a burst of transport data held. `rows` and `size` (bytes) are of what counts: authentic and no replay.
+
+    `packets` of them were no keepalives, `bad` of these no IP packets.
+    """
+
+    frames: list[Frames]
+    rows: int
+    size: int
+    packets: int
+    forged: int
+    replayed: int
+    bad: int
 
 
 class Session:
@@ -31,8 +47,8 @@ class Session:
     )
 
     def __init__(self, keys: TransportKeys, index: int, initiator: bool, now: float) -> None:
-        self._sealer = BurstCipher(keys.send)
-        self._opener = BurstCipher(keys.receive)
+        self._sealer = create_sealer(keys.send)
+        self._opener = create_opener(keys.receive)
         self._replay = ReplayWindow()
         self.index = index
         self.remote_index = keys.remote_index
@@ -65,24 +81,23 @@ class Session:
         last_moment = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
         return self.initiator and not self.receive_only and now - self.created_at >= last_moment
 
-    def seal(self, packets: Burst, mtu: int) -> Burst:
-        """Seal a burst; takes one counter a row."""
-        counter = self.next_counter
-        self.next_counter += packets.count
-        return self._sealer.seal(packets, self.remote_index, counter, mtu)
+    def seal(self, frames: Frames, mtu: int, room: Room) -> Sealed:
+        """Seal frames, a counter a packet; what comes of it may lie in `room`."""
+        sealed = self._sealer.seal(frames, self.remote_index, self.next_counter, mtu, room)
+        self.next_counter += sealed.counters
+        return sealed
 
-    def open(self, datagrams: Burst) -> tuple[list[bytes], int, int]:
-        """The packets that authenticate and are new; how many did not authenticate, how many were replays."""
-        packets: list[bytes] = []
-        forged = replayed = 0
-        for counter, packet in self._opener.open(datagrams):
-            if packet is None:
-                forged += 1
-            elif not self._replay.accept(counter):
-                replayed += 1
-            else:
-                packets.append(packet)
-        return packets, forged, replayed
+    def open(self, datagrams: Burst, room: Room, *, tcp: bool = True, udp: bool = True) -> Received:
+        """What authenticates and is new, in few frames where packets may be merged; they may lie in `room`."""
+        opened, replayed = open_new(self._opener, self._replay, datagrams, room, tcp=tcp, udp=udp)
+        if isinstance(opened.counters, range) and not replayed:
+            rows, size = len(opened.counters), len(datagrams.data)
+        else:
+            sizes = [
+                len(row) for row, counter in zip(datagrams.rows(), opened.counters, strict=True) if counter is not None
+            ]
+            rows, size = len(sizes), sum(sizes)
+        return Received(opened.frames, rows, size, rows - opened.keepalives, opened.forged, replayed, opened.bad)
 
 
 @dataclass(slots=True)

@@ -8,12 +8,13 @@
     wg0 192.168.241.1, fd00::1 ═════════════════════════════════════ 192.168.241.2, fd00::2 wg0
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.system.tunnel.bed import Bed, Tunnel, new_key, new_psk
+from tests.system.tunnel.bed import Bed, Tunnel, introduce, new_key
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -33,14 +34,7 @@ def across_a_nat() -> Iterator[tuple[Bed, Tunnel, Tunnel]]:
         snat = ["-s", "192.168.1.0/24", "-d", "10.0.0.0/24", "-j", "SNAT", "--to", "10.0.0.1"]
         bed.run("n0", "iptables", "-t", "nat", "-A", "POSTROUTING", *snat)
         one, two = bed.tunnel("wg0", "n1"), bed.tunnel("wg0", "n2")
-        psk = new_psk()
-        for here, there, port in ((one, two, 1), (two, one, 2)):
-            number = 3 - port
-            peer = ["peer", there.public, "preshared-key", psk]
-            allowed = ["allowed-ips", f"192.168.241.{number}/32,fd00::{number}/128"]
-            here.set("private-key", here.key, "listen-port", port, *peer, *allowed)
-            here.addresses(f"192.168.241.{port}/24", f"fd00::{port}/112")
-            here.up()
+        introduce(one, two)
         one.set("peer", two.public, "endpoint", "10.0.0.100:2")
         assert bed.ping("n1", "192.168.241.2") == 1
         assert two.endpoint(one.public) == "10.0.0.1:1"
@@ -137,6 +131,15 @@ def test_policy_routing_as_wg_quick_does_it():
         assert bed.ping("n1", "192.168.99.7") == 1
 
 
+_CONNECT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], 7), 2.0)
+except OSError as error:
+    print(error.strerror)
+"""
+
+
 @pytest.mark.rule("N12", "D10")
 def test_what_has_no_way_out_comes_back_as_icmp_through_a_nat():
     """n2 forwards for n0 into the tunnel, behind a NAT of its own; then the peer is removed.
@@ -156,6 +159,18 @@ def test_what_has_no_way_out_comes_back_as_icmp_through_a_nat():
         two.set("peer", one.public, "remove")
         answer = bed.ping_output("n0", "192.168.241.1")
         assert "From 10.0.0.100 icmp_seq=1 Destination Host Unreachable" in answer, answer
+        assert bed.run("n0", sys.executable, "-c", _CONNECT, "192.168.241.1") == "No route to host\n"
+
+        # Likewise in IPv6
+        bed.address("n0", "vethrs", "fd00:10::1/64")
+        bed.address("n2", "veths", "fd00:10::100/64")
+        snat = ["-s", "fd00:10::/64", "-d", "fd00::/112", "-j", "SNAT", "--to", "fd00::2"]
+        bed.run("n2", "ip6tables", "-t", "nat", "-A", "POSTROUTING", *snat)
+        bed.run("n0", "ip6tables", "-A", "INPUT", "-s", "fd00::/112", "-i", "vethrs", "-j", "DROP")
+        bed.sysctl("n2", "net/ipv6/conf/all/forwarding", 1)
+        bed.ip("n0", "-6", "route", "add", "fd00::1", "via", "fd00:10::100")
+        answer = bed.ping_output("n0", "fd00::1")
+        assert "From fd00:10::100 icmp_seq=1 Destination unreachable: Address unreachable" in answer, answer
 
 
 @pytest.mark.rule("N12", "D10")

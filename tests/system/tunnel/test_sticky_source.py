@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.system.tunnel.bed import Bed, Tunnel, new_psk
+from tests.system.tunnel.bed import Bed, Tunnel, introduce
 
 pytestmark = [pytest.mark.usefixtures("needs_lab"), pytest.mark.rule("N13", "E3")]
 
@@ -22,13 +22,7 @@ def two_ends() -> Iterator[tuple[Bed, Tunnel, Tunnel]]:
     """
     with Bed("n1", "n2") as bed:
         one, two = bed.tunnel("wg0", "n1"), bed.tunnel("wg0", "n2")
-        psk = new_psk()
-        for here, there, port in ((one, two, 1), (two, one, 2)):
-            allowed = f"192.168.241.{3 - port}/32,fd00::{3 - port}/128"
-            here.set("private-key", here.key, "listen-port", port)
-            here.set("peer", there.public, "preshared-key", psk, "allowed-ips", allowed)
-            here.addresses(f"192.168.241.{port}/24", f"fd00::{port}/112")
-            here.up()
+        introduce(one, two)
         bed.veth("n1", "veth1", "n2", "veth2")
         yield bed, one, two
 

@@ -13,7 +13,7 @@ from tests.system.tunnel.bed import Bed, loopback_pair
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
-MEGABYTES = 32
+MEGABYTES = 16
 OUTER = {"v4": "127.0.0.1", "v6": "[::1]"}
 
 
@@ -35,8 +35,8 @@ def test_pings_and_streams_cross(pair, mtu):
     ::
 
         n2 ── 10 x ping -f, of both protocols ──► n1        and back
-        n1 ── TCP 32 MB over IPv4 ──► n2     n2 ── TCP over IPv6 ──► n1
-        n2 ── UDP 32 MB over IPv4 ──► n1     n1 ── UDP over IPv6 ──► n2     in order, as fast as it can: it may lose
+        n1 ── TCP 16 MB over IPv4 ──► n2     n2 ── TCP over IPv6 ──► n1
+        n2 ── UDP 16 MB over IPv4 ──► n1     n1 ── UDP over IPv6 ──► n2     in order, as fast as it can: it may lose
         n1 ── 4 x TCP over IPv4 ──► n2
     """
     bed, wg1, wg2 = pair

@@ -8,7 +8,9 @@ import pytest
 
 from tests.tunnel.io.namespace import in_namespace, ip
 from wgdisco.errors import ConfigError, LocalError
+from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun, check_name, gather
+from wgdisco.tunnel.segment import split
 
 
 def packet(last: int, size: int) -> bytes:
@@ -16,45 +18,40 @@ def packet(last: int, size: int) -> bytes:
     return bytes([0x45, *bytes(15), 10, 0, 0, last, *bytes(size - 20)])
 
 
-def gathered(*packets: bytes) -> list[tuple[int, int]]:
-    """(packets, row) of each burst; checks that nothing is lost or moved."""
-    bursts = gather(memoryview(b"".join(packets)), [len(packet) for packet in packets])
-    assert [bytes(row) for burst in bursts for row in burst.rows()] == [p for p in packets if p]
-    return [(len(list(burst.rows())), burst.row) for burst in bursts]
+def gathered(*packets: bytes) -> list[int]:
+    """How many packets come together; checks that nothing is lost or moved."""
+    frames = Frames.of(*packets)
+    together = list(gather(memoryview(frames.data), frames.spans))
+    assert [bytes(packet) for some in together for packet in some.packets()] == list(packets)
+    return [len(some) for some in together]
 
 
-def test_equal_packets_to_one_destination_share_a_burst():
-    assert gathered(*[packet(1, 100)] * 5) == [(5, 100)]
-    assert gathered(packet(1, 100)) == [(1, 100)]
+def test_packets_to_one_destination_come_together():
+    assert gathered(*[packet(1, 100)] * 5) == [5]
+    assert gathered(packet(1, 100), packet(1, 40), packet(1, 1000)) == [3]
     assert gathered() == []
 
 
-def test_a_shorter_packet_ends_a_burst():
-    assert gathered(packet(1, 100), packet(1, 100), packet(1, 40), packet(1, 40)) == [(3, 100), (1, 40)]
-    assert gathered(packet(1, 40), packet(1, 100)) == [(1, 40), (1, 100)]
-
-
-def test_another_destination_ends_a_burst():
-    assert gathered(packet(1, 100), packet(2, 100), packet(1, 100)) == [(1, 100)] * 3
+def test_another_destination_does_not():
+    assert gathered(packet(1, 100), packet(2, 100), packet(1, 100)) == [1, 1, 1]
     six = bytes([0x60, *bytes(99)])
-    assert gathered(six, six, packet(1, 100)) == [(2, 100), (1, 100)]
+    assert gathered(six, six, packet(1, 100)) == [2, 1]
 
 
-@pytest.mark.rule("D11")
-@pytest.mark.parametrize("byte", [1, 8, 9])
-def test_another_traffic_class_hop_limit_or_protocol_ends_a_burst(byte):
+@pytest.mark.parametrize("byte", [8, 9])
+def test_another_hop_limit_or_protocol_does_not(byte):
     other = bytearray(packet(1, 100))
     other[byte] = 3
-    assert gathered(packet(1, 100), bytes(other), bytes(other)) == [(1, 100), (2, 100)]
+    assert gathered(packet(1, 100), bytes(other), bytes(other)) == [1, 2]
     six = bytes([0x60, *bytes(99)])
-    for position, value, rows in ((1, 0x30, [1, 1]), (6, 17, [1, 1]), (7, 64, [1, 1]), (3, 1, [2])):
+    for position, value, together in ((6, 17, [1, 1]), (7, 64, [1, 1]), (3, 1, [2])):
         changed = bytearray(six)
         changed[position] = value
-        assert [count for count, _ in gathered(six, bytes(changed))] == rows
+        assert gathered(six, bytes(changed)) == together
 
 
-def test_what_is_no_ip_packet_stays_alone():
-    assert gathered(bytes(30), bytes(30), b"\x45", b"\x60" * 39, b"") == [(1, 30), (1, 30), (1, 1), (1, 39)]
+def test_what_is_no_ip_packet_does_not_come_with_one():
+    assert gathered(packet(1, 100), bytes(30), b"\x45", b"\x60" * 39, b"", packet(1, 100)) == [1, 4, 1]
 
 
 @pytest.mark.parametrize("name", ["", "a" * 16, "a/b", "a b", "tun%d", ".", "..", "é"])
@@ -77,28 +74,27 @@ def test_packets_out_and_in():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
         here.bind(("10.77.0.1", 0))
         here.settimeout(5)
-        assert tun.read_burst() == []
+        assert list(tun.read()) == []
         echo(here, 100, 100, 100, 50, 100)
-        first, second = tun.read_burst()
-        assert (len(first.data), first.row) == (3 * 128 + 78, 128)
-        assert (len(second.data), second.row) == (128, 128)
-        echo(here, *[1392] * 100)
+        (frames,) = tun.read()
+        assert [len(packet) for packet in frames.packets()] == [128, 128, 128, 78, 128]
+        request = split(bytes(list(frames)[-1]))[0]
+        echo(here, *[1392] * 300)
         counts = []
-        while bursts := tun.read_burst(64):
-            counts.append(sum(burst.count for burst in bursts))
-        assert sum(counts) == 100
-        assert max(counts) == 47  # as many as start within 64 KiB
+        while read := list(tun.read()):
+            counts.append(sum(map(len, read)))
+        assert sum(counts) == 300
+        assert max(counts) == 184  # as many as start within 256 KiB
         # Turned round, a packet comes back to its sender.
-        request = bytes(second.data)
         port = here.getsockname()[1].to_bytes(2, "big")
         reply = request[:12] + request[16:20] + request[12:16] + request[22:24] + port + request[24:26] + b"\0\0"
-        tun.write([reply + b"hello".ljust(100)])
+        tun.write(Frames.of(reply + b"hello".ljust(100)))
         data, source = here.recvfrom(200)
         assert data.strip() == b"hello"
         assert source == ("10.77.0.2", 9)
-        tun.write([b"\x15 no such version"])
+        tun.write(Frames.of(b"\x15 no such version"))
         ip("link", "set", "tt0", "down")
-        tun.write([reply])
+        tun.write(Frames.of(reply))
         assert tun.dropped == {"EINVAL": 1, "EIO": 1}
     tun.close()
     tun.close()
@@ -110,9 +106,9 @@ def test_deleting_the_interface_is_noticed():
     tun = Tun.open("tt0")
     ip("link", "del", "tt0")
     with pytest.raises(InterfaceGoneError, match="interface tt0 was deleted"):
-        tun.read_burst()
+        tun.read()
     with pytest.raises(InterfaceGoneError):
-        tun.write([packet(1, 100)])
+        tun.write(Frames.of(packet(1, 100)))
     tun.close()
 
 
@@ -129,6 +125,7 @@ def test_names_that_are_taken():
 AS_NOBODY = """
 import os
 from wgdisco.errors import LocalError
+from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.tun import Tun
 os.setuid(65534)
 try:

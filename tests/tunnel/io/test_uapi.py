@@ -420,26 +420,6 @@ def test_wg_sets_and_shows():
     asyncio.run(scenario())
 
 
-@pytest.mark.rule("U13", "A5")
-@needs_wg
-@in_namespace
-def test_a_hundred_thousand_allowed_ips():
-    async def scenario():
-        device = Memory()
-        server = await UapiServer.open("t0", device)
-        prefixes = [f"10.{number >> 8 & 255}.{number & 255}.{number >> 16}/32" for number in range(130_560)]
-        conf = f"[Peer]\nPublicKey={PUBLIC_1}\n" + "".join(
-            f"AllowedIPs={','.join(prefixes[start : start + 1000])}\n" for start in range(0, len(prefixes), 1000)
-        )
-        assert await wg("setconf", "t0", "/dev/stdin", stdin=conf) == (0, "", "")
-        assert len(device.config.peers[0].allowed_ips) == 130_560
-        _, out, _ = await wg("show", "t0", "allowed-ips")
-        assert len(out.split()) == 1 + 130_560
-        server.close()
-
-    asyncio.run(scenario())
-
-
 def test_a_key_of_wg(tmp_path):
     device = Memory()
     key = PublicKey.from_text(PUBLIC_1)

@@ -106,6 +106,18 @@ def test_without_gro_datagrams_come_alone():
     two.close()
 
 
+def test_a_call_takes_64_small_bursts_or_half_a_megabyte(pair):
+    """So that others get their turn soon, and a flood of small ones does not cost a turn each."""
+    one, two = pair
+    fd = two.fds[0]
+    for size in range(100, 200):  # of growing size: they do not merge
+        one.send(Burst.of(bytes(size)), at(two))
+    assert [len(two.receive(fd)) for _ in range(3)] == [64, 36, 0]
+    for size in range(60_000, 60_020):
+        one.send(Burst.of(bytes(size)), at(two))
+    assert [len(two.receive(fd)) for _ in range(4)] == [9, 9, 2, 0]
+
+
 def test_a_call_takes_no_more_bursts_than_asked(pair):
     one, two = pair
     for size in (10, 20, 30):

@@ -15,7 +15,6 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
-from wgdisco.tunnel.events import DeviceStatus
 from wgdisco.tunnel.io.uapi import UapiServer
 
 pytestmark = pytest.mark.skipif(shutil.which("wg") is None, reason="needs wg (wireguard-tools)")
@@ -42,16 +41,19 @@ class Served:
 
     def __init__(self, node: Node) -> None:
         self.node = node
+        self.device = node.device
 
-    def get_config(self) -> DeviceConfig:
-        return self.node.device.config()
+    def now(self) -> float:
+        return self.node.wire.now
 
-    def status(self) -> DeviceStatus:
-        return self.node.device.status()
-
-    def apply(self, config: DeviceConfig) -> None:
-        self.node.device.apply(config, self.node.wire.now)
+    def settle(self) -> None:
         self.node.wire.settle()
+
+    def set_listen_port(self, port: int) -> None:
+        self.device.listen_port = port
+
+    def set_fwmark(self, mark: int) -> None:
+        self.device.set_fwmark(mark)
 
 
 def one_end() -> tuple[Node, Node]:

@@ -15,7 +15,9 @@ from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
+from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.backend import Capabilities
+from wgdisco.tunnel.io.icmp import BehindNat
 from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import UdpSockets
@@ -48,7 +50,8 @@ class Engine:
         self._udp = udp
         self._device = Device(os.urandom, time.time, handshake_time, relays=relays, traces=traces)
         self._device.set_mtu(mtu)
-        self._device.listen_port = udp.port
+        self._device.set_merging(tcp=tun.takes_tcp, udp=tun.takes_udp)
+        self._device.set_listen_port(udp.port)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -56,6 +59,7 @@ class Engine:
         self._handshakes: asyncio.Handle | None = None
         self._is_up = True
         self._suspensions = SuspendWatch()
+        self._behind_nat = BehindNat(tun)
         self._closed = False
         self._loop.add_reader(tun.fd, self._tun_readable)
         self._loop.add_reader(udp.routes_fd, udp.routes_changed)
@@ -100,7 +104,7 @@ class Engine:
         if port == self._udp.port and (self._udp.fds or not self._is_up):
             return
         self._bind(port)
-        self._device.listen_port = self._udp.port
+        self._device.set_listen_port(self._udp.port)
 
     def set_fwmark(self, mark: int) -> None:
         """Mark what is sent (rule E4); LocalError when that is not permitted."""
@@ -198,6 +202,7 @@ class Engine:
         self._loop.remove_reader(self._tun.fd)
         self._loop.remove_reader(self._udp.routes_fd)
         self._udp.close()
+        self._behind_nat.close()
         self._tun.close()
         self._events.put_nowait(None)
 
@@ -256,20 +261,20 @@ class Engine:
         """
         self._handshakes = None
         if self._device.has_handshakes:
-            began = self._now()
-            self._device.handle_handshakes(began, HANDSHAKES_A_TURN)
-            self._handshakes = self._loop.call_later(self._now() - began, self._consume_handshakes)
+            began = self._loop.time()
+            self._device.handle_handshakes(self._now(), HANDSHAKES_A_TURN)
+            self._handshakes = self._loop.call_later(self._loop.time() - began, self._consume_handshakes)
         self._settle()
 
     def _tun_readable(self) -> None:
         try:
-            bursts = self._tun.read_burst()
+            waiting = self._tun.read()
         except InterfaceGoneError as error:
             self._gone(error)
             return
         now = self._now()
-        for packets in bursts:
-            self._device.send(packets, now)
+        for frames in waiting:
+            self._device.send(frames, now)
         self._settle()
 
     def _timer_fired(self) -> None:
@@ -281,13 +286,15 @@ class Engine:
         """Drain the core and arm its next deadline."""
         for datagrams, endpoint in self._device.datagrams_to_send():
             self._udp.send(datagrams, endpoint)
-        packets = self._device.packets_to_deliver()
-        if packets:
-            try:
-                self._tun.write(row for burst in packets for row in burst.rows())
-            except InterfaceGoneError as error:
-                self._gone(error)
-                return
+        try:
+            for frames in self._device.packets_to_deliver():
+                self._tun.write(frames)
+            for error in self._device.errors_to_deliver():
+                if not self._behind_nat.tell(error):
+                    self._tun.write(Frames.of(error))
+        except InterfaceGoneError as error:
+            self._gone(error)
+            return
         for event in self._device.events():
             self._events.put_nowait(event)
         deadline = self._device.get_timer()

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -19,13 +19,13 @@ from typing import Self
 
 from wgdisco.endpoint import IPNetwork
 from wgdisco.errors import LocalError
+from wgdisco.tunnel.io import netlink
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 
 # linux/netlink.h, linux/rtnetlink.h, linux/if_link.h, linux/net_namespace.h, linux/if.h: the socket module names none
 _SOL_NETLINK = 270
 _NETLINK_LISTEN_ALL_NSID = 8
 _RTMGRP_LINK, _RTMGRP_IPV4_ROUTE, _RTMGRP_IPV6_ROUTE = 1, 0x40, 0x400
-_NLM_F_REQUEST = 1
 _NLMSG_ERROR = 2
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
@@ -34,10 +34,8 @@ _IFLA_IFNAME, _IFLA_MTU, _IFLA_TARGET_NETNSID = 3, 4, 46
 _RTA_DST, _RTA_OIF, _RTA_METRICS, _RTAX_MTU = 1, 4, 8, 2
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 _IFF_UP = 1
-_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _ROUTE = struct.Struct("=BB10x")  # family, prefix length, and what is of no interest
-_ATTRIBUTE = struct.Struct("=HH")  # length, type
 _INT = struct.Struct("=i")
 _RTGENMSG = bytes(4)  # family, and its padding
 _ANCILLARY_SIZE = socket.CMSG_SPACE(_INT.size)
@@ -115,9 +113,9 @@ class _Monitor:
             except InterfaceGoneError:
                 return LinkGone()
             try:
-                number = None if _is_ours(namespace) else self._number(namespace)
-                target = b"" if number is None else _attribute(_IFLA_TARGET_NETNSID, _INT.pack(number))
-                wanted = _attribute(_IFLA_IFNAME, name.encode() + b"\0")
+                number = None if is_ours(namespace) else self._number(namespace)
+                target = b"" if number is None else netlink.attribute(_IFLA_TARGET_NETNSID, _INT.pack(number))
+                wanted = netlink.attribute(_IFLA_IFNAME, name.encode() + b"\0")
                 link = self._ask(_RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + wanted + target)
             except OSError as error:
                 if error.errno != errno.ENODEV:
@@ -143,7 +141,7 @@ class _Monitor:
         except OSError:  # ENOBUFS: more than we could be told
             return [self.look()]
         number = next((_INT.unpack(value)[0] for _level, _kind, value in ancillary), None)
-        for kind, body in _messages(data):
+        for kind, body in netlink.messages(data):
             if kind in (_RTM_NEWLINK, _RTM_DELLINK) and (number, _index(body)) == self._place:
                 state = _state(body) if kind == _RTM_NEWLINK else self.look()
                 if not (isinstance(state, LinkState) and state.up):
@@ -167,17 +165,17 @@ class _Monitor:
 
     def _number(self, namespace: int) -> int:
         """What a namespace is called in ours; it gets a number when it has none."""
-        which = _RTGENMSG + _attribute(_NETNSA_FD, _INT.pack(namespace))
+        which = _RTGENMSG + netlink.attribute(_NETNSA_FD, _INT.pack(namespace))
         with suppress(FileExistsError):
-            self._ask(_RTM_NEWNSID, which + _attribute(_NETNSA_NSID, _INT.pack(-1)))
+            self._ask(_RTM_NEWNSID, which + netlink.attribute(_NETNSA_NSID, _INT.pack(-1)))
         answer = self._ask(_RTM_GETNSID, which)
-        return int(_INT.unpack(dict(_attributes(answer[len(_RTGENMSG) :]))[_NETNSA_NSID])[0])
+        return int(_INT.unpack(dict(netlink.attributes(answer[len(_RTGENMSG) :]))[_NETNSA_NSID])[0])
 
     def _ask(self, kind: int, body: bytes) -> bytes:
         """The body of the answer, empty for a mere yes; OSError for a no."""
-        flags = _NLM_F_REQUEST if kind != _RTM_NEWNSID else _NLM_F_REQUEST | 4  # NLM_F_ACK
-        self._asking.sendto(_HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body, (0, 0))
-        answered, answer = next(_messages(self._asking.recv(_BUFFER_SIZE)))
+        flags = netlink.NLM_F_REQUEST if kind != _RTM_NEWNSID else netlink.NLM_F_REQUEST | 4  # NLM_F_ACK
+        self._asking.sendto(netlink.message(kind, body, flags), (0, 0))
+        answered, answer = next(netlink.messages(self._asking.recv(_BUFFER_SIZE)))
         if answered != _NLMSG_ERROR:
             return answer
         number = -_INT.unpack_from(answer)[0]
@@ -192,41 +190,17 @@ def _netlink(groups: int) -> socket.socket:
     return opened
 
 
-def _is_ours(namespace: int) -> bool:
+def is_ours(namespace: int) -> bool:
     """Whether an open network namespace is the one of this process."""
     theirs, ours = os.stat(namespace), os.stat("/proc/self/ns/net")
     return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
 
 
-def _aligned(size: int) -> int:
-    return (size + 3) & ~3
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Type and body of each message in what netlink handed over at once."""
-    while len(data) >= _HEADER.size:
-        size, kind, _flags, _sequence, _port = _HEADER.unpack_from(data)
-        yield kind, data[_HEADER.size : size]
-        data = data[_aligned(size) :]
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    size = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(size, kind) + value + bytes(_aligned(size) - size)
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= _ATTRIBUTE.size:
-        size, kind = _ATTRIBUTE.unpack_from(data)
-        yield kind, data[_ATTRIBUTE.size : size]
-        data = data[_aligned(size) :]
-
-
 def _route(body: bytes) -> tuple[int | None, IPNetwork, int | None]:
     """The index of the link a route leads into, where it goes, and its MTU; a default route carries no address."""
     family, prefix = _ROUTE.unpack_from(body)
-    attributes = dict(_attributes(body[_ROUTE.size :]))
-    metrics = dict(_attributes(attributes.get(_RTA_METRICS, b"")))
+    attributes = dict(netlink.attributes(body[_ROUTE.size :]))
+    metrics = dict(netlink.attributes(attributes.get(_RTA_METRICS, b"")))
     index, mtu = attributes.get(_RTA_OIF), metrics.get(_RTAX_MTU)
     address = attributes.get(_RTA_DST, bytes(4 if family == socket.AF_INET else 16))
     return (
@@ -242,7 +216,7 @@ def _index(link: bytes) -> int:
 
 def _state(link: bytes) -> LinkState:
     """From the body of an RTM_NEWLINK."""
-    attributes = dict(_attributes(link[_LINK.size :]))
+    attributes = dict(netlink.attributes(link[_LINK.size :]))
     flags = _LINK.unpack_from(link)[3]
     name = attributes[_IFLA_IFNAME].rstrip(b"\0").decode(errors="replace")
     return LinkState(name, int(_INT.unpack(attributes[_IFLA_MTU])[0]), bool(flags & _IFF_UP))

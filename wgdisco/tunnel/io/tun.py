@@ -1,7 +1,7 @@
 """A TUN interface: packets from the kernel, and packets to it.
 
-Opened without IFF_VNET_HDR for now: a read is one packet. Reads are gathered into bursts all the same, so that what is
-above sees the shape that segmentation offload will give it.
+Opened with IFF_VNET_HDR: a read or write is a frame, a virtio header and a packet, which may stand for many of TCP or
+UDP where the kernel offers that (TSO, USO).
 """
 
 import errno
@@ -9,12 +9,15 @@ import fcntl
 import os
 import re
 import struct
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 from wgdisco.errors import ConfigError, LocalError
-from wgdisco.tunnel.burst import Burst
+from wgdisco.tunnel.frames import VIRTIO_SIZE, Frames
+from wgdisco.tunnel.offloads import Offloads
+from wgdisco.tunnel.segment import split
 
 TUN_PATH = "/dev/net/tun"
 
@@ -24,13 +27,19 @@ _TUNGETIFF = 0x800454D2
 _TUNGETDEVNETNS = 0x54E3
 _IFF_TUN = 0x0001
 _IFF_NO_PI = 0x1000
-_FORM = 0x0001 | 0x1000 | 0x4000  # what must be as ours is: IFF_TUN, IFF_NO_PI, and no IFF_VNET_HDR
+_TUNSETOFFLOAD = 0x400454D0
+_IFF_VNET_HDR = 0x4000
+_CSUM, _TSO, _USO = 0x01, 0x02 | 0x04, 0x20 | 0x40  # of both families
 _IFREQ = struct.Struct("16sH22x")
 
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 # Path components, and what the kernel keeps for itself under /proc/sys/net
 _NO_NAMES = frozenset({".", "..", "all", "default"})
-_MAX_PACKET = 65535
+_MAX_FRAME = VIRTIO_SIZE + 65535
+# Read at once, before others get their turn
+_ENOUGH = 4 * _MAX_FRAME
+_ENOUGH_FRAMES = 256
+_PLAIN = bytes(VIRTIO_SIZE)
 
 
 class InterfaceGoneError(LocalError):
@@ -40,19 +49,22 @@ class InterfaceGoneError(LocalError):
 class Tun:
     """An open TUN interface. Closing it deletes the interface, unless somebody made it persistent.
 
-    `fd` is non-blocking; when it is readable, call `read_burst`. `dropped` counts packets the kernel did not take, by
-    the name of the error: EIO while the interface is down, EINVAL for what is no IP packet.
+    `fd` is non-blocking; when it is readable, call `read`. `takes_tcp` and `takes_udp` say of what it takes large
+    frames. `dropped` counts frames the kernel did not take, by the name of the error: EIO while the interface is down,
+    EINVAL for what is no IP packet.
     """
 
-    def __init__(self, fd: int, name: str) -> None:
+    def __init__(self, fd: int, name: str, offloads: Offloads, *, has_headers: bool = True) -> None:
         self.fd = fd
         self.name = name
         self.dropped: Counter[str] = Counter()
-        # Room for 64 KiB of gathered packets, and behind them for one more of any size.
-        self._buffer = memoryview(bytearray(2 * _MAX_PACKET))
+        self._skipped = 0 if has_headers else VIRTIO_SIZE
+        self.takes_tcp = has_headers and offloads.tso and self._offload(_CSUM | _TSO)
+        self.takes_udp = self.takes_tcp and offloads.uso and self._offload(_CSUM | _TSO | _USO)
+        self._buffer = memoryview(bytearray(_ENOUGH + _MAX_FRAME))
 
     @classmethod
-    def open(cls, name: str) -> Self:
+    def open(cls, name: str, offloads: Offloads = Offloads()) -> Self:  # noqa: B008  it is a value
         """Create the interface `name`, or attach to a persistent TUN of that name.
 
         Raises ConfigError for an impossible name; LocalError when there is no TUN driver, no privilege, or the name is
@@ -64,14 +76,14 @@ class Tun:
         except OSError as error:
             raise LocalError(_open_failure(error)) from error
         try:
-            fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), _IFF_TUN | _IFF_NO_PI))
+            fcntl.ioctl(fd, _TUNSETIFF, _IFREQ.pack(name.encode(), _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR))
         except OSError as error:
             os.close(fd)
             raise LocalError(_create_failure(error, name)) from error
-        return cls(fd, name)
+        return cls(fd, name, offloads)
 
     @classmethod
-    def adopt(cls, fd: int) -> Self:
+    def adopt(cls, fd: int, offloads: Offloads = Offloads()) -> Self:  # noqa: B008
         """An interface that somebody else has opened; LocalError when `fd` is none we can use."""
         try:
             name, flags = _IFREQ.unpack(fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ.size)))
@@ -79,41 +91,52 @@ class Tun:
             os.set_inheritable(fd, False)
         except OSError as error:
             raise LocalError(f"descriptor {fd} is no open TUN interface: {error.strerror}") from error
-        if flags & _FORM != _IFF_TUN | _IFF_NO_PI:
-            raise LocalError(f"descriptor {fd} is an interface of another form: IFF_TUN and IFF_NO_PI, nothing else")
-        return cls(fd, name.rstrip(b"\0").decode())
+        if flags & (_IFF_TUN | _IFF_NO_PI) != _IFF_TUN | _IFF_NO_PI:
+            raise LocalError(f"descriptor {fd} is an interface of another form: it takes IFF_TUN and IFF_NO_PI")
+        return cls(fd, name.rstrip(b"\0").decode(), offloads, has_headers=bool(flags & _IFF_VNET_HDR))
 
-    def read_burst(self, max_packets: int = 64) -> list[Burst]:
-        """What waits to be sent into the tunnel: at most `max_packets` packets and about 64 KiB.
+    def read(self) -> Iterator[Frames]:
+        """What waits to be sent into the tunnel, as much as is read at once.
 
-        Consecutive packets to one destination, alike in what their outer headers are made of and of one size but for a
-        shorter last one, share a Burst. An empty list when nothing waits. Raises InterfaceGoneError.
+        Frames one behind the other that have one destination and one kind of outer header come together; they are good
+        until the next call. Raises InterfaceGoneError.
         """
-        sizes: list[int] = []
-        used = 0
-        while len(sizes) < max_packets and used <= _MAX_PACKET:
+        buffer, spans, used, skipped = self._buffer, array("I"), 0, self._skipped
+        while used <= _ENOUGH and len(spans) < 2 * _ENOUGH_FRAMES:
             try:
-                size = os.readv(self.fd, [self._buffer[used : used + _MAX_PACKET]])
+                size = skipped + os.readv(self.fd, [buffer[used + skipped : used + _MAX_FRAME]])
             except BlockingIOError:
                 break
             except OSError as error:
-                if sizes:
+                if spans:
                     break  # what was read first goes first; the next call fails again
                 self._check_gone(error)
                 self.dropped[_name_of(error)] += 1
                 break
-            sizes.append(size)
+            if skipped:
+                buffer[used : used + skipped] = _PLAIN
+            spans.append(used)
+            spans.append(size)
             used += size
-        return gather(self._buffer, sizes)
+        return gather(buffer, spans)
 
-    def write(self, packets: Iterable[bytes | memoryview]) -> None:
-        """Hand packets to the kernel, as if they had arrived on the interface. Raises InterfaceGoneError."""
-        for packet in packets:
+    def write(self, frames: Iterable[memoryview]) -> None:
+        """Hand frames to the kernel, as if they had arrived on the interface. Raises InterfaceGoneError."""
+        for frame in frames:
             try:
-                os.write(self.fd, packet)
+                os.write(self.fd, frame[self._skipped :] if self._skipped else frame)
             except OSError as error:
                 self._check_gone(error)
-                self.dropped[_name_of(error)] += 1
+                if error.errno == errno.EINVAL and frame[1]:
+                    self._write_apart(bytes(frame))
+                else:
+                    self.dropped[_name_of(error)] += 1
+
+    def _write_apart(self, frame: bytes) -> None:
+        """Some kernels refuse a large frame whose last segment is short: they get its packets one by one."""
+        self.dropped["apart"] += 1
+        for packet in split(frame) or ():
+            self.write([memoryview(_PLAIN + packet)])
 
     def place(self) -> tuple[str, int]:
         """What the interface is called now, and a new descriptor of the network namespace it is in (rule E7).
@@ -133,6 +156,14 @@ class Tun:
         if fd >= 0:
             os.close(fd)
 
+    def _offload(self, what: int) -> bool:
+        """Ask for it; whether the kernel has it (USO came with 6.2)."""
+        try:
+            fcntl.ioctl(self.fd, _TUNSETOFFLOAD, what)
+        except OSError:
+            return False
+        return True
+
     def _check_gone(self, error: OSError) -> None:
         if error.errno == errno.EBADFD:
             raise InterfaceGoneError(f"interface {self.name} was deleted") from error
@@ -146,33 +177,28 @@ def check_name(name: str) -> None:
         raise ConfigError(f"{name!r} cannot name an interface: use 1 to 15 of the characters a-z A-Z 0-9 _ = + . -")
 
 
-def gather(buffer: memoryview, sizes: list[int]) -> list[Burst]:
-    """Cut packets that lie one behind the other in `buffer` into bursts; each burst owns a copy."""
-    bursts: list[Burst] = []
-    start = end = row = 0
-    like: bytes | None = None
-    for size in sizes:
-        packet_like = _likeness(buffer[end : end + size])
-        # A row shorter than the first one ends its burst; after it the length no longer divides.
-        fits = like is not None and packet_like == like and size <= row and (end - start) % row == 0
-        if not fits:
-            if end > start:
-                bursts.append(Burst(bytes(buffer[start:end]), row))
-            start, row, like = end, size, packet_like
-        end += size
-    if end > start:
-        bursts.append(Burst(bytes(buffer[start:end]), row))
-    return bursts
+def gather(buffer: memoryview, spans: "array[int]") -> Iterator[Frames]:
+    """Frames in `buffer`, those together that may be sealed in one call."""
+    start, like = 0, b""
+    for at in range(0, len(spans), 2):
+        packet = buffer[spans[at] + VIRTIO_SIZE : spans[at] + spans[at + 1]]
+        this = _likeness(packet)
+        if this != like and at > start:
+            yield Frames(buffer, spans[start:at])
+            start = at
+        like = this
+    if spans:
+        yield Frames(buffer, spans[start:])
 
 
-def _likeness(packet: memoryview) -> bytes | None:
-    """Destination, traffic class, protocol and hop limit; None when this is no IP packet."""
+def _likeness(packet: memoryview) -> bytes:
+    """What decides of the outer header: destination, protocol and hop limit; nothing when this is no IP packet."""
     version = packet[0] >> 4 if packet else 0
     if version == 4 and len(packet) >= 20:
-        return bytes(packet[1:2]) + bytes(packet[8:10]) + bytes(packet[16:20])
+        return bytes(packet[8:10]) + bytes(packet[16:20])
     if version == 6 and len(packet) >= 40:
-        return bytes((packet[0], packet[1] & 0xF0)) + bytes(packet[6:8]) + bytes(packet[24:40])
-    return None
+        return bytes(packet[6:8]) + bytes(packet[24:40])
+    return b""
 
 
 def _open_failure(error: OSError) -> str:

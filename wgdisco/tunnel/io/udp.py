@@ -312,6 +312,7 @@ class UdpSockets:
             self.dropped["no IPv6" if self._families else "closed"] += 1
             return None
         address = self._addresses.get(endpoint)
+        is_new = address is None
         if address is None:
             if len(self._addresses) >= _CACHE_SIZE:
                 self._addresses.clear()
@@ -320,7 +321,9 @@ class UdpSockets:
             except OSError:
                 self.dropped["no such zone"] += 1
                 return None
-        is_usable = local is not None and self._is_usable(endpoint, local)
+        # Whoever is answered for the first time is so from where it wrote to. Asking the routes is dear, and in a flood
+        # every source is new.
+        is_usable = local is not None and (is_new or self._is_usable(endpoint, local))
         return _Way(family, endpoint, address, local if is_usable else None)
 
     def _is_usable(self, endpoint: Endpoint, local: OwnAddress) -> bool:

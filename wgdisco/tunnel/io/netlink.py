@@ -1,0 +1,40 @@
+"""Netlink messages and attributes as bytes, for what pyroute2 has no words for (linux/netlink.h)."""
+
+import struct
+from collections.abc import Iterator
+
+NLM_F_REQUEST = 1
+NESTED = 0x8000  # in the type of an attribute that holds others
+_HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # length, type
+
+
+def message(kind: int, body: bytes, flags: int = NLM_F_REQUEST) -> bytes:
+    """A message of that type."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, flags, 0, 0) + body
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type and body of each message in what netlink handed over at once."""
+    while len(data) >= _HEADER.size:
+        size, kind, _flags, _sequence, _port = _HEADER.unpack_from(data)
+        yield kind, data[_HEADER.size : size]
+        data = data[_aligned(size) :]
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """An attribute, padded."""
+    size = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(size, kind) + value + bytes(_aligned(size) - size)
+
+
+def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Type, without NESTED, and value of each attribute in a row."""
+    while len(data) >= _ATTRIBUTE.size:
+        size, kind = _ATTRIBUTE.unpack_from(data)
+        yield kind & ~NESTED, data[_ATTRIBUTE.size : size]
+        data = data[_aligned(size) :]
+
+
+def _aligned(size: int) -> int:
+    return (size + 3) & ~3
