@@ -239,7 +239,7 @@ def test_sources_are_told_apart():
 @pytest.mark.parametrize(
     ("version", "outer", "inner", "expected"),
     [
-        # RFC 6040, figure 4; 0 not capable, 1 ECT(1), 2 ECT(0), 3 marked
+        # RFC 6040, figure 4, but that nothing is dropped; 0 not capable, 1 ECT(1), 2 ECT(0), 3 marked
         *(
             (version, outer, inner, expected)
             for version in (4, 6)

@@ -153,7 +153,7 @@ def test_spans_outside_the_data_are_refused():
     for start, size in [(0, 200), (99, 10), (101, 0), (2**32 - 1, 2**32 - 1), (0, 9), (100, 10)]:
         spans = memoryview(bytearray(8)).cast("I")
         spans[0], spans[1] = start, size
-        assert told(sealer.seal(Frames(bytes(100), spans), 1, 0, 1420, Room())) == ([], 0, 1)
+        assert told(sealer.seal(Frames(bytes(100), spans, 0, 1), 1, 0, 1420, Room())) == ([], 0, 1)
 
 
 @pytest.mark.parametrize("kind", ["Sealer", "Opener"])

@@ -1,6 +1,7 @@
 import os
 import select
 import socket
+import subprocess
 from ipaddress import ip_address
 
 import pytest
@@ -286,3 +287,27 @@ def test_marks():
         one.set_fwmark(1)
     one.close()
     two.close()
+
+
+@in_namespace
+def test_without_buffers_a_datagram_is_dropped_and_the_next_one_goes():
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    for link in ("v0", "v1"):
+        ip("link", "set", link, "up")
+    ip("addr", "add", "192.0.2.1/24", "dev", "v0")
+    ip("neigh", "add", "192.0.2.2", "lladdr", "02:00:00:00:00:02", "dev", "v0")
+    udp = UdpSockets.open()
+    for fd in udp.fds:
+        with socket.socket(fileno=os.dup(fd)) as same:
+            if same.family == socket.AF_INET:
+                same.setsockopt(socket.IPPROTO_IP, 11, 1)  # IP_RECVERR: told of what the queue drops
+    full = ["tc", "qdisc", "add", "dev", "v0", "root", "pfifo", "limit", "0"]
+    subprocess.run(full, check=True)
+    there = Endpoint.from_text("192.0.2.2:9")
+    for size in (100, 3 * 100):  # alone, and in segments
+        udp.send(Burst(bytes(size), 100), there)
+    assert udp.dropped == {"ENOBUFS": 2}
+    subprocess.run(["tc", "qdisc", "del", "dev", "v0", "root"], check=True)
+    udp.send(Burst(bytes(100), 100), there)
+    assert udp.dropped == {"ENOBUFS": 2}
+    udp.close()
