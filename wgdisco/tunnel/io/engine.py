@@ -20,11 +20,13 @@ from wgdisco.tunnel.io.backend import Capabilities
 from wgdisco.tunnel.io.icmp import BehindNat
 from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
-from wgdisco.tunnel.io.udp import UdpSockets
+from wgdisco.tunnel.io.udp import A_CALL, UdpSockets
 from wgdisco.tunnel.messages import DEFAULT_MTU
 
 LOG = logging.getLogger(__name__)
 
+CALLS_A_TURN = 8
+ENOUGH = 1 << 16  # bytes of one call that no other is to follow in the same turn
 HANDSHAKES_A_TURN = 8
 
 
@@ -246,8 +248,12 @@ class Engine:
 
     def _udp_readable(self, fd: int) -> None:
         now = self._now()
-        for datagrams, source in self._udp.receive(fd):
-            self._device.receive(datagrams, source, now)
+        for _ in range(CALLS_A_TURN):
+            arrived = self._udp.receive(fd)
+            for datagrams, source in arrived:
+                self._device.receive(datagrams, source, now)
+            if len(arrived) < A_CALL or sum(len(datagrams.data) for datagrams, _ in arrived) > ENOUGH:
+                break
         if self._handshakes is None:
             self._consume_handshakes()
         else:
