@@ -14,6 +14,7 @@ from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
+from wgdisco.tunnel.frames import Frames
 
 THERE = Endpoint.from_text("192.0.2.2:51820")
 
@@ -32,7 +33,7 @@ def do(step: bytes, device: Device) -> None:
             peer = PeerConfig(PublicKey(remote), PresharedKey(psk), THERE, (ip_network("10.9.0.2/32"),))
             device.apply(DeviceConfig(PrivateKey(private), peers=(peer,)), 0.0)
         case b"s":  # sends a packet
-            device.send(Burst.of(ip_packet("10.9.0.1", "10.9.0.2")), 1.0)
+            device.send(Frames.of(ip_packet("10.9.0.1", "10.9.0.2")), 1.0)
         case b"m":  # a message arrives: its size in one byte
             device.receive(Burst.of(take(take(1)[0])), THERE, 1.0)
             device.handle_handshakes(1.0)

@@ -323,7 +323,11 @@ def test_a_forgery_confirms_no_session():
 
 
 @pytest.mark.rule("D5", "E1", "T6")
-@pytest.mark.parametrize("inner", [b"\x45", ip_packet("10.9.0.99", "10.9.0.2")], ids=["no packet", "not its address"])
+@pytest.mark.parametrize(
+    "inner",
+    [b"\x45\0\0\x40" + ip_packet("10.9.0.1", "10.9.0.2")[4:], ip_packet("10.9.0.99", "10.9.0.2")],
+    ids=["longer than it is", "not its address"],
+)
 def test_what_is_not_delivered_has_authenticated_all_the_same(inner):
     """The endpoint follows it, and the answer that was due is there."""
     wire, alice, bob = joined()
@@ -332,8 +336,7 @@ def test_what_is_not_delivered_has_authenticated_all_the_same(inner):
     wire.run(12.0)
     bob.ping(alice)
     alice.endpoint = ELSEWHERE
-    session = _peer(alice, bob)._sessions.current
-    bob.receive(bytes(session.seal(Burst.of(inner), 1420).data), ELSEWHERE)
+    alice.send(inner)
     assert bob.status(alice).endpoint == ELSEWHERE
     assert len(bob.delivered) == 1
     assert bob.drops(Drop.BAD_INNER_PACKET) + bob.drops(Drop.SOURCE_NOT_ALLOWED) == 1
