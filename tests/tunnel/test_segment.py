@@ -8,25 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tunnel import traffic
-from tests.tunnel.traffic import ACK, CWR, FIN, PSH, TCP, UDP, Packet, is_intact, plain_frame, rfc1071, word_sum
+from tests.tunnel.traffic import (
+    ACK,
+    CWR,
+    DATA,
+    FIN,
+    PSH,
+    TCP,
+    UDP,
+    Packet,
+    is_intact,
+    plain_frame,
+    rfc1071,
+    run_of,
+    word_sum,
+)
 from wgdisco.tunnel.segment import Offload, checksum, merge, ones_sum, pseudo_header, split
 
 FAMILIES = [(version, protocol) for version in (4, 6) for protocol in (TCP, UDP)]
-DATA = bytes(range(256)) * 12
-
-
-def run_of(count: int, size: int = 100, **fields) -> list[Packet]:
-    """What the segments of one large packet look like."""
-    first = Packet(**fields)
-    return [
-        replace(
-            first,
-            payload=DATA[n * size : (n + 1) * size],
-            sequence=first.sequence + n * size,
-            identification=first.identification + n,
-        )
-        for n in range(count)
-    ]
 
 
 def packed(packets: list[Packet]) -> list[bytes]:
@@ -190,26 +189,7 @@ def test_a_shorter_one_ends_a_run_and_a_longer_one_begins_another(protocol):
 @pytest.mark.rule("S9")
 @pytest.mark.parametrize(
     "change",
-    [
-        {"source": 9},
-        {"destination": 9},
-        {"tos": 4},
-        {"ttl": 63},
-        {"fragment": 0},
-        {"ports": (5000, 81)},
-        {"ports": (5001, 80)},
-        {"sequence": 99},
-        {"sequence": 101},
-        {"acknowledged": 78},
-        {"window": 501},
-        {"options": bytes(4)},
-        {"flags": ACK | FIN},
-        {"flags": ACK | 64},
-        {"flags": 0},
-        {"wrong_sum": True},
-        {"wrong_ip_sum": True},
-        {"payload": b""},
-    ],
+    traffic.CHANGES,
     ids=str,
 )
 def test_what_differs_is_not_merged(change):
@@ -223,16 +203,7 @@ def test_what_differs_is_not_merged(change):
 @pytest.mark.rule("S9")
 @pytest.mark.parametrize(
     "both",
-    [
-        {"fragment": 0x2000},
-        {"fragment": 0x4001},
-        {"ip_options": bytes(4)},
-        {"flags": ACK | PSH},
-        {"flags": ACK | FIN},
-        {"protocol": 1},
-        {"protocol": UDP, "no_sum": True},
-        {"version": 6, "extension": bytes([0, 1, 4, 0, 0, 0, 0])},
-    ],
+    traffic.NEVER_MERGED,
     ids=str,
 )
 def test_what_is_never_merged(both):

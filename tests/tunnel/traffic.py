@@ -192,6 +192,55 @@ def impossible_frames() -> Iterator[bytes]:
     yield Offload(1, 0, 0, 0, 10, 90).pack() + bytes(101)
 
 
+DATA = bytes(range(256)) * 12
+# What one of two packets of a flow may have, so that they are not merged
+CHANGES: list[dict] = [
+    {"source": 9},
+    {"destination": 9},
+    {"tos": 4},
+    {"ttl": 63},
+    {"fragment": 0},
+    {"ports": (5000, 81)},
+    {"ports": (5001, 80)},
+    {"sequence": 99},
+    {"sequence": 101},
+    {"acknowledged": 78},
+    {"window": 501},
+    {"options": bytes(4)},
+    {"flags": ACK | FIN},
+    {"flags": ACK | 64},
+    {"flags": 0},
+    {"wrong_sum": True},
+    {"wrong_ip_sum": True},
+    {"payload": b""},
+]
+# … and both
+NEVER_MERGED: list[dict] = [
+    {"fragment": 0x2000},
+    {"fragment": 0x4001},
+    {"ip_options": bytes(4)},
+    {"flags": ACK | PSH},
+    {"flags": ACK | FIN},
+    {"protocol": 1},
+    {"protocol": UDP, "no_sum": True},
+    {"version": 6, "extension": bytes([0, 1, 4, 0, 0, 0, 0])},
+]
+
+
+def run_of(count: int, size: int = 100, **fields) -> list[Packet]:
+    """What the segments of one large packet look like."""
+    first = Packet(**fields)
+    return [
+        replace(
+            first,
+            payload=DATA[n * size : (n + 1) * size],
+            sequence=first.sequence + n * size,
+            identification=first.identification + n,
+        )
+        for n in range(count)
+    ]
+
+
 # Strategies
 
 options = st.sampled_from([b"", b"", bytes([1, 1, 8, 10, *range(8)]), bytes(40)])
