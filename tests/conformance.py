@@ -2,7 +2,7 @@
 
 A test that would fail without a rule says so: `@pytest.mark.rule("H7", "D12")`. `make conformance` runs the tests so
 marked and writes the table; `python -m tests.conformance` only renews which tests it names, and forgets the results of
-rules whose tests have changed. As a plugin (`pytest -p tests.conformance`) this module writes it after any run.
+rules whose tests have changed. As a plugin (`pytest -p tests.conformance`) this module renews it after any run.
 """
 
 import ast
@@ -149,13 +149,13 @@ def committed() -> dict[str, tuple[str, str]]:
     return {rule: (cell, result) for rule, cell, result in re.findall(r"^\| (\w+) .* \| (.*) \| (.*) \|$", text, re.M)}
 
 
-def renewed() -> str:
-    """The document with the tests there are, and the results of those rules whose tests it named already."""
+def renewed(outcomes: Mapping[str, str]) -> str:
+    """The document with the tests there are; where they did not all run and are the same as before, with its result."""
     tests, before = marked(), committed()
-    results = {rule: _result(own, {}) for rule, own in tests.items()}
+    results = {rule: _result(own, outcomes) for rule, own in tests.items()}
     for rule in results.keys() & before.keys():
         cell, result = before[rule]
-        if cell == _cell(RULES[rule], tests[rule]):
+        if results[rule] == NOT_RUN and cell == _cell(RULES[rule], tests[rule]):
             results[rule] = result
     return render(tests, results)
 
@@ -174,8 +174,7 @@ class _Outcomes:
             self.by_test[name] = max(report.outcome, self.by_test.get(name, "passed"), key=self._RANK.index)
 
     def pytest_sessionfinish(self) -> None:
-        tests = marked()
-        DOCUMENT.write_text(render(tests, {rule: _result(own, self.by_test) for rule, own in tests.items()}))
+        DOCUMENT.write_text(renewed(self.by_test))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -185,4 +184,4 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(renewed())
+    DOCUMENT.write_text(renewed({}))

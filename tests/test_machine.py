@@ -1,6 +1,8 @@
 """Whether the machine slept, told by a clock that goes on meanwhile."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -87,3 +89,24 @@ def test_only_time_that_the_other_clock_did_not_see_is_a_suspension():
     assert watch.look() == (clock.now, 0.0)
     clock.now += 2
     assert watch.look() == (clock.now, 0.0)
+
+
+GUARDED = """
+import ctypes, resource
+from wgdisco.machine import guard_memory
+guard_memory()
+locked = next(line for line in open("/proc/self/status") if line.startswith("VmLck:"))
+print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE), int(locked.split()[1]) > 0)
+bytearray(300_000_000)  # what is allocated later may be more than could be locked
+"""
+
+
+@pytest.mark.rule("Z1")
+@pytest.mark.parametrize("may_lock", [True, False])
+def test_memory_with_keys_is_not_dumped_and_where_that_is_allowed_not_swapped(may_lock):
+    if may_lock and os.geteuid() != 0:
+        pytest.skip("locking memory without a limit needs root")
+    limit = [] if may_lock else ["prlimit", f"--memlock={8 << 20}:{8 << 20}"]
+    less = [] if may_lock or os.geteuid() != 0 else ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]
+    done = subprocess.run([*limit, *less, sys.executable, "-c", GUARDED], capture_output=True, text=True, check=True)
+    assert done.stdout == f"0 (0, 0) {may_lock}\n"

@@ -1,7 +1,9 @@
-"""What shells ask of the machine: its clock, whether it slept, who holds a port, whose the daemons' files are."""
+"""What shells ask of the machine: its clock, whether it slept, who holds a port, whose files and memory are whose."""
 
+import ctypes
 import os
 import pwd
+import resource
 import selectors
 import time
 from collections.abc import Callable
@@ -11,6 +13,10 @@ from pathlib import Path
 # Whom systemd runs the daemons as; `make install` makes it. By hand they run as root, and own the same files.
 DAEMON_USER = "wgdisco"
 _PROC = Path("/proc")
+# sys/prctl.h, linux/capability.h, sys/mman.h
+_PR_SET_DUMPABLE = 4
+_CAP_IPC_LOCK = 14
+_MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 # So much longer than it meant to wait, in seconds, a loop is late only when it could not run: the machine slept.
 OVERSLEPT = 5.0
 # A suspension shorter than this, in seconds, is none; the two clocks are read one after the other.
@@ -20,6 +26,26 @@ SUSPENDED = 1.0
 def boot_time() -> float:
     """The clock everything is driven by: seconds since boot, time asleep included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def guard_memory() -> None:
+    """Keep this process's memory, which has keys in it, out of core dumps and swap, and from others of the same user.
+
+    Swapping is prevented with the capability CAP_IPC_LOCK only: without it, and with a limit, what is allocated later
+    could fail. What is locked is what is used: it costs no memory.
+    """
+    libc = ctypes.CDLL(None)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY or _has_capability(_CAP_IPC_LOCK):
+        libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)
+
+
+def _has_capability(number: int) -> bool:
+    """Whether this process has it in effect: capabilities(7), the bit in /proc/self/status."""
+    status = (_PROC / "self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("CapEff:"))
+    return bool(int(line.split()[1], 16) >> number & 1)
 
 
 class SuspendWatch:

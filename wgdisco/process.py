@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from wgdisco.errors import WgdiscoError
+from wgdisco.machine import guard_memory
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -42,6 +43,7 @@ def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]], selector: select
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
+    guard_memory()
     try:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
             runner.run(supervise())

@@ -1,6 +1,6 @@
 """`_burst.c` under address and undefined-behaviour sanitizers: no bytes make it leave its buffers.
 
-Inputs are those of `tests/fuzz/burst_corpus` (found by coverage, see the soak), some made here, and changes of both.
+Inputs are those of `tests/fuzz/corpus/burst` (found by coverage, see the soak), some made here, and changes of both.
 """
 
 import shutil
@@ -16,7 +16,7 @@ from tests.tunnel.traffic import ACK, PSH, TCP, UDP, Packet, plain_frame
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "wgdisco/tunnel"
-CORPUS = HERE / "burst_corpus"
+CORPUS = HERE / "corpus/burst"
 SANITIZERS = "address,undefined"
 SECONDS = 10.0
 SOAK_SECONDS = 1800

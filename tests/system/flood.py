@@ -89,7 +89,6 @@ if __name__ == "__main__":
         print(ask(address, int(port), key))
         sys.exit()
     rate, seconds = map(int, sys.argv[4:])
-    os.nice(-10)  # an attacker has processors of its own
     packets = forge(address, int(port), key, rate * seconds)
     took = flood(address, packets, rate)
     print(json.dumps({"sent": len(packets) // _SIZE, "seconds": took}))

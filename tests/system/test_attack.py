@@ -30,7 +30,9 @@ pytestmark = [
 ]
 
 FLOOD = str(Path(__file__).with_name("flood.py"))
-OURS = [sys.executable, "-c", "from wgdisco.tunnel.cli import main; raise SystemExit(main())", "-f", "wgt0"]
+# What else runs on this machine is not the attacker's doing: where it is allowed, these two come first.
+FIRST = ["sh", "-c", 'chrt -r -p 1 $$ 2>/dev/null; exec "$@"', "first"]
+OURS = [*FIRST, sys.executable, "-c", "from wgdisco.tunnel.cli import main; raise SystemExit(main())", "-f", "wgt0"]
 STOCK = ["wireguard-go", "-f", "wgt0"]
 OUTSIDE = ["friend", "newcomer", "attacker"]
 INSIDE = {"target": "10.9.0.1", "friend": "10.9.0.2", "newcomer": "10.9.0.3"}
@@ -93,7 +95,7 @@ class Scene:
 
     def attack(self, *more):
         key = base64.b64decode(self.public["target"]).hex()
-        command = [sys.executable, FLOOD, "192.0.4.1", "51820", key, *more]
+        command = [*FIRST, sys.executable, FLOOD, "192.0.4.1", "51820", key, *more]
         return self.hosts["attacker"].popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self):
@@ -144,6 +146,7 @@ def test_a_flood_of_forged_initiations_harms_no_tunnel_and_keeps_nobody_out():
             rate = sent["sent"] / sent["seconds"]
             assert rate >= 0.99 * RATE, f"this machine sent only {rate:.0f} a second"
             assert came.returncode == 0, f"the newcomer is not in after {waited:.1f} s"
+            assert waited <= SECONDS, "the newcomer came in after the flood"
             received = int(re.search(r"(\d+) received", output)[1])
             assert received >= 0.99 * PINGS, output
             assert growth < GROWTH

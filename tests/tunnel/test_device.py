@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import IPv4Address, ip_network
 
 import pytest
 
@@ -14,7 +14,7 @@ from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
-from wgdisco.tunnel.device import Device
+from wgdisco.tunnel.device import COOKIE_REPLIES_A_TURN, Device
 from wgdisco.tunnel.events import Drop, PeerHandshake, RawReceived
 from wgdisco.tunnel.frames import destination_of
 from wgdisco.tunnel.messages import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE, CookieReply
@@ -46,6 +46,7 @@ def _drain(node: Node) -> None:
 # Load and cookies (rules C1 to C9)
 
 
+@pytest.mark.rule("C2", "C9")
 def test_below_512_waiting_handshakes_there_are_no_cookies():
     wire, alice, bob = joined()
     _load(bob, UNDER_LOAD_QUEUE - 1)
@@ -56,6 +57,7 @@ def test_below_512_waiting_handshakes_there_are_no_cookies():
     assert bob.drops(Drop.BAD_INITIATION) == UNDER_LOAD_QUEUE - 1
 
 
+@pytest.mark.rule("C2", "C3", "C5")
 def test_under_load_a_handshake_is_answered_with_a_cookie():
     wire, alice, bob = joined()
     _load(bob)
@@ -67,6 +69,7 @@ def test_under_load_a_handshake_is_answered_with_a_cookie():
     assert bob.drops(Drop.COOKIE_SENT) == 1
 
 
+@pytest.mark.rule("C3", "C6")
 def test_a_cookie_is_used_by_the_next_retry_and_no_sooner():
     wire, alice, bob = joined()
     _load(bob)
@@ -80,6 +83,7 @@ def test_a_cookie_is_used_by_the_next_retry_and_no_sooner():
     assert bob.drops(Drop.RATE_LIMITED) == 0
 
 
+@pytest.mark.rule("C7")
 def test_a_cookie_reply_is_no_sign_of_life_and_moves_nothing():
     wire, alice, bob = joined()
     _load(bob)
@@ -95,6 +99,7 @@ def test_a_cookie_reply_is_no_sign_of_life_and_moves_nothing():
     assert alice.drops(Drop.BAD_COOKIE) == 1, "one reply a mac1"
 
 
+@pytest.mark.rule("C6")
 def test_a_forged_cookie_reply_is_refused():
     wire, alice, bob = joined()
     wire.lose = lambda _sent: True
@@ -106,6 +111,7 @@ def test_a_forged_cookie_reply_is_refused():
     assert alice.drops(Drop.UNKNOWN_INDEX) == 1
 
 
+@pytest.mark.rule("C2", "C9")
 def test_load_lingers_for_a_second():
     wire, _alice, bob = joined()
     _load(bob)
@@ -120,6 +126,7 @@ def test_load_lingers_for_a_second():
     assert bob.drops(Drop.COOKIE_SENT) == cookies + 1
 
 
+@pytest.mark.rule("C3")
 def test_responses_need_a_cookie_under_load_too():
     wire, alice, bob = joined()
     _load(alice)
@@ -128,6 +135,7 @@ def test_responses_need_a_cookie_under_load_too():
     assert alice.status(bob).handshake_at is None
 
 
+@pytest.mark.rule("C1", "C3", "H19")
 def test_under_load_a_bad_mac1_is_not_answered():
     wire, _alice, bob = joined()
     _load(bob)
@@ -157,6 +165,7 @@ class _Stranger:
         self.node.device.receive(Burst.of(self.jar.add_macs(self.body(number), now)), self.source, now)
 
 
+@pytest.mark.rule("C3", "C8")
 def test_under_load_a_source_may_begin_5_handshakes_at_once_and_20_a_second():
     wire, _alice, bob = joined()
     _load(bob)
@@ -170,6 +179,7 @@ def test_under_load_a_source_may_begin_5_handshakes_at_once_and_20_a_second():
     assert 100 - 21 <= bob.drops(Drop.RATE_LIMITED) - 3 <= 100 - 19
 
 
+@pytest.mark.rule("C8")
 def test_under_load_an_ipv6_64_is_one_source():
     _wire, _alice, bob = joined()
     _load(bob)
@@ -181,6 +191,7 @@ def test_under_load_an_ipv6_64_is_one_source():
     assert bob.drops(Drop.RATE_LIMITED) == 5
 
 
+@pytest.mark.rule("C4")
 def test_a_cookie_does_not_serve_another_port():
     _wire, _alice, bob = joined()
     _load(bob)
@@ -191,6 +202,7 @@ def test_a_cookie_does_not_serve_another_port():
     assert bob.drops(Drop.COOKIE_SENT) == before + 1
 
 
+@pytest.mark.rule("C2")
 def test_the_handshake_queue_is_bounded():
     wire, _alice, bob = joined()
     _load(bob)
@@ -211,6 +223,67 @@ def test_handshakes_are_consumed_by_budget():
     assert bob.drops(Drop.BAD_INITIATION) == 60
     assert not bob.device.handle_handshakes(wire.now, 60)
     assert bob.drops(Drop.BAD_INITIATION) == 100
+
+
+@pytest.mark.rule("C1")
+def test_a_bad_mac1_is_refused_before_anything_else():
+    """It takes no place in the queue, so there is no load and no key exchange, however many come."""
+    wire, alice, bob = joined()
+    bob.busy = True
+    for number in range(2 * HANDSHAKE_QUEUE):
+        message = b"\x01\0\0\0" + number.to_bytes(4, "little") + bytes(140)
+        bob.device.receive(Burst.of(message), STRANGER, wire.now)
+    assert bob.drops(Drop.BAD_MAC1) == 2 * HANDSHAKE_QUEUE
+    assert not bob.device.has_handshakes
+    bob.busy = False
+    alice.ping(bob)
+    assert len(bob.delivered) == 1
+
+
+@pytest.mark.rule("C3")
+def test_without_load_mac2_is_ignored():
+    wire, alice, bob = joined()
+    wire.hold = True
+    alice.ping(bob)
+    (sent,) = wire.held
+    bob.receive(sent.data[:-16] + bytes(range(16)), alice.endpoint)
+    assert [held.kind for held in wire.held] == [INITIATION, RESPONSE]
+
+
+@pytest.mark.rule("C3", "C9")
+def test_who_has_a_cookie_is_served_however_many_others_knock():
+    wire, alice, bob = joined()
+    _load(bob)
+    packet = alice.ping(bob)
+    for number in range(2 * HANDSHAKE_QUEUE):
+        source = Endpoint(IPv4Address((198 << 24) + number), 1 + number)
+        bob.device.receive(Burst.of(_forged_initiation(bob.key, number)), source, wire.now)
+    assert bob.drops(Drop.QUEUE_FULL) == 0
+    wire.run(5.5)
+    _drain(bob)
+    assert bob.delivered == [packet]
+
+
+@pytest.mark.rule("C9")
+def test_handshakes_that_are_consumed_in_time_never_make_load():
+    wire, _alice, bob = joined()
+    for number in range(4 * UNDER_LOAD_QUEUE):
+        bob.receive(_forged_initiation(bob.key, number), STRANGER)
+    assert wire.since(0, COOKIE_REPLY) == []
+    assert bob.drops(Drop.BAD_INITIATION) == 4 * UNDER_LOAD_QUEUE
+
+
+@pytest.mark.rule("C3")
+def test_what_cookie_replies_cost_is_bounded_between_two_drains():
+    wire, _alice, bob = joined()
+    _load(bob)
+    for number in range(3 * COOKIE_REPLIES_A_TURN):
+        bob.device.receive(Burst.of(_forged_initiation(bob.key, number)), STRANGER, wire.now)
+    assert bob.drops(Drop.COOKIE_SENT) == COOKIE_REPLIES_A_TURN
+    assert bob.drops(Drop.COOKIE_WITHHELD) == 2 * COOKIE_REPLIES_A_TURN
+    assert len(bob.device.datagrams_to_send()) == COOKIE_REPLIES_A_TURN
+    bob.receive(_forged_initiation(bob.key), STRANGER)
+    assert bob.drops(Drop.COOKIE_SENT) == COOKIE_REPLIES_A_TURN + 1
 
 
 # Silence

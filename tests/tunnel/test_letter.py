@@ -169,7 +169,10 @@ def test_nobody_can_be_a_peer_with_a_low_order_key(point):
     wire, _alice, bob = joined()
     bad = PublicKey(bytes.fromhex(point))
     bob.device.apply(DeviceConfig(bob.private, peers=(PeerConfig(bad),)), wire.now)
-    bob.receive(_claims(bad, bob), ELSEWHERE)
+    claim = _claims(bad, bob)
+    opened = noise.open_initiation(bob.private, bob.key, Initiation.parse(claim))
+    assert bob.device._peers[bad].verify_initiation(opened) is None
+    bob.receive(claim, ELSEWHERE)
     assert wire.log == []
     assert bob.device._local.indices == {}
     assert bob.drops(Drop.BAD_INITIATION) == 1
@@ -301,6 +304,63 @@ def test_receiving_in_a_session_of_the_old_key_renews_nothing():
     assert wire.since(mark, by=alice) == []
 
 
+# Receiving
+
+
+@pytest.mark.rule("D5", "H13")
+def test_a_forgery_confirms_no_session():
+    wire, alice, bob = joined()
+    wire.lose = lambda sent: sent.kind == TRANSPORT
+    alice.ping(bob)
+    data = wire.log[-1].data
+    bob.receive(data[:-1] + bytes([data[-1] ^ 1]), alice.endpoint)
+    slots = _peer(bob, alice)._sessions
+    assert (slots.current, slots.next is None) == (None, False)
+    assert bob.status(alice).handshake_at is None
+    bob.receive(data, alice.endpoint)
+    assert slots.next is None
+    assert len(bob.delivered) == 1
+
+
+@pytest.mark.rule("D5", "E1", "T6")
+@pytest.mark.parametrize(
+    "inner",
+    [b"\x45\0\0\x40" + ip_packet("10.9.0.1", "10.9.0.2")[4:], ip_packet("10.9.0.99", "10.9.0.2")],
+    ids=["longer than it is", "not its address"],
+)
+def test_what_is_not_delivered_has_authenticated_all_the_same(inner):
+    """The endpoint follows it, and the answer that was due is there."""
+    wire, alice, bob = joined()
+    alice.ping(bob)
+    bob.ping(alice)
+    wire.run(12.0)
+    bob.ping(alice)
+    alice.endpoint = ELSEWHERE
+    alice.send(inner)
+    assert bob.status(alice).endpoint == ELSEWHERE
+    assert len(bob.delivered) == 1
+    assert bob.drops(Drop.BAD_INNER_PACKET) + bob.drops(Drop.SOURCE_NOT_ALLOWED) == 1
+    wire.lose = lambda sent: sent.source == ELSEWHERE
+    mark = len(wire.log)
+    wire.run(16.0)
+    assert wire.since(mark, INITIATION, by=bob) == []
+
+
+@pytest.mark.rule("D5", "L2")
+def test_a_session_that_is_too_old_moves_nothing():
+    wire, alice, bob = joined()
+    alice.ping(bob)
+    wire.hold = True
+    alice.ping(bob)
+    (late,) = wire.held
+    wire.held.clear()
+    wire.run(180.0)
+    heard = bob.status(alice)
+    bob.receive(late.data, ELSEWHERE)
+    assert bob.status(alice) == heard
+    assert bob.drops(Drop.SESSION_EXPIRED) == 1
+
+
 # Timers
 
 
@@ -325,13 +385,14 @@ def test_giving_up_ends_the_keepalive_that_is_due():
     wire.lose = lambda _sent: True
     peer = _peer(alice, bob)
     wire.run(200.0)
-    alice.ping(bob)
-    wire.run(95.0)
-    peer.timers.data_received(wire.now)
-    wire.run(9.9)
     mark = len(wire.log)
+    alice.ping(bob)
+    wire.run(19 * 5.0)
+    for _ in range(20):
+        wire.run(0.5 if len(wire.since(mark)) < 20 else 0.0)
+    peer.timers.data_received(wire.now)  # after the last attempt, and before it is given up
     wire.run(60.0)
-    assert wire.since(mark) == []
+    assert len(wire.since(mark)) == 20
 
 
 @pytest.mark.rule("T5")
@@ -488,8 +549,8 @@ def test_the_last_counters_are_used_once_each_and_never_wrap():
 # What managed peers may do beyond the letter is not done by plain ones
 
 
-def _story(seed: int, lost: float) -> list[tuple]:
-    """All that was sent in an hour of pings, losses, crossings and repeated initiations between plain peers."""
+def _story(seed: int, lost: float) -> list[Sent]:
+    """All that was sent in half an hour of pings, losses, crossings and handshakes said again between plain peers."""
     chance = random.Random(seed)
     wire, alice, bob = joined(seed)
     wire.lose = lambda _sent: chance.random() < lost
@@ -499,7 +560,24 @@ def _story(seed: int, lost: float) -> list[tuple]:
         here.ping(there)
         if chance.random() < 0.3:
             there.ping(here)
+        for node, other in ((alice, bob), (bob, alice)):
+            again = chance.choice(wire.since(0, INITIATION, RESPONSE, by=other)[-3:] or wire.log)
+            node.receive(again.data, other.endpoint)
     return wire.log
+
+
+@pytest.mark.rule("T10")
+@pytest.mark.parametrize("greater", [True, False], ids=["greater key", "smaller key"])
+def test_whoevers_key_is_greater_a_plain_initiator_renews_at_120_seconds(greater):
+    wire, alice, bob = joined()
+    here, there = (alice, bob) if (alice.key.raw > bob.key.raw) is greater else (bob, alice)
+    here.ping(there)
+    wire.run(119.9)
+    here.ping(there)
+    assert len(wire.since(0, INITIATION)) == 1
+    wire.run(0.1)
+    here.ping(there)
+    assert len(wire.since(0, INITIATION)) == 2
 
 
 @pytest.mark.rule("H17")

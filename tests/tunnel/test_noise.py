@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import random
+from dataclasses import replace
 
 import pytest
 from noise.connection import Keypair, NoiseConnection
@@ -231,6 +232,16 @@ def test_low_order_ephemerals_are_refused_in_both_roles(world, point):
     assert _responder_state(world, packed[:8] + bytes.fromhex(point) + packed[40:]) is None
     response = Response(1, state.index, bytes.fromhex(point), bytes(16))
     assert noise.consume_response(world["alice"], state, None, response) is None
+
+
+@pytest.mark.rule("H5")
+@pytest.mark.parametrize("point", LOW_ORDER)
+def test_low_order_static_keys_are_refused_in_both_roles(world, point):
+    bad = PublicKey(bytes.fromhex(point))
+    assert noise.create_initiation(world["alice"], bad, bytes(32), world["e_alice"], 1, world["timestamp"]) is None
+    _, packed = _initiation(world)
+    state = replace(_responder_state(world, packed), remote=bad)
+    assert noise.create_response(state, None, world["e_bob"], 1) is None
 
 
 def test_diffie_hellman_vector_of_rfc_7748():

@@ -675,6 +675,7 @@ def test_a_persistent_keepalive_renews_the_session_and_never_ends():
     assert wire.since(0, INITIATION, by=bob) == []
 
 
+@pytest.mark.rule("T9")
 def test_a_persistent_keepalive_outlives_an_outage():
     wire, alice, bob = joined()
     alice.change(bob, persistent_keepalive=25)

@@ -23,6 +23,7 @@ def _read(stamp: bytes) -> tuple[int, int]:
     [
         (0.0, 0, STEP),  # the first is one step after the beginning of time at least
         (0.5, 0, 500_000_000 // STEP * STEP),
+        (0.500000001, 0, 500_000_000 // STEP * STEP),
         (1.0, 1, 0),
         (1_700_000_000.25, 1_700_000_000, 250_000_000 // STEP * STEP),
         (2_147_483_648.0, 1 << 31, 0),

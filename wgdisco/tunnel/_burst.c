@@ -275,10 +275,15 @@ static int add_to_group(uint32_t *groups, uint32_t max_groups, uint32_t *count, 
     return 1;
 }
 
+static int fail(burst_sealing *at) {
+    at->frame = at->segment = 0;
+    return -1;
+}
+
 int burst_seal(void *key, const uint8_t *data, size_t data_size, const uint32_t *spans, uint32_t frames,
                uint32_t receiver, uint32_t mtu, uint8_t *out, size_t out_size, uint32_t *groups, uint32_t max_groups,
                burst_sealing *at) {
-    at->used = at->groups = 0;
+    at->used = at->groups = at->bad = 0;
     if (!key) return -1;
     if (out_size > UINT32_MAX) out_size = UINT32_MAX;
     for (; at->frame < frames; at->frame++, at->segment = 0) {
@@ -300,14 +305,15 @@ int burst_seal(void *key, const uint8_t *data, size_t data_size, const uint32_t 
             size_t row = HEADER + text + TAG;
             if (row > out_size - at->used ||
                 !add_to_group(groups, max_groups, &at->groups, at->used, (uint32_t)row, ecn))
-                return at->used ? 0 : -1;
+                return at->used || at->bad ? 0 : fail(at);
             uint8_t *to = out + at->used;
             write_segment(&c, packet, size, at->segment, to + HEADER);
             memset(to + HEADER + plain, 0, text - plain);
-            if (!encrypt(key, to, text, receiver, at->counter)) return -1;
+            if (!encrypt(key, to, text, receiver, at->counter)) return fail(at);
             at->used += (uint32_t)row;
         }
     }
+    at->frame = 0;
     return 1;
 }
 
@@ -529,11 +535,14 @@ static int open_row(EVP_CIPHER_CTX *context, const uint8_t *row, size_t plain, w
 }
 
 int burst_open(void *key, const uint8_t *data, size_t size, size_t row, const uint8_t *refused, int merge, int ecn,
-               uint8_t *out, size_t out_size, uint32_t *spans, uint32_t *runs, uint64_t *counters, uint8_t *forged,
-               uint32_t max_rows, burst_opened *result) {
+               uint8_t *out, size_t used, size_t out_size, uint32_t *spans, uint32_t *runs, uint64_t *counters,
+               uint8_t *forged, uint32_t max_rows, burst_opened *result) {
     memset(result, 0, sizeof *result);
-    if (!key || row == 0 || out_size < size || size > UINT32_MAX || (size + row - 1) / row > max_rows) return -1;
-    writer w = {.out = out, .merge = merge, .ecn = ecn & 3, .spans = spans, .runs = runs, .result = result};
+    if (!key || row == 0 || used > out_size || size > out_size - used || out_size > UINT32_MAX ||
+        (size + row - 1) / row > max_rows)
+        return -1;
+    writer w = {.out = out, .end = used, .merge = merge, .ecn = ecn & 3, .spans = spans, .runs = runs,
+                .result = result};
     result->consecutive = 1;
     for (size_t start = 0, i = 0; start < size; start += row, i++) {
         const uint8_t *datagram = data + start;
@@ -553,5 +562,7 @@ int burst_open(void *key, const uint8_t *data, size_t size, size_t row, const ui
         }
     }
     if (result->frames) finish(out, &w.last);
-    return 0;
+    int plain = result->runs == 1 && result->consecutive && !result->forged && !result->refused &&
+                !result->keepalives && !result->bad;
+    return plain ? (int)result->frames : 0;
 }

@@ -15,7 +15,7 @@ ffibuilder.cdef((HERE / "_burst.h").read_text())
 ffibuilder.set_source(
     "wgdisco.tunnel._native",
     '#include <stdint.h>\n#include "_burst.h"\n',
-    sources=["wgdisco/tunnel/_burst.c"],
+    sources=["wgdisco/tunnel/_burst.c", "wgdisco/tunnel/_burst_io.c"],
     include_dirs=["wgdisco/tunnel"],
     libraries=["crypto"],
     extra_compile_args=["-O3", "-g0"],
@@ -24,5 +24,5 @@ ffibuilder.set_source(
 
 if __name__ == "__main__":
     ffibuilder.compile(str(ROOT), verbose=True)
-    for left in (HERE / "_native.c", HERE / "_native.o", HERE / "_burst.o"):
+    for left in (HERE / "_native.c", HERE / "_native.o", HERE / "_burst.o", HERE / "_burst_io.o"):
         left.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 Importing this fails where that was not built.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from wgdisco.tunnel._native import ffi, lib
@@ -28,7 +29,7 @@ class _Key:
     def __init__(self, key: bytes, *, seals: bool) -> None:
         if len(key) != 32:
             raise ValueError("a key has 32 bytes")
-        context = lib.burst_key_new(key, seals)
+        context = lib.burst_key_new(ffi.from_buffer(key), seals)
         if context == ffi.NULL:
             raise MemoryError("libcrypto has no ChaCha20-Poly1305")
         self._context: Any = ffi.gc(context, lib.burst_key_free)
@@ -40,38 +41,58 @@ class _Key:
             ffi.release(context)
 
 
+def _pointers(room: Room) -> Any:
+    """Where the room's memory is: data, spans."""
+    if room.native is None:
+        room.native = ffi.from_buffer("uint8_t[]", room.data), ffi.from_buffer("uint32_t[]", room.spans)
+    return room.native
+
+
 class CompiledSealer(_Key):
     """One key of a session, for sending."""
 
-    __slots__ = ("_at", "_groups")
+    __slots__ = ("_at", "_data", "_data_at", "_groups", "_spans", "_spans_at")
 
     def __init__(self, key: bytes) -> None:
         super().__init__(key, seals=True)
         self._at = ffi.new("burst_sealing *")
         self._groups = ffi.new("uint32_t[]", 4 * _GROUPS)
+        # Where the memory is that frames were in before; who reads an interface uses the same again
+        self._data: object = None
+        self._spans: object = None
+        self._data_at: Any = None
+        self._spans_at: Any = None
+
+    def _find(self, frames: Frames) -> None:
+        """Set `_data_at` and `_spans_at`. Memory that is read anew each time is remembered, packets are not."""
+        self._data_at, self._spans_at = ffi.from_buffer(frames.data), ffi.from_buffer("uint32_t[]", frames.spans)
+        is_kept = type(frames.data) is memoryview and type(frames.spans) is memoryview
+        self._data, self._spans = (frames.data, frames.spans) if is_kept else (None, None)
 
     def seal(self, frames: Frames, receiver: int, counter: int, mtu: int, room: Room) -> Sealed:
         """See `Sealer.seal`."""
         if self._context is None:
             raise ValueError("this key is closed")
         at, groups = self._at, self._groups
-        at.counter, at.frame, at.segment, at.bad = counter, 0, 0, 0
-        data, spans = ffi.from_buffer(frames.data), ffi.from_buffer("uint32_t[]", frames.spans)
+        at.counter = counter
+        if frames.data is not self._data or frames.spans is not self._spans:
+            self._find(frames)
+        data, size, spans = self._data_at, len(frames.data), self._spans_at
         bursts: list[Burst] = []
-        is_done = 0
+        bad = is_done = 0
         while not is_done:
             room.reserve(_LARGEST_DATAGRAM, 0)
-            free = room.data[room.data_used :]
+            used, view = room.data_used, room.data
             is_done = lib.burst_seal(
                 self._context,
                 data,
-                len(data),
-                spans,
-                len(spans) // 2,
+                size,
+                spans + 2 * frames.first,
+                frames.count,
                 receiver,
                 mtu,
-                ffi.from_buffer("uint8_t[]", free),
-                len(free),
+                _pointers(room)[0] + used,
+                len(view) - used,
                 groups,
                 _GROUPS,
                 at,
@@ -79,10 +100,13 @@ class CompiledSealer(_Key):
             if is_done < 0:
                 raise MemoryError("libcrypto failed to seal")
             for i in range(0, 4 * at.groups, 4):
-                start = groups[i]
-                bursts.append(Burst(free[start : start + groups[i + 1]], groups[i + 2], groups[i + 3]))
-            room.data_used += at.used
-        return Sealed(bursts, at.counter - counter, at.bad)
+                start = used + groups[i]
+                bursts.append(Burst(view[start : start + groups[i + 1]], groups[i + 2], groups[i + 3]))
+            room.data_used = used + at.used
+            bad += at.bad
+        if self._data is None:
+            self._data_at = self._spans_at = None
+        return Sealed(bursts, at.counter - counter, bad)
 
 
 class CompiledOpener(_Key):
@@ -93,7 +117,6 @@ class CompiledOpener(_Key):
     def __init__(self, key: bytes) -> None:
         super().__init__(key, seals=False)
         self._result = ffi.new("burst_opened *")
-        self._rows = 0
         self._make_tables(64)
 
     def _make_tables(self, rows: int) -> None:
@@ -108,48 +131,60 @@ class CompiledOpener(_Key):
         """See `Opener.open`."""
         if self._context is None:
             raise ValueError("this key is closed")
-        data = ffi.from_buffer(datagrams.data)
-        size, row, rows = len(data), datagrams.row, datagrams.count
+        data, row = ffi.from_buffer(datagrams.data), datagrams.row
+        size = len(data)
         if size == 0:  # one row, which is empty
             return Opened([], [None], 0 if refused and refused[0] else 1, 0, 0)
+        rows = -(-size // row)
         if rows > self._rows:
             self._make_tables(rows)
         room.reserve(size, rows)
-        free, spans = room.data[room.data_used :], room.spans[room.spans_used :]
+        first = room.spans_used // 2
+        out, spans = _pointers(room)
         result = self._result
-        status = lib.burst_open(
+        simple = lib.burst_open(
             self._context,
             data,
             size,
             row,
             ffi.NULL if refused is None else ffi.from_buffer(refused),
-            tcp * _MERGE_TCP | udp * _MERGE_UDP,
+            (_MERGE_TCP if tcp else 0) | (_MERGE_UDP if udp else 0),
             datagrams.tos,
-            ffi.from_buffer("uint8_t[]", free),
-            len(free),
-            ffi.from_buffer("uint32_t[]", spans),
+            out,
+            room.data_used,
+            len(room.data),
+            spans + 2 * first,
             self._runs,
             self._counters,
             self._forged,
             rows,
             result,
         )
-        assert status == 0, "the arguments are possible"
+        assert simple >= 0, "the arguments are possible"
+        if simple:
+            _use(room, first + simple)
+            start = result.first
+            return Opened([Frames(room.data, room.spans, first, simple)], range(start, start + rows), 0, 0, 0)
         frames: list[Frames] = []
-        at = 0
-        for run in self._runs[0 : result.runs] if result.runs != 1 else (result.frames,):
-            frames.append(Frames(free, spans[2 * at : 2 * (at + run)]))
-            at += run
-        if at:
-            room.spans_used += 2 * at
-            room.data_used += spans[2 * at - 2] + spans[2 * at - 1]
-        counters: Any
+        for count in ffi.unpack(self._runs, result.runs):
+            frames.append(Frames(room.data, room.spans, first, count))
+            first += count
+        _use(room, first)
+        return Opened(frames, self._counted(rows, refused), result.forged, result.keepalives, result.bad)
+
+    def _counted(self, rows: int, refused: bytes | None) -> Sequence[int | None]:
+        """The rows' counters after an `open`."""
+        result = self._result
         if result.consecutive and result.authentic == rows:
-            counters = range(result.first, result.first + rows)
-        else:
-            lost = ffi.unpack(self._forged, rows)
-            counters = ffi.unpack(self._counters, rows)
-            for number in range(rows):
-                if lost[number] or (refused is not None and refused[number]):
-                    counters[number] = None
-        return Opened(frames, counters, result.forged, result.keepalives, result.bad)
+            return range(result.first, result.first + rows)
+        forged, counters = ffi.unpack(self._forged, rows), ffi.unpack(self._counters, rows)
+        return [
+            None if forged[n] or (refused is not None and refused[n]) else counter for n, counter in enumerate(counters)
+        ]
+
+
+def _use(room: Room, end: int) -> None:
+    """The spans of the room are used up to frame `end`, and the data up to where that one's last ends."""
+    if 2 * end > room.spans_used:
+        room.spans_used = 2 * end
+        room.data_used = room.spans[2 * end - 2] + room.spans[2 * end - 1]

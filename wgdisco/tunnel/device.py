@@ -33,7 +33,7 @@ from wgdisco.tunnel.peer import Local, Peer
 from wgdisco.tunnel.session import Session
 
 UNDER_LOAD_LINGER = 1.0
-COOKIE_REPLIES_A_TURN = 16  # until they are drained: sending is what costs most
+COOKIE_REPLIES_A_TURN = 32  # until they are drained: sending is what costs most
 _SLICE = 256  # prefixes taken from a peer at once
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 CHECK_MAGIC = b"wgd\x01"

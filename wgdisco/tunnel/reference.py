@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from cryptography.exceptions import InvalidTag
@@ -56,6 +57,22 @@ def leading_run(datagrams: Burst) -> int:
     return datagrams.count
 
 
+@dataclass(slots=True)
+class _Group:
+    """Datagrams that can be one send: of one size, but for a shorter last."""
+
+    datagrams: list[bytes]
+    row: int
+    tos: int
+
+    def add(self, datagram: bytes, tos: int) -> bool:
+        """False when it does not belong here."""
+        belongs = len(self.datagrams[-1]) == self.row >= len(datagram) and tos == self.tos
+        if belongs:
+            self.datagrams.append(datagram)
+        return belongs
+
+
 class ReferenceSealer:
     """One key of a session, for sending."""
 
@@ -69,19 +86,22 @@ class ReferenceSealer:
         if self._aead is None:
             raise ValueError("this key is closed")
         first, bad = counter, 0
-        bursts: list[Burst] = []
+        groups: list[_Group] = []
         for frame in frames:
             packets = split(bytes(frame)) if len(frame) >= VIRTIO_SIZE else None
             if packets is None:
                 bad += 1
                 continue
-            tos = outer_for(bytes(frame[VIRTIO_SIZE:]))
+            tos = outer_for(frame[VIRTIO_SIZE:])
             if counter + len(packets) > REJECT_AFTER_MESSAGES:
                 packets = packets[: max(0, REJECT_AFTER_MESSAGES - counter)]
                 bad += 1
             for packet in packets:
-                _append(bursts, self._datagram(packet, receiver, counter, mtu), tos)
+                datagram = self._datagram(packet, receiver, counter, mtu)
                 counter += 1
+                if not groups or not groups[-1].add(datagram, tos):
+                    groups.append(_Group([datagram], len(datagram), tos))
+        bursts = [Burst(b"".join(group.datagrams), group.row, group.tos) for group in groups]
         return Sealed(bursts, counter - first, bad)
 
     def _datagram(self, packet: bytes, receiver: int, counter: int, mtu: int) -> bytes:
@@ -93,16 +113,6 @@ class ReferenceSealer:
     def close(self) -> None:
         """Forget the key."""
         self._aead = None
-
-
-def _append(bursts: list[Burst], datagram: bytes, tos: int) -> None:
-    """To the last burst if it fits there: rows are equal but for a shorter last."""
-    if bursts:
-        last = bursts[-1]
-        if len(datagram) <= last.row and len(last.data) % last.row == 0 and tos == last.tos:
-            bursts[-1] = Burst(bytes(last.data) + datagram, last.row, tos)
-            return
-    bursts.append(Burst(datagram, len(datagram), tos))
 
 
 class ReferenceOpener:

@@ -5,7 +5,7 @@ This is the reference: packet by packet, in the order of the rules. `_burst.c` d
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from wgdisco.tunnel.frames import MAX_PACKET, VIRTIO_SIZE
 
@@ -48,7 +48,7 @@ class Offload:
 
 def ones_sum(data: bytes | bytearray) -> int:
     """The sum of 16-bit words in one's complement arithmetic, a missing last byte being zero."""
-    number = int.from_bytes(data + bytes(len(data) % 2), "big")
+    number = int.from_bytes(data, "big") << 8 * (len(data) % 2)
     return (number - 1) % 0xFFFF + 1 if number else 0
 
 
@@ -152,13 +152,17 @@ def _segment(packet: bytes, headers: int, offload: Offload, number: int, start: 
 # Merging
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Flow:
-    """A packet that might be merged: where its parts begin, and what the next one of its flow must have."""
+    """A packet that might be merged.
 
+    `constant` is its headers without what differs between the segments of one large packet; `sequence` and
+    `identification` are what the next one must have.
+    """
+
+    constant: bytes
     protocol: int
     ip: int
-    headers: int
     payload: int
     sequence: int
     identification: int
@@ -171,22 +175,31 @@ class _Flow:
         if ip == 20 and (packet[0] != 0x45 or int.from_bytes(packet[6:8], "big") & _FRAGMENT):
             return None
         protocol = packet[9] if ip == 20 else packet[6]
-        l4 = packet[ip:]
+        l4_size = len(packet) - ip
         sequence = push = 0
-        if tcp and protocol == TCP and len(l4) > 20:
-            size = (l4[12] >> 4) * 4
-            push = l4[13] & PSH
-            if not 20 <= size < len(l4) or l4[13] & ~PSH != ACK:
+        if tcp and protocol == TCP and l4_size > 20:
+            size, flags = (packet[ip + 12] >> 4) * 4, packet[ip + 13]
+            if not 20 <= size < l4_size or flags & ~PSH != ACK:
                 return None
-            sequence = int.from_bytes(l4[4:8], "big") + len(l4) - size
-        elif udp and protocol == UDP and len(l4) > 8:
+            push = flags & PSH
+            sequence = int.from_bytes(packet[ip + 4 : ip + 8], "big") + l4_size - size & 0xFFFFFFFF
+        elif udp and protocol == UDP and l4_size > 8:
             size = 8
-            if int.from_bytes(l4[4:6], "big") != len(l4) or l4[6:8] == b"\0\0":
+            if int.from_bytes(packet[ip + 4 : ip + 6], "big") != l4_size or packet[ip + 6 : ip + 8] == b"\0\0":
                 return None
         else:
             return None
-        identification = int.from_bytes(packet[4:6], "big") + 1 & 0xFFFF if ip == 20 else 0
-        return cls(protocol, ip, ip + size, len(l4) - size, sequence & 0xFFFFFFFF, identification, bool(push))
+        identification = int.from_bytes(packet[4:6], "big") + 1 & 0xFFFF
+        constant = _constant(packet[: ip + size], ip, protocol)
+        return cls(constant, protocol, ip, l4_size - size, sequence, identification, bool(push))
+
+
+def _constant(headers: bytes, ip: int, protocol: int) -> bytes:
+    """Headers without lengths, checksums, identification, sequence number and PSH."""
+    network = headers[:2] + headers[6:10] + headers[12:20] if ip == 20 else headers[:4] + headers[6:40]
+    if protocol == UDP:
+        return network + headers[ip : ip + 4]
+    return network + headers[ip : ip + 4] + headers[ip + 8 : ip + 13] + headers[ip + 14 : ip + 16] + headers[ip + 18 :]
 
 
 @dataclass(slots=True)
@@ -196,6 +209,7 @@ class _Merged:
     packet: bytearray
     flow: _Flow | None
     step: int
+    payload: int
     count: int
     is_closed: bool
 
@@ -206,7 +220,8 @@ class _Merged:
         packet, flow = self.packet, self.flow
         is_tcp, l4_size = flow.protocol == TCP, len(self.packet) - flow.ip
         gso_type = _GSO_UDP if not is_tcp else _GSO_TCP4 if flow.ip == 20 else _GSO_TCP6
-        offload = Offload(_NEEDS_CSUM, gso_type, flow.headers, self.step, flow.ip, 16 if is_tcp else 6)
+        headers = len(packet) - self.payload
+        offload = Offload(_NEEDS_CSUM, gso_type, headers, self.step, flow.ip, 16 if is_tcp else 6)
         _finish_ip(packet)
         if is_tcp:
             packet[flow.ip + 13] |= PSH if flow.is_push else 0
@@ -223,13 +238,14 @@ def merge(packets: Iterable[bytes], *, tcp: bool = True, udp: bool = True) -> li
         flow = _Flow.of(packet, tcp=tcp, udp=udp)
         if flow is not None and merged and _joins(merged[-1], packet, flow):
             last = merged[-1]
-            last.packet += packet[flow.headers :]
+            last.packet += packet[-flow.payload :]
             last.flow = flow
+            last.payload += flow.payload
             last.count += 1
             last.is_closed = flow.payload < last.step or flow.is_push
         else:
             step = flow.payload if flow else 0
-            merged.append(_Merged(bytearray(packet), flow, step, 1, flow is None or flow.is_push))
+            merged.append(_Merged(bytearray(packet), flow, step, step, 1, flow is None or flow.is_push))
     return [one.frame() for one in merged]
 
 
@@ -246,33 +262,14 @@ def _continues(last: _Merged, packet: bytes, flow: _Flow) -> bool:
     """Whether the headers differ in nothing but what differs between the segments of one large packet."""
     before = last.flow
     assert before is not None
-    if replace(flow, payload=0, sequence=0, identification=0, is_push=False) != replace(
-        before, payload=0, sequence=0, identification=0, is_push=False
-    ):
+    if flow.constant != before.constant or flow.ip != before.ip or flow.protocol != before.protocol:
         return False
     if flow.payload > last.step or len(last.packet) + flow.payload > MAX_PACKET:
-        return False
-    if _constant(last.packet, flow) != _constant(packet, flow):
         return False
     may_be_cut = flow.ip == 20 and not int.from_bytes(packet[6:8], "big") & _DONT_FRAGMENT
     if may_be_cut and int.from_bytes(packet[4:6], "big") != before.identification:
         return False  # without DF the identification means something
     return flow.protocol == UDP or int.from_bytes(packet[flow.ip + 4 : flow.ip + 8], "big") == before.sequence
-
-
-def _constant(packet: bytes | bytearray, flow: _Flow) -> bytes:
-    """The headers without lengths, checksums, identification, sequence number and PSH."""
-    headers = bytearray(packet[: flow.headers])
-    l4 = flow.ip
-    for start, size in [(2, 4), (10, 2)] if flow.ip == 20 else [(4, 2)]:
-        headers[start : start + size] = bytes(size)
-    if flow.protocol == UDP:
-        headers[l4 + 4 : l4 + 8] = bytes(4)
-    else:
-        headers[l4 + 4 : l4 + 8] = bytes(4)
-        headers[l4 + 13] &= ~PSH
-        headers[l4 + 16 : l4 + 18] = bytes(2)
-    return bytes(headers)
 
 
 def _is_intact(packet: bytes | bytearray, flow: _Flow) -> bool:

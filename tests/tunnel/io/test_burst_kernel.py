@@ -11,6 +11,7 @@ import select
 import socket
 import struct
 import threading
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.tunnel.io.namespace import in_namespace, ip
 from tests.tunnel.traffic import is_intact
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.burst import Burst, Frames, Room
+from wgdisco.tunnel.io.syscalls import FrameReader, write_frames
 from wgdisco.tunnel.segment import Offload
 
 KEY = bytes(32)
@@ -51,8 +53,8 @@ class Mirror:
         ip("addr", "add", "10.77.0.1/24", "dev", "tt0")
         ip("addr", "add", "fd77::1/64", "dev", "tt0", "nodad")
         ip("link", "set", "tt0", "mtu", "1420", "up")
-        self.cut: dict[int, int] = {}
-        self.merged: dict[int, int] = {}
+        self.cut: Counter[int] = Counter()
+        self.merged: Counter[int] = Counter()
         self.failed: BaseException | None = None
         self.stop_read, self.stop_write = os.pipe()
         self.thread = threading.Thread(target=self.run)
@@ -68,22 +70,22 @@ class Mirror:
         sealer, opener, room = burst.create_sealer(KEY), burst.create_opener(KEY), Room()
         counter = 0
         os.set_blocking(self.fd, False)
+        reader = FrameReader()
         while select.select([self.fd, self.stop_read], [], [])[0] != [self.stop_read]:
-            frame = os.read(self.fd, 70_000)
-            kind = Offload.parse(frame).gso_type
-            room.clear()
-            sealed = sealer.seal(Frames.behind_one_another([frame]), 1, counter, 1420, room)
-            assert sealed.bad == 0
-            counter += sealed.counters
-            assert sealed.counters > 1 or not kind
-            self.cut[kind] = self.cut.get(kind, 0) + 1
-            for datagrams in sealed.bursts:
-                self.check(datagrams)
-                opened = opener.open(datagrams, room)
-                assert (opened.forged, opened.bad) == (0, 0)
-                for run in opened.frames:
-                    for out in run:
-                        self.write(bytearray(out))
+            for group in reader.read(self.fd):
+                room.clear()
+                kinds = Counter(Offload.parse(bytes(frame)).gso_type for frame in group)
+                self.cut += kinds
+                sealed = sealer.seal(group, 1, counter, 1420, room)
+                assert sealed.bad == 0
+                counter += sealed.counters
+                assert sealed.counters >= len(group) + kinds.total() - kinds[0]
+                for datagrams in sealed.bursts:
+                    self.check(datagrams)
+                    opened = opener.open(datagrams, room)
+                    assert (opened.forged, opened.bad) == (0, 0)
+                    for run in opened.frames:
+                        self.write(run)
 
     def check(self, datagrams: Burst) -> None:
         """Every packet by itself is one that could have been sent so."""
@@ -93,10 +95,10 @@ class Mirror:
             if (packet[9] if packet[0] >> 4 == 4 else packet[6]) in (6, 17):
                 assert is_intact(packet)
 
-    def write(self, frame: bytearray) -> None:
-        kind = Offload.parse(bytes(frame)).gso_type
-        self.merged[kind] = self.merged.get(kind, 0) + 1
-        os.write(self.fd, frame[:10] + swapped(frame[10:]))
+    def write(self, frames: Frames) -> None:
+        self.merged += Counter(Offload.parse(bytes(frame)).gso_type for frame in frames)
+        back = [frame[:10] + swapped(frame[10:]) for frame in map(bytearray, frames)]
+        assert write_frames(self.fd, Frames.behind_one_another(back)) == []
 
     def close(self) -> None:
         os.write(self.stop_write, b"x")
@@ -157,20 +159,19 @@ def through(name: burst.Implementation, megabytes: int) -> None:
         data = random.Random(1).randbytes(megabytes << 20)
         over_tcp("10.77.0.1", "10.77.0.2", data)
         over_tcp("fd77::1", "fd77::2", data)
-        assert mirror.cut[1] > 0
-        assert mirror.cut[4] > 0
-        assert mirror.merged[1] >= mirror.cut[1]
-        assert mirror.merged[4] >= mirror.cut[4]
         for here, there in (("10.77.0.1", "10.77.0.2"), ("fd77::1", "fd77::2")):
             for gro in (False, True):
                 over_udp(here, there, [40_000, 7, 1300, 2600, 30_001], 1300, gro=gro)
                 over_udp(here, there, [640, 1000], 64, gro=gro)
-        if mirror.offloads & USO4:
-            assert mirror.cut[5] == mirror.merged[5]
-            assert mirror.cut[5] > 10
     finally:
         mirror.close()
     assert mirror.failed is None
+    for kind in (1, 4):
+        assert mirror.cut[kind] > 0
+        assert mirror.merged[kind] > 0
+    if mirror.offloads & USO4:
+        assert mirror.cut[5] > 10
+        assert mirror.merged[5] > 5  # two that are read at once may become one
 
 
 @pytest.mark.skipif(burst.compiled is None, reason="the compiled burst was not built (make test builds it)")

@@ -18,13 +18,15 @@ from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
 from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.backend import Capabilities
 from wgdisco.tunnel.io.icmp import BehindNat
-from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
+from wgdisco.tunnel.io.link_state import LinkEvent, watch
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
-from wgdisco.tunnel.io.udp import UdpSockets
+from wgdisco.tunnel.io.udp import A_CALL, UdpSockets
 from wgdisco.tunnel.messages import DEFAULT_MTU
 
 LOG = logging.getLogger(__name__)
 
+CALLS_A_TURN = 8
+ENOUGH = 1 << 16  # bytes of one call that no other is to follow in the same turn
 HANDSHAKES_A_TURN = 8
 
 
@@ -179,9 +181,9 @@ class Engine:
         """A route into the interface has an MTU of its own, or None any more; that bounds padding likewise."""
         self._device.set_route_mtu(network, mtu)
 
-    def watch_link(self) -> AsyncIterator[LinkState | RouteMtu | LinkGone]:
-        """What happens to the interface from now on, wherever it is moved; `link_state.watch`."""
-        return watch(self._tun)
+    async def watch_link(self, tell: Callable[[LinkEvent], None]) -> None:
+        """Tell what happens to the interface from now on, wherever it is moved; `link_state.watch`."""
+        await watch(self._tun, tell)
 
     async def events(self) -> AsyncIterator[Event]:
         """Events in order, to one consumer; ends after DeviceGone or close()."""
@@ -246,8 +248,12 @@ class Engine:
 
     def _udp_readable(self, fd: int) -> None:
         now = self._now()
-        for datagrams, source in self._udp.receive(fd):
-            self._device.receive(datagrams, source, now)
+        for _ in range(CALLS_A_TURN):
+            arrived = self._udp.receive(fd)
+            for datagrams, source in arrived:
+                self._device.receive(datagrams, source, now)
+            if len(arrived) < A_CALL or sum(len(datagrams.data) for datagrams, _ in arrived) > ENOUGH:
+                break
         if self._handshakes is None:
             self._consume_handshakes()
         else:
@@ -261,9 +267,9 @@ class Engine:
         """
         self._handshakes = None
         if self._device.has_handshakes:
-            began = self._now()
-            self._device.handle_handshakes(began, HANDSHAKES_A_TURN)
-            self._handshakes = self._loop.call_later(self._now() - began, self._consume_handshakes)
+            began = self._loop.time()
+            self._device.handle_handshakes(self._now(), HANDSHAKES_A_TURN)
+            self._handshakes = self._loop.call_later(self._loop.time() - began, self._consume_handshakes)
         self._settle()
 
     def _tun_readable(self) -> None:

@@ -9,13 +9,12 @@ import fcntl
 import os
 import re
 import struct
-from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from typing import Self
 
 from wgdisco.errors import ConfigError, LocalError
-from wgdisco.tunnel.frames import VIRTIO_SIZE, Frames
+from wgdisco.tunnel.frames import MAX_PACKET, Frames
+from wgdisco.tunnel.io.syscalls import FrameReader, write_frames
 from wgdisco.tunnel.offloads import Offloads
 from wgdisco.tunnel.segment import split
 
@@ -35,11 +34,7 @@ _IFREQ = struct.Struct("16sH22x")
 _NAME = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}")
 # Path components, and what the kernel keeps for itself under /proc/sys/net
 _NO_NAMES = frozenset({".", "..", "all", "default"})
-_MAX_FRAME = VIRTIO_SIZE + 65535
-# Read at once, before others get their turn
-_ENOUGH = 4 * _MAX_FRAME
-_ENOUGH_FRAMES = 256
-_PLAIN = bytes(VIRTIO_SIZE)
+_PLAIN_READS = 64
 
 
 class InterfaceGoneError(LocalError):
@@ -58,10 +53,10 @@ class Tun:
         self.fd = fd
         self.name = name
         self.dropped: Counter[str] = Counter()
-        self._skipped = 0 if has_headers else VIRTIO_SIZE
+        self._has_headers = has_headers
+        self._reader = FrameReader()
         self.takes_tcp = has_headers and offloads.tso and self._offload(_CSUM | _TSO)
         self.takes_udp = self.takes_tcp and offloads.uso and self._offload(_CSUM | _TSO | _USO)
-        self._buffer = memoryview(bytearray(_ENOUGH + _MAX_FRAME))
 
     @classmethod
     def open(cls, name: str, offloads: Offloads = Offloads()) -> Self:  # noqa: B008  it is a value
@@ -95,48 +90,51 @@ class Tun:
             raise LocalError(f"descriptor {fd} is an interface of another form: it takes IFF_TUN and IFF_NO_PI")
         return cls(fd, name.rstrip(b"\0").decode(), offloads, has_headers=bool(flags & _IFF_VNET_HDR))
 
-    def read(self) -> Iterator[Frames]:
-        """What waits to be sent into the tunnel, as much as is read at once.
+    def read(self) -> list[Frames]:
+        """Some of what waits to be sent into the tunnel, frames together that are alike in their outer headers.
 
-        Frames one behind the other that have one destination and one kind of outer header come together; they are good
-        until the next call. Raises InterfaceGoneError.
+        They are good until the next call. Raises InterfaceGoneError.
         """
-        buffer, spans, used, skipped = self._buffer, array("I"), 0, self._skipped
-        while used <= _ENOUGH and len(spans) < 2 * _ENOUGH_FRAMES:
+        try:
+            return self._reader.read(self.fd) if self._has_headers else self._read_plain()
+        except OSError as error:
+            self._drop(error)
+            return []
+
+    def write(self, frames: Frames) -> None:
+        """Hand frames to the kernel, as if they had arrived on the interface. Raises InterfaceGoneError."""
+        if not self._has_headers:
+            self._write_plain(frames)
+            return
+        for frame, error in write_frames(self.fd, frames):
+            if error.errno == errno.EINVAL and frame[1]:
+                # Some kernels refuse a large frame whose last segment is short: they get its packets one by one.
+                self.dropped["apart"] += 1
+                for _, failure in write_frames(self.fd, Frames.of(*split(bytes(frame)) or ())):
+                    self._drop(failure)
+            else:
+                self._drop(error)
+
+    def _read_plain(self) -> list[Frames]:
+        """As read, of an interface without virtio headers."""
+        packets: list[Frames] = []
+        while len(packets) < _PLAIN_READS:
             try:
-                size = skipped + os.readv(self.fd, [buffer[used + skipped : used + _MAX_FRAME]])
+                packets.append(Frames.of(os.read(self.fd, MAX_PACKET)))
             except BlockingIOError:
                 break
-            except OSError as error:
-                if spans:
+            except OSError:
+                if packets:
                     break  # what was read first goes first; the next call fails again
-                self._check_gone(error)
-                self.dropped[_name_of(error)] += 1
-                break
-            if skipped:
-                buffer[used : used + skipped] = _PLAIN
-            spans.append(used)
-            spans.append(size)
-            used += size
-        return gather(buffer, spans)
+                raise
+        return packets
 
-    def write(self, frames: Iterable[memoryview]) -> None:
-        """Hand frames to the kernel, as if they had arrived on the interface. Raises InterfaceGoneError."""
-        for frame in frames:
+    def _write_plain(self, frames: Frames) -> None:
+        for packet in frames.packets():
             try:
-                os.write(self.fd, frame[self._skipped :] if self._skipped else frame)
+                os.write(self.fd, packet)
             except OSError as error:
-                self._check_gone(error)
-                if error.errno == errno.EINVAL and frame[1]:
-                    self._write_apart(bytes(frame))
-                else:
-                    self.dropped[_name_of(error)] += 1
-
-    def _write_apart(self, frame: bytes) -> None:
-        """Some kernels refuse a large frame whose last segment is short: they get its packets one by one."""
-        self.dropped["apart"] += 1
-        for packet in split(frame) or ():
-            self.write([memoryview(_PLAIN + packet)])
+                self._drop(error)
 
     def place(self) -> tuple[str, int]:
         """What the interface is called now, and a new descriptor of the network namespace it is in (rule E7).
@@ -164,6 +162,11 @@ class Tun:
             return False
         return True
 
+    def _drop(self, error: OSError) -> None:
+        """Count it, unless it says that the interface is gone."""
+        self._check_gone(error)
+        self.dropped[errno.errorcode.get(error.errno or 0, "unknown")] += 1
+
     def _check_gone(self, error: OSError) -> None:
         if error.errno == errno.EBADFD:
             raise InterfaceGoneError(f"interface {self.name} was deleted") from error
@@ -175,30 +178,6 @@ def check_name(name: str) -> None:
     """Raise ConfigError unless `name` can be an interface's (the names wg-quick allows, rule Q1)."""
     if not _NAME.fullmatch(name) or name in _NO_NAMES:
         raise ConfigError(f"{name!r} cannot name an interface: use 1 to 15 of the characters a-z A-Z 0-9 _ = + . -")
-
-
-def gather(buffer: memoryview, spans: "array[int]") -> Iterator[Frames]:
-    """Frames in `buffer`, those together that may be sealed in one call."""
-    start, like = 0, b""
-    for at in range(0, len(spans), 2):
-        packet = buffer[spans[at] + VIRTIO_SIZE : spans[at] + spans[at + 1]]
-        this = _likeness(packet)
-        if this != like and at > start:
-            yield Frames(buffer, spans[start:at])
-            start = at
-        like = this
-    if spans:
-        yield Frames(buffer, spans[start:])
-
-
-def _likeness(packet: memoryview) -> bytes:
-    """What decides of the outer header: destination, protocol and hop limit; nothing when this is no IP packet."""
-    version = packet[0] >> 4 if packet else 0
-    if version == 4 and len(packet) >= 20:
-        return bytes(packet[8:10]) + bytes(packet[16:20])
-    if version == 6 and len(packet) >= 40:
-        return bytes(packet[6:8]) + bytes(packet[24:40])
-    return b""
 
 
 def _open_failure(error: OSError) -> str:
@@ -222,7 +201,3 @@ def _create_failure(error: OSError, name: str) -> str:
     if error.errno == errno.EINVAL:
         return f"interface {name} exists and is no TUN interface: choose another name, or delete it"
     return f"cannot create interface {name}: {error.strerror}"
-
-
-def _name_of(error: OSError) -> str:
-    return errno.errorcode.get(error.errno or 0, "unknown")

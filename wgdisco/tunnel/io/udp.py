@@ -19,25 +19,22 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from wgdisco.endpoint import Endpoint, IPAddress, parse_address
+from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import LocalError
 from wgdisco.machine import port_in_use, port_owner
 from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.io.ancillary import (
-    ANCILLARY_SIZE,
     IP_PKTINFO,
     IP_RECVTOS,
     SOL_UDP,
-    SOURCES,
     UDP_GRO,
     UDP_SEGMENT,
     Ancillary,
     ancillary_for,
-    parse_ancillary,
-    segment_message,
     ttl_message,
 )
 from wgdisco.tunnel.io.routes import Routes
+from wgdisco.tunnel.io.syscalls import DatagramReceiver, name_of, pack_control, parse_name, send_datagrams
 
 LOG = logging.getLogger(__name__)
 
@@ -50,8 +47,7 @@ _MARK = struct.Struct("=I")
 
 _BUFFER_SIZE = 7 << 20  # rule E6
 _MAX_SEGMENTS = 64  # what every kernel with UDP_SEGMENT takes
-_MAX_DATAGRAM = 65535
-_ENOUGH = 8 * _MAX_DATAGRAM  # read at once, before others get their turn
+A_CALL = 8  # bursts that one `receive` returns at most
 _MAX_PAYLOAD = {socket.AF_INET: 65507, socket.AF_INET6: 65527}
 _BIND_ATTEMPTS = 100
 _CACHE_SIZE = 1024
@@ -62,8 +58,6 @@ _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTA
 
 # Ordinary where a peer is tried at an address of the other family, or the network is not there yet
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
-
-_Address = tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -77,11 +71,11 @@ class _Family:
 
 @dataclass(slots=True)
 class _Way:
-    """How to get to an endpoint: by which socket, the address as it wants it, and from which address of ours."""
+    """How to get to an endpoint: by which socket, its socket address, and from which address of ours."""
 
     family: _Family
     endpoint: Endpoint
-    address: _Address
+    name: bytes
     local: OwnAddress | None
 
 
@@ -93,11 +87,11 @@ class UdpSockets:
         self._udp_gro = udp_gro
         self.fwmark = 0
         self.dropped: Counter[str] = Counter()
-        self._buffer = memoryview(bytearray(_MAX_DATAGRAM + 1))
-        self._endpoints: dict[tuple[str, int, int], Endpoint] = {}
-        self._addresses: dict[Endpoint, _Address] = {}
+        self._receiver = DatagramReceiver()
+        self._endpoints: dict[bytes, Endpoint] = {}
+        self._names: dict[Endpoint, bytes] = {}
         self._plain_only: set[Endpoint] = set()
-        self._control: dict[tuple[int, OwnAddress | None, int, int], Ancillary] = {}
+        self._control: dict[tuple[int, OwnAddress | None, int, int], tuple[Ancillary, bytes]] = {}
         self._usable: dict[tuple[Endpoint, OwnAddress], bool] = {}
         self._families: dict[int, _Family] = {}
         self.port = 0
@@ -133,64 +127,81 @@ class UdpSockets:
         if self._routes.changed():
             self._usable.clear()
 
-    def receive(self, fd: int, max_bursts: int = 64) -> list[tuple[Burst, Endpoint]]:
-        """What arrived on `fd`: up to `max_bursts` bursts, each of one source, in order; fewer when they are large."""
+    def receive(self, fd: int) -> list[tuple[Burst, Endpoint]]:
+        """Some of what arrived on `fd`, in order: bursts, each of one source, that are good until the next call.
+
+        There may be more unless the list is shorter than A_CALL.
+        """
         family = next((family for family in self._families.values() if family.socket.fileno() == fd), None)
         if family is None:
             return []  # the descriptor of before a rebind
+        try:
+            arrived = self._receiver.receive(family.socket)
+        except OSError as error:
+            self._drop(error.errno)
+            return []
         received: list[tuple[Burst, Endpoint]] = []
-        total = 0
-        for _ in range(max_bursts):
-            try:
-                size, ancillary, _flags, address = family.socket.recvmsg_into([self._buffer], ANCILLARY_SIZE)
-            except BlockingIOError:
-                break
-            except OSError as error:
-                self._drop(error)
-                continue
-            row, tos, local = parse_ancillary(ancillary, size)
-            source = self._endpoint(address)
-            if size == 0 or source is None:
-                self.dropped["empty" if size == 0 else "port 0"] += 1
+        for burst, name in arrived:
+            source = self._endpoints.get(name) or self._endpoint(name)
+            if source is None or not burst.row:
+                self.dropped["empty" if source is not None else "port 0"] += 1
             else:
-                received.append((Burst(bytes(self._buffer[:size]), row, tos, local), source))
-            total += size
-            if total >= _ENOUGH:
-                break
+                received.append((burst, source))
         return received
 
     def send(self, burst: Burst, endpoint: Endpoint) -> None:
         """Send every row as a datagram to `endpoint`, in order; what cannot be sent is dropped and counted."""
         way = self._way(endpoint, burst.local)
-        if way is None:
-            return
-        if len(burst.data) <= burst.row:
-            self._send_one(way, burst.data, self._headers(way, burst))
-            return
-        data, row = memoryview(burst.data), burst.row
-        segments = min(_MAX_SEGMENTS, way.family.max_payload // row) if row else 1
-        chunk = segments * row if segments > 1 else max(len(data), 1)
-        for start in range(0, len(data), chunk):
-            part = data[start : start + chunk]
-            many = segments > 1 and len(part) > row and way.family.gso and endpoint not in self._plain_only
-            if many and self._send_segments(way, burst, part):
-                continue
-            local = way.local
-            for packet in Burst(part, row).rows():
-                self._send_one(way, packet, self._headers(way, burst))
-            if many and way.family.gso and way.local is local:
-                # Rows above the path MTU: plain datagrams are fragmented, segments never are (rule D14).
-                if len(self._plain_only) >= _CACHE_SIZE:
-                    self._plain_only.clear()
-                self._plain_only.add(endpoint)
+        if way is not None:
+            self._send(way, burst, self._segments(way, burst))
+
+    def _segments(self, way: _Way, burst: Burst) -> int:
+        """How many rows a call may take."""
+        if len(burst.data) <= burst.row or not way.family.gso or way.endpoint in self._plain_only:
+            return 1
+        return min(_MAX_SEGMENTS, way.family.max_payload // burst.row) or 1
+
+    def _send(self, way: _Way, burst: Burst, segments: int, at: int = 0) -> None:
+        """Send rows from byte `at` on, `segments` a call; what the kernel says decides how to go on."""
+        size, row, is_suspect = len(burst.data), burst.row, False
+        while True:
+            messages, packed = self._control_of(way, burst)
+            at, number = send_datagrams(way.family.socket, way.name, messages, packed, burst, at, segments)
+            if not number:
+                if is_suspect:
+                    self._avoid_segments(way.endpoint)
+                return
+            if segments > 1 and (number in _TOO_LARGE or (way.local and number in _NO_SUCH_SOURCE)):
+                segments, is_suspect = 1, True  # one by one tells which it is
+            elif segments > 1 and number == errno.EIO:
+                way.family.gso, segments = False, 1  # a device that cannot do the checksums
+            elif way.local and number in _NO_SUCH_SOURCE:
+                self._usable[way.endpoint, way.local] = False
+                way.local, segments, is_suspect = None, self._segments(way, burst), False
+            else:
+                self._drop(number)
+                at += row * segments
+                if at >= size:
+                    return
+
+    def _avoid_segments(self, endpoint: Endpoint) -> None:
+        """Its path takes less than a row: plain datagrams are fragmented, segments never are (rule D14)."""
+        if len(self._plain_only) >= _CACHE_SIZE:
+            self._plain_only.clear()
+        self._plain_only.add(endpoint)
 
     def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
         """Send one datagram, with its own IP TTL (or IPv6 hop limit) when `ttl`, 1 to 255, is given."""
         way = self._way(endpoint, None)
         if way is None:
             return
-        headers = () if ttl is None else (ttl_message(ttl, way.family.socket.family),)
-        self._send_one(way, data, headers)
+        family = way.family.socket.family
+        messages = () if ttl is None else (ttl_message(ttl, family),)
+        _, number = send_datagrams(
+            way.family.socket, way.name, messages, pack_control(messages), Burst(data, len(data) or 1), 0, 1
+        )
+        if number:
+            self._drop(number)
 
     def set_fwmark(self, mark: int) -> None:
         """Mark what is sent from now on (rule E4); LocalError when refused. No change asks for no privilege (U12)."""
@@ -264,44 +275,17 @@ class UdpSockets:
             self._families[sock.family] = _Family(sock, _MAX_PAYLOAD[sock.family], gso)
         self.port = sockets[0].getsockname()[1]
         self._plain_only.clear()
-        self._addresses.clear()
+        self._names.clear()
 
-    # Sending
-
-    def _send_segments(self, way: _Way, burst: Burst, part: memoryview) -> bool:
-        """One call for all rows of `part`, a part of `burst`; False when they have to be sent one by one instead."""
-        headers = [*self._headers(way, burst), segment_message(burst.row)]
-        try:
-            way.family.socket.sendmsg([part], headers, 0, way.address)
-        except OSError as error:
-            if error.errno == errno.EIO:
-                way.family.gso = False  # a device that cannot do the checksums
-                return False
-            if error.errno in _TOO_LARGE or (way.local is not None and error.errno in _NO_SUCH_SOURCE):
-                return False  # one by one tells which it is
-            self._drop(error)
-        return True
-
-    def _send_one(self, way: _Way, data: bytes | bytearray | memoryview, headers: Ancillary) -> None:
-        try:
-            way.family.socket.sendmsg([data], headers, 0, way.address)
-        except OSError as error:
-            if way.local is None or error.errno not in _NO_SUCH_SOURCE:
-                self._drop(error)
-                return
-            self._usable[way.endpoint, way.local] = False
-            way.local = None
-            self._send_one(way, data, tuple(header for header in headers if header[:2] not in SOURCES))
-
-    def _drop(self, error: OSError) -> None:
-        if error.errno == errno.EBADF:
-            raise error  # used after close(): our own bug
-        name = errno.errorcode.get(error.errno or 0, "unknown")
+    def _drop(self, number: int | None) -> None:
+        if number == errno.EBADF:
+            raise OSError(number, os.strerror(number))  # used after close(): our own bug
+        name = errno.errorcode.get(number or 0, "unknown")
         self.dropped[name] += 1
         if self.dropped[name] == 1:  # said once; who wants to know whether it lasts looks at the counter
-            level = logging.INFO if error.errno in _NO_WAY else logging.WARNING
-            because = ": a firewall of this host forbids it" if error.errno == errno.EPERM else ""
-            LOG.log(level, "a datagram was dropped: %s%s", error.strerror, because)
+            level = logging.INFO if number in _NO_WAY else logging.WARNING
+            because = ": a firewall of this host forbids it" if number == errno.EPERM else ""
+            LOG.log(level, "a datagram was dropped: %s%s", os.strerror(number or 0), because)
 
     # Addresses
 
@@ -311,17 +295,20 @@ class UdpSockets:
         if family is None:
             self.dropped["no IPv6" if self._families else "closed"] += 1
             return None
-        address = self._addresses.get(endpoint)
-        if address is None:
-            if len(self._addresses) >= _CACHE_SIZE:
-                self._addresses.clear()
+        name = self._names.get(endpoint)
+        is_new = name is None
+        if name is None:
+            if len(self._names) >= _CACHE_SIZE:
+                self._names.clear()
             try:
-                address = self._addresses[endpoint] = _socket_address(endpoint)
+                name = self._names[endpoint] = name_of(_socket_address(endpoint))
             except OSError:
                 self.dropped["no such zone"] += 1
                 return None
-        is_usable = local is not None and self._is_usable(endpoint, local)
-        return _Way(family, endpoint, address, local if is_usable else None)
+        # Whoever is answered for the first time is so from where it wrote to. Asking the routes is dear, and in a flood
+        # every source is new.
+        is_usable = local is not None and (is_new or self._is_usable(endpoint, local))
+        return _Way(family, endpoint, name, local if is_usable else None)
 
     def _is_usable(self, endpoint: Endpoint, local: OwnAddress) -> bool:
         """Whether to leave from `local`. Of IPv6, as the kernel, only that it is ours: sending tells."""
@@ -337,28 +324,29 @@ class UdpSockets:
             self._usable[key] = usable
         return usable
 
-    def _headers(self, way: _Way, burst: Burst) -> Ancillary:
-        """What the datagrams' IP headers are to say, as control messages."""
+    def _control_of(self, way: _Way, burst: Burst) -> tuple[Ancillary, bytes]:
+        """What the datagrams' IP headers are to say, as control messages; the same packed."""
         key = burst.tos, way.local, burst.hops, way.family.socket.family
-        headers = self._control.get(key)
-        if headers is None:
+        control = self._control.get(key)
+        if control is None:
             if len(self._control) >= _CACHE_SIZE:
                 self._control.clear()
-            headers = self._control[key] = ancillary_for(*key)
-        return headers
+            messages = ancillary_for(*key)
+            control = self._control[key] = messages, pack_control(messages)
+        return control
 
-    def _endpoint(self, address: _Address) -> Endpoint | None:
-        """The endpoint of a received address, from the cache where it can be; None for source port 0."""
-        key = (address[0], address[1], address[3] if len(address) > 2 else 0)
-        endpoint = self._endpoints.get(key)
-        if endpoint is None:
-            host, port, scope = key
-            if port == 0:
-                return None
-            endpoint = Endpoint(_parsed(host, scope), port)
-            if len(self._endpoints) >= _CACHE_SIZE:
-                self._endpoints.clear()
-            self._endpoints[key] = endpoint
+    def _endpoint(self, name: bytes) -> Endpoint | None:
+        """The endpoint of a socket address; None for port 0."""
+        packed, port, scope = parse_name(name)
+        if port == 0:
+            return None
+        if scope:
+            address = parse_address(f"{IPv6Address(packed)}%{_zone(scope)}")
+        else:
+            address = IPv4Address(packed) if len(packed) == 4 else parse_address(str(IPv6Address(packed)))
+        if len(self._endpoints) >= _CACHE_SIZE:
+            self._endpoints.clear()
+        endpoint = self._endpoints[name] = Endpoint(address, port)
         return endpoint
 
 
@@ -395,7 +383,7 @@ def _bind_failure(error: OSError, port: int) -> LocalError:
     return LocalError(f"cannot use UDP port {port}: {os.strerror(error.errno or 0)}")
 
 
-def _socket_address(endpoint: Endpoint) -> _Address:
+def _socket_address(endpoint: Endpoint) -> tuple[Any, ...]:
     """The address tuple the socket module takes; OSError when the zone names no interface here."""
     address = endpoint.address
     if not isinstance(address, IPv6Address):
@@ -404,15 +392,6 @@ def _socket_address(endpoint: Endpoint) -> _Address:
     if address.scope_id is not None:
         scope = int(address.scope_id) if address.scope_id.isdecimal() else socket.if_nametoindex(address.scope_id)
     return str(address).partition("%")[0], endpoint.port, 0, scope
-
-
-def _parsed(host: str, scope: int) -> IPAddress:
-    """What the socket module gave as text; faster than `ip_address`, for in a flood every source is new."""
-    if scope:
-        return parse_address(f"{host}%{_zone(scope)}")
-    if ":" in host:
-        return IPv6Address(socket.inet_pton(socket.AF_INET6, host))
-    return IPv4Address(socket.inet_aton(host))
 
 
 def _zone(scope: int) -> str:
