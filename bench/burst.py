@@ -32,11 +32,22 @@ def udp_packet(size: int, port: int = 1) -> bytes:
     return headers + (size - 20).to_bytes(2, "big") + bytes(size - 26)
 
 
+def as_read(*frames: bytes) -> Frames:
+    """Frames as who reads an interface has them: in memory that is read into again."""
+    made = Frames.behind_one_another(frames)
+    return Frames(memoryview(made.data), memoryview(made.spans), 0, len(frames))
+
+
+def plain(packet: bytes) -> bytes:
+    """The frame of a packet that is sent as it is."""
+    return bytes(10) + packet
+
+
 WORK = {
-    "45 x 1420, one large TCP packet": (Frames.behind_one_another([tcp_frame(45, 1368)]), 45),
-    "1 x 1420, UDP": (Frames.of(udp_packet(1420)), 1),
-    "32 x 92, UDP, one flow each": (Frames.of(*(udp_packet(92, port) for port in range(32))), 32),
-    "1 x 92, UDP": (Frames.of(udp_packet(92)), 1),
+    "45 x 1420, one large TCP packet": (as_read(tcp_frame(45, 1368)), 45),
+    "1 x 1420, UDP": (as_read(plain(udp_packet(1420))), 1),
+    "32 x 92, UDP, one flow each": (as_read(*(plain(udp_packet(92, port)) for port in range(32))), 32),
+    "1 x 92, UDP": (as_read(plain(udp_packet(92))), 1),
     "keepalive": (Frames.of(b""), 1),
 }
 

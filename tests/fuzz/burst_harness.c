@@ -145,6 +145,7 @@ static void fuzz_open(const uint8_t *switches, const uint8_t *data, size_t size)
     void *key = burst_key_new(KEY, 0);
     int status = burst_open(key, input, total, row, switches[0] & REFUSE ? refused : NULL, switches[7] & 3,
                             switches[7] >> 2 & 3, out, 0, total, spans, runs, counters, forged, (uint32_t)rows, &r);
+    CHECK(burst_run(input, total, row) <= rows);
     CHECK(status == 0 || (status == (int)r.frames && r.authentic == rows && r.runs == 1));
     CHECK(r.authentic + r.forged + r.refused == rows);
     CHECK(r.frames + r.keepalives + r.bad <= r.authentic);

@@ -14,6 +14,7 @@ from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
+from wgdisco.tunnel.frames import Frames
 
 THERE = Endpoint.from_text("192.0.2.2:51820")
 

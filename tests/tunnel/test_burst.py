@@ -187,6 +187,18 @@ def test_new_ones_are_opened_and_merged_once():
     assert (opened.frames, replayed) == ([], 6)
 
 
+@pytest.mark.rule("S11")
+@pytest.mark.usefixtures("chosen")
+def test_nothing_waits_for_the_next_burst():
+    rows, room, opener = six_datagrams(), Room(), burst.create_opener(KEY)
+    sizes = []
+    for part in (rows[:2], rows[2:]):
+        opened = opener.open(Burst(b"".join(part), len(rows[0])), room)
+        sizes.append([len(packet) for packet in said(opened)])
+    assert sizes == [[240], [440]]
+
+
+@pytest.mark.rule("R2")
 @pytest.mark.usefixtures("chosen")
 def test_replays_and_forgeries_are_not_in_what_is_merged():
     rows, opener, window = six_datagrams(), burst.create_opener(KEY), ReplayWindow()
@@ -235,6 +247,7 @@ def test_sources_are_told_apart():
     assert opened.bad == 1
 
 
+@pytest.mark.rule("D11")
 @pytest.mark.usefixtures("chosen")
 @pytest.mark.parametrize(
     ("version", "outer", "inner", "expected"),
@@ -263,6 +276,7 @@ def test_ecn_on_the_way(version, outer, inner, expected):
     assert said(opened) == [replace(packet, tos=0xB8 | expected).pack()]
 
 
+@pytest.mark.rule("L3")
 @pytest.mark.usefixtures("chosen")
 def test_counters_end():
     sealed = burst.create_sealer(KEY).seal(Frames.of(b"a", b"b", b"c"), 7, REJECT_AFTER_MESSAGES - 2, 1420, Room())

@@ -64,6 +64,7 @@ def test_a_virtio_header_is_ten_bytes(fields):
 # Cutting
 
 
+@pytest.mark.rule("S3")
 @pytest.mark.parametrize(("version", "protocol"), FAMILIES)
 @pytest.mark.parametrize("size", [1, 99, 100, 1000, 5000])
 def test_cut(version, protocol, size):
@@ -83,6 +84,7 @@ def test_cut(version, protocol, size):
     assert all(is_intact(piece) for piece in pieces)
 
 
+@pytest.mark.rule("S3")
 def test_fin_and_push_are_the_last_segments_and_cwr_the_firsts():
     pieces = split(Packet(DATA[:300], flags=ACK | FIN | PSH | CWR).large(100, ecn=True))
     assert [piece[33] for piece in pieces] == [ACK | CWR, ACK, ACK | FIN | PSH]
@@ -92,6 +94,7 @@ def test_headers_alone_are_one_segment():
     assert split(Packet().large(100)) == [Packet().pack()]
 
 
+@pytest.mark.rule("S2")
 def test_ip_options_and_extension_headers_are_every_segments():
     options = split(Packet(DATA[:200], ip_options=bytes(8)).large(100))
     assert options == packed(
@@ -105,6 +108,7 @@ def test_ip_options_and_extension_headers_are_every_segments():
     assert pieces == packed([Packet(DATA[n : n + 100], 6, extension=extension, sequence=n) for n in (0, 100)])
 
 
+@pytest.mark.rule("S1")
 @pytest.mark.parametrize(("version", "protocol"), FAMILIES)
 def test_a_checksum_is_finished_from_what_is_there(version, protocol):
     packet = Packet(b"odd", version, protocol)
@@ -112,6 +116,7 @@ def test_a_checksum_is_finished_from_what_is_there(version, protocol):
     assert split(plain_frame(packet.pack())) == [packet.pack()]
 
 
+@pytest.mark.rule("S1", "S3")
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_udp_checksum_of_zero_is_sent_as_ones(version):
     packet = Packet(b"\0\0", version, UDP)
@@ -123,6 +128,7 @@ def test_a_udp_checksum_of_zero_is_sent_as_ones(version):
         assert packet.pack().count(b"\xff\xff") == 1
 
 
+@pytest.mark.rule("S2")
 def test_what_cannot_be_meant_is_refused():
     frame = Packet(DATA[:300]).large(100)
     good, packet = Offload.parse(frame), frame[10:]
@@ -148,6 +154,7 @@ def test_what_cannot_be_meant_is_refused():
     assert split(Offload(1, 0, 0, 0, 10, 90).pack() + bytes(102)) is not None
 
 
+@pytest.mark.rule("S2")
 def test_the_size_of_the_headers_is_not_believed():
     frame = Packet(DATA[:300]).large(100)
     assert split(replace(Offload.parse(frame), header_size=9999).pack() + frame[10:]) == split(frame)
@@ -156,6 +163,7 @@ def test_the_size_of_the_headers_is_not_believed():
 # Merging
 
 
+@pytest.mark.rule("S10")
 @pytest.mark.parametrize(("version", "protocol"), FAMILIES)
 def test_a_run_becomes_one_and_is_cut_to_what_it_was(version, protocol):
     packets = run_of(5, version=version, protocol=protocol, identification=7, fragment=0, sequence=2**32 - 250)
@@ -175,6 +183,7 @@ def test_a_run_becomes_one_and_is_cut_to_what_it_was(version, protocol):
     assert int.from_bytes(packet[at : at + 2], "big") == ones_sum(pseudo_header(packet, protocol, len(packet) - ip))
 
 
+@pytest.mark.rule("S9")
 def test_push_is_kept_and_ends_a_run():
     packets = run_of(4)
     packets[1] = replace(packets[1], flags=ACK | PSH)
@@ -185,6 +194,7 @@ def test_push_is_kept_and_ends_a_run():
     assert merged([replace(packets[0], flags=ACK | PSH), *packets[2:]]) == [1, 2]
 
 
+@pytest.mark.rule("S9")
 @pytest.mark.parametrize("protocol", [TCP, UDP])
 def test_a_shorter_one_ends_a_run_and_a_longer_one_begins_another(protocol):
     packets = run_of(4, protocol=protocol)
@@ -195,6 +205,7 @@ def test_a_shorter_one_ends_a_run_and_a_longer_one_begins_another(protocol):
     assert merged([packets[0], long]) == [1, 1]
 
 
+@pytest.mark.rule("S9")
 @pytest.mark.parametrize(
     "change",
     [
@@ -227,6 +238,7 @@ def test_what_differs_is_not_merged(change):
         assert merged([replace(first, **change), second]) == [1, 1]
 
 
+@pytest.mark.rule("S9")
 @pytest.mark.parametrize(
     "both",
     [
@@ -245,6 +257,7 @@ def test_what_is_never_merged(both):
     assert merged(run_of(2, **both)) == [1, 1]
 
 
+@pytest.mark.rule("S9")
 def test_identification_counts_only_where_fragments_may_be():
     first, second = run_of(2, fragment=0)
     assert merged([first, second]) == [2]
@@ -254,6 +267,7 @@ def test_identification_counts_only_where_fragments_may_be():
     assert merged(run_of(3, fragment=0, identification=0xFFFE)) == [3]
 
 
+@pytest.mark.rule("S9")
 def test_a_wrong_first_one_is_found_out():
     packets = run_of(4)
     assert merged([replace(packets[0], wrong_sum=True), *packets[1:]]) == [1, 3]
@@ -267,6 +281,7 @@ def test_a_udp_length_that_is_not_the_packets_is_not_merged():
     assert len(merge([first, second])) == 1
 
 
+@pytest.mark.rule("S12")
 def test_what_is_not_wanted_is_not_merged():
     packets = [*run_of(2), *run_of(2, protocol=UDP)]
     assert merged(packets) == [2, 2]
@@ -274,6 +289,7 @@ def test_what_is_not_wanted_is_not_merged():
     assert merged(packets, udp=False) == [2, 1, 1]
 
 
+@pytest.mark.rule("S9")
 def test_no_packet_is_larger_than_ip_allows():
     payload = bytes(1400)
     packets = [Packet(payload, sequence=1400 * n) for n in range(60)]

@@ -29,7 +29,7 @@ class _Key:
     def __init__(self, key: bytes, *, seals: bool) -> None:
         if len(key) != 32:
             raise ValueError("a key has 32 bytes")
-        context = lib.burst_key_new(key, seals)
+        context = lib.burst_key_new(ffi.from_buffer(key), seals)
         if context == ffi.NULL:
             raise MemoryError("libcrypto has no ChaCha20-Poly1305")
         self._context: Any = ffi.gc(context, lib.burst_key_free)
@@ -51,12 +51,23 @@ def _pointers(room: Room) -> Any:
 class CompiledSealer(_Key):
     """One key of a session, for sending."""
 
-    __slots__ = ("_at", "_groups")
+    __slots__ = ("_at", "_data", "_data_at", "_groups", "_spans", "_spans_at")
 
     def __init__(self, key: bytes) -> None:
         super().__init__(key, seals=True)
         self._at = ffi.new("burst_sealing *")
         self._groups = ffi.new("uint32_t[]", 4 * _GROUPS)
+        # Where the memory is that frames were in before; who reads an interface uses the same again
+        self._data: object = None
+        self._spans: object = None
+        self._data_at: Any = None
+        self._spans_at: Any = None
+
+    def _find(self, frames: Frames) -> None:
+        """Set `_data_at` and `_spans_at`. Memory that is read anew each time is remembered, packets are not."""
+        self._data_at, self._spans_at = ffi.from_buffer(frames.data), ffi.from_buffer("uint32_t[]", frames.spans)
+        is_kept = type(frames.data) is memoryview and type(frames.spans) is memoryview
+        self._data, self._spans = (frames.data, frames.spans) if is_kept else (None, None)
 
     def seal(self, frames: Frames, receiver: int, counter: int, mtu: int, room: Room) -> Sealed:
         """See `Sealer.seal`."""
@@ -64,8 +75,9 @@ class CompiledSealer(_Key):
             raise ValueError("this key is closed")
         at, groups = self._at, self._groups
         at.counter = counter
-        data, spans = ffi.from_buffer(frames.data), ffi.from_buffer("uint32_t[]", frames.spans)
-        size = len(data)
+        if frames.data is not self._data or frames.spans is not self._spans:
+            self._find(frames)
+        data, size, spans = self._data_at, len(frames.data), self._spans_at
         bursts: list[Burst] = []
         bad = is_done = 0
         while not is_done:
@@ -92,6 +104,8 @@ class CompiledSealer(_Key):
                 bursts.append(Burst(view[start : start + groups[i + 1]], groups[i + 2], groups[i + 3]))
             room.data_used = used + at.used
             bad += at.bad
+        if self._data is None:
+            self._data_at = self._spans_at = None
         return Sealed(bursts, at.counter - counter, bad)
 
 

@@ -150,10 +150,7 @@ def test_foreground_until_a_signal():
 @pytest.mark.rule("U1", "U2")
 @in_namespace
 def test_what_it_cannot_do():
-    bad_name = tunnel("-f", "no/slash")
-    assert (bad_name.returncode, bad_name.stderr.count("\n")) == (2, 1)
     assert tunnel("lo").stderr.startswith("wgdisco-tunnel: interface lo exists and is no TUN interface")
-    assert tunnel().returncode == 2
     SOCKET.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(SOCKET))
@@ -183,7 +180,18 @@ def test_a_descriptor_that_is_none(monkeypatch, capsys, name, text):
     # An impossible name: with the empty text, as without one, the name is what is looked at.
     assert main(["no/slash"]) == 2
     complaint = f"{name}={text} is no open descriptor" if text else "'no/slash' cannot name an interface"
-    assert complaint in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.rule("U2")
+@pytest.mark.parametrize("arguments", [[], ["-f"], ["-f", "one", "two"], ["--background", "one"]])
+def test_how_it_is_called(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "IFACE" in capsys.readouterr().err
 
 
 @pytest.mark.rule("U2")

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import subprocess
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_network
 
@@ -29,16 +29,19 @@ def there(holder, *arguments):
 
 
 def watching(scenario):
-    """Run `scenario(following)` with a TUN tt0; `following()` is the next event."""
+    """Run `scenario(following)` with a TUN tt0; `following()` is the next event, None after the last."""
 
     async def main():
-        tun = Tun.open("tt0")
-        async with aclosing(watch(tun)) as events:
+        tun, events = Tun.open("tt0"), asyncio.Queue()
+        watched = asyncio.create_task(watch(tun, events.put_nowait))
+        watched.add_done_callback(lambda _task: events.put_nowait(None))
 
-            async def following():
-                return await asyncio.wait_for(anext(events), 5)
+        async def following():
+            return await asyncio.wait_for(events.get(), 5)
 
-            await scenario(following)
+        await scenario(following)
+        watched.cancel()
+        await asyncio.gather(watched, return_exceptions=True)
         tun.close()
 
     asyncio.run(main())
@@ -47,8 +50,7 @@ def watching(scenario):
 async def ends(following):
     while (event := await following()) != LinkGone():
         assert isinstance(event, LinkState)
-    with pytest.raises(StopAsyncIteration):
-        await following()
+    assert await following() is None
 
 
 @pytest.mark.rule("D4")
@@ -145,18 +147,18 @@ def test_in_other_namespaces_and_back():
 @in_namespace
 def test_it_does_not_keep_a_namespace_alive():
     async def main():
-        tun = Tun.open("tt0")
-        async with aclosing(watch(tun)) as events:
-            await anext(events)
-            with elsewhere() as one:
-                ip("link", "set", "tt0", "mtu", "1300", "netns", str(one.pid))
-                assert await asyncio.wait_for(anext(events), 5) == LinkState("tt0", 1300, up=False)
-                gone = asyncio.Event()
-                asyncio.get_running_loop().add_reader(tun.fd, gone.set)
-                one.stdin.close()
-            await asyncio.wait_for(
-                gone.wait(), 10
-            )  # its namespace went with its last process, and the interface with that
+        tun, events = Tun.open("tt0"), asyncio.Queue()
+        watched = asyncio.create_task(watch(tun, events.put_nowait))
+        await events.get()
+        with elsewhere() as one:
+            ip("link", "set", "tt0", "mtu", "1300", "netns", str(one.pid))
+            assert await asyncio.wait_for(events.get(), 5) == LinkState("tt0", 1300, up=False)
+            gone = asyncio.Event()
+            asyncio.get_running_loop().add_reader(tun.fd, gone.set)
+            one.stdin.close()
+        await asyncio.wait_for(gone.wait(), 10)  # the namespace went with its last process, and the interface with that
+        watched.cancel()
+        await asyncio.gather(watched, return_exceptions=True)
         tun.close()
 
     asyncio.run(main())

@@ -75,6 +75,7 @@ def receive(sock: socket.socket, rows: int) -> list[tuple[bytes, int, OwnAddress
 # Frames
 
 
+@pytest.mark.rule("S5")
 def test_frames_are_read_with_those_alike_together(pair):
     here, there = pair
     packets = [
@@ -137,6 +138,7 @@ def test_frames_are_written_and_what_is_not_taken_is_told(pair):
 # Datagrams
 
 
+@pytest.mark.rule("S6")
 @pytest.mark.parametrize(("host", "family"), LOOPBACKS)
 @pytest.mark.parametrize("segments", [1, 2, 64])
 def test_datagrams(host, family, segments):

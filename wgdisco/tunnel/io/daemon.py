@@ -16,7 +16,7 @@ from wgdisco.machine import guard_memory
 from wgdisco.tunnel.events import DeviceGone, HandshakeStep
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
-from wgdisco.tunnel.io.link_state import LinkState, RouteMtu
+from wgdisco.tunnel.io.link_state import LinkEvent, LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
 from wgdisco.tunnel.tai64n import EARLIEST
@@ -132,16 +132,20 @@ async def _set_mtu(interface: str, *, is_given: bool) -> None:
 
 async def follow(engine: Engine) -> None:
     """Let the engine know what whoever drives us makes of the interface: MTUs (rule M1), up or down (rule T12)."""
-    try:
-        async for state in engine.watch_link():
-            if isinstance(state, LinkState):
-                engine.set_mtu(state.mtu)
+
+    def told(event: LinkEvent) -> None:
+        match event:
+            case LinkState(_, mtu, up):
+                engine.set_mtu(mtu)
                 try:
-                    engine.set_up(state.up)
+                    engine.set_up(up)
                 except LocalError as error:
                     LOG.warning("%s", error)
-            elif isinstance(state, RouteMtu):
-                engine.set_route_mtu(state.network, state.mtu)
+            case RouteMtu(network, mtu):
+                engine.set_route_mtu(network, mtu)
+
+    try:
+        await engine.watch_link(told)
     except LocalError as error:
         LOG.warning("%s", error)
 

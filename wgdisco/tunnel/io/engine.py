@@ -18,7 +18,7 @@ from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
 from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.backend import Capabilities
 from wgdisco.tunnel.io.icmp import BehindNat
-from wgdisco.tunnel.io.link_state import LinkGone, LinkState, RouteMtu, watch
+from wgdisco.tunnel.io.link_state import LinkEvent, watch
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import A_CALL, UdpSockets
 from wgdisco.tunnel.messages import DEFAULT_MTU
@@ -181,9 +181,9 @@ class Engine:
         """A route into the interface has an MTU of its own, or None any more; that bounds padding likewise."""
         self._device.set_route_mtu(network, mtu)
 
-    def watch_link(self) -> AsyncIterator[LinkState | RouteMtu | LinkGone]:
-        """What happens to the interface from now on, wherever it is moved; `link_state.watch`."""
-        return watch(self._tun)
+    async def watch_link(self, tell: Callable[[LinkEvent], None]) -> None:
+        """Tell what happens to the interface from now on, wherever it is moved; `link_state.watch`."""
+        await watch(self._tun, tell)
 
     async def events(self) -> AsyncIterator[Event]:
         """Events in order, to one consumer; ends after DeviceGone or close()."""

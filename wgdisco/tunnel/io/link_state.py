@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -64,25 +64,49 @@ class LinkGone:
     """The link was deleted."""
 
 
-async def watch(tun: Tun) -> AsyncIterator[LinkState | RouteMtu | LinkGone]:
-    """What happens to the link from now on, beginning with its state now; ends after LinkGone.
+LinkEvent = LinkState | RouteMtu | LinkGone
 
-    Raises LocalError when it was moved to where we may not look.
+
+async def watch(tun: Tun, tell: Callable[[LinkEvent], None]) -> None:
+    """Tell what happens to the link from now on, beginning with its state now; returns after LinkGone.
+
+    In the loop's turn in which it is known, so that packets of after a change are not handled as before it. Raises
+    LocalError when the link was moved to where we may not look.
     """
-    with _Monitor(tun) as monitor:
-        last = monitor.look()
-        yield last
-        while isinstance(last, LinkState):
-            for event in await monitor.events():
-                if isinstance(event, RouteMtu):
-                    yield event
-                elif event != last:
-                    last = event
-                    yield event
+    loop = asyncio.get_running_loop()
+    gone: asyncio.Future[None] = loop.create_future()
+    last: LinkState | LinkGone | None = None
+    monitor = _Monitor(tun)
+
+    def note(event: LinkEvent) -> None:
+        nonlocal last
+        if event == last or gone.done():
+            return
+        if not isinstance(event, RouteMtu):
+            last = event
+        tell(event)
+        if isinstance(event, LinkGone):
+            gone.set_result(None)
+
+    def readable() -> None:
+        try:
+            for event in monitor.events():
+                note(event)
+        except LocalError as error:
+            loop.remove_reader(monitor.told)
+            gone.set_exception(error)
+
+    with monitor:
+        note(monitor.look())
+        loop.add_reader(monitor.told, readable)
+        try:
+            await gone
+        finally:
+            loop.remove_reader(monitor.told)
 
 
 class _Monitor:
-    """Two netlink sockets of our own namespace: one is told of changes, the other asks."""
+    """Two netlink sockets of our own namespace: one is `told` of changes, the other asks."""
 
     def __init__(self, tun: Tun) -> None:
         self._tun = tun
@@ -90,11 +114,11 @@ class _Monitor:
             None  # the namespace's number here, None for ours; the link's index
         )
         self._routes: dict[IPNetwork, int] = {}
-        self._told = _netlink(_RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE)
+        self.told = _netlink(_RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE)
         self._asking = _netlink(0)
         self._asking.setblocking(True)  # the kernel has answered by the time the question is sent
         with suppress(PermissionError):  # without CAP_NET_BROADCAST we hear of our own namespace alone
-            self._told.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
+            self.told.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
 
     def __enter__(self) -> Self:
         return self
@@ -102,7 +126,7 @@ class _Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._told.close()
+        self.told.close()
         self._asking.close()
 
     def look(self) -> LinkState | LinkGone:
@@ -127,17 +151,13 @@ class _Monitor:
                 os.close(namespace)
         return LinkGone()
 
-    async def events(self) -> list[LinkState | RouteMtu | LinkGone]:
-        """Wait until netlink has told something, and what of it concerns our link."""
-        loop, readable = asyncio.get_running_loop(), asyncio.Event()
-        loop.add_reader(self._told, readable.set)
+    def events(self) -> list[LinkEvent]:
+        """What of the next that netlink has told concerns our link."""
+        events: list[LinkEvent] = []
         try:
-            await readable.wait()
-        finally:
-            loop.remove_reader(self._told)
-        events: list[LinkState | RouteMtu | LinkGone] = []
-        try:
-            data, ancillary, _flags, _address = self._told.recvmsg(_BUFFER_SIZE, _ANCILLARY_SIZE)
+            data, ancillary, _flags, _address = self.told.recvmsg(_BUFFER_SIZE, _ANCILLARY_SIZE)
+        except BlockingIOError:
+            return []
         except OSError:  # ENOBUFS: more than we could be told
             return [self.look()]
         number = next((_INT.unpack(value)[0] for _level, _kind, value in ancillary), None)
