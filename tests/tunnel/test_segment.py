@@ -186,7 +186,7 @@ def test_a_shorter_one_ends_a_run_and_a_longer_one_begins_another(protocol):
     assert merged([packets[0], long]) == [1, 1]
 
 
-@pytest.mark.rule("S9")
+@pytest.mark.rule("S9", "X17")
 @pytest.mark.parametrize(
     "change",
     traffic.CHANGES,
@@ -200,7 +200,7 @@ def test_what_differs_is_not_merged(change):
         assert merged([replace(first, **change), second]) == [1, 1]
 
 
-@pytest.mark.rule("S9")
+@pytest.mark.rule("S9", "X18")
 @pytest.mark.parametrize(
     "both",
     traffic.NEVER_MERGED,
