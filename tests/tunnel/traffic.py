@@ -48,6 +48,7 @@ class Packet:
     acknowledged: int = 77
     flags: int = ACK
     window: int = 500
+    reserved: int = 0  # the four bits beside the data offset
     options: bytes = b""
     wrong_ip_sum: bool = False
     wrong_sum: bool = False
@@ -64,7 +65,7 @@ class Packet:
 
     def l4(self, checksum: int | None = None) -> bytes:
         if self.protocol == TCP:
-            offset = (20 + len(self.options)) // 4 << 4
+            offset = (20 + len(self.options)) // 4 << 4 | self.reserved
             head = struct.pack(
                 ">HHIIBBHHH",
                 *self.ports,
@@ -206,6 +207,7 @@ CHANGES: list[dict] = [
     {"sequence": 101},
     {"acknowledged": 78},
     {"window": 501},
+    {"reserved": 1},
     {"options": bytes(4)},
     {"flags": ACK | FIN},
     {"flags": ACK | 64},
