@@ -132,6 +132,18 @@ def test_background_until_the_interface_is_deleted():
 
 @pytest.mark.rule("U2")
 @in_namespace
+def test_background_with_all_standard_descriptors_closed():
+    """As some init systems start what they start: then the interface must not be one of the three."""
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *COMMAND, "tt0"], timeout=20, check=True)
+    pid = engine()
+    standard = [os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)]
+    assert standard == [os.devnull] * 3
+    ip("link", "del", "tt0")
+    wait_for_end(pid)
+
+
+@pytest.mark.rule("U2")
+@in_namespace
 def test_foreground_until_a_signal():
     for number in (signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen([*COMMAND, "-f", "tt0"], stderr=subprocess.PIPE, text=True)
@@ -221,6 +233,46 @@ def test_descriptors_that_are_handed_over():
     SOCKET.unlink()
     wait_for_end(pid)
     assert "tt0" not in ip("link")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.rule("U2", "D10", "T12")
+@in_namespace
+def test_without_any_privilege_on_descriptors_that_are_handed_over():
+    """As in a sandbox: senders are told, the interface is followed, and the end is quiet, though the file stays."""
+    tun = Tun.open("tt0")
+    SOCKET.parent.mkdir(parents=True)
+    os.chown(SOCKET.parent, 65534, 65534)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(SOCKET))
+    listener.listen()
+    fds = (tun.fd, listener.fileno())
+    variables = {"WG_TUN_FD": str(fds[0]), "WG_UAPI_FD": str(fds[1]), "LOG_LEVEL": "verbose"}
+    with foreground("setpriv", "--bounding-set=-all", "--inh-caps=-all", fds=fds, **variables) as process:
+        tun.close()
+        assert ask(b"set=1\nlisten_port=7000\n\n") == b"errno=0\n\n"
+        ip("address", "add", "10.9.0.1/24", "dev", "tt0")
+        for state in ("up", "down", "up"):
+            ip("link", "set", "tt0", state)
+            deadline = time.monotonic() + 10
+            while is_free(7000) != (state == "down"):
+                assert time.monotonic() < deadline, state
+                time.sleep(0.01)
+        ping = subprocess.run(["ping", "-c1", "-W2", "10.9.0.2"], capture_output=True, text=True, check=False)
+        assert "Destination Host Unreachable" in ping.stdout
+        process.terminate()
+        _, told = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "Traceback" not in told
+    listener.close()
 
 
 @pytest.mark.rule("U12")
@@ -351,21 +403,13 @@ def test_the_engine_follows_the_mtu_that_wg_quick_sets_later():
 @pytest.mark.rule("T12")
 @in_namespace
 def test_sockets_are_there_while_the_interface_is_up():
-    def bound() -> bool:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.bind(("", 51820))
-            except OSError:
-                return True
-            return False
-
     async def main():
         engine = await Engine.open("tt0", listen_port=51820)
         following = asyncio.ensure_future(follow(engine))
         for wanted in (False, True, False, True):
             ip("link", "set", "tt0", "up" if wanted else "down")
             async with asyncio.timeout(10):
-                while bound() != wanted:  # noqa: ASYNC110  the socket itself is looked at
+                while is_free(51820) == wanted:  # noqa: ASYNC110  the socket itself is looked at
                     await asyncio.sleep(0.01)
             assert engine.status().listen_port == 51820
         following.cancel()

@@ -43,6 +43,7 @@ def run(start: Start) -> int:
 
 def run_in_background(start: Start) -> int:
     """The same in a process of its own; returns once interface and socket are there, or could not be made."""
+    _hold_standard_descriptors()
     reader, writer = os.pipe()
     # Before any loop, thread or descriptor of the engine's exists, so that nothing has to survive the fork.
     child = os.fork()
@@ -65,6 +66,13 @@ def _report(start: Start, ready: Callable[[], None]) -> int:
         print(f"{PROGRAM}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     return 0
+
+
+def _hold_standard_descriptors() -> None:
+    """Those of 0 to 2 that are closed become /dev/null, or what is opened next would be in their place."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
 
 
 def _detach(writer: int, *, keeps_log: bool) -> None:

@@ -10,6 +10,7 @@ import struct
 from contextlib import suppress
 
 from wgdisco.tunnel.io import netlink
+from wgdisco.tunnel.io.link_state import is_ours
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.messages import MINIMUM_TRANSPORT_SIZE
 
@@ -36,11 +37,10 @@ def limit_segments(tun: Tun, mtu: int) -> None:
     with suppress(OSError, InterfaceGoneError):
         name, namespace = tun.place()
         try:
-            there, here = os.fstat(namespace), os.stat("/proc/self/ns/net")
+            if not is_ours(namespace):
+                return
         finally:
             os.close(namespace)
-        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
-            return
         body = _LINK.pack(socket.AF_UNSPEC, 0, socket.if_nametoindex(name), 0, 0)
         body += netlink.attribute(_IFLA_GSO_MAX_SEGS, _U32.pack(most_segments(mtu)))
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asking:

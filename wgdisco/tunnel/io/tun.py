@@ -139,14 +139,18 @@ class Tun:
     def place(self) -> tuple[str, int]:
         """What the interface is called now, and a new descriptor of the network namespace it is in (rule E7).
 
-        Raises InterfaceGoneError.
+        Who may not ask that, without CAP_NET_ADMIN, is told the one of this process. Raises InterfaceGoneError.
         """
         try:
             name, _flags = _IFREQ.unpack(fcntl.ioctl(self.fd, _TUNGETIFF, bytes(_IFREQ.size)))
-            return name.rstrip(b"\0").decode(), fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
+            try:
+                namespace = fcntl.ioctl(self.fd, _TUNGETDEVNETNS)
+            except PermissionError:
+                namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             self._check_gone(error)
             raise
+        return name.rstrip(b"\0").decode(), namespace
 
     def close(self) -> None:
         """Close the descriptor, and with it delete the interface. Again does nothing."""

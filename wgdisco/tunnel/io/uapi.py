@@ -98,7 +98,8 @@ class UapiServer:
         if server is None:
             return
         if self._ours():
-            self.path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # whoever handed the socket over made the file
+                self.path.unlink(missing_ok=True)
         server.close()
         for task in self._connections:
             task.cancel()

@@ -208,8 +208,9 @@ class UdpSockets:
         if mark == self.fwmark:
             return
         try:
-            for family in self._families.values():
-                family.socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unbound:  # is asked while there are no others
+                for sock in [family.socket for family in self._families.values()] or [unbound]:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))
         except PermissionError as error:
             raise LocalError("setting FwMark needs root or the capability CAP_NET_ADMIN") from error
         self.fwmark = mark
