@@ -95,6 +95,15 @@ def test_a_whole_peer():
     assert changed.peers == (PeerConfig(PublicKey(A), PresharedKey(C), endpoint, (ONE, TWO), 65535),)
 
 
+@pytest.mark.rule("U10")
+@pytest.mark.parametrize("address", ["192.0.2.2", "[fd00::2]"])
+def test_port_0_is_taken_and_leaves_the_endpoint(address):
+    """`wg setconf` sends it for an Endpoint of port 0, which wireguard-go and the kernel accept."""
+    peer = PeerConfig(PublicKey(A), endpoint=Endpoint.from_text("192.0.2.1:5"))
+    assert after(config(peer), f"public_key={A.hex()}", f"endpoint={address}:0") == config(peer)
+    assert after(config(), f"public_key={A.hex()}", f"endpoint={address}:0").peers[0].endpoint is None
+
+
 def test_what_is_not_said_stays():
     peer = PeerConfig(PublicKey(A), PresharedKey(C), Endpoint.from_text("192.0.2.1:5"), (ONE,), 3, managed=True)
     assert after(config(peer), f"public_key={A.hex()}") == config(peer)
@@ -166,7 +175,8 @@ def test_a_faulty_device_line_ends_the_operation(line, number):
         "update_only=false",
         "replace_allowed_ips=",
         "endpoint=example.com:5",
-        "endpoint=192.0.2.1:0",
+        "endpoint=example.com:0",
+        "endpoint=192.0.2.1:00",
         "endpoint=192.0.2.1:99999",
         "endpoint=fe80::1:5",
         "persistent_keepalive_interval=65536",

@@ -205,8 +205,13 @@ def _preshared_key(_operation: SetOperation, block: _Block, value: str) -> None:
 
 
 def _endpoint(_operation: SetOperation, block: _Block, value: str) -> None:
+    """Port 0 is taken, as in a file, but nothing can be sent there: the endpoint stays as it is."""
+    address, _, port = value.rpartition(":")
     try:
-        block.endpoint = Endpoint.from_text(value)
+        if port == "0":
+            Endpoint.from_text(f"{address}:1")
+        else:
+            block.endpoint = Endpoint.from_text(value)
     except ValueError:
         raise ValueError("neither ADDRESS:PORT nor [IPV6]:PORT") from None
 

@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 import pytest
 
+# Its processes end with it, also those in the background, however it ends.
+ALONE = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
 
 def in_namespace(body: Callable[[], None]) -> Callable[[], None]:
     """Make a test of `body`, a module-level function: it runs as root in a child, in a fresh network namespace.
@@ -22,9 +25,7 @@ def in_namespace(body: Callable[[], None]) -> Callable[[], None]:
         if not os.path.exists("/dev/net/tun"):
             pytest.skip("needs /dev/net/tun")
         command = [sys.executable, "-W", "error", "-m", "tests.tunnel.io.namespace", body.__module__, body.__name__]
-        child = subprocess.run(
-            ["unshare", "--net", "--mount", *command], capture_output=True, text=True, timeout=60, check=False
-        )
+        child = subprocess.run([*ALONE, *command], capture_output=True, text=True, timeout=60, check=False)
         if child.returncode:
             pytest.fail(child.stdout + child.stderr, pytrace=False)
 

@@ -144,6 +144,20 @@ def test_background_with_all_standard_descriptors_closed():
 
 @pytest.mark.rule("U2")
 @in_namespace
+def test_the_background_keeps_nothing_of_who_started_it():
+    """`flock FILE wg-quick up IFACE` lets go of the lock once the interface is there."""
+    reader, writer = os.pipe()
+    assert tunnel("tt0", fds=(writer,)).returncode == 0
+    os.close(writer)
+    assert select.select([reader], [], [], 0)[0], "somebody holds the other end"
+    os.close(reader)
+    pid = engine()
+    ip("link", "del", "tt0")
+    wait_for_end(pid)
+
+
+@pytest.mark.rule("U2")
+@in_namespace
 def test_foreground_until_a_signal():
     for number in (signal.SIGINT, signal.SIGTERM):
         process = subprocess.Popen([*COMMAND, "-f", "tt0"], stderr=subprocess.PIPE, text=True)

@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from wgdisco.errors import LocalError, WgdiscoError
@@ -54,6 +54,7 @@ def run_in_background(start: Start) -> int:
                 return 0
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.close(reader)
+    _close_inherited({start.tun_fd, start.uapi_fd})
     os.setsid()
     os._exit(_report(start, lambda: _detach(writer, keeps_log=start.keeps_log)))
 
@@ -73,6 +74,17 @@ def _hold_standard_descriptors() -> None:
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(fd)
+
+
+def _close_inherited(but: set[int | None]) -> None:
+    """A lock or a pipe of whoever started us is not to be kept for as long as we run.
+
+    What we open ourselves is not inheritable.
+    """
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError):  # the one that lists them
+            if fd > 2 and fd not in but and os.get_inheritable(fd):
+                os.close(fd)
 
 
 def _detach(writer: int, *, keeps_log: bool) -> None:
