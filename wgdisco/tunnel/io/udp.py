@@ -123,9 +123,13 @@ class UdpSockets:
         return self._routes.fd
 
     def routes_changed(self) -> None:
-        """Ask anew, with the next datagram, whether addresses of ours are still to be sent from."""
+        """Find out anew what addresses of ours may be sent from, how large a path is, and which zone is where."""
         if self._routes.changed():
             self._usable.clear()
+            self._plain_only.clear()
+            self._endpoints.clear()
+            for endpoint in [endpoint for endpoint in self._names if endpoint.address.is_link_local]:
+                del self._names[endpoint]
 
     def receive(self, fd: int) -> list[tuple[Burst, Endpoint]]:
         """Some of what arrived on `fd`, in order: bursts, each of one source, that are good until the next call.
