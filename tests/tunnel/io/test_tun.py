@@ -1,5 +1,7 @@
+import fcntl
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from tests.tunnel.io.namespace import in_namespace, ip
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.tunnel.frames import Frames
-from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun, check_name
+from wgdisco.tunnel.io.tun import TUN_PATH, InterfaceGoneError, Tun, check_name
 from wgdisco.tunnel.segment import split
 
 
@@ -63,6 +65,37 @@ def test_packets_out_and_in():
     tun.close()
     tun.close()
     assert "tt0" not in ip("link")
+
+
+@pytest.mark.rule("U2")
+@in_namespace
+def test_an_interface_without_virtio_headers():
+    """As others open theirs and hand it over in WG_TUN_FD."""
+    fd = os.open(TUN_PATH, os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", b"tt0", 0x1001))  # TUNSETIFF, IFF_TUN | IFF_NO_PI
+    tun = Tun.adopt(fd)
+    assert (tun.name, tun.takes_tcp, tun.takes_udp) == ("tt0", False, False)
+    ip("addr", "add", "10.77.0.1/24", "dev", "tt0")
+    Path("/proc/sys/net/ipv6/conf/tt0/disable_ipv6").write_text("1")
+    ip("link", "set", "tt0", "up")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+        here.bind(("10.77.0.1", 0))
+        here.settimeout(5)
+        assert tun.read() == []
+        echo(here, 100, 50)
+        packets = [bytes(packet) for frames in tun.read() for packet in frames.packets()]
+        assert [len(packet) for packet in packets] == [128, 78]
+        request, port = packets[0], here.getsockname()[1].to_bytes(2, "big")
+        reply = request[:12] + request[16:20] + request[12:16] + request[22:24] + port + request[24:26] + b"\0\0"
+        tun.write(Frames.of(b"\x15 no such version", reply + b"hello".ljust(100)))
+        assert here.recvfrom(200)[0].strip() == b"hello"
+    assert tun.dropped == {"EINVAL": 1}
+    ip("link", "del", "tt0")
+    with pytest.raises(InterfaceGoneError):
+        tun.read()
+    with pytest.raises(InterfaceGoneError):
+        tun.write(Frames.of(reply))
+    tun.close()
 
 
 @in_namespace
