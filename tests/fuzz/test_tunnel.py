@@ -17,13 +17,14 @@ from tests.tunnel.wire import COOKIE_REPLY, INITIATION, RESPONSE, TRANSPORT, Nod
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel import noise
-from wgdisco.tunnel.allowed_ips import AllowedIPs, masked
+from wgdisco.tunnel.allowed_ips import AllowedIPs
 from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.cookie import CookieChecker, CookieJar
 from wgdisco.tunnel.device import CHECK_MAGIC, STUN_COOKIE, Device
 from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.frames import destination_of
 from wgdisco.tunnel.messages import CookieReply, Initiation, Response, message_type
+from wgdisco.tunnel.notation import parse_prefix
 from wgdisco.tunnel.replay import ReplayWindow
 
 fuzz = settings.get_profile("fuzz")
@@ -148,7 +149,7 @@ def test_any_text_is_a_value_or_a_value_error(text):
         PublicKey.from_label,
         Endpoint.from_text,
         parse_address,
-        masked,
+        parse_prefix,
     ):
         try:
             value = parse(text)

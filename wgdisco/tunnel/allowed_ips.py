@@ -4,7 +4,6 @@ One dictionary a prefix length, tried from the longest that is in use. Real tabl
 is a handful of dictionary reads, whatever the number of peers.
 """
 
-from ipaddress import ip_network
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -104,8 +103,3 @@ class AllowedIPs(Generic[P]):
 
 def _prefix(network: IPNetwork) -> tuple[int, int]:
     return int(network.network_address) >> (network.max_prefixlen - network.prefixlen), network.prefixlen
-
-
-def masked(text: str) -> IPNetwork:
-    """A network from text, its host bits cleared (rule A2); ValueError when it is none."""
-    return ip_network(text, strict=False)

@@ -11,7 +11,6 @@ IP_RECVTOS = 13
 SOL_UDP = 17
 UDP_SEGMENT = 103
 UDP_GRO = 104
-SOURCES = frozenset({(socket.IPPROTO_IP, IP_PKTINFO), (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO)})
 
 _INT = struct.Struct("=i")
 _SEGMENT_SIZE = struct.Struct("=H")

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -210,10 +209,6 @@ class Engine:
         self._behind_nat.close()
         self._tun.close()
         self._events.put_nowait(None)
-
-    def io_drops(self) -> Counter[str]:
-        """What the kernel did not take, by errno name."""
-        return self._tun.dropped + self._udp.dropped
 
     # The loop's callbacks
 
