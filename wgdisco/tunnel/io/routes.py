@@ -8,15 +8,14 @@ import socket
 import struct
 
 from wgdisco.tunnel.burst import OwnAddress
+from wgdisco.tunnel.io.netlink import NLM_F_REQUEST, attribute, attributes
 
 # linux/rtnetlink.h, linux/netlink.h
 _GROUPS = 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_ IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
-_NLM_F_REQUEST = 1
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_MARK = 1, 2, 4, 16
 _HEADER = struct.Struct("=IHHII")
 _RTMSG = struct.Struct("=BBBBBBBBI")
-_ATTRIBUTE = struct.Struct("=HH")
 _INT = struct.Struct("=I")
 _BUFFER_SIZE = 65536
 _TIMEOUT = struct.pack("=qq", 0, 200_000)  # seconds and microseconds: the kernel answers in the call, or not at all
@@ -56,19 +55,23 @@ class Routes:
         """
         self._sequence += 1
         body = _RTMSG.pack(socket.AF_INET, 32, 32, 0, 0, 0, 0, 0, 0)
-        body += _attribute(_RTA_DST, destination) + _attribute(_RTA_SRC, local.packed)
+        body += attribute(_RTA_DST, destination) + attribute(_RTA_SRC, local.packed)
         if mark:
-            body += _attribute(_RTA_MARK, _INT.pack(mark))
-        header = _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, _NLM_F_REQUEST, self._sequence, 0)
+            body += attribute(_RTA_MARK, _INT.pack(mark))
+        header = _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, NLM_F_REQUEST, self._sequence, 0)
         try:
             self._asking.send(header + body)
             while True:
                 answer = self._asking.recv(_BUFFER_SIZE)
                 _, kind, _, sequence, _ = _HEADER.unpack_from(answer)
                 if sequence == self._sequence:
-                    return kind == _RTM_NEWROUTE and _outgoing_interface(answer) == local.interface
+                    break
         except OSError:
             return False
+        if kind != _RTM_NEWROUTE:
+            return False
+        route = dict(attributes(answer[_HEADER.size + _RTMSG.size :]))
+        return route.get(_RTA_OIF) == _INT.pack(local.interface)
 
     def close(self) -> None:
         """Let go of netlink. Again does nothing."""
@@ -80,20 +83,3 @@ def _netlink(groups: int) -> socket.socket:
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     sock.bind((0, groups))
     return sock
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value
-
-
-def _outgoing_interface(message: bytes) -> int | None:
-    """RTA_OIF of an RTM_NEWROUTE."""
-    offset = _HEADER.size + _RTMSG.size
-    while offset + _ATTRIBUTE.size <= len(message):
-        size, kind = _ATTRIBUTE.unpack_from(message, offset)
-        if kind == _RTA_OIF:
-            return int(_INT.unpack_from(message, offset + _ATTRIBUTE.size)[0])
-        if size < _ATTRIBUTE.size:
-            return None
-        offset += (size + 3) & ~3
-    return None
