@@ -117,7 +117,6 @@ def of_a_stream(bed: Bed, wg1: Tunnel, wg2: Tunnel) -> Counts:
     return difference(before, counts(bed, wg1, wg2))
 
 
-@pytest.mark.rule("S6", "S8")
 def test_all_of_it_is_used():
     with pair() as (bed, wg1, wg2):
         if not has_uso(bed, wg1, wg2):
@@ -134,12 +133,13 @@ def test_without_tso_each_segment_is_a_frame():
         assert few(seen.sent, PACKETS)
 
 
+@pytest.mark.rule("S12")
 def test_without_uso_each_datagram_is_a_frame():
     with pair("tso,udp_gso,udp_gro") as tunnels:
         before = counts(*tunnels)
         tunnels[0].run("n1", sys.executable, "-c", SEND)
         seen = difference(before, counts(*tunnels))
-        assert seen.read >= DATAGRAMS
+        assert min(seen.read, seen.written) >= DATAGRAMS
         seen = of_a_stream(*tunnels)
         assert few(seen.read, PACKETS)
 
