@@ -133,7 +133,7 @@ mount -t proc proc "$1/proc"
 mount -t sysfs sysfs "$1/sys"
 mount --rbind /dev "$1/dev"
 mount -t tmpfs tmpfs "$1/run"
-list() { chroot "$1" find / -xdev -not -path '/proc/*' -not -name '*-' | sort; }
+list() { chroot "$1" find / -xdev -not -path '/proc/*' -not -path /var/log/dpkg.log -not -name '*-' | sort; }
 list "$1" >"$2/before"
 chroot "$1" dpkg -i /wgdisco.deb >/dev/null
 chroot "$1" wgdisco version
