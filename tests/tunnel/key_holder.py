@@ -11,7 +11,7 @@ from ipaddress import ip_network
 from tests.tunnel.wire import ip_packet
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel.burst import Burst, Frames
+from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.frames import Frames

@@ -134,6 +134,27 @@ def test_opening(packets, ecn, tcp, udp, data):
     open_both(mangled, Room(1 << 18, 256), refused, tcp=tcp, udp=udp)
 
 
+@pytest.mark.rule("S9")
+@pytest.mark.parametrize("protocol", [traffic.TCP, UDP])
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_differs_is_not_merged(version, protocol):
+    """Each thing that may differ, in the first, second or last of a run, or in all."""
+    for fields in [{}, {"fragment": 0}, *traffic.NEVER_MERGED]:
+        if fields.get("protocol", protocol) != protocol or fields.get("version", version) != version:
+            continue
+        run = traffic.run_of(4, **({"version": version, "protocol": protocol} | fields))
+        for change in [{}, {"identification": 77}, {"options": b"\1\1\1\1"}, *traffic.CHANGES]:
+            for at in (0, 1, 3):
+                packets = [*run[:at], replace(run[at], **change), *run[at + 1 :]]
+                open_both(datagrams_of([packet.pack() for packet in packets], 250, 0), Room(4096, 16), None)
+
+
+def test_no_merged_packet_is_larger_than_ip_allows():
+    for size in (1400, 1365):
+        packets = [Packet(bytes(size), sequence=size * n).pack() for n in range(50)]
+        open_both(datagrams_of(packets, 32 + 40 + size, 0), Room(), None)
+
+
 @generated
 @given(st.binary(max_size=400), st.integers(1, 120), st.integers(0, 255))
 def test_opening_garbage(data, row, ecn):
@@ -171,6 +192,13 @@ def test_leading_runs(rows, row, last):
     expected = reference.leading_run(burst)
     assert compiled.leading_run(burst) == expected
     assert all(bytes(one[:8]) == data[:8] for one in list(burst.rows())[:expected])
+
+
+@pytest.mark.rule("S2")
+def test_what_cannot_be_meant_is_refused():
+    frames = list(traffic.impossible_frames())
+    sealed = seal_both(Frames.behind_one_another(frames), 7, 0, 1420, Room())
+    assert (sealed.bursts, sealed.bad) == ([], len(frames))
 
 
 def test_a_checksum_of_zero():

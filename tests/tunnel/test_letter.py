@@ -304,6 +304,42 @@ def test_receiving_in_a_session_of_the_old_key_renews_nothing():
     assert wire.since(mark, by=alice) == []
 
 
+# Being set
+
+
+def _set(here: Node, there: Node, **changes) -> None:
+    """What a `set` over the UAPI does to a peer at the end of its block."""
+    told = {"preshared_key": None, "endpoint": None, "keepalive": None} | changes
+    here.device.configure_peer(_peer(here, there), **told, now=here.wire.now)
+    here.wire.settle()
+
+
+@pytest.mark.rule("U11")
+def test_a_set_of_a_peer_nothing_waits_for_sends_nothing():
+    wire, alice, bob = joined()
+    _set(alice, bob, endpoint=bob.endpoint)
+    alice.ping(bob)
+    wire.run(200.0)
+    mark = len(wire.log)
+    _set(alice, bob, endpoint=bob.endpoint, preshared_key=PresharedKey(bytes([3]) * 32), keepalive=0)
+    wire.run(100.0)
+    assert wire.since(mark) == []
+
+
+@pytest.mark.rule("U11")
+@pytest.mark.parametrize("has_session", [True, False])
+def test_after_a_set_what_waits_goes_in_the_session_there_is_or_begins_one(has_session):
+    wire, alice, bob = joined()
+    if has_session:
+        alice.ping(bob)
+    packet = ip_packet("10.9.0.1", "10.9.0.2", b"waits")
+    _peer(alice, bob)._staged.add(Frames.of(packet), wire.now)
+    mark = len(wire.log)
+    _set(alice, bob, endpoint=bob.endpoint)
+    assert bob.delivered[-1:] == [packet]
+    assert len(wire.since(mark, INITIATION)) == (not has_session)
+
+
 # Receiving
 
 

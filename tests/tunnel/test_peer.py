@@ -893,6 +893,7 @@ def test_an_unconfirmed_session_of_the_old_key_is_not_sent_in_either():
     mark = len(wire.log)
     alice.receive(confirmation.data, bob.endpoint)
     assert wire.since(mark, TRANSPORT, by=alice) == []
+    assert len(wire.since(mark, INITIATION, by=alice)) == 1, "what waits needs a session of the new key"
 
 
 def test_our_own_key_is_no_peer():

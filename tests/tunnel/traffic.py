@@ -1,6 +1,7 @@
 """IP packets, virtio headers and flows for tests of the burst data path: built by hand, field by field."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from hypothesis import strategies as st
@@ -47,6 +48,7 @@ class Packet:
     acknowledged: int = 77
     flags: int = ACK
     window: int = 500
+    reserved: int = 0  # the four bits beside the data offset
     options: bytes = b""
     wrong_ip_sum: bool = False
     wrong_sum: bool = False
@@ -63,7 +65,7 @@ class Packet:
 
     def l4(self, checksum: int | None = None) -> bytes:
         if self.protocol == TCP:
-            offset = (20 + len(self.options)) // 4 << 4
+            offset = (20 + len(self.options)) // 4 << 4 | self.reserved
             head = struct.pack(
                 ">HHIIBBHHH",
                 *self.ports,
@@ -161,6 +163,84 @@ def is_intact(packet: bytes) -> bool:
     if protocol == UDP and int.from_bytes(packet[ip + 4 : ip + 6], "big") != len(packet) - ip:
         return False
     return word_sum(pseudo + packet[ip:]) == 0xFFFF
+
+
+def impossible_frames() -> Iterator[bytes]:
+    """Large packets whose virtio header cannot be meant for them."""
+    frame = Packet(bytes(300)).large(100)
+    good, packet = Offload.parse(frame), frame[10:]
+    for wrong in (
+        {"flags": 0},
+        {"gso_size": 0},
+        {"gso_type": 3},
+        {"gso_type": 4},
+        {"gso_type": 5},
+        {"csum_start": 24},
+        {"csum_start": 65535},
+        {"csum_offset": 6},
+        {"csum_offset": 65535},
+    ):
+        yield replace(good, **wrong).pack() + packet
+    for size in (0, 1, 19, 20, 37, 39):
+        yield good.pack() + packet[:size]
+    yield good.pack() + packet[:32] + b"\x40" + packet[33:]  # a TCP header of 16 bytes
+    yield good.pack() + packet[:32] + b"\xf0" + packet[33:50]  # of 60, of which not all is there
+    yield good.pack() + packet[:9] + b"\x11" + packet[10:]
+    yield good.pack() + b"\x55" + packet[1:]
+    six = Packet(bytes(300), version=6, protocol=UDP).large(100)
+    yield six[:10] + six[10:16] + b"\x06" + six[17:]
+    yield Offload(1, 4, 0, 100, 39, 16).pack() + Packet(bytes(300), version=6).pack()
+    yield Offload(1, 0, 0, 0, 10, 90).pack() + bytes(101)
+
+
+DATA = bytes(range(256)) * 12
+# What one of two packets of a flow may have, so that they are not merged
+CHANGES: list[dict] = [
+    {"source": 9},
+    {"destination": 9},
+    {"tos": 4},
+    {"ttl": 63},
+    {"fragment": 0},
+    {"ports": (5000, 81)},
+    {"ports": (5001, 80)},
+    {"sequence": 99},
+    {"sequence": 101},
+    {"acknowledged": 78},
+    {"window": 501},
+    {"reserved": 1},
+    {"options": bytes(4)},
+    {"flags": ACK | FIN},
+    {"flags": ACK | 64},
+    {"flags": 0},
+    {"wrong_sum": True},
+    {"wrong_ip_sum": True},
+    {"payload": b""},
+]
+# … and both
+NEVER_MERGED: list[dict] = [
+    {"fragment": 0x2000},
+    {"fragment": 0x4001},
+    {"ip_options": bytes(4)},
+    {"flags": ACK | PSH},
+    {"flags": ACK | FIN},
+    {"protocol": 1},
+    {"protocol": UDP, "no_sum": True},
+    {"version": 6, "extension": bytes([0, 1, 4, 0, 0, 0, 0])},
+]
+
+
+def run_of(count: int, size: int = 100, **fields) -> list[Packet]:
+    """What the segments of one large packet look like."""
+    first = Packet(**fields)
+    return [
+        replace(
+            first,
+            payload=DATA[n * size : (n + 1) * size],
+            sequence=first.sequence + n * size,
+            identification=first.identification + n,
+        )
+        for n in range(count)
+    ]
 
 
 # Strategies

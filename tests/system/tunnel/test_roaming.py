@@ -7,7 +7,7 @@ from tests.system.tunnel.bed import Bed, introduce, loopback_pair
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
 
-@pytest.mark.rule("N4", "E1", "E5")
+@pytest.mark.rule("N4", "E1", "E3", "E5")
 def test_a_new_address_and_port_are_followed_in_both_protocols():
     """
     ::

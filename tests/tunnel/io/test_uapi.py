@@ -222,6 +222,23 @@ def test_the_socket_is_private_and_goes_with_the_server(tmp_path):
     asyncio.run(scenario())
 
 
+@pytest.mark.rule("U1")
+def test_who_is_stopped_while_the_socket_is_made_leaves_none(tmp_path):
+    async def scenario() -> int:
+        for moment in range(10):
+            opening = asyncio.ensure_future(UapiServer.open("t0", Memory(), tmp_path))
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            if not opening.cancel():
+                opening.result().close()
+                return moment
+            assert isinstance((await asyncio.gather(opening, return_exceptions=True))[0], asyncio.CancelledError)
+            assert list(tmp_path.iterdir()) == []
+        pytest.fail("it is never made")
+
+    assert asyncio.run(scenario()) > 1
+
+
 @pytest.mark.rule("U1", "U2")
 def test_a_stale_socket_is_replaced_and_a_file_is_not(tmp_path):
     async def scenario():

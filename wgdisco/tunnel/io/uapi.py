@@ -79,7 +79,12 @@ class UapiServer:
                 raise
         except OSError as error:
             raise LocalError(f"cannot make the socket {path}: {error.strerror}") from error
-        server._server = await asyncio.start_unix_server(server._serve, sock=listener)
+        server._server = await asyncio.start_unix_server(server._serve, sock=listener, start_serving=False)
+        try:
+            await server._server.start_serving()
+        except BaseException:
+            server.close()  # told to stop at this very moment
+            raise
         return server
 
     async def wait_deleted(self) -> None:
