@@ -235,6 +235,10 @@ def _remains(data: dict[str, Any]) -> list[str]:
         names = list(dict.fromkeys(what for end in ends.values() for what in end["parts"]))
         rows = [[what, *(f"{end['parts'].get(what, 0.0):.2f}" for end in ends.values())] for what in names]
         rows.append(["in all", *(f"{end['us']:.2f}" for end in ends.values())])
+        calls = dict.fromkeys(call for end in ends.values() for call in end["packets_a_call"])
+        for call in calls:
+            counts = (end["packets_a_call"].get(call) for end in ends.values())
+            rows.append([f"packets for one `{call}`", *("" if one is None else f"{one:.3g}" for one in counts)])
         parts.append(_table((f"{traffic}, µs a packet", *ends), rows, numbers=True))
     parts.append(
         "The same by function of ours, with what it calls in C counted as its own, from a note every 2 ms of processor "

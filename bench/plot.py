@@ -59,7 +59,7 @@ def to_svg(throughput: dict[str, Any]) -> str:
 def _panel(throughput: dict[str, Any], figure: str, title: str, left: float, top: float) -> list[str]:
     found = values(throughput, figure)
     largest = max((high for _, _, high in found.values()), default=0.0) or 1.0
-    parts = [_text(left + LABEL, top + 22, title, "start", ' font-weight="bold"')]
+    parts = [_text(left + 12, top + 22, title, "start", ' font-weight="bold"')]
     for line, (name, engine) in enumerate(throughput["engines"].items()):
         y = top + 30 + line * LINE
         parts.append(_text(left + LABEL - 6, y + 12, engine["title"], "end"))

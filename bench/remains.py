@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,8 @@ LIBRARIES = {
     "libcrypto": "sealing and opening (libcrypto)",
     "_native": "cutting, merging, copies and checksums (_burst.c)",
 }
+COUNTED = ("read", "write", "sendmsg", "recvmsg", "recvmmsg", "epoll_wait")
+RARE = 1000  # packets for one call that is not part of their way
 PYTHON = "Python"
 OTHER = "scheduler, interrupts and other calls"
 TRAFFIC: dict[str, tuple[str, ...]] = {"TCP": (), "64 bytes": ("-u", "-b", "0", "-l", str(SMALL))}
@@ -65,36 +69,54 @@ def _samples(path: str) -> Counter[str]:
     return Counter(classify(stack) for stack in stacks if stack)
 
 
-def _parts(tunnel: Tunnel, options: tuple[str, ...], seconds: int, scratch: str) -> dict[str, Any]:
-    """By end: µs of processor time a packet, in all and by part."""
-    files = {host: f"{scratch}/{host}.perf" for host in tunnel.pids}
-    watching = [
-        subprocess.Popen(
-            ["perf", "record", "-q", "-F", "999", "-g", "-p", str(tunnel.pids[host]), "-o", file],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for host, file in files.items()
-    ]
+@contextmanager
+def _perf(pid: int, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """perf watches that process for as long as this lasts, and has ended behind it."""
+    command = ["perf", *words, "-p", str(pid)]
+    watching = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
+        yield watching
+    finally:
+        watching.send_signal(signal.SIGINT)
+        watching.wait()
+
+
+def _counts(stat: subprocess.Popen[str]) -> dict[str, int]:
+    """Calls by name that `perf stat` counted; none where it cannot count."""
+    assert stat.stderr is not None
+    rows = [line.split(",") for line in stat.stderr.read().splitlines()]
+    return {row[2].rpartition("_enter_")[2]: int(row[0]) for row in rows if len(row) > 2 and row[0].isdigit()}
+
+
+def _parts(tunnel: Tunnel, options: tuple[str, ...], seconds: int, scratch: str) -> dict[str, Any]:
+    """By end: µs of processor time a packet, in all and by part; and packets for each call of a kind."""
+    counting = ["stat", "-x,", *(word for call in COUNTED for word in ("-e", f"syscalls:sys_enter_{call}"))]
+    parts = {}
+    with ExitStack() as watching:
+        for host, pid in tunnel.pids.items():
+            watching.enter_context(_perf(pid, "record", "-q", "-F", "999", "-g", "-o", f"{scratch}/{host}.perf"))
+        stats = {host: watching.enter_context(_perf(pid, *counting)) for host, pid in tunnel.pids.items()}
         before = {host: tunnel.cpu(host) for host in tunnel.pids}
         end = iperf(tunnel, "-t", str(seconds), *options)
         used = {host: tunnel.cpu(host) - before[host] for host in tunnel.pids}
-    finally:
-        for perf in watching:
-            perf.send_signal(signal.SIGINT)
-            perf.wait()
     if "-u" in options:
         found = end["streams"][0]["udp"]
         packets = {"a": found["packets"], "b": found["packets"] - found["lost_packets"]}
     else:
         packets = dict.fromkeys("ab", end["sum_received"]["bytes"] / MSS)
-    parts = {}
     for host, name in (("a", "sender"), ("b", "receiver")):
-        samples = _samples(files[host])
+        samples = _samples(f"{scratch}/{host}.perf")
         cost = used[host] * 1e6 / packets[host]
-        shares = {what: cost * count / samples.total() for what, count in samples.most_common()}
-        parts[name] = {"us": cost, "samples": samples.total(), "parts": shares}
+        parts[name] = {
+            "us": cost,
+            "samples": samples.total(),
+            "parts": {what: cost * count / samples.total() for what, count in samples.most_common()},
+            "packets_a_call": {
+                call: packets[host] / count
+                for call, count in _counts(stats[host]).items()
+                if count * RARE > packets[host]
+            },
+        }
     return parts
 
 
