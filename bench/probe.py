@@ -1,9 +1,10 @@
 """How long a daemon takes to answer: asks it time and again, and prints milliseconds as JSON. Run inside a host.
 
-usage: python -m bench.probe status SOCKET SECONDS | dns ADDRESS ZONE SECONDS
+usage: python -m bench.probe status SOCKET SECONDS | dns ADDRESS ZONE SECONDS | echo SECONDS
 """
 
 import json
+import os
 import socket
 import sys
 import time
@@ -48,10 +49,28 @@ def lookup(address: str, zone: str) -> Callable[[], None]:
     return ask
 
 
+def echo() -> Callable[[], None]:
+    """Asks a process that does nothing but answer: what the machine alone takes."""
+    client, server = socket.socketpair()
+    if os.fork() == 0:
+        client.close()
+        while data := server.recv(4096):
+            server.send(data)
+        os._exit(0)
+    server.close()
+
+    def ask() -> None:
+        client.send(b"?")
+        client.recv(4096)
+
+    return ask
+
+
 def main() -> None:
     """See the module's docstring."""
     kind, *words, seconds = sys.argv[1:]
-    ask = status(*words) if kind == "status" else lookup(*words)
+    kinds: dict[str, Callable[..., Callable[[], None]]] = {"status": status, "dns": lookup, "echo": echo}
+    ask = kinds[kind](*words)
     times = []
     ask()
     until = time.monotonic() + float(seconds)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import record
+from bench.document import ECHO
 from bench.network import INTERFACE, REGISTRY, Network
 from wgdisco.errors import LocalError
 
@@ -30,6 +31,7 @@ def _ask(network: Network, seconds: int) -> dict[str, dict[str, float]]:
         "status of the registry": (REGISTRY, ["status", control]),
         "status of the member": (MEMBER, ["status", control]),
         "DNS of the registry": (REGISTRY, ["dns", network.address(REGISTRY), ZONE]),
+        ECHO: (MEMBER, ["echo"]),
     }
     running = {
         what: network.hosts[host].popen(
