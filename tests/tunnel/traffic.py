@@ -53,6 +53,7 @@ class Packet:
     wrong_ip_sum: bool = False
     wrong_sum: bool = False
     no_sum: bool = False
+    excess: int = 0  # of UDP's length over what there is
 
     def pseudo(self, size: int) -> bytes:
         width = 4 if self.version == 4 else 16
@@ -80,7 +81,7 @@ class Packet:
             head += self.options
             at = 16
         elif self.protocol == UDP:
-            head = struct.pack(">HHHH", *self.ports, 8 + len(self.payload), 0)
+            head = struct.pack(">HHHH", *self.ports, 8 + len(self.payload) + self.excess, 0)
             at = 6
         else:
             return self.payload
@@ -225,6 +226,8 @@ NEVER_MERGED: list[dict] = [
     {"flags": ACK | FIN},
     {"protocol": 1},
     {"protocol": UDP, "no_sum": True},
+    {"protocol": UDP, "excess": -1},
+    {"protocol": UDP, "excess": 1},
     {"version": 6, "extension": bytes([0, 1, 4, 0, 0, 0, 0])},
 ]
 
