@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench import burst, record
+from bench import burst, core, record
 from bench.engines import ENGINES, INTERFACE, Bed, Engine, Tunnel
 from bench.figures import MSS, SMALL, iperf, iperf_server, warm_up
 from wgdisco.errors import LocalError
@@ -143,7 +143,7 @@ def main() -> int:
     args = parser.parse_args()
     record.check_tools("iperf3", "wg", "ping")
     about = record.machine()
-    results: dict[str, Any] = {"burst": burst.costs(), "parts": {}, "functions": {}}
+    results: dict[str, Any] = {"burst": burst.costs(), "core": core.costs(), "parts": {}, "functions": {}}
     with Bed() as bed, tempfile.TemporaryDirectory() as scratch:
         if shutil.which("perf") is None:
             results["skipped"] = "perf is not installed (Debian: linux-perf)"
