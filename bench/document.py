@@ -237,7 +237,7 @@ def _remains(data: dict[str, Any]) -> list[str]:
         "## What remains, µs by µs\n",
         "The burst by itself, best of several, µs of processor time a packet (`python -m bench.burst`):\n",
         _table(("", "", "seal", "open"), rows, numbers=True),
-        "With the core around it: peers, routes, sessions, replays, timers; µs for a whole call (`python -m bench.core`):\n",
+        "With the core around it (peers, sessions, replays, timers), µs for a call (`python -m bench.core`):\n",
         _table(
             ("", "send", "receive"),
             [[what, *(f"{one:.1f}" for one in way)] for what, way in data["core"].items()],
