@@ -18,7 +18,7 @@ soak:
 	@scripts/setup test
 	$(PYTEST) -m soak $(ARGS)
 
-# Beside other engines, about a quarter of an hour; writes docs/performance.md, .json and .svg
+# Beside other engines, ten minutes; writes docs/performance.md, .json and .svg
 bench:
 	@scripts/setup bench
 	.venv/bin/python -m bench.throughput $(ARGS)

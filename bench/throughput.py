@@ -60,7 +60,7 @@ def main() -> int:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--seconds", type=int, default=1)
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--figures", default=",".join([*FIGURES, "crowds"]))
     parser.add_argument("--to", type=Path, default=record.DOCS)
