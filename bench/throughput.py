@@ -76,20 +76,20 @@ def main() -> int:
     engines = [ENGINES[name] for name in wanted if name not in skipped]
     for name, reason in skipped.items():
         print(f"{name} skipped: {reason}", file=sys.stderr)
-    with Bed() as bed:
-        for number in range(args.rounds):
-            print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
-            rounds.append(_round(bed, engines, names, args.seconds, failed))
     results = {
         "mtu": MTU,
         "seconds": args.seconds,
         "engines": {engine.name: {"title": engine.title, "version": engine.describe()} for engine in engines},
         "skipped": {ENGINES[name].title: reason for name, reason in skipped.items()},
         "failed": failed,
-        "medians": medians(rounds),
         "rounds": rounds,
     }
-    record.update(args.to, "throughput", results, about)
+    with Bed() as bed:
+        for number in range(args.rounds):
+            print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
+            rounds.append(_round(bed, engines, names, args.seconds, failed))
+            # after each, for who has no patience for more
+            record.update(args.to, "throughput", {**results, "medians": medians(rounds)}, about)
     return 0
 
 
