@@ -1,5 +1,5 @@
-# Two commands do all their own set-up: `make demo` and `make test`. ARGS are passed on: make demo ARGS="-o json".
-.PHONY: demo test soak conformance check wheel deb install uninstall clean lock
+# `make demo`, `make test` and `make bench` do all their own set-up. ARGS are passed on: make demo ARGS="-o json".
+.PHONY: demo test soak bench conformance check wheel deb install uninstall clean lock
 ARGS =
 # Most tests wait for namespaces and timers, not for the processor
 JOBS = $(shell expr $$(nproc) + 1)
@@ -17,6 +17,11 @@ test:
 soak:
 	@scripts/setup test
 	$(PYTEST) -m soak $(ARGS)
+
+# Beside other engines, ten minutes; writes docs/performance.md, .json and .svg
+bench:
+	@scripts/setup bench
+	.venv/bin/python -m bench.throughput $(ARGS)
 
 # Runs the tests that are marked with rules, and writes docs/conformance.md
 conformance:
