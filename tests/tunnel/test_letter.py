@@ -26,7 +26,7 @@ ELSEWHERE = Endpoint.from_text("203.0.113.77:4321")
 
 
 def _peer(here: Node, there: Node) -> Peer:
-    return here.device._peers[there.key]
+    return here.device.peers[there.key]
 
 
 def _sender(sent: Sent) -> int:
@@ -171,7 +171,7 @@ def test_nobody_can_be_a_peer_with_a_low_order_key(point):
     bob.device.apply(DeviceConfig(bob.private, peers=(PeerConfig(bad),)), wire.now)
     claim = _claims(bad, bob)
     opened = noise.open_initiation(bob.private, bob.key, Initiation.parse(claim))
-    assert bob.device._peers[bad].verify_initiation(opened) is None
+    assert bob.device.peers[bad].verify_initiation(opened) is None
     bob.receive(claim, ELSEWHERE)
     assert wire.log == []
     assert bob.device._local.indices == {}
