@@ -17,8 +17,9 @@ from wgdisco.tunnel.burst import Burst, Frames, OwnAddress, leading_run
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.events import DeviceStatus, Drop, Event, Foreign, PeerStatus, RawReceived
 from wgdisco.tunnel.intake import Intake
+from wgdisco.tunnel.local import Local
 from wgdisco.tunnel.messages import message_type
-from wgdisco.tunnel.peer import Local, Peer
+from wgdisco.tunnel.peer import Peer
 from wgdisco.tunnel.peers import Peers
 from wgdisco.tunnel.session import Session
 
@@ -44,7 +45,7 @@ class Device:
         traces: bool = False,
     ) -> None:
         self._relays = relays
-        self._local = Local(random_bytes, unix_time, handshake_time or unix_time, traces=traces)
+        self._local: Local[Peer] = Local(random_bytes, unix_time, handshake_time or unix_time, traces=traces)
         self.listen_port = self.fwmark = 0
         self._peers = Peers(self._local)
         self._intake = Intake(self._local, self._peers)

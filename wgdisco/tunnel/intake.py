@@ -12,8 +12,9 @@ from wgdisco.tunnel import noise
 from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.cookie import CookieChecker, RateLimiter
 from wgdisco.tunnel.events import Drop
+from wgdisco.tunnel.local import Local
 from wgdisco.tunnel.messages import HANDSHAKE_QUEUE, RESPONSE, UNDER_LOAD_QUEUE, CookieReply, Initiation, Response
-from wgdisco.tunnel.peer import Local
+from wgdisco.tunnel.peer import Peer
 from wgdisco.tunnel.peers import Peers
 
 UNDER_LOAD_LINGER = 1.0
@@ -27,7 +28,7 @@ class Intake:
     address of ours that a message came to.
     """
 
-    def __init__(self, ours: Local, peers: Peers) -> None:
+    def __init__(self, ours: Local[Peer], peers: Peers) -> None:
         self._ours = ours
         self._peers = peers
         self._checker: CookieChecker | None = None

@@ -1,22 +1,20 @@
 """One remote peer: its handshake, sessions, timers, staged packets and endpoint.
 
 A peer is told things and leaves what follows in `outbox` and `events`, which its device drains. What all peers of a
-device share is a `Local`.
+device share is its `Local`.
 """
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from wgdisco.endpoint import Endpoint
-from wgdisco.keys import PresharedKey, PrivateKey, PublicKey, wipe
+from wgdisco.keys import PresharedKey, PublicKey, wipe
 from wgdisco.tunnel import noise
-from wgdisco.tunnel.burst import Burst, Frames, OwnAddress, Room
+from wgdisco.tunnel.burst import Burst, Frames, OwnAddress
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
 from wgdisco.tunnel.events import Drop, Event, HandshakeStep, PathSeen, PeerHandshake, PeerSilent, PeerWanted
+from wgdisco.tunnel.local import Local
 from wgdisco.tunnel.messages import (
-    DEFAULT_MTU,
     HANDSHAKE_TOS,
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
@@ -29,8 +27,7 @@ from wgdisco.tunnel.messages import (
 )
 from wgdisco.tunnel.nesting import outer_hops
 from wgdisco.tunnel.roaming import Roaming
-from wgdisco.tunnel.route_mtus import RouteMtus
-from wgdisco.tunnel.session import Received, Session, SessionSlots
+from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
 from wgdisco.tunnel.tai64n import Timestamps
 from wgdisco.tunnel.timers import Timer, Timers
@@ -52,54 +49,6 @@ DOUBT_AFTER = 0.3
 QUIET_AFTER = 20.0
 
 _KEEPALIVE = Frames.of(b"")
-
-
-@dataclass(slots=True)
-class Local:
-    """Our side of every handshake, shared by all peers. `indices`: receiver index to who holds it, and for what.
-
-    `handshake_time` is what timestamps are made of, in seconds. `relays` are endpoints that forward what is another's.
-    `room` is where bursts are sealed and opened; `merges_…` is what the interface takes in large frames.
-    """
-
-    random_bytes: Callable[[int], bytes]
-    unix_time: Callable[[], float]
-    handshake_time: Callable[[], float]
-    private_key: PrivateKey | None = None
-    public_key: PublicKey | None = None
-    mtu: int = DEFAULT_MTU
-    routes: RouteMtus = field(default_factory=RouteMtus)
-    is_up: bool = True
-    indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
-    drops: Counter[Drop] = field(default_factory=Counter)
-    relays: set[Endpoint] = field(default_factory=set)
-    traces: bool = False
-    room: Room = field(default_factory=Room)
-    merges_tcp: bool = True
-    merges_udp: bool = True
-
-    def new_index(self, peer: "Peer") -> int:
-        """A random receiver index that nobody holds (rule H7)."""
-        while True:
-            index = int.from_bytes(self.random_bytes(4), "little")
-            if index not in self.indices:
-                self.indices[index] = (peer, None)
-                return index
-
-    def note_drops(self, received: Received) -> None:
-        """Count what was refused of a burst."""
-        counts = (
-            (Drop.FORGED, received.forged),
-            (Drop.REPLAYED, received.replayed),
-            (Drop.BAD_INNER_PACKET, received.bad),
-        )
-        for why, count in counts:
-            if count:
-                self.drops[why] += count
-
-    def jitter(self) -> float:
-        """A random fraction in [0, 1)."""
-        return int.from_bytes(self.random_bytes(2), "little") / 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +73,7 @@ class _Answered:
 class Peer:
     """The state machine of one peer. All times are the device's clock."""
 
-    def __init__(self, local: Local, key: PublicKey) -> None:
+    def __init__(self, local: "Local[Peer]", key: PublicKey) -> None:
         self.key = key
         self.is_running = True  # else it is deaf to handshakes
         self.preshared_key: PresharedKey | None = None
@@ -273,13 +222,12 @@ class Peer:
         if consumed_at is not None and now - consumed_at < MINIMUM_INITIATION_GAP:
             self._local.drops[Drop.INITIATION_FLOOD] += 1
             return
-        index = self._local.new_index(self)
+        index = self._local.free_index()
         ephemeral = self._local.random_bytes(32)
         made = noise.create_response(state, self.preshared_key, ephemeral, index)
         wipe(ephemeral)
         state.wipe()
         if made is None:
-            del self._local.indices[index]
             self._local.drops[Drop.BAD_INITIATION] += 1
             return
         keys, response = made
@@ -517,13 +465,12 @@ class Peer:
             return None
         self._forget_pending()
         self._unconfirmed = None
-        index = self._local.new_index(self)
+        index = self._local.free_index()
         ephemeral = self._local.random_bytes(32)
         timestamp = self._timestamps.next(self._local.handshake_time())
         made = noise.create_initiation(private, self.key, shared, ephemeral, index, timestamp)
         wipe(ephemeral)
         if made is None:
-            del self._local.indices[index]
             return None
         state, message = made
         self._local.indices[index] = (self, state)

@@ -13,7 +13,8 @@ from wgdisco.keys import PublicKey
 from wgdisco.tunnel.allowed_ips import AllowedIPs
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import Event, PeerStatus
-from wgdisco.tunnel.peer import Local, Peer
+from wgdisco.tunnel.local import Local
+from wgdisco.tunnel.peer import Peer
 
 _SLICE = 256  # prefixes taken from a peer at once
 
@@ -21,7 +22,7 @@ _SLICE = 256  # prefixes taken from a peer at once
 class Peers:
     """After anything that was done to one of them: `touch`."""
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: Local[Peer]) -> None:
         self.by_key: dict[PublicKey, Peer] = {}  # in the order they were added
         self.allowed_ips: AllowedIPs[Peer] = AllowedIPs()
         self.dirty: dict[Peer, None] = {}  # who has output
