@@ -7,20 +7,18 @@ device share is its `Local`.
 from dataclasses import dataclass
 
 from wgdisco.endpoint import Endpoint
-from wgdisco.keys import PresharedKey, PublicKey, wipe
+from wgdisco.keys import PresharedKey, PublicKey
 from wgdisco.tunnel import noise
 from wgdisco.tunnel.burst import Burst, Frames, OwnAddress
 from wgdisco.tunnel.config import PeerConfig
-from wgdisco.tunnel.cookie import CookieJar
 from wgdisco.tunnel.events import Drop, Event, HandshakeStep, PathSeen, PeerHandshake, PeerSilent, PeerWanted
+from wgdisco.tunnel.handshake import Handshake, Pending
 from wgdisco.tunnel.local import Local
 from wgdisco.tunnel.messages import (
     HANDSHAKE_TOS,
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
-    MINIMUM_INITIATION_GAP,
     REKEY_TIMEOUT,
-    RESPONSE,
     RESPONSE_SIZE,
     CookieReply,
     Response,
@@ -29,7 +27,6 @@ from wgdisco.tunnel.nesting import outer_hops
 from wgdisco.tunnel.roaming import Roaming
 from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
-from wgdisco.tunnel.tai64n import Timestamps
 from wgdisco.tunnel.timers import Timer, Timers
 
 # What managed peers may do beyond the letter (formats.md, Backend)
@@ -49,15 +46,6 @@ DOUBT_AFTER = 0.3
 QUIET_AFTER = 20.0
 
 _KEEPALIVE = Frames.of(b"")
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """The initiation that waits for its response."""
-
-    state: noise.InitiatorState
-    message: bytes
-    created_at: float
 
 
 @dataclass(slots=True)
@@ -87,22 +75,15 @@ class Peer:
         self.received_at: float | None = None
         self.unanswered_since: float | None = None
         self._local = local
-        self._cookies = CookieJar(key)
+        self._handshake = Handshake(key, local.random_bytes)
         self._sessions = SessionSlots()
         self._staged = StagedPackets()
         self._wanted_at = 0.0
-        self._pending: _Pending | None = None
         self._answered: _Answered | None = None
         self._unconfirmed: Session | None = None
         self._confirmations = 0
-        self._handshake_sent_at: float | None = None
         self._initiation_sent_at: float | None = None
-        self._initiation_consumed_at: float | None = None
-        self._greatest_timestamp = b""
-        self._timestamps = Timestamps()
         self._rekey_tried: Session | None = None
-        self._shared: bytes | None = None
-        self._has_shared = False
         self._renewal_lag = 0.0
         self.refresh_static()
 
@@ -119,8 +100,8 @@ class Peer:
     # What we are told
 
     def refresh_static(self) -> None:
-        """Our private key changed: the static-static secret with it (rule H4)."""
-        self._forget_static()
+        """Our private key changed (rule H4)."""
+        self._handshake.use_key(self._local.private_key)
         own = self._local.public_key
         is_second = own is not None and own.raw > self.key.raw
         self._renewal_lag = RENEWAL_LAG if is_second else 0.0
@@ -154,7 +135,7 @@ class Peer:
         """Send an initiation to several endpoints; the same bytes again while it is young and unanswered."""
         if self._initiation_sent_at is not None and now - self._initiation_sent_at < MANAGED_GAP:
             return
-        pending = self._pending
+        pending = self._handshake.pending
         if pending is None or now - pending.created_at >= REKEY_TIMEOUT:
             pending = self._create_initiation(now)
         if pending is not None:
@@ -174,7 +155,7 @@ class Peer:
             if session is not None:
                 session.receive_only = True
         self._forget_pending()
-        self._handshake_sent_at = None
+        self._handshake.sent_at = None
 
     def send_staged(self, now: float) -> None:
         """Send what waits, or begin the handshake it needs (rule U11)."""
@@ -194,54 +175,42 @@ class Peer:
     def remove(self) -> None:
         """The peer is no more: nothing of it stays that could open anything (rule Z1)."""
         self.stop()
-        self._forget_static()
+        self._handshake.use_key(None)
 
     def stop(self) -> None:
         """The interface is down: keys, indices and staged packets go (rule T12)."""
         self._staged.clear()
         self._clear_keys()
-        self._handshake_sent_at = self.unanswered_since = None
+        self._handshake.sent_at = self.unanswered_since = None
         self.timers.stop()
 
     # What the network brings
 
     def verify_initiation(self, opened: noise.OpenedInitiation) -> noise.ResponderState | None:
         """Check that an initiation in this peer's name is its own."""
-        shared = self._static_static() if self.is_running else None
-        return None if shared is None else noise.verify_initiation(opened, shared)
+        return self._handshake.verify_initiation(opened) if self.is_running else None
 
     def consume_initiation(
         self, state: noise.ResponderState, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
     ) -> None:
         """Answer a verified initiation, which came to `local` (rules H9 and H10)."""
-        if state.timestamp <= self._greatest_timestamp:
-            if not self._repeat_response(message, source, local, now):
-                self._local.drops[Drop.REPLAYED_INITIATION] += 1
-            return
-        consumed_at = self._initiation_consumed_at
-        if consumed_at is not None and now - consumed_at < MINIMUM_INITIATION_GAP:
-            self._local.drops[Drop.INITIATION_FLOOD] += 1
+        why = self._handshake.refuses(state, now)
+        if why is not None:
+            if why is not Drop.REPLAYED_INITIATION or not self._repeat_response(message, source, local, now):
+                self._local.drops[why] += 1
             return
         index = self._local.free_index()
-        ephemeral = self._local.random_bytes(32)
-        made = noise.create_response(state, self.preshared_key, ephemeral, index)
-        wipe(ephemeral)
-        state.wipe()
+        made = self._handshake.create_response(state, self.preshared_key, index, now)
         if made is None:
             self._local.drops[Drop.BAD_INITIATION] += 1
             return
-        keys, response = made
-        self._greatest_timestamp = state.timestamp
-        self._initiation_consumed_at = now
-        session = Session(keys, index, initiator=False, now=now)
-        keys.wipe()
+        session, response = made
         self._local.indices[index] = (self, session)
         for dropped in self._sessions.add_as_responder(session):
             self._free(dropped)
         self._authenticated(INITIATION_SIZE, source, local, now)
         self.timers.session_derived(now)
         self._trace("initiation received, response sent")
-        response = self._cookies.add_macs(response, now)
         self._answered = _Answered(message, response, now)
         self._output_handshake(response, source, local, now)
 
@@ -249,16 +218,11 @@ class Peer:
         self, state: noise.InitiatorState, response: Response, source: Endpoint, local: OwnAddress | None, now: float
     ) -> None:
         """Finish our own handshake: the session is ours to use, and a packet in it confirms it to the other side."""
-        private = self._local.private_key
-        keys = None if private is None else noise.consume_response(private, state, self.preshared_key, response)
-        if keys is None:
+        session = self._handshake.consume_response(state, response, self.preshared_key, now)
+        if session is None:
             self._local.drops[Drop.BAD_RESPONSE] += 1
             return
         self._trace("response received")
-        session = Session(keys, state.index, initiator=True, now=now)
-        keys.wipe()
-        state.wipe()
-        self._pending = None
         self._local.indices[state.index] = (self, session)
         for dropped in self._sessions.add_as_initiator(session):
             self._free(dropped)
@@ -273,7 +237,7 @@ class Peer:
 
     def consume_cookie(self, reply: CookieReply, now: float) -> None:
         """Keep a cookie for the next retry; it moves no endpoint and is no sign of life (rules C6 and C7)."""
-        if not self._cookies.consume_reply(reply, now):
+        if not self._handshake.consume_cookie(reply, now):
             self._local.drops[Drop.BAD_COOKIE] += 1
         else:
             self._trace("cookie received: the next initiation carries it")
@@ -450,38 +414,32 @@ class Peer:
         """Send an initiation to the endpoint, at most one in 5 s (rule H17)."""
         if not retry:
             self.timers.attempts = 0
-        if self.endpoint is None or self._static_static() is None:
+        if self.endpoint is None or not self._handshake.is_possible:
             return
-        if self._handshake_sent_at is not None and now - self._handshake_sent_at < REKEY_TIMEOUT:
-            self.timers.handshake_held_back(self._handshake_sent_at, self._local.jitter())
+        sent_at = self._handshake.sent_at
+        if sent_at is not None and now - sent_at < REKEY_TIMEOUT:
+            self.timers.handshake_held_back(sent_at, self._local.jitter())
             return
         pending = self._create_initiation(now)
         if pending is not None:
             self._output_initiation(pending, (self.endpoint,), now)
 
-    def _create_initiation(self, now: float) -> _Pending | None:
-        private, shared = self._local.private_key, self._static_static()
-        if private is None or shared is None or not self._local.is_up:
+    def _create_initiation(self, now: float) -> Pending | None:
+        local = self._local
+        if not local.is_up or not self._handshake.is_possible:
             return None
         self._forget_pending()
         self._unconfirmed = None
-        index = self._local.free_index()
-        ephemeral = self._local.random_bytes(32)
-        timestamp = self._timestamps.next(self._local.handshake_time())
-        made = noise.create_initiation(private, self.key, shared, ephemeral, index, timestamp)
-        wipe(ephemeral)
-        if made is None:
+        pending = self._handshake.create_initiation(local.free_index(), local.handshake_time(), now)
+        if pending is None:
             return None
-        state, message = made
-        self._local.indices[index] = (self, state)
-        self._pending = _Pending(state, self._cookies.add_macs(message, now), now)
+        local.indices[pending.state.index] = (self, pending.state)
         if self.unanswered_since is None:
             self.unanswered_since = now
-        self._handshake_sent_at = now
-        self.timers.handshake_initiated(now, self._local.jitter())
-        return self._pending
+        self.timers.handshake_initiated(now, local.jitter())
+        return pending
 
-    def _output_initiation(self, pending: _Pending, endpoints: tuple[Endpoint, ...], now: float) -> None:
+    def _output_initiation(self, pending: Pending, endpoints: tuple[Endpoint, ...], now: float) -> None:
         self._initiation_sent_at = now
         self._trace("initiation sent")
         for endpoint in endpoints:
@@ -499,6 +457,7 @@ class Peer:
         if now - answered.at > RESPONSE_CACHE_TIME or answered.uses >= RESPONSE_CACHE_USES:
             return False
         answered.uses += 1
+        self._handshake.sent_at = now
         self._output_handshake(answered.response, source, local, now)
         return True
 
@@ -509,8 +468,6 @@ class Peer:
     def _output_handshake(self, message: bytes, endpoint: Endpoint, local: OwnAddress | None, now: float) -> None:
         self._output(Burst.of(message), endpoint, local, HANDSHAKE_TOS)
         self.timers.authenticated_packet_sent(now)
-        if message[0] == RESPONSE:
-            self._handshake_sent_at = now
 
     def _output(
         self,
@@ -526,24 +483,10 @@ class Peer:
         self.tx_bytes += len(datagrams.data)
         self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local, hops), endpoint))
 
-    def _static_static(self) -> bytes | None:
-        """Computed once a private key, when it is first needed: thousands of peers may come or change at once."""
-        if not self._has_shared:
-            private = self._local.private_key
-            self._shared = None if private is None else noise.static_static(private, self.key)
-            self._has_shared = True
-        return self._shared
-
-    def _forget_static(self) -> None:
-        if self._shared is not None:
-            wipe(self._shared)
-        self._shared, self._has_shared = None, False
-
     def _forget_pending(self) -> None:
-        if self._pending is not None:
-            self._local.indices.pop(self._pending.state.index, None)
-            self._pending.state.wipe()
-            self._pending = None
+        index = self._handshake.forget_pending()
+        if index is not None:
+            self._local.indices.pop(index, None)
 
     def _free(self, session: Session) -> None:
         self._local.indices.pop(session.index, None)
