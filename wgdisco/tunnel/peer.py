@@ -4,8 +4,6 @@ A peer is told things and leaves what follows in `outbox` and `events`, which it
 device share is its `Local`.
 """
 
-from dataclasses import dataclass
-
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PresharedKey, PublicKey
 from wgdisco.tunnel import noise
@@ -14,6 +12,7 @@ from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import Drop, Event, HandshakeStep, PathSeen, PeerHandshake, PeerSilent, PeerWanted
 from wgdisco.tunnel.handshake import Handshake, Pending
 from wgdisco.tunnel.local import Local
+from wgdisco.tunnel.managed import DOUBT_AFTER, MANAGED_GAP, MAX_FAN_OUT, QUIET_AFTER, Liberties, renewal_lag
 from wgdisco.tunnel.messages import (
     HANDSHAKE_TOS,
     INITIATION_SIZE,
@@ -29,33 +28,7 @@ from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
 from wgdisco.tunnel.timers import Timer, Timers
 
-# What managed peers may do beyond the letter (formats.md, Backend)
-MAX_FAN_OUT = 8
-MANAGED_GAP = 0.025
-RESPONSE_CACHE_TIME = 10.0
-RESPONSE_CACHE_USES = 8
-# When our first packet in a new session is said again while nothing has come back in it, in seconds: until it arrives
-# the other side can neither send nor tell that we are here, and the next packet may be a persistent keepalive away.
-CONFIRMATION_PAUSES = (0.15, 0.3, 0.6, 1.2, 2.4)
-# Where both sides are initiators (of a crossed handshake), the one with the greater key renews so much later, in
-# seconds: then they do not cross again (managed peers)
-RENEWAL_LAG = 2.0
-# Data sent to a managed peer without an answer: after so long it is told; and so long without a packet may have closed
-# the shortest-lived hole (a NAT's timer for UDP that was never answered is 30 s)
-DOUBT_AFTER = 0.3
-QUIET_AFTER = 20.0
-
 _KEEPALIVE = Frames.of(b"")
-
-
-@dataclass(slots=True)
-class _Answered:
-    """The last initiation we answered, for those who say it again (managed peers only)."""
-
-    initiation: bytes
-    response: bytes
-    at: float
-    uses: int = 0
 
 
 class Peer:
@@ -79,9 +52,7 @@ class Peer:
         self._sessions = SessionSlots()
         self._staged = StagedPackets()
         self._wanted_at = 0.0
-        self._answered: _Answered | None = None
-        self._unconfirmed: Session | None = None
-        self._confirmations = 0
+        self._liberties: Liberties | None = None  # a plain peer takes none
         self._initiation_sent_at: float | None = None
         self._rekey_tried: Session | None = None
         self._renewal_lag = 0.0
@@ -95,21 +66,20 @@ class Peer:
     @property
     def managed(self) -> bool:
         """Whether it may do what formats.md allows beyond the letter."""
-        return self.roaming.is_managed
+        return self._liberties is not None
 
     # What we are told
 
     def refresh_static(self) -> None:
         """Our private key changed (rule H4)."""
         self._handshake.use_key(self._local.private_key)
-        own = self._local.public_key
-        is_second = own is not None and own.raw > self.key.raw
-        self._renewal_lag = RENEWAL_LAG if is_second else 0.0
+        self._set_renewal_lag()
 
     def update(self, config: PeerConfig, now: float) -> None:
         """Take over what is configurable; sessions stay (rule H15)."""
         self.preshared_key = config.preshared_key
-        self.roaming.is_managed = config.managed
+        if config.managed != self.managed:
+            self._set_managed(config.managed)
         self.set_endpoint(config.endpoint or self.endpoint, config.persistent_keepalive, now)
 
     def set_endpoint(self, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
@@ -211,7 +181,8 @@ class Peer:
         self._authenticated(INITIATION_SIZE, source, local, now)
         self.timers.session_derived(now)
         self._trace("initiation received, response sent")
-        self._answered = _Answered(message, response, now)
+        if self._liberties is not None:
+            self._liberties.answered(message, response, now)
         self._output_handshake(response, source, local, now)
 
     def consume_response(
@@ -231,9 +202,8 @@ class Peer:
         self._handshake_complete(source, now)
         if not self._flush_staged(now):
             self._send_keepalive(now)
-        if self.managed:
-            self._unconfirmed, self._confirmations = session, 0
-            self.timers.confirmation_sent(now, CONFIRMATION_PAUSES[0])
+        if self._liberties is not None:
+            self.timers.confirmation_sent(now, self._liberties.confirmation_sent(session))
 
     def consume_cookie(self, reply: CookieReply, now: float) -> None:
         """Keep a cookie for the next retry; it moves no endpoint and is no sign of life (rules C6 and C7)."""
@@ -253,19 +223,20 @@ class Peer:
         if not received.rows:
             return []
         confirmed = self._sessions.confirm(session)
-        if self.managed:
+        liberties = self._liberties
+        if liberties is not None:
             self._sessions.heard = session
         if confirmed is not None:
             for dropped in confirmed:
                 self._free(dropped)
         self._authenticated(received.size, source, datagrams.local, now)
         self._note_path(source, now)
-        if session is self._unconfirmed:
-            self._unconfirmed = None
+        if liberties is not None and session is liberties.unconfirmed:
+            liberties.unconfirmed = None
             self.timers.confirmation_seen()
         if confirmed is not None:
             self._handshake_complete(source, now)
-            if not self._flush_staged(now) and (self._staged or self.managed):
+            if not self._flush_staged(now) and (self._staged or liberties is not None):
                 # The initiator has only our response so far: let it see that data comes through too.
                 self._send_keepalive(now)
         self._renew_in_time(now)
@@ -295,6 +266,16 @@ class Peer:
                     self.events.append(PeerSilent(self.key, self.received_at, now))
 
     # What follows from it
+
+    def _set_managed(self, managed: bool) -> None:
+        if self._liberties is not None and self._liberties.unconfirmed is not None:
+            self.timers.confirmation_seen()  # or the timer would be taken for an initiation's
+        self._liberties = Liberties() if managed else None
+        self.roaming.is_managed = managed
+        self._set_renewal_lag()
+
+    def _set_renewal_lag(self) -> None:
+        self._renewal_lag = renewal_lag(self._local.public_key, self.key) if self.managed else 0.0
 
     def _authenticated(self, size: int, source: Endpoint, local: OwnAddress | None, now: float) -> None:
         """Something authenticated came: the endpoint follows it (rule E1)."""
@@ -360,7 +341,7 @@ class Peer:
         if frames is not _KEEPALIVE:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
-        if session.wants_rekey_after_send(now - (self._renewal_lag if self.managed else 0.0)):
+        if session.wants_rekey_after_send(now - self._renewal_lag):
             self._begin_handshake(now)
 
     def _seal(self, session: Session, frames: Frames, endpoint: Endpoint | None, local: OwnAddress | None) -> bool:
@@ -384,18 +365,17 @@ class Peer:
         else:
             self._begin_handshake(now)
 
-    def _confirm_again(self, session: Session, now: float) -> None:
-        self._confirmations += 1
-        if session is self._sessions.current and session.is_usable(now):
+    def _confirm_again(self, liberties: Liberties, now: float) -> None:
+        session = self._sessions.current
+        if session is liberties.unconfirmed and session is not None and session.is_usable(now):
             self._transmit(session, _KEEPALIVE, now)
-        if self._confirmations < len(CONFIRMATION_PAUSES):
-            self.timers.confirmation_sent(now, CONFIRMATION_PAUSES[self._confirmations])
-        else:
-            self._unconfirmed = None
+        pause = liberties.confirmation_repeated()
+        if pause is not None:
+            self.timers.confirmation_sent(now, pause)
 
     def _retransmit(self, now: float) -> None:
-        if self._unconfirmed is not None:
-            self._confirm_again(self._unconfirmed, now)
+        if self._liberties is not None and self._liberties.unconfirmed is not None:
+            self._confirm_again(self._liberties, now)
             return
         if self.endpoint is None:
             self.unanswered_since = None  # who initiated to several endpoints decides about the next attempt
@@ -429,7 +409,8 @@ class Peer:
         if not local.is_up or not self._handshake.is_possible:
             return None
         self._forget_pending()
-        self._unconfirmed = None
+        if self._liberties is not None:
+            self._liberties.unconfirmed = None
         pending = self._handshake.create_initiation(local.free_index(), local.handshake_time(), now)
         if pending is None:
             return None
@@ -447,18 +428,12 @@ class Peer:
             self._output_handshake(pending.message, endpoint, local, now)
 
     def _repeat_response(self, message: bytes, source: Endpoint, local: OwnAddress | None, now: float) -> bool:
-        """Say our last response again to a managed peer that says its last initiation again.
-
-        To wherever that comes from: a peer tries several ways at once. It is smaller than what it answers.
-        """
-        answered = self._answered
-        if not self.managed or answered is None or answered.initiation != message:
+        """Whether this was an initiation said again, and our response is too."""
+        response = None if self._liberties is None else self._liberties.response_to(message, now)
+        if response is None:
             return False
-        if now - answered.at > RESPONSE_CACHE_TIME or answered.uses >= RESPONSE_CACHE_USES:
-            return False
-        answered.uses += 1
         self._handshake.sent_at = now
-        self._output_handshake(answered.response, source, local, now)
+        self._output_handshake(response, source, local, now)
         return True
 
     def _trace(self, what: str) -> None:
@@ -494,8 +469,8 @@ class Peer:
 
     def _clear_keys(self) -> None:
         self._forget_pending()
-        self._answered = None
-        self._unconfirmed = None
+        if self._liberties is not None:
+            self._liberties.clear()
         self._rekey_tried = None
         for session in self._sessions.clear():
             self._free(session)
