@@ -48,10 +48,12 @@ class Packet:
     acknowledged: int = 77
     flags: int = ACK
     window: int = 500
+    reserved: int = 0  # the four bits beside the data offset
     options: bytes = b""
     wrong_ip_sum: bool = False
     wrong_sum: bool = False
     no_sum: bool = False
+    excess: int = 0  # of UDP's length over what there is
 
     def pseudo(self, size: int) -> bytes:
         width = 4 if self.version == 4 else 16
@@ -64,7 +66,7 @@ class Packet:
 
     def l4(self, checksum: int | None = None) -> bytes:
         if self.protocol == TCP:
-            offset = (20 + len(self.options)) // 4 << 4
+            offset = (20 + len(self.options)) // 4 << 4 | self.reserved
             head = struct.pack(
                 ">HHIIBBHHH",
                 *self.ports,
@@ -79,7 +81,7 @@ class Packet:
             head += self.options
             at = 16
         elif self.protocol == UDP:
-            head = struct.pack(">HHHH", *self.ports, 8 + len(self.payload), 0)
+            head = struct.pack(">HHHH", *self.ports, 8 + len(self.payload) + self.excess, 0)
             at = 6
         else:
             return self.payload
@@ -206,6 +208,7 @@ CHANGES: list[dict] = [
     {"sequence": 101},
     {"acknowledged": 78},
     {"window": 501},
+    {"reserved": 1},
     {"options": bytes(4)},
     {"flags": ACK | FIN},
     {"flags": ACK | 64},
@@ -223,6 +226,8 @@ NEVER_MERGED: list[dict] = [
     {"flags": ACK | FIN},
     {"protocol": 1},
     {"protocol": UDP, "no_sum": True},
+    {"protocol": UDP, "excess": -1},
+    {"protocol": UDP, "excess": 1},
     {"version": 6, "extension": bytes([0, 1, 4, 0, 0, 0, 0])},
 ]
 

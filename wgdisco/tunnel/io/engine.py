@@ -19,6 +19,7 @@ from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.backend import Capabilities
 from wgdisco.tunnel.io.icmp import BehindNat
 from wgdisco.tunnel.io.link_state import LinkEvent, watch
+from wgdisco.tunnel.io.segments import limit_segments
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import A_CALL, UdpSockets
 from wgdisco.tunnel.messages import DEFAULT_MTU
@@ -54,6 +55,7 @@ class Engine:
         self._device.set_mtu(mtu)
         self._device.set_merging(tcp=tun.takes_tcp, udp=tun.takes_udp)
         self._device.set_listen_port(udp.port)
+        limit_segments(tun, mtu)
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -176,6 +178,7 @@ class Engine:
     def set_mtu(self, mtu: int) -> None:
         """The interface has another MTU, in bytes; packets are padded up to it and no further (rule D4)."""
         self._device.set_mtu(mtu)
+        limit_segments(self._tun, mtu)
 
     def set_route_mtu(self, network: IPNetwork, mtu: int | None) -> None:
         """A route into the interface has an MTU of its own, or None any more; that bounds padding likewise."""
