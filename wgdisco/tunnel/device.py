@@ -276,8 +276,8 @@ class Device:
         outgoing, self._intake.replies = self._intake.replies, []
         dirty = self._peers.dirty
         for peer in dirty:
-            outgoing.extend(peer.outbox)
-            peer.outbox.clear()
+            outgoing.extend(peer.outbox.datagrams)
+            peer.outbox.datagrams.clear()
         dirty.clear()
         return outgoing
 

@@ -14,7 +14,6 @@ from wgdisco.tunnel.handshake import Handshake, Pending
 from wgdisco.tunnel.local import Local
 from wgdisco.tunnel.managed import DOUBT_AFTER, MANAGED_GAP, MAX_FAN_OUT, QUIET_AFTER, Liberties, renewal_lag
 from wgdisco.tunnel.messages import (
-    HANDSHAKE_TOS,
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
     REKEY_TIMEOUT,
@@ -22,7 +21,7 @@ from wgdisco.tunnel.messages import (
     CookieReply,
     Response,
 )
-from wgdisco.tunnel.nesting import outer_hops
+from wgdisco.tunnel.outbox import Outbox
 from wgdisco.tunnel.roaming import Roaming
 from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
@@ -40,9 +39,9 @@ class Peer:
         self.preshared_key: PresharedKey | None = None
         self.roaming = Roaming(local.relays)
         self.timers = Timers()
-        self.outbox: list[tuple[Burst, Endpoint]] = []
+        self.outbox = Outbox(local)
         self.events: list[Event] = []
-        self.rx_bytes = self.tx_bytes = 0
+        self.rx_bytes = 0
         self.handshake_at: float | None = None
         self.handshake_unix: float | None = None
         self.received_at: float | None = None
@@ -116,7 +115,7 @@ class Peer:
         session = self._sessions.current
         if session is not None and session.is_usable(now):
             local = self.roaming.local if endpoint == self.endpoint else None
-            self._seal(session, _KEEPALIVE, endpoint, local)
+            self.outbox.seal(session, _KEEPALIVE, endpoint, local)
             self.timers.authenticated_packet_sent(now)
 
     def expire_sending(self) -> None:
@@ -336,27 +335,13 @@ class Peer:
         return sent
 
     def _transmit(self, session: Session, frames: Frames, now: float) -> None:
-        if not self._seal(session, frames, self.endpoint, self.roaming.local):
+        if not self.outbox.seal(session, frames, self.endpoint, self.roaming.local):
             return
         if frames is not _KEEPALIVE:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
         if session.wants_rekey_after_send(now - self._renewal_lag):
             self._begin_handshake(now)
-
-    def _seal(self, session: Session, frames: Frames, endpoint: Endpoint | None, local: OwnAddress | None) -> bool:
-        """Whether they may go out."""
-        first = next(frames.packets())
-        hops = outer_hops(first)
-        if hops is None:
-            self._local.drops[Drop.NESTED_TOO_DEEP] += len(frames)
-            return False
-        sealed = session.seal(frames, self._local.routes.limit(first, self._local.mtu), self._local.room)
-        if sealed.bad:
-            self._local.drops[Drop.BAD_FRAME] += sealed.bad
-        for datagrams in sealed.bursts:
-            self._output(datagrams, endpoint, local, datagrams.tos, hops)
-        return True
 
     def _send_keepalive(self, now: float) -> None:
         session = self._sessions.current
@@ -441,22 +426,8 @@ class Peer:
             self.events.append(HandshakeStep(self.key, what))
 
     def _output_handshake(self, message: bytes, endpoint: Endpoint, local: OwnAddress | None, now: float) -> None:
-        self._output(Burst.of(message), endpoint, local, HANDSHAKE_TOS)
+        self.outbox.put_handshake(message, endpoint, local)
         self.timers.authenticated_packet_sent(now)
-
-    def _output(
-        self,
-        datagrams: Burst,
-        endpoint: Endpoint | None,
-        local: OwnAddress | None,
-        tos: int,
-        hops: int = 0,
-    ) -> None:
-        if endpoint is None:
-            self._local.drops[Drop.NO_ENDPOINT] += datagrams.count
-            return
-        self.tx_bytes += len(datagrams.data)
-        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local, hops), endpoint))
 
     def _forget_pending(self) -> None:
         index = self._handshake.forget_pending()

@@ -122,14 +122,14 @@ class Peers:
             received_at=peer.received_at,
             unanswered_since=peer.unanswered_since,
             rx_bytes=peer.rx_bytes,
-            tx_bytes=peer.tx_bytes,
+            tx_bytes=peer.outbox.tx_bytes,
         )
 
     # What they have to say, and when they are waited for
 
     def touch(self, peer: Peer) -> None:
         """Drain a peer after it changed: note its output, take its events, re-arm its deadline."""
-        if peer.outbox:
+        if peer.outbox.datagrams:
             self.dirty[peer] = None
         if peer.events:
             self.events.extend(peer.events)
