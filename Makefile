@@ -1,5 +1,5 @@
-# Two commands do all their own set-up: `make demo` and `make test`. ARGS are passed on: make demo ARGS="-o json".
-.PHONY: demo test soak conformance check install uninstall clean lock
+# `make demo`, `make test` and `make bench` do all their own set-up. ARGS are passed on: make demo ARGS="-o json".
+.PHONY: demo test soak bench conformance check wheel deb install uninstall clean lock
 ARGS =
 # Most tests wait for namespaces and timers, not for the processor
 JOBS = $(shell expr $$(nproc) + 1)
@@ -18,6 +18,11 @@ soak:
 	@scripts/setup test
 	$(PYTEST) -m soak $(ARGS)
 
+# Beside other engines, ten minutes; writes docs/performance.md, .json and .svg
+bench:
+	@scripts/setup bench
+	.venv/bin/python -m bench.throughput $(ARGS)
+
 # Runs the tests that are marked with rules, and writes docs/conformance.md
 conformance:
 	@scripts/setup test
@@ -29,6 +34,13 @@ check:
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest -q tests/test_architecture.py
+
+# Packages, into dist/: a wheel for manylinux (ARGS="x86_64 aarch64": both), a .deb for this release of Debian
+wheel:
+	@scripts/wheel $(ARGS)
+
+deb:
+	@scripts/deb
 
 install:
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' scripts/install
@@ -45,3 +57,4 @@ lock:
 	$(UV) pyproject.toml --all-extras -o requirements-dev.lock
 	python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' \
 	    | $(UV) - -o requirements-build.lock
+	printf 'auditwheel>=6.8\npatchelf>=0.17\n' | $(UV) - -o requirements-wheel.lock

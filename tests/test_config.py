@@ -9,6 +9,7 @@ from wgdisco.config import load_join, load_registry
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError
 from wgdisco.keys import PrivateKey
+from wgdisco.tunnel.offloads import Offloads
 
 PRIVATE = PrivateKey(bytes(range(32))).to_text()
 PUBLIC = PrivateKey(bytes(range(1, 33))).public_key().to_text()
@@ -45,6 +46,7 @@ class TestPrecedence:
         assert settings.zone.to_text() == "example.com."
         assert settings.dns == Endpoint.from_text("198.51.100.1:53")
         assert settings.conf.device.private_key.to_text() == PRIVATE
+        assert settings.offloads == Offloads()
 
     def test_flag_over_variable_over_file(self, conf, tmp_path):
         (tmp_path / "alice.toml").write_text('zone = "file.example."\ndns = "192.0.2.1:1"\n')
@@ -77,6 +79,23 @@ class TestPrecedence:
         assert load_join(flags(conf), {"WGDISCO_INTERFACE": "wg8"}).interface == "wg8"
         (tmp_path / "alice.toml").write_text('interface = "wg9"\n')
         assert load_join(flags(conf), {}).interface == "wg9"
+
+    def test_offloads_from_all_three(self, conf, tmp_path):
+        file = tmp_path / "alice.toml"
+        file.write_text('offload = "tso"\n')
+        assert load_join(flags(conf), {}).offloads == Offloads(uso=False, udp_gso=False, udp_gro=False)
+        assert load_registry(flags(conf), {"WGDISCO_OFFLOAD": "all"}).offloads == Offloads()
+        assert load_join(flags(conf, offload="none"), {"WGDISCO_OFFLOAD": "all"}).offloads.to_text() == "none"
+        assert complaint(flags(conf, offload="x")).startswith("--offload: offloads are tso, uso, udp_gso, udp_gro")
+        file.write_text("offload = true\n")
+        assert complaint(flags(conf)).startswith(f"{file}: offload: write it as text")
+
+    def test_offloads_of_a_registry_of_its_own_store(self):
+        assert config.load_offloads({}, {}) == Offloads()
+        assert config.load_offloads({}, {"WGDISCO_OFFLOAD": "uso"}).to_text() == "uso"
+        assert config.load_offloads({"offload": "none"}, {"WGDISCO_OFFLOAD": "uso"}).to_text() == "none"
+        with pytest.raises(ConfigError, match="WGDISCO_OFFLOAD: offloads are"):
+            config.load_offloads({}, {"WGDISCO_OFFLOAD": "gso"})
 
     def test_other_variables_are_none_of_ours(self, conf):
         variables = {"ZONE": "x.example", "WGDISCO_SELF": "rubbish", "WGDISCO_LAB": "1"}

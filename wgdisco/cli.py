@@ -71,6 +71,11 @@ def _add_daemon_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dns", metavar="ADDRESS:PORT", help="address of the zone's DNS server")
     parser.add_argument("--interface", metavar="NAME", help="interface name (default: the stem of the .conf)")
     parser.add_argument(
+        "--offload",
+        metavar="NAMES",
+        help="what the kernel may do for many packets at once: of tso,uso,udp_gso,udp_gro those to use; all, or none",
+    )
+    parser.add_argument(
         "--log", choices=("text", "json"), default="text", help="one line an event, for people or machines"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is usually not worth a line")
@@ -82,8 +87,9 @@ def _registry_run(args: argparse.Namespace) -> int:
     if config.is_managed(flags, os.environ):
         from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
 
-        dns = config.load_dns(flags, os.environ)
-        return run_daemon(lambda: managed.run(store=args.store or store.PATH, dns=dns, version=program_version()))
+        dns, offloads = config.load_dns(flags, os.environ), config.load_offloads(flags, os.environ)
+        path = args.store or store.PATH
+        return run_daemon(lambda: managed.run(store=path, dns=dns, offloads=offloads, version=program_version()))
     settings = config.load_registry(flags, os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
@@ -96,6 +102,7 @@ def _registry_run(args: argparse.Namespace) -> int:
             exact=settings.exact,
             publish_self=settings.publish_self,
             self_endpoint=settings.self_endpoint,
+            offloads=settings.offloads,
             version=program_version(),
         )
     )
@@ -112,13 +119,14 @@ def _join_pinned(args: argparse.Namespace) -> int:
             conf=settings.conf,
             zone=settings.zone,
             dns=settings.dns,
+            offloads=settings.offloads,
             version=program_version(),
         )
     )
 
 
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("conf", "zone", "dns", "interface", "self", "wgsd_exact")
+    names = ("conf", "zone", "dns", "interface", "offload", "self", "wgsd_exact")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 
@@ -159,7 +167,9 @@ def _pubkey(_args: argparse.Namespace) -> int:
 
 
 def _version(_args: argparse.Namespace) -> int:
-    print(f"wgdisco {program_version()} (engine: reference)")
+    from wgdisco.tunnel import burst  # noqa: PLC0415  only for this verb
+
+    print(f"wgdisco {program_version()} (engine: {burst.implementation()})")
     return 0
 
 

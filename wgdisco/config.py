@@ -19,10 +19,11 @@ from wgdisco.errors import ConfigError
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.io.resolver import parse_retries, resolve_endpoints, service_port
 from wgdisco.tunnel.io.tun import check_name
+from wgdisco.tunnel.offloads import Offloads
 
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
-_VARIABLES = ("conf", "zone", "dns", "interface")
+_VARIABLES = ("conf", "zone", "dns", "interface", "offload")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
 _KEY_TEXT_SIZE = 44
@@ -39,6 +40,7 @@ class Settings:
     conf: TunnelConf
     zone: ZoneNames
     dns: Endpoint
+    offloads: Offloads
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,14 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
         raise ConfigError(f"{exact.where}: write true or false")
     base = _load(told, environment)
     return RegistrySettings(
-        base.interface, base.conf, base.zone, base.dns, exact.value, own.value is not False, endpoint
+        base.interface,
+        base.conf,
+        base.zone,
+        base.dns,
+        base.offloads,
+        exact.value,
+        own.value is not False,
+        endpoint,
     )
 
 
@@ -98,6 +107,14 @@ def load_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Endpoi
         return _endpoint(_Told(str(flags["dns"]), "--dns"), DNS_PORT)
     text = environment.get("WGDISCO_DNS")
     return _endpoint(_Told(text, "WGDISCO_DNS"), DNS_PORT) if text else None
+
+
+def load_offloads(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Offloads:
+    """What the interface of a registry of its own store may use."""
+    if flags.get("offload") is not None:
+        return _offloads(_Told(flags["offload"], "--offload"))
+    text = environment.get("WGDISCO_OFFLOAD")
+    return _offloads(_Told(text, "WGDISCO_OFFLOAD") if text else None)
 
 
 def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
@@ -163,7 +180,18 @@ def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings
         raise ConfigError(f"{zone.where}: {error}") from error
     server = _endpoint(dns, DNS_PORT)
     retries = parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES"))
-    return Settings(interface, read_conf(conf.value, retries), names, server)
+    return Settings(interface, read_conf(conf.value, retries), names, server, _offloads(told.get("offload")))
+
+
+def _offloads(told: _Told | None) -> Offloads:
+    if told is None:
+        return Offloads()
+    if not isinstance(told.value, str):
+        raise ConfigError(f'{told.where}: write it as text, for example "none"')
+    try:
+        return Offloads.from_text(told.value)
+    except ConfigError as error:
+        raise ConfigError(f"{told.where}: {error}") from error
 
 
 def _text(told: Mapping[str, _Told], name: str, example: str) -> _Told:

@@ -52,6 +52,7 @@ def join(args: argparse.Namespace) -> int:
         block_incoming=state.block_incoming if args.block_incoming is None else args.block_incoming,
         offline_trust=state.offline_trust if trust is None else trust,
         mdns=mdns_policy(state.mdns, everywhere=args.mdns, none_on=args.no_mdns),
+        offloads=state.offloads if args.offload is None else config.load_offloads({"offload": args.offload}, {}),
     )
     if wanted != state:
         if _is_running(state.name):

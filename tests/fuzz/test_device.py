@@ -393,9 +393,9 @@ def _check_bounds(world: World) -> None:
     """Two peers hold three sessions and an initiation each, whatever came."""
     device = world.bob.device
     assert len(device._local.indices) <= 8
-    assert len(device._heap) <= 64
-    assert len(device._queue) == 0
-    assert len(device._limiter._buckets) <= len(PLACES)
+    assert len(device._peers._heap) <= 64
+    assert not device.has_handshakes
+    assert len(device._intake._limiter._buckets) <= len(PLACES)
     assert {peer.key for peer in device.status().peers} == {world.alice.key, MALLORY.public_key()}
 
 

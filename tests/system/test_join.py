@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 
 import pytest
@@ -119,9 +120,26 @@ def test_a_registrys_host_joins_another_network_and_not_its_own(mesh):
     assert taken.format("mesh") in second.stderr
 
 
+# Whether an interface takes large frames of TCP (linux/ethtool.h, ETHTOOL_GTSO)
+TSO = """
+import ctypes, fcntl, socket, struct
+value = (ctypes.c_uint32 * 2)(0x1E, 0)
+with socket.socket() as any:
+    fcntl.ioctl(any, 0x8946, struct.pack("16sP16x", b"mesh", ctypes.addressof(value)))
+print(value[1])
+"""
+
+
+def takes_large_frames(mesh, host) -> bool:
+    return mesh.lab.hosts[host].run([sys.executable, "-c", TSO]).stdout.strip() == "1"
+
+
 def test_down_and_up_and_leave(mesh):
-    mesh.join("alice")
+    mesh.join("alice", "--offload", "udp_gso,udp_gro")
     mesh.join("bob")
+    assert (takes_large_frames(mesh, "alice"), takes_large_frames(mesh, "bob")) == (False, True)
+    assert mesh.status("alice")["engine"] == "userspace (compiled)"
+    assert mesh.status("alice")["notes"] == []
     mesh.verb("alice", "down")
     mesh.members["alice"].process.wait()
     assert "mesh" not in mesh.lab.hosts["alice"].run(["ip", "-br", "link"]).stdout
@@ -129,6 +147,9 @@ def test_down_and_up_and_leave(mesh):
     mesh.stay("alice", "up")
     mesh.members["alice"].wait_for("PEER ")
     await_(lambda: mesh.ping("alice", "bob", 1), "a ping")
+    assert not takes_large_frames(mesh, "alice"), "what was said once stays"
+    assert "mesh is up" in mesh.verb("alice", "join", "--network", "mesh", "--offload", "all", code=1)
+    assert "--offload: offloads are tso" in mesh.verb("alice", "join", "--network", "mesh", "--offload", "x", code=2)
     assert "give --yes" in mesh.verb("alice", "leave", code=2)
     mesh.verb("alice", "leave", "--yes")
     assert "no member of any network" in mesh.verb("alice", "leave", "--yes")

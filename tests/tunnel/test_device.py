@@ -14,9 +14,10 @@ from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.burst import Burst, Frames
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.cookie import CookieJar
-from wgdisco.tunnel.device import COOKIE_REPLIES_A_TURN, Device
+from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop, PeerHandshake, RawReceived
 from wgdisco.tunnel.frames import destination_of
+from wgdisco.tunnel.intake import COOKIE_REPLIES_A_TURN
 from wgdisco.tunnel.messages import HANDSHAKE_QUEUE, UNDER_LOAD_QUEUE, CookieReply
 
 STRANGER = Endpoint.from_text("203.0.113.66:6666")
@@ -649,8 +650,8 @@ def test_no_call_costs_more_than_the_peers_it_touches():
     peers = tuple(PeerConfig(PublicKey(chance.randbytes(32))) for _ in range(5000))
     hub.device.apply(DeviceConfig(hub.private, peers=peers), wire.now)
     assert hub.device.get_timer() is None
-    assert hub.device._heap == []
-    assert hub.device._dirty == {}
+    assert hub.device._peers._heap == []
+    assert hub.device._peers.dirty == {}
 
 
 def test_a_peer_that_changes_to_its_next_key_loses_no_packet():

@@ -26,7 +26,7 @@ ELSEWHERE = Endpoint.from_text("203.0.113.77:4321")
 
 
 def _peer(here: Node, there: Node) -> Peer:
-    return here.device._peers[there.key]
+    return here.device.peers[there.key]
 
 
 def _sender(sent: Sent) -> int:
@@ -171,7 +171,7 @@ def test_nobody_can_be_a_peer_with_a_low_order_key(point):
     bob.device.apply(DeviceConfig(bob.private, peers=(PeerConfig(bad),)), wire.now)
     claim = _claims(bad, bob)
     opened = noise.open_initiation(bob.private, bob.key, Initiation.parse(claim))
-    assert bob.device._peers[bad].verify_initiation(opened) is None
+    assert bob.device.peers[bad].verify_initiation(opened) is None
     bob.receive(claim, ELSEWHERE)
     assert wire.log == []
     assert bob.device._local.indices == {}
@@ -181,10 +181,10 @@ def test_nobody_can_be_a_peer_with_a_low_order_key(point):
 @pytest.mark.rule("H4")
 def test_a_new_private_key_is_a_new_secret_with_each_peer():
     wire, alice, bob = joined()
-    before = _peer(bob, alice)._static_static()
+    before = _peer(bob, alice)._handshake._static_static()
     bob.private = PrivateKey(bytes([9]) * 32)
     bob.apply()
-    assert _peer(bob, alice)._static_static() == noise.static_static(bob.private, alice.key) != before
+    assert _peer(bob, alice)._handshake._static_static() == noise.static_static(bob.private, alice.key) != before
     alice.peers[bob] = replace(alice.peers[bob], public_key=bob.key)
     alice.apply()
     packet = alice.ping(bob)
@@ -192,7 +192,7 @@ def test_a_new_private_key_is_a_new_secret_with_each_peer():
     wire.run(6.0)
     bob.private = None
     bob.apply()
-    assert _peer(bob, alice)._static_static() is None
+    assert _peer(bob, alice)._handshake._static_static() is None
 
 
 @pytest.mark.rule("H12")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tunnel.wire import INITIATION, Node, Wire, joined
+from tests.tunnel.wire import INITIATION, TRANSPORT, Node, Wire, joined
 from wgdisco.endpoint import Endpoint
 from wgdisco.tunnel.events import PeerSilent, PeerWanted
 
@@ -86,3 +86,15 @@ def test_the_managed_initiator_with_the_greater_key_renews_2_seconds_later(great
         wire.run(after)
         here.ping(there)
         assert len(wire.since(0, INITIATION)) == count
+
+
+def test_who_becomes_plain_says_nothing_again_of_what_it_said_as_a_managed_peer():
+    wire, alice, bob = joined(managed=True)
+    wire.lose = lambda sent: sent.kind == TRANSPORT
+    alice.ping(bob)
+    wire.run(0.2)
+    assert [sent.kind for sent in wire.log if sent.source == alice.endpoint] == [INITIATION, TRANSPORT, TRANSPORT]
+    alice.change(bob, managed=False)
+    mark = wire.now
+    wire.run(9.0)
+    assert [sent for sent in wire.log if sent.at > mark and sent.source == alice.endpoint] == []

@@ -40,7 +40,7 @@ def _met(seed: int = 1, **changes) -> tuple[Wire, Node, Node]:
 
 
 def _current(here: Node, there: Node) -> Session:
-    session = here.device._peers[there.key]._sessions.current
+    session = here.device.peers[there.key]._sessions.current
     assert session is not None
     return session
 
@@ -392,7 +392,7 @@ def test_giving_up_drops_the_staged_packets_and_a_later_one_starts_afresh():
     wire.lose = lambda _sent: True
     alice.ping(bob)
     wire.run(150.0)
-    assert not alice.device._peers[bob.key]._staged
+    assert not alice.device.peers[bob.key]._staged
     mark = len(wire.log)
     packet = alice.ping(bob, 1)
     wire.run(60.0)
@@ -534,11 +534,11 @@ def test_a_session_that_fails_to_renew_is_tried_once_by_receiving():
     wire.run(165.5)
     wire.lose = lambda sent: sent.kind == INITIATION
     bob.ping(alice)
-    attempts = alice.device._peers[bob.key].timers.attempts
+    attempts = alice.device.peers[bob.key].timers.attempts
     wire.run(5.4)
     bob.ping(alice)
     assert attempts == 0
-    assert alice.device._peers[bob.key].timers.attempts == 1, "receiving again must not start the count anew"
+    assert alice.device.peers[bob.key].timers.attempts == 1, "receiving again must not start the count anew"
 
 
 @pytest.mark.rule("T10")

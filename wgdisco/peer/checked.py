@@ -40,8 +40,8 @@ from wgdisco.peer.punch import (
 )
 from wgdisco.peer.ways import TRUSTED_FOR, Ways
 from wgdisco.tunnel.events import PeerStatus
+from wgdisco.tunnel.managed import QUIET_AFTER
 from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
-from wgdisco.tunnel.peer import QUIET_AFTER
 
 # When the peer speaks over the relay, a direct way that has not answered for so long is taken to be broken
 UNHEARD_DIRECT = 0.5

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from wgdisco.api import PathWord, PeerReport, Reason
 from wgdisco.peer.roster import OlderEpoch, Roster
+from wgdisco.tunnel import burst
 
 REGISTRY_NAME = "registry"
 
@@ -60,6 +61,15 @@ def notes(roster: Roster, now: float, older_epoch: OlderEpoch | None, trouble: T
     return found
 
 
+def engine_notes() -> list[str]:
+    """What to say of the engine: nothing, unless it is the slow one."""
+    return [SLOW_NOTE] if burst.implementation() == "reference" else []
+
+
+SLOW_NOTE = (
+    "the engine is the reference, which is much slower than the compiled one: have gcc, python3-dev and libssl-dev,"
+    " and install wgdisco again"
+)
 TRUST_NOTE = "no registry was heard for as long as --offline-trust allows: members are not trusted until one is"
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "Sealer",
     "create_opener",
     "create_sealer",
+    "engine_name",
     "implementation",
     "leading_run",
     "open_new",
@@ -80,6 +81,11 @@ _chosen: Implementation = "reference" if compiled is None else "compiled"
 def implementation() -> Implementation:
     """Which of the two makes new keys."""
     return _chosen
+
+
+def engine_name() -> str:
+    """The engine, for a person."""
+    return f"userspace ({_chosen})"
 
 
 def use(wanted: Implementation) -> None:

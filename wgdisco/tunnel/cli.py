@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from wgdisco import logs
 from wgdisco.errors import ConfigError
 from wgdisco.process import program_version
+from wgdisco.tunnel import burst
 from wgdisco.tunnel.io import daemon
+from wgdisco.tunnel.offloads import Offloads
 
 # LOG_LEVEL; whatever else it says is "error"
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
@@ -23,7 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"WG_QUICK_USERSPACE_IMPLEMENTATION={daemon.PROGRAM}",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
-    parser.add_argument("--version", action="version", version=f"{daemon.PROGRAM} {program_version()}")
+    version = f"{daemon.PROGRAM} {program_version()} (engine: {burst.implementation()})"
+    parser.add_argument("--version", action="version", version=version)
+    parser.add_argument(
+        "--offload",
+        metavar="NAMES",
+        default=os.environ.get("WGDISCO_OFFLOAD") or "all",
+        help="what the kernel may do for many packets at once: of tso,uso,udp_gso,udp_gro those to use; all (default),"
+        " or none",
+    )
     parser.add_argument("interface", metavar="IFACE", help="the interface to make")
     options = parser.parse_args(arguments)
     level = _LEVELS.get(os.environ.get("LOG_LEVEL", ""), logging.ERROR)
@@ -35,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _descriptor(os.environ, "WG_TUN_FD"),
             _descriptor(os.environ, "WG_UAPI_FD"),
             keeps_log="LOG_LEVEL" in os.environ and level <= logging.CRITICAL,
+            offloads=Offloads.from_text(options.offload),
         )
     except ConfigError as error:
         print(f"{daemon.PROGRAM}: {error}", file=sys.stderr)

@@ -41,10 +41,23 @@ class _Key:
             ffi.release(context)
 
 
+def _memory_of(view: object) -> bytearray | None:
+    """The memory that this is a view of the whole of; None when it is no such view.
+
+    Pointers that are kept are of memory, and not of views: CPython crashes on collecting a view together with somebody
+    who has a pointer by it.
+    """
+    memory = view.obj if type(view) is memoryview else None
+    return memory if type(memory) is bytearray and len(memory) == view.nbytes else None  # type: ignore[attr-defined]
+
+
 def _pointers(room: Room) -> Any:
     """Where the room's memory is: data, spans."""
     if room.native is None:
-        room.native = ffi.from_buffer("uint8_t[]", room.data), ffi.from_buffer("uint32_t[]", room.spans)
+        room.native = (
+            ffi.from_buffer("uint8_t[]", _memory_of(room.data)),
+            ffi.from_buffer("uint32_t[]", _memory_of(room.spans)),
+        )
     return room.native
 
 
@@ -65,9 +78,13 @@ class CompiledSealer(_Key):
 
     def _find(self, frames: Frames) -> None:
         """Set `_data_at` and `_spans_at`. Memory that is read anew each time is remembered, packets are not."""
-        self._data_at, self._spans_at = ffi.from_buffer(frames.data), ffi.from_buffer("uint32_t[]", frames.spans)
-        is_kept = type(frames.data) is memoryview and type(frames.spans) is memoryview
-        self._data, self._spans = (frames.data, frames.spans) if is_kept else (None, None)
+        data, spans = _memory_of(frames.data), _memory_of(frames.spans)
+        if data is None or spans is None:
+            self._data = self._spans = None
+            self._data_at, self._spans_at = ffi.from_buffer(frames.data), ffi.from_buffer("uint32_t[]", frames.spans)
+        else:
+            self._data, self._spans = frames.data, frames.spans
+            self._data_at, self._spans_at = ffi.from_buffer(data), ffi.from_buffer("uint32_t[]", spans)
 
     def seal(self, frames: Frames, receiver: int, counter: int, mtu: int, room: Room) -> Sealed:
         """See `Sealer.seal`."""

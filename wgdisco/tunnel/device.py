@@ -6,35 +6,23 @@ next call. Initiations wait in a queue (its length is "under load") until `handl
 them. Nothing here raises on any bytes from the network.
 """
 
-import heapq
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import count
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.tunnel import icmp, messages, noise
+from wgdisco.tunnel import icmp, messages
 from wgdisco.tunnel.allowed_ips import AllowedIPs
 from wgdisco.tunnel.burst import Burst, Frames, OwnAddress, leading_run
-from wgdisco.tunnel.config import DeviceConfig, PeerConfig
-from wgdisco.tunnel.cookie import CookieChecker, RateLimiter
+from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.events import DeviceStatus, Drop, Event, Foreign, PeerStatus, RawReceived
-from wgdisco.tunnel.messages import (
-    HANDSHAKE_QUEUE,
-    RESPONSE,
-    UNDER_LOAD_QUEUE,
-    CookieReply,
-    Initiation,
-    Response,
-    message_type,
-)
-from wgdisco.tunnel.peer import Local, Peer
+from wgdisco.tunnel.intake import Intake
+from wgdisco.tunnel.local import Local
+from wgdisco.tunnel.messages import message_type
+from wgdisco.tunnel.peer import Peer
+from wgdisco.tunnel.peers import Peers
 from wgdisco.tunnel.session import Session
 
-UNDER_LOAD_LINGER = 1.0
-COOKIE_REPLIES_A_TURN = 32  # until they are drained: sending is what costs most
-_SLICE = 256  # prefixes taken from a peer at once
 STUN_COOKIE = b"\x21\x12\xa4\x42"
 CHECK_MAGIC = b"wgd\x01"
 
@@ -57,25 +45,13 @@ class Device:
         traces: bool = False,
     ) -> None:
         self._relays = relays
-        self._local = Local(random_bytes, unix_time, handshake_time or unix_time, traces=traces)
+        self._local: Local[Peer] = Local(random_bytes, unix_time, handshake_time or unix_time, traces=traces)
         self.listen_port = self.fwmark = 0
-        self._public_key: PublicKey | None = None
-        self._cookies: CookieChecker | None = None
-        self._limiter = RateLimiter()
+        self._peers = Peers(self._local)
+        self._intake = Intake(self._local, self._peers)
         self._unreachables = icmp.Unreachables()
-        self._peers: dict[PublicKey, Peer] = {}
-        self._allowed_ips: AllowedIPs[Peer] = AllowedIPs()
-        self._queue: deque[tuple[bytes, Endpoint, OwnAddress | None]] = deque()
-        self._under_load_until = float("-inf")
-        self._dirty: dict[Peer, None] = {}
-        self._heap: list[tuple[float, int, Peer]] = []
-        self._armed: dict[Peer, float] = {}
-        self._sequence = count()
-        self._successors: dict[PublicKey, PublicKey] = {}
-        self._cookie_replies: list[tuple[Burst, Endpoint]] = []
         self._delivered: list[Frames] = []
         self._errors: list[bytes] = []
-        self._events: list[Event] = []
 
     # Configuration
 
@@ -87,32 +63,24 @@ class Device:
     @property
     def public_key(self) -> PublicKey | None:
         """The public key that belongs to it."""
-        return self._public_key
+        return self._local.public_key
 
     @property
     def peers(self) -> Mapping[PublicKey, Peer]:
         """The peers, in the order they were added."""
-        return self._peers
+        return self._peers.by_key
 
     @property
     def allowed_ips(self) -> AllowedIPs[Peer]:
         """Which peer has which prefix."""
-        return self._allowed_ips
+        return self._peers.allowed_ips
 
     def apply(self, config: DeviceConfig, now: float) -> None:
         """Become what `config` says; sessions of peers that stay are kept."""
         key_arrives = self._change_private_key(config.private_key)
-        wanted = {peer.public_key: peer for peer in config.peers if peer.public_key != self._public_key}
-        for key in [key for key in self._peers if key not in wanted]:
-            self._remove_peer(key)
-        for peer_config in wanted.values():
-            self._apply_peer(peer_config, now)
+        own = self._local.public_key
+        self._peers.apply((peer for peer in config.peers if peer.public_key != own), now)
         self.set_fwmark(config.fwmark)
-        self._successors = {
-            peer.public_key: peer.replaces
-            for peer in wanted.values()
-            if peer.replaces is not None and peer.replaces in self._peers
-        }
         if key_arrives:
             self._resume(now)
         self.set_listen_port(config.listen_port)
@@ -132,15 +100,15 @@ class Device:
     def set_private_key(self, private_key: PrivateKey | None, now: float) -> None:
         """Change our key; a peer of that key goes (rule H16)."""
         key_arrives = self._change_private_key(private_key)
-        own = None if self._public_key is None else self._peers.get(self._public_key)
-        if own is not None:
-            self._remove_peer(own.key)
+        own = self._local.public_key
+        if own in self._peers.by_key:
+            self._peers.remove(own)
         if key_arrives:
             self._resume(now)
 
     def add_peer(self, key: PublicKey) -> Peer:
         """Have a new peer, at rest until it is configured: it has no endpoint, and no handshake of its is taken."""
-        peer = self._peers[key] = Peer(self._local, key)
+        peer = self._peers.add(key)
         peer.is_running = False
         return peer
 
@@ -162,49 +130,33 @@ class Device:
             endpoint or peer.endpoint, peer.timers.persistent_keepalive if keepalive is None else keepalive, now
         )
         peer.send_staged(now)
-        self._touch(peer)
+        self._peers.touch(peer)
 
     def clear_allowed_ips(self, peer: Peer) -> Iterator[None]:
         """Take all prefixes of a peer, in slices: done at the iterator's end."""
-        while self._allowed_ips.remove_some(peer, _SLICE):
-            yield
+        return self._peers.clear_allowed_ips(peer)
 
     def remove_peers(self, peers: Iterable[Peer]) -> Iterator[None]:
         """Remove peers with all they have, in slices: done at the iterator's end."""
-        for peer in peers:
-            yield from self.clear_allowed_ips(peer)
-            if self._peers.get(peer.key) is peer:
-                self._remove_peer(peer.key)
-            yield
+        return self._peers.remove_all(peers)
 
     def config(self) -> DeviceConfig:
         """What the device is told to be, with the endpoints peers have roamed to."""
-        peers = tuple(
-            PeerConfig(
-                key,
-                peer.preshared_key,
-                peer.endpoint,
-                self._allowed_ips.networks(peer),
-                peer.timers.persistent_keepalive,
-                peer.managed,
-            )
-            for key, peer in self._peers.items()
-        )
-        return DeviceConfig(self.private_key, self.listen_port, self.fwmark, peers)
+        return DeviceConfig(self.private_key, self.listen_port, self.fwmark, self._peers.configs())
 
     def set_up(self, up: bool, now: float) -> None:
         """The interface comes up, or goes down: then nothing is sent or received, and all sessions end (rule T12)."""
         if up == self._local.is_up:
             return
         self._local.is_up = up
-        self._queue.clear()
+        self._intake.clear()
         self._local.routes.clear()
-        for peer in self._peers.values():
+        for peer in self._peers:
             if up:
                 peer.resume(now)
             else:
                 peer.stop()
-            self._touch(peer)
+            self._peers.touch(peer)
 
     def set_merging(self, *, tcp: bool, udp: bool) -> None:
         """Of what protocols the interface takes many packets in one frame."""
@@ -220,9 +172,9 @@ class Device:
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
         """Set a peer's endpoint and persistent keepalive (seconds) in one step."""
-        peer = self._peer(key)
+        peer = self._peers.named(key)
         peer.set_endpoint(endpoint, keepalive, now)
-        self._touch(peer)
+        self._peers.touch(peer)
 
     def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
         """Who forwards for managed peers: what comes from there moves no peer that is reached otherwise."""
@@ -231,28 +183,32 @@ class Device:
 
     def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """Send an initiation to up to 8 endpoints at once (managed peers)."""
-        peer = self._peer(key)
+        peer = self._peers.named(key)
         if not peer.managed:
             raise LocalError(f"peer {key} is not managed: its handshakes follow the protocol's own timers")
         peer.initiate(endpoints, now)
-        self._touch(peer)
+        self._peers.touch(peer)
 
     def probe(self, key: PublicKey, endpoint: Endpoint, now: float) -> None:
         """Send an authenticated keepalive to `endpoint`, which the peer does not move to."""
-        peer = self._peer(key)
+        peer = self._peers.named(key)
         peer.probe(endpoint, now)
-        self._touch(peer)
+        self._peers.touch(peer)
 
     def status(self) -> DeviceStatus:
         """The device now."""
-        peers = tuple(self.peer_status(peer) for peer in self._peers.values())
-        return DeviceStatus(self._public_key, self.listen_port, self.fwmark, peers, dict(self._local.drops))
+        peers = tuple(self._peers.status(peer) for peer in self._peers)
+        return DeviceStatus(self.public_key, self.listen_port, self.fwmark, peers, dict(self._local.drops))
+
+    def peer_status(self, peer: Peer) -> PeerStatus:
+        """One peer now."""
+        return self._peers.status(peer)
 
     def forget_sessions(self) -> None:
         """The machine was suspended: keys from before are wiped, and the next packet begins a handshake (rule T11)."""
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.forget_sessions()
-            self._touch(peer)
+            self._peers.touch(peer)
 
     # Input
 
@@ -285,7 +241,7 @@ class Device:
         """
         self._reuse_room()
         address = frames.destination
-        peer = None if address is None else self._allowed_ips.lookup(address)
+        peer = None if address is None else self._peers.allowed_ips.lookup(address)
         if peer is None or (peer.endpoint is None and not peer.managed):
             self._local.drops[Drop.NO_ROUTE if peer is None else Drop.NO_ENDPOINT] += len(frames)
             error = self._unreachables.about(next(frames.packets()), now)
@@ -293,44 +249,36 @@ class Device:
                 self._errors.append(error)
             return
         peer.send(frames, now)
-        self._touch(peer)
+        self._peers.touch(peer)
 
     @property
     def has_handshakes(self) -> bool:
         """Whether `handle_handshakes` has something to do."""
-        return bool(self._queue)
+        return self._intake.has_waiting
 
     def handle_handshakes(self, now: float, budget: int = 64) -> bool:
         """Consume up to `budget` queued initiations; whether more are waiting."""
-        while self._queue and budget > 0:
-            message, source, local = self._queue.popleft()
-            self._consume_initiation(message, source, local, now)
-            budget -= 1
-        return bool(self._queue)
+        self._intake.handle(now, budget)
+        return self._intake.has_waiting
 
     def handle_timer(self, now: float) -> None:
         """Fire what is due; early or repeated calls are harmless."""
-        while self._heap and self._heap[0][0] <= now:
-            deadline, _, peer = heapq.heappop(self._heap)
-            if self._armed.get(peer) != deadline:
-                continue
-            del self._armed[peer]
-            peer.handle_timer(now)
-            self._touch(peer)
+        self._peers.handle_timer(now)
 
     # Output
 
     def get_timer(self) -> float | None:
         """When `handle_timer` next has something to do, on the clock of `now`."""
-        return self._heap[0][0] if self._heap else None
+        return self._peers.get_timer()
 
     def datagrams_to_send(self) -> list[tuple[Burst, Endpoint]]:
         """Bursts for the UDP socket, each with where it goes; each is returned once."""
-        outgoing, self._cookie_replies = self._cookie_replies, []
-        for peer in self._dirty:
-            outgoing.extend(peer.outbox)
-            peer.outbox.clear()
-        self._dirty.clear()
+        outgoing, self._intake.replies = self._intake.replies, []
+        dirty = self._peers.dirty
+        for peer in dirty:
+            outgoing.extend(peer.outbox.datagrams)
+            peer.outbox.datagrams.clear()
+        dirty.clear()
         return outgoing
 
     def packets_to_deliver(self) -> list[Frames]:
@@ -345,162 +293,55 @@ class Device:
 
     def events(self) -> list[Event]:
         """What happened since the last call; each is returned once."""
-        events, self._events = self._events, []
+        events, self._peers.events = self._peers.events, []
         return events
 
     # Inside
 
     def _reuse_room(self) -> None:
         """What was drained has been used by now: its memory is free."""
-        if not self._dirty and not self._delivered:
+        if not self._peers.dirty and not self._delivered:
             self._local.room.clear()
 
     def _forget_sources(self) -> None:
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.roaming.local = None
-
-    def _peer(self, key: PublicKey) -> Peer:
-        peer = self._peers.get(key)
-        if peer is None:
-            raise LocalError(f"no peer {key} on this device")
-        return peer
 
     def _change_private_key(self, private: PrivateKey | None) -> bool:
         """Have that key; whether there was none before, and is now."""
         former = self._local.private_key
-        if private == former and self._cookies is not None:
+        if private == former:
             return False
         self._local.private_key = private
-        # Without a key every message is dropped, but it is checked all the same: against a key nobody has.
-        self._public_key = self._local.public_key = None if private is None else private.public_key()
-        checked = self._public_key or PublicKey(self._local.random_bytes(32))
-        self._cookies = CookieChecker(checked, self._local.random_bytes)
-        for peer in self._peers.values():
+        self._local.public_key = None if private is None else private.public_key()
+        self._intake.use_key(self._local.public_key)
+        for peer in self._peers:
             peer.expire_sending()
             peer.refresh_static()
         return former is None and private is not None
 
     def _resume(self, now: float) -> None:
         """Our first private key arrived: what waited for it begins (rule T9)."""
-        for peer in self._peers.values():
+        for peer in self._peers:
             peer.resume(now)
-            self._touch(peer)
-
-    def _apply_peer(self, config: PeerConfig, now: float) -> None:
-        peer = self._peers.get(config.public_key)
-        if peer is None:
-            peer = self._peers[config.public_key] = Peer(self._local, config.public_key)
-        if self._allowed_ips.networks(peer) != config.allowed_ips:
-            self._allowed_ips.remove_peer(peer)
-            for network in config.allowed_ips:
-                self._allowed_ips.insert(network, peer)
-        peer.update(config, now)
-        self._touch(peer)
-
-    def _remove_peer(self, key: PublicKey) -> None:
-        peer = self._peers.pop(key)
-        peer.remove()
-        self._allowed_ips.remove_peer(peer)
-        self._dirty.pop(peer, None)
-        self._armed.pop(peer, None)
-
-    def _touch(self, peer: Peer) -> None:
-        """Drain a peer after it changed: note its output, take its events, re-arm its deadline."""
-        if peer.outbox:
-            self._dirty[peer] = None
-        if peer.events:
-            self._events.extend(peer.events)
-            peer.events.clear()
-        deadline = peer.timers.next_deadline()
-        armed = self._armed.get(peer)
-        # A deadline that moved later keeps its earlier entry: it fires with nothing due and is armed anew.
-        if deadline is not None and (armed is None or deadline < armed):
-            self._armed[peer] = deadline
-            heapq.heappush(self._heap, (deadline, next(self._sequence), peer))
+            self._peers.touch(peer)
 
     def _receive_message(
         self, kind: int | None, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
     ) -> None:
         match kind:
             case messages.INITIATION | messages.RESPONSE:
-                self._receive_handshake(kind, message, source, local, now)
+                why = self._intake.receive(kind, message, source, local, now)
             case messages.COOKIE_REPLY:
-                self._receive_cookie_reply(message, source, now)
+                why = self._intake.receive_cookie_reply(message, now)
             case _:
                 if message[4:8] == STUN_COOKIE or message[:4] == CHECK_MAGIC:
-                    self._events.append(RawReceived(message, source))
+                    self._peers.events.append(RawReceived(message, source))
                 else:
                     self._local.drops[Drop.NOT_WIREGUARD] += 1
-
-    def _receive_handshake(
-        self, kind: int, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
-    ) -> None:
-        cookies = self._cookies
-        if cookies is None or self._public_key is None:
-            self._local.drops[Drop.NO_PRIVATE_KEY] += 1
-            return
-        if not cookies.check_mac1(message):
-            self._refuse(Burst.of(message), source, Drop.BAD_MAC1)
-            return
-        if len(self._queue) >= UNDER_LOAD_QUEUE:
-            self._under_load_until = now + UNDER_LOAD_LINGER
-        if now < self._under_load_until:
-            if not cookies.check_mac2(message, source, now):
-                if len(self._cookie_replies) >= COOKIE_REPLIES_A_TURN:
-                    self._local.drops[Drop.COOKIE_WITHHELD] += 1
-                    return
-                self._local.drops[Drop.COOKIE_SENT] += 1
-                reply = cookies.create_reply(message, source, now)
-                self._cookie_replies.append((Burst(reply, len(reply), local=local), source))
                 return
-            if not self._limiter.allow(source, now):
-                self._local.drops[Drop.RATE_LIMITED] += 1
-                return
-        if kind == RESPONSE:
-            self._consume_response(Response.parse(message), source, local, now)
-        elif len(self._queue) >= HANDSHAKE_QUEUE:
-            self._local.drops[Drop.QUEUE_FULL] += 1
-        else:
-            self._queue.append((message, source, local))
-
-    def _consume_initiation(self, message: bytes, source: Endpoint, local: OwnAddress | None, now: float) -> None:
-        private, public = self._local.private_key, self._public_key
-        if private is None or public is None:
-            self._local.drops[Drop.NO_PRIVATE_KEY] += 1
-            return
-        opened = noise.open_initiation(private, public, Initiation.parse(message))
-        if opened is None:
-            self._local.drops[Drop.BAD_INITIATION] += 1
-            return
-        peer = self._peers.get(opened.remote)
-        if peer is None:
-            self._local.drops[Drop.UNKNOWN_PEER] += 1
-            return
-        state = peer.verify_initiation(opened)
-        opened.wipe()
-        if state is None:
-            self._local.drops[Drop.BAD_INITIATION] += 1
-            return
-        peer.consume_initiation(state, message, source, local, now)
-        self._touch(peer)
-
-    def _consume_response(self, response: Response, source: Endpoint, local: OwnAddress | None, now: float) -> None:
-        peer, state = self._local.indices.get(response.receiver, (None, None))
-        if peer is None or not isinstance(state, noise.InitiatorState):
-            self._local.drops[Drop.UNKNOWN_INDEX] += 1
-            return
-        peer.consume_response(state, response, source, local, now)
-        if peer.key in self._successors and peer.handshake_at is not None:
-            self._succeed(peer)
-        self._touch(peer)
-
-    def _receive_cookie_reply(self, message: bytes, source: Endpoint, now: float) -> None:
-        reply = CookieReply.parse(message)
-        peer, _ = self._local.indices.get(reply.receiver, (None, None))
-        if peer is None:
-            self._refuse(Burst.of(message), source, Drop.UNKNOWN_INDEX)
-            return
-        peer.consume_cookie(reply, now)
+        if why is not None:
+            self._refuse(Burst.of(message), source, why)
 
     def _receive_transport(self, receiver: int, datagrams: Burst, source: Endpoint, now: float) -> None:
         peer, session = self._local.indices.get(receiver, (None, None))
@@ -508,45 +349,19 @@ class Device:
             self._refuse(datagrams, source, Drop.UNKNOWN_INDEX)
             return
         delivered = peer.receive(session, datagrams, source, now)
-        if peer.key in self._successors and peer.handshake_at is not None:
-            self._succeed(peer)
+        if self._peers.successors:
+            self._peers.note_successor(peer)
         for frames in delivered:
             address = frames.source
-            if address is not None and self._allowed_ips.lookup(address) is peer:
+            if address is not None and self._peers.allowed_ips.lookup(address) is peer:
                 self._delivered.append(frames)
             else:
                 self._local.drops[Drop.SOURCE_NOT_ALLOWED] += len(frames)
-        self._touch(peer)
+        self._peers.touch(peer)
 
     def _refuse(self, datagrams: Burst, source: Endpoint, why: Drop) -> None:
         """These are not for us: somebody else's where we relay, else nothing."""
         if self._relays:
-            self._events.append(Foreign(bytes(datagrams.data), datagrams.row, source))
+            self._peers.events.append(Foreign(bytes(datagrams.data), datagrams.row, source))
         else:
             self._local.drops[why] += datagrams.count
-
-    def _succeed(self, peer: Peer) -> None:
-        """A peer has shown its next key: what was routed to it under the old one is routed to the new."""
-        replaced = self._peers.get(self._successors.pop(peer.key))
-        if replaced is None:
-            return
-        networks = self._allowed_ips.networks(replaced)
-        self._allowed_ips.remove_peer(replaced)
-        for network in networks:
-            self._allowed_ips.insert(network, peer)
-
-    def peer_status(self, peer: Peer) -> PeerStatus:
-        """One peer now."""
-        return PeerStatus(
-            key=peer.key,
-            endpoint=peer.endpoint,
-            allowed_ips=self._allowed_ips.networks(peer),
-            has_preshared_key=peer.preshared_key is not None,
-            persistent_keepalive=peer.timers.persistent_keepalive,
-            handshake_at=peer.handshake_at,
-            handshake_unix=peer.handshake_unix,
-            received_at=peer.received_at,
-            unanswered_since=peer.unanswered_since,
-            rx_bytes=peer.rx_bytes,
-            tx_bytes=peer.tx_bytes,
-        )

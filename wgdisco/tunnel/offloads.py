@@ -20,10 +20,15 @@ class Offloads:
     @classmethod
     def from_text(cls, text: str) -> Self:
         """`all`, `none`, or the names of those that are to be on, with commas between; ConfigError otherwise."""
-        names = {field.name for field in fields(cls)}
+        names = [field.name for field in fields(cls)]
         if text == "all":
             return cls()
         wanted = set() if text == "none" else set(text.split(","))
-        if not wanted <= names:
-            raise ConfigError(f"offloads are {', '.join(sorted(names))}, or all, or none; not {text!r}")
+        if not wanted <= set(names):
+            raise ConfigError(f"offloads are {', '.join(names)} (with commas between), all, or none; not {text!r}")
         return cls(**{name: name in wanted for name in names})
+
+    def to_text(self) -> str:
+        """What `from_text` reads."""
+        on = [field.name for field in fields(self) if getattr(self, field.name)]
+        return "all" if self == type(self)() else ",".join(on) or "none"

@@ -1,159 +1,59 @@
 """One remote peer: its handshake, sessions, timers, staged packets and endpoint.
 
 A peer is told things and leaves what follows in `outbox` and `events`, which its device drains. What all peers of a
-device share is a `Local`.
+device share is its `Local`.
 """
 
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
 from wgdisco.endpoint import Endpoint
-from wgdisco.keys import PresharedKey, PrivateKey, PublicKey, wipe
+from wgdisco.keys import PresharedKey, PublicKey
 from wgdisco.tunnel import noise
-from wgdisco.tunnel.burst import Burst, Frames, OwnAddress, Room
+from wgdisco.tunnel.burst import Burst, Frames, OwnAddress
 from wgdisco.tunnel.config import PeerConfig
-from wgdisco.tunnel.cookie import CookieJar
 from wgdisco.tunnel.events import Drop, Event, HandshakeStep, PathSeen, PeerHandshake, PeerSilent, PeerWanted
+from wgdisco.tunnel.handshake import Handshake, Pending
+from wgdisco.tunnel.local import Local
+from wgdisco.tunnel.managed import DOUBT_AFTER, MANAGED_GAP, MAX_FAN_OUT, QUIET_AFTER, Liberties, renewal_lag
 from wgdisco.tunnel.messages import (
-    DEFAULT_MTU,
-    HANDSHAKE_TOS,
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
-    MINIMUM_INITIATION_GAP,
     REKEY_TIMEOUT,
-    RESPONSE,
     RESPONSE_SIZE,
     CookieReply,
     Response,
 )
-from wgdisco.tunnel.nesting import outer_hops
+from wgdisco.tunnel.outbox import Outbox
 from wgdisco.tunnel.roaming import Roaming
-from wgdisco.tunnel.route_mtus import RouteMtus
-from wgdisco.tunnel.session import Received, Session, SessionSlots
+from wgdisco.tunnel.session import Session, SessionSlots
 from wgdisco.tunnel.staged import StagedPackets
-from wgdisco.tunnel.tai64n import Timestamps
 from wgdisco.tunnel.timers import Timer, Timers
 
-# What managed peers may do beyond the letter (formats.md, Backend)
-MAX_FAN_OUT = 8
-MANAGED_GAP = 0.025
-RESPONSE_CACHE_TIME = 10.0
-RESPONSE_CACHE_USES = 8
-# When our first packet in a new session is said again while nothing has come back in it, in seconds: until it arrives
-# the other side can neither send nor tell that we are here, and the next packet may be a persistent keepalive away.
-CONFIRMATION_PAUSES = (0.15, 0.3, 0.6, 1.2, 2.4)
-# Where both sides are initiators (of a crossed handshake), the one with the greater key renews so much later, in
-# seconds: then they do not cross again (managed peers)
-RENEWAL_LAG = 2.0
-# Data sent to a managed peer without an answer: after so long it is told; and so long without a packet may have closed
-# the shortest-lived hole (a NAT's timer for UDP that was never answered is 30 s)
-DOUBT_AFTER = 0.3
-QUIET_AFTER = 20.0
-
 _KEEPALIVE = Frames.of(b"")
-
-
-@dataclass(slots=True)
-class Local:
-    """Our side of every handshake, shared by all peers. `indices`: receiver index to who holds it, and for what.
-
-    `handshake_time` is what timestamps are made of, in seconds. `relays` are endpoints that forward what is another's.
-    `room` is where bursts are sealed and opened; `merges_…` is what the interface takes in large frames.
-    """
-
-    random_bytes: Callable[[int], bytes]
-    unix_time: Callable[[], float]
-    handshake_time: Callable[[], float]
-    private_key: PrivateKey | None = None
-    public_key: PublicKey | None = None
-    mtu: int = DEFAULT_MTU
-    routes: RouteMtus = field(default_factory=RouteMtus)
-    is_up: bool = True
-    indices: dict[int, tuple["Peer", "Session | noise.InitiatorState | None"]] = field(default_factory=dict)
-    drops: Counter[Drop] = field(default_factory=Counter)
-    relays: set[Endpoint] = field(default_factory=set)
-    traces: bool = False
-    room: Room = field(default_factory=Room)
-    merges_tcp: bool = True
-    merges_udp: bool = True
-
-    def new_index(self, peer: "Peer") -> int:
-        """A random receiver index that nobody holds (rule H7)."""
-        while True:
-            index = int.from_bytes(self.random_bytes(4), "little")
-            if index not in self.indices:
-                self.indices[index] = (peer, None)
-                return index
-
-    def note_drops(self, received: Received) -> None:
-        """Count what was refused of a burst."""
-        counts = (
-            (Drop.FORGED, received.forged),
-            (Drop.REPLAYED, received.replayed),
-            (Drop.BAD_INNER_PACKET, received.bad),
-        )
-        for why, count in counts:
-            if count:
-                self.drops[why] += count
-
-    def jitter(self) -> float:
-        """A random fraction in [0, 1)."""
-        return int.from_bytes(self.random_bytes(2), "little") / 65536
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """The initiation that waits for its response."""
-
-    state: noise.InitiatorState
-    message: bytes
-    created_at: float
-
-
-@dataclass(slots=True)
-class _Answered:
-    """The last initiation we answered, for those who say it again (managed peers only)."""
-
-    initiation: bytes
-    response: bytes
-    at: float
-    uses: int = 0
 
 
 class Peer:
     """The state machine of one peer. All times are the device's clock."""
 
-    def __init__(self, local: Local, key: PublicKey) -> None:
+    def __init__(self, local: "Local[Peer]", key: PublicKey) -> None:
         self.key = key
         self.is_running = True  # else it is deaf to handshakes
         self.preshared_key: PresharedKey | None = None
         self.roaming = Roaming(local.relays)
         self.timers = Timers()
-        self.outbox: list[tuple[Burst, Endpoint]] = []
+        self.outbox = Outbox(local)
         self.events: list[Event] = []
-        self.rx_bytes = self.tx_bytes = 0
+        self.rx_bytes = 0
         self.handshake_at: float | None = None
         self.handshake_unix: float | None = None
         self.received_at: float | None = None
         self.unanswered_since: float | None = None
         self._local = local
-        self._cookies = CookieJar(key)
+        self._handshake = Handshake(key, local.random_bytes)
         self._sessions = SessionSlots()
         self._staged = StagedPackets()
         self._wanted_at = 0.0
-        self._pending: _Pending | None = None
-        self._answered: _Answered | None = None
-        self._unconfirmed: Session | None = None
-        self._confirmations = 0
-        self._handshake_sent_at: float | None = None
+        self._liberties: Liberties | None = None  # a plain peer takes none
         self._initiation_sent_at: float | None = None
-        self._initiation_consumed_at: float | None = None
-        self._greatest_timestamp = b""
-        self._timestamps = Timestamps()
         self._rekey_tried: Session | None = None
-        self._shared: bytes | None = None
-        self._has_shared = False
         self._renewal_lag = 0.0
         self.refresh_static()
 
@@ -165,21 +65,20 @@ class Peer:
     @property
     def managed(self) -> bool:
         """Whether it may do what formats.md allows beyond the letter."""
-        return self.roaming.is_managed
+        return self._liberties is not None
 
     # What we are told
 
     def refresh_static(self) -> None:
-        """Our private key changed: the static-static secret with it (rule H4)."""
-        self._forget_static()
-        own = self._local.public_key
-        is_second = own is not None and own.raw > self.key.raw
-        self._renewal_lag = RENEWAL_LAG if is_second else 0.0
+        """Our private key changed (rule H4)."""
+        self._handshake.use_key(self._local.private_key)
+        self._set_renewal_lag()
 
     def update(self, config: PeerConfig, now: float) -> None:
         """Take over what is configurable; sessions stay (rule H15)."""
         self.preshared_key = config.preshared_key
-        self.roaming.is_managed = config.managed
+        if config.managed != self.managed:
+            self._set_managed(config.managed)
         self.set_endpoint(config.endpoint or self.endpoint, config.persistent_keepalive, now)
 
     def set_endpoint(self, endpoint: Endpoint | None, keepalive: int, now: float) -> None:
@@ -205,7 +104,7 @@ class Peer:
         """Send an initiation to several endpoints; the same bytes again while it is young and unanswered."""
         if self._initiation_sent_at is not None and now - self._initiation_sent_at < MANAGED_GAP:
             return
-        pending = self._pending
+        pending = self._handshake.pending
         if pending is None or now - pending.created_at >= REKEY_TIMEOUT:
             pending = self._create_initiation(now)
         if pending is not None:
@@ -216,7 +115,7 @@ class Peer:
         session = self._sessions.current
         if session is not None and session.is_usable(now):
             local = self.roaming.local if endpoint == self.endpoint else None
-            self._seal(session, _KEEPALIVE, endpoint, local)
+            self.outbox.seal(session, _KEEPALIVE, endpoint, local)
             self.timers.authenticated_packet_sent(now)
 
     def expire_sending(self) -> None:
@@ -225,7 +124,7 @@ class Peer:
             if session is not None:
                 session.receive_only = True
         self._forget_pending()
-        self._handshake_sent_at = None
+        self._handshake.sent_at = None
 
     def send_staged(self, now: float) -> None:
         """Send what waits, or begin the handshake it needs (rule U11)."""
@@ -245,72 +144,55 @@ class Peer:
     def remove(self) -> None:
         """The peer is no more: nothing of it stays that could open anything (rule Z1)."""
         self.stop()
-        self._forget_static()
+        self._handshake.use_key(None)
 
     def stop(self) -> None:
         """The interface is down: keys, indices and staged packets go (rule T12)."""
         self._staged.clear()
         self._clear_keys()
-        self._handshake_sent_at = self.unanswered_since = None
+        self._handshake.sent_at = self.unanswered_since = None
         self.timers.stop()
 
     # What the network brings
 
     def verify_initiation(self, opened: noise.OpenedInitiation) -> noise.ResponderState | None:
         """Check that an initiation in this peer's name is its own."""
-        shared = self._static_static() if self.is_running else None
-        return None if shared is None else noise.verify_initiation(opened, shared)
+        return self._handshake.verify_initiation(opened) if self.is_running else None
 
     def consume_initiation(
         self, state: noise.ResponderState, message: bytes, source: Endpoint, local: OwnAddress | None, now: float
     ) -> None:
         """Answer a verified initiation, which came to `local` (rules H9 and H10)."""
-        if state.timestamp <= self._greatest_timestamp:
-            if not self._repeat_response(message, source, local, now):
-                self._local.drops[Drop.REPLAYED_INITIATION] += 1
+        why = self._handshake.refuses(state, now)
+        if why is not None:
+            if why is not Drop.REPLAYED_INITIATION or not self._repeat_response(message, source, local, now):
+                self._local.drops[why] += 1
             return
-        consumed_at = self._initiation_consumed_at
-        if consumed_at is not None and now - consumed_at < MINIMUM_INITIATION_GAP:
-            self._local.drops[Drop.INITIATION_FLOOD] += 1
-            return
-        index = self._local.new_index(self)
-        ephemeral = self._local.random_bytes(32)
-        made = noise.create_response(state, self.preshared_key, ephemeral, index)
-        wipe(ephemeral)
-        state.wipe()
+        index = self._local.free_index()
+        made = self._handshake.create_response(state, self.preshared_key, index, now)
         if made is None:
-            del self._local.indices[index]
             self._local.drops[Drop.BAD_INITIATION] += 1
             return
-        keys, response = made
-        self._greatest_timestamp = state.timestamp
-        self._initiation_consumed_at = now
-        session = Session(keys, index, initiator=False, now=now)
-        keys.wipe()
+        session, response = made
         self._local.indices[index] = (self, session)
         for dropped in self._sessions.add_as_responder(session):
             self._free(dropped)
         self._authenticated(INITIATION_SIZE, source, local, now)
         self.timers.session_derived(now)
         self._trace("initiation received, response sent")
-        response = self._cookies.add_macs(response, now)
-        self._answered = _Answered(message, response, now)
+        if self._liberties is not None:
+            self._liberties.answered(message, response, now)
         self._output_handshake(response, source, local, now)
 
     def consume_response(
         self, state: noise.InitiatorState, response: Response, source: Endpoint, local: OwnAddress | None, now: float
     ) -> None:
         """Finish our own handshake: the session is ours to use, and a packet in it confirms it to the other side."""
-        private = self._local.private_key
-        keys = None if private is None else noise.consume_response(private, state, self.preshared_key, response)
-        if keys is None:
+        session = self._handshake.consume_response(state, response, self.preshared_key, now)
+        if session is None:
             self._local.drops[Drop.BAD_RESPONSE] += 1
             return
         self._trace("response received")
-        session = Session(keys, state.index, initiator=True, now=now)
-        keys.wipe()
-        state.wipe()
-        self._pending = None
         self._local.indices[state.index] = (self, session)
         for dropped in self._sessions.add_as_initiator(session):
             self._free(dropped)
@@ -319,13 +201,12 @@ class Peer:
         self._handshake_complete(source, now)
         if not self._flush_staged(now):
             self._send_keepalive(now)
-        if self.managed:
-            self._unconfirmed, self._confirmations = session, 0
-            self.timers.confirmation_sent(now, CONFIRMATION_PAUSES[0])
+        if self._liberties is not None:
+            self.timers.confirmation_sent(now, self._liberties.confirmation_sent(session))
 
     def consume_cookie(self, reply: CookieReply, now: float) -> None:
         """Keep a cookie for the next retry; it moves no endpoint and is no sign of life (rules C6 and C7)."""
-        if not self._cookies.consume_reply(reply, now):
+        if not self._handshake.consume_cookie(reply, now):
             self._local.drops[Drop.BAD_COOKIE] += 1
         else:
             self._trace("cookie received: the next initiation carries it")
@@ -341,19 +222,20 @@ class Peer:
         if not received.rows:
             return []
         confirmed = self._sessions.confirm(session)
-        if self.managed:
+        liberties = self._liberties
+        if liberties is not None:
             self._sessions.heard = session
         if confirmed is not None:
             for dropped in confirmed:
                 self._free(dropped)
         self._authenticated(received.size, source, datagrams.local, now)
         self._note_path(source, now)
-        if session is self._unconfirmed:
-            self._unconfirmed = None
+        if liberties is not None and session is liberties.unconfirmed:
+            liberties.unconfirmed = None
             self.timers.confirmation_seen()
         if confirmed is not None:
             self._handshake_complete(source, now)
-            if not self._flush_staged(now) and (self._staged or self.managed):
+            if not self._flush_staged(now) and (self._staged or liberties is not None):
                 # The initiator has only our response so far: let it see that data comes through too.
                 self._send_keepalive(now)
         self._renew_in_time(now)
@@ -383,6 +265,16 @@ class Peer:
                     self.events.append(PeerSilent(self.key, self.received_at, now))
 
     # What follows from it
+
+    def _set_managed(self, managed: bool) -> None:
+        if self._liberties is not None and self._liberties.unconfirmed is not None:
+            self.timers.confirmation_seen()  # or the timer would be taken for an initiation's
+        self._liberties = Liberties() if managed else None
+        self.roaming.is_managed = managed
+        self._set_renewal_lag()
+
+    def _set_renewal_lag(self) -> None:
+        self._renewal_lag = renewal_lag(self._local.public_key, self.key) if self.managed else 0.0
 
     def _authenticated(self, size: int, source: Endpoint, local: OwnAddress | None, now: float) -> None:
         """Something authenticated came: the endpoint follows it (rule E1)."""
@@ -443,27 +335,13 @@ class Peer:
         return sent
 
     def _transmit(self, session: Session, frames: Frames, now: float) -> None:
-        if not self._seal(session, frames, self.endpoint, self.roaming.local):
+        if not self.outbox.seal(session, frames, self.endpoint, self.roaming.local):
             return
         if frames is not _KEEPALIVE:
             self.timers.data_sent(now, self._local.jitter())
         self.timers.authenticated_packet_sent(now)
-        if session.wants_rekey_after_send(now - (self._renewal_lag if self.managed else 0.0)):
+        if session.wants_rekey_after_send(now - self._renewal_lag):
             self._begin_handshake(now)
-
-    def _seal(self, session: Session, frames: Frames, endpoint: Endpoint | None, local: OwnAddress | None) -> bool:
-        """Whether they may go out."""
-        first = next(frames.packets())
-        hops = outer_hops(first)
-        if hops is None:
-            self._local.drops[Drop.NESTED_TOO_DEEP] += len(frames)
-            return False
-        sealed = session.seal(frames, self._local.routes.limit(first, self._local.mtu), self._local.room)
-        if sealed.bad:
-            self._local.drops[Drop.BAD_FRAME] += sealed.bad
-        for datagrams in sealed.bursts:
-            self._output(datagrams, endpoint, local, datagrams.tos, hops)
-        return True
 
     def _send_keepalive(self, now: float) -> None:
         session = self._sessions.current
@@ -472,18 +350,17 @@ class Peer:
         else:
             self._begin_handshake(now)
 
-    def _confirm_again(self, session: Session, now: float) -> None:
-        self._confirmations += 1
-        if session is self._sessions.current and session.is_usable(now):
+    def _confirm_again(self, liberties: Liberties, now: float) -> None:
+        session = self._sessions.current
+        if session is liberties.unconfirmed and session is not None and session.is_usable(now):
             self._transmit(session, _KEEPALIVE, now)
-        if self._confirmations < len(CONFIRMATION_PAUSES):
-            self.timers.confirmation_sent(now, CONFIRMATION_PAUSES[self._confirmations])
-        else:
-            self._unconfirmed = None
+        pause = liberties.confirmation_repeated()
+        if pause is not None:
+            self.timers.confirmation_sent(now, pause)
 
     def _retransmit(self, now: float) -> None:
-        if self._unconfirmed is not None:
-            self._confirm_again(self._unconfirmed, now)
+        if self._liberties is not None and self._liberties.unconfirmed is not None:
+            self._confirm_again(self._liberties, now)
             return
         if self.endpoint is None:
             self.unanswered_since = None  # who initiated to several endpoints decides about the next attempt
@@ -502,39 +379,33 @@ class Peer:
         """Send an initiation to the endpoint, at most one in 5 s (rule H17)."""
         if not retry:
             self.timers.attempts = 0
-        if self.endpoint is None or self._static_static() is None:
+        if self.endpoint is None or not self._handshake.is_possible:
             return
-        if self._handshake_sent_at is not None and now - self._handshake_sent_at < REKEY_TIMEOUT:
-            self.timers.handshake_held_back(self._handshake_sent_at, self._local.jitter())
+        sent_at = self._handshake.sent_at
+        if sent_at is not None and now - sent_at < REKEY_TIMEOUT:
+            self.timers.handshake_held_back(sent_at, self._local.jitter())
             return
         pending = self._create_initiation(now)
         if pending is not None:
             self._output_initiation(pending, (self.endpoint,), now)
 
-    def _create_initiation(self, now: float) -> _Pending | None:
-        private, shared = self._local.private_key, self._static_static()
-        if private is None or shared is None or not self._local.is_up:
+    def _create_initiation(self, now: float) -> Pending | None:
+        local = self._local
+        if not local.is_up or not self._handshake.is_possible:
             return None
         self._forget_pending()
-        self._unconfirmed = None
-        index = self._local.new_index(self)
-        ephemeral = self._local.random_bytes(32)
-        timestamp = self._timestamps.next(self._local.handshake_time())
-        made = noise.create_initiation(private, self.key, shared, ephemeral, index, timestamp)
-        wipe(ephemeral)
-        if made is None:
-            del self._local.indices[index]
+        if self._liberties is not None:
+            self._liberties.unconfirmed = None
+        pending = self._handshake.create_initiation(local.free_index(), local.handshake_time(), now)
+        if pending is None:
             return None
-        state, message = made
-        self._local.indices[index] = (self, state)
-        self._pending = _Pending(state, self._cookies.add_macs(message, now), now)
+        local.indices[pending.state.index] = (self, pending.state)
         if self.unanswered_since is None:
             self.unanswered_since = now
-        self._handshake_sent_at = now
-        self.timers.handshake_initiated(now, self._local.jitter())
-        return self._pending
+        self.timers.handshake_initiated(now, local.jitter())
+        return pending
 
-    def _output_initiation(self, pending: _Pending, endpoints: tuple[Endpoint, ...], now: float) -> None:
+    def _output_initiation(self, pending: Pending, endpoints: tuple[Endpoint, ...], now: float) -> None:
         self._initiation_sent_at = now
         self._trace("initiation sent")
         for endpoint in endpoints:
@@ -542,17 +413,12 @@ class Peer:
             self._output_handshake(pending.message, endpoint, local, now)
 
     def _repeat_response(self, message: bytes, source: Endpoint, local: OwnAddress | None, now: float) -> bool:
-        """Say our last response again to a managed peer that says its last initiation again.
-
-        To wherever that comes from: a peer tries several ways at once. It is smaller than what it answers.
-        """
-        answered = self._answered
-        if not self.managed or answered is None or answered.initiation != message:
+        """Whether this was an initiation said again, and our response is too."""
+        response = None if self._liberties is None else self._liberties.response_to(message, now)
+        if response is None:
             return False
-        if now - answered.at > RESPONSE_CACHE_TIME or answered.uses >= RESPONSE_CACHE_USES:
-            return False
-        answered.uses += 1
-        self._output_handshake(answered.response, source, local, now)
+        self._handshake.sent_at = now
+        self._output_handshake(response, source, local, now)
         return True
 
     def _trace(self, what: str) -> None:
@@ -560,43 +426,13 @@ class Peer:
             self.events.append(HandshakeStep(self.key, what))
 
     def _output_handshake(self, message: bytes, endpoint: Endpoint, local: OwnAddress | None, now: float) -> None:
-        self._output(Burst.of(message), endpoint, local, HANDSHAKE_TOS)
+        self.outbox.put_handshake(message, endpoint, local)
         self.timers.authenticated_packet_sent(now)
-        if message[0] == RESPONSE:
-            self._handshake_sent_at = now
-
-    def _output(
-        self,
-        datagrams: Burst,
-        endpoint: Endpoint | None,
-        local: OwnAddress | None,
-        tos: int,
-        hops: int = 0,
-    ) -> None:
-        if endpoint is None:
-            self._local.drops[Drop.NO_ENDPOINT] += datagrams.count
-            return
-        self.tx_bytes += len(datagrams.data)
-        self.outbox.append((Burst(datagrams.data, datagrams.row, tos, local, hops), endpoint))
-
-    def _static_static(self) -> bytes | None:
-        """Computed once a private key, when it is first needed: thousands of peers may come or change at once."""
-        if not self._has_shared:
-            private = self._local.private_key
-            self._shared = None if private is None else noise.static_static(private, self.key)
-            self._has_shared = True
-        return self._shared
-
-    def _forget_static(self) -> None:
-        if self._shared is not None:
-            wipe(self._shared)
-        self._shared, self._has_shared = None, False
 
     def _forget_pending(self) -> None:
-        if self._pending is not None:
-            self._local.indices.pop(self._pending.state.index, None)
-            self._pending.state.wipe()
-            self._pending = None
+        index = self._handshake.forget_pending()
+        if index is not None:
+            self._local.indices.pop(index, None)
 
     def _free(self, session: Session) -> None:
         self._local.indices.pop(session.index, None)
@@ -604,8 +440,8 @@ class Peer:
 
     def _clear_keys(self) -> None:
         self._forget_pending()
-        self._answered = None
-        self._unconfirmed = None
+        if self._liberties is not None:
+            self._liberties.clear()
         self._rekey_tried = None
         for session in self._sessions.clear():
             self._free(session)

@@ -12,6 +12,7 @@ from wgdisco.keys import PresharedKey, PrivateKey
 from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
+from wgdisco.tunnel.offloads import Offloads
 
 SECRET = PrivateKey(b"\1" * 32)
 NEXT = PrivateKey(b"\7" * 32)
@@ -37,6 +38,7 @@ def state() -> MemberState:
         block_incoming=True,
         mdns=MdnsPolicy(everywhere=True, not_on=("wlan0",)),
         met=("02:00:00:00:00:01@wlan0", "10.1.1.0/24@eth0"),
+        offloads=Offloads(udp_gso=False),
         receipt="c2VhbGVk",
         offline_trust=3600.0,
         listen_port=4242,
@@ -74,6 +76,15 @@ def test_a_file_of_before_mdns_is_read(store):
     assert store.load("home") == replace(state(), mdns=MdnsPolicy(), met=())
 
 
+def test_a_file_of_before_offloads_is_read(store):
+    store.save(state())
+    (path,) = store.directory.iterdir()
+    data = json.loads(path.read_text())
+    assert data.pop("offload") == "tso,uso,udp_gro"
+    path.write_text(json.dumps(data))
+    assert store.load("home") == replace(state(), offloads=Offloads())
+
+
 def test_only_root_reads_it_and_nothing_else_is_left(store):
     store.save(state())
     store.save(replace(state(), listen_port=1))
@@ -107,6 +118,7 @@ def test_forgetting(store):
         {"registries": ["nonsense"]},
         {"pins": []},
         {"epoch": None},
+        {"offload": "x"},
         {"endpoints": {"x": "y"}},
     ],
 )

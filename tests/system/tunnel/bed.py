@@ -17,6 +17,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,11 +202,19 @@ class Bed:
 
     # Tunnels
 
-    def tunnel(self, name: str, host: str, *, moved_to: str | None = None, env: dict[str, str] | None = None) -> Tunnel:
+    def tunnel(
+        self,
+        name: str,
+        host: str,
+        *,
+        moved_to: str | None = None,
+        env: dict[str, str] | None = None,
+        program: Sequence[str] = TUNNEL,
+    ) -> Tunnel:
         """Start an engine in `host`, and move its interface if asked to; the interface is down and has no address."""
         said = self._files.enter_context(tempfile.TemporaryFile("w+"))  # noqa: SIM115
         home = self[host]
-        process = home.popen([*TUNNEL, "-f", name], stderr=said, env={"LOG_LEVEL": "error", **(env or {})})
+        process = home.popen([*program, "-f", name], stderr=said, env={"LOG_LEVEL": "error", **(env or {})})
         tunnel = Tunnel(self, name, home, home, process, said)
         self.tunnels.append(tunnel)
         socket = Path(f"/proc/{home.pid}/root/run/wireguard/{name}.sock")

@@ -22,20 +22,27 @@ from wgdisco.errors import LocalError
 from wgdisco.machine import boot_time
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
+from wgdisco.peer.report import engine_notes
+from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.interface import tunnel_interface
+from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
 
-async def run(*, interface: str, conf: TunnelConf, zone: ZoneNames, dns: Endpoint, version: str) -> None:
+async def run(
+    *, interface: str, conf: TunnelConf, zone: ZoneNames, dns: Endpoint, offloads: Offloads, version: str
+) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
     await refuse_second_daemon(interface)
-    async with tunnel_interface(interface, conf) as device:
+    async with tunnel_interface(interface, conf, offloads=offloads) as device:
         LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
+        for note in engine_notes():
+            LOG.warning("%s", note)
         member = _Member(device, conf, zone, dns, version)
         control = ControlServer(interface, member.report)
         try:
@@ -105,10 +112,11 @@ class _Member:
             public_key=None if status.public_key is None else status.public_key.to_text(),
             listen_port=status.listen_port,
             zone=self._zone.to_text(),
-            engine="userspace (reference)",
+            engine=burst.engine_name(),
             version=self._version,
             peers=[self._agent.report(peer) for peer in status.peers],
             drops={reason.value: count for reason, count in status.drops.items()},
+            notes=engine_notes(),
         )
 
     def _set_pace(self) -> None:

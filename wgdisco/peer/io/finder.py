@@ -13,7 +13,7 @@ from wgdisco.peer.io.resolve import resolve
 from wgdisco.peer.io.websocket import UDP_TIMEOUT, TlsFallback
 from wgdisco.tunnel.firewall import Facts, Need, findings
 from wgdisco.tunnel.io.nft import list_ruleset
-from wgdisco.tunnel.peer import MAX_FAN_OUT
+from wgdisco.tunnel.managed import MAX_FAN_OUT
 
 LOG = logging.getLogger(__name__)
 

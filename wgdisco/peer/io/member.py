@@ -40,8 +40,18 @@ from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryT
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
 from wgdisco.peer.io.zone_fallback import ZoneFallback
-from wgdisco.peer.report import REGISTRY_NAME, TRUST_NOTE, Trouble, blame, epoch_note, is_settled, notes
+from wgdisco.peer.report import (
+    REGISTRY_NAME,
+    TRUST_NOTE,
+    Trouble,
+    blame,
+    engine_notes,
+    epoch_note,
+    is_settled,
+    notes,
+)
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.tunnel import burst
 from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.control import Command, ControlServer
@@ -86,6 +96,8 @@ async def run(
         if state.block_incoming:
             await stack.enter_async_context(nft_table(device.interface, block_incoming_rules(device.interface)))
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
+        for note in engine_notes():
+            LOG.warning("%s", note)
         member = _Managed(device, state, store, roster, clock, version, connected)
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
@@ -289,11 +301,11 @@ class _Managed:
             public_key=None if status.public_key is None else status.public_key.to_text(),
             listen_port=status.listen_port,
             zone=self._roster.network.zone.origin.to_text(),
-            engine="userspace (reference)",
+            engine=burst.engine_name(),
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
-            notes=notes(self._roster, self._clock.time(), self._older_epoch, trouble),
+            notes=[*notes(self._roster, self._clock.time(), self._older_epoch, trouble), *engine_notes()],
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
 

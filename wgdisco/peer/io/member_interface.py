@@ -35,7 +35,7 @@ async def member_interface(
             )
     port = 0 if state.listen_port and port_in_use(state.listen_port) else state.listen_port
     conf = TunnelConf(DeviceConfig(state.private_key, port), _addresses(roster), MTU)
-    async with tunnel_interface(state.name, conf, handshake_time) as device:
+    async with tunnel_interface(state.name, conf, handshake_time, state.offloads) as device:
         yield device
 
 

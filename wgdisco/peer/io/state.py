@@ -12,7 +12,7 @@ from typing import Any
 
 from wgdisco.api import SCHEMA
 from wgdisco.endpoint import Endpoint
-from wgdisco.errors import LocalError
+from wgdisco.errors import ConfigError, LocalError
 from wgdisco.invitation import check_registry
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.machine import hand_over, make_state_directory
@@ -21,6 +21,7 @@ from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.records import parse_snapshot
 from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
 from wgdisco.tunnel.firewall import Mode
+from wgdisco.tunnel.offloads import Offloads
 
 DIRECTORY = Path("/var/lib/wgdisco")
 MAX_SIZE = 16 << 20
@@ -48,6 +49,7 @@ class MemberState:
     firewall: Mode = Mode.NONE
     mdns: MdnsPolicy = field(default=MdnsPolicy())
     met: tuple[str, ...] = ()
+    offloads: Offloads = field(default=Offloads())
     listen_port: int = 0
     next_private_key: PrivateKey | None = field(default=None, repr=False)
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class MemberState:
             "firewall": self.firewall.value,
             "mdns": asdict(self.mdns),
             "met": list(self.met),
+            "offload": self.offloads.to_text(),
             "listen_port": self.listen_port,
             "handshake_time": self.handshake_time,
             "confirmed_at": self.memory.confirmed_at,
@@ -112,6 +115,7 @@ class MemberState:
             firewall=Mode(data.get("firewall", "none")),
             mdns=_mdns_policy(data.get("mdns", {})),
             met=tuple(str(network) for network in data.get("met", [])),
+            offloads=Offloads.from_text(str(data.get("offload", "all"))),
             listen_port=int(data["listen_port"]),
             next_private_key=None if next_key is None else PrivateKey.from_text(next_key),
             endpoints={PublicKey.from_text(k): Endpoint.from_text(e) for k, e in data["endpoints"].items()},
@@ -151,7 +155,7 @@ class StateStore:
             return None
         try:
             state = MemberState.from_json(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise self._damaged(self._path(name)) from error
         return replace(state, name=name)
 

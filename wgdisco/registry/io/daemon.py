@@ -20,6 +20,7 @@ from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.interface import tunnel_interface
+from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
@@ -33,11 +34,12 @@ async def run(
     exact: bool,
     publish_self: bool,
     self_endpoint: Endpoint | None,
+    offloads: Offloads,
     version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
     await refuse_second_daemon(interface)
-    async with tunnel_interface(interface, conf) as engine:
+    async with tunnel_interface(interface, conf, offloads=offloads) as engine:
         own = _own_instance(engine, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT

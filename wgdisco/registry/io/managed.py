@@ -45,6 +45,7 @@ from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
 from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.notation import IPInterface
+from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ PARTING = 0.05
 INITIATION_GAP = 0.005
 
 
-async def run(*, store: Path, dns: Endpoint | None, version: str) -> None:
+async def run(*, store: Path, dns: Endpoint | None, offloads: Offloads, version: str) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`.
 
     `dns` is another address for the zone's server than the registry's own inside the tunnel.
@@ -71,7 +72,7 @@ async def run(*, store: Path, dns: Endpoint | None, version: str) -> None:
         full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
         async with (
             kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
-            tunnel_device(network.name, conf, relays=True) as (engine, link),
+            tunnel_device(network.name, conf, offloads=offloads, relays=True) as (engine, link),
             hub(network.name) as forwarder,
         ):
             await _Registry(ledger, engine, link, forwarder, conf, version).serve(dns)

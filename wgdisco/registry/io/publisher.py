@@ -17,6 +17,7 @@ from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
+from wgdisco.tunnel import burst
 from wgdisco.tunnel.events import DeviceGone, Event, Foreign
 from wgdisco.tunnel.io.engine import Engine
 
@@ -93,7 +94,7 @@ class Publisher:
             public_key=None if status.public_key is None else status.public_key.to_text(),
             listen_port=status.listen_port,
             zone=self._names.to_text(),
-            engine="userspace (reference)",
+            engine=burst.engine_name(),
             version=self._version,
             peers=[self.directory.report(peer) for peer in status.peers if self.directory.entry(peer.key) is not None],
             drops={reason.value: count for reason, count in status.drops.items()},

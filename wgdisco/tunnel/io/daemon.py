@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from wgdisco.errors import LocalError, WgdiscoError
 from wgdisco.keys import PublicKey
@@ -19,6 +19,7 @@ from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.link_state import LinkEvent, LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
+from wgdisco.tunnel.offloads import Offloads
 from wgdisco.tunnel.tai64n import EARLIEST
 
 LOG = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Start:
     tun_fd: int | None = None
     uapi_fd: int | None = None
     keeps_log: bool = False
+    offloads: Offloads = field(default=Offloads())
 
 
 def run(start: Start) -> int:
@@ -122,7 +124,9 @@ async def _serve(start: Start, ready: Callable[[], None]) -> None:
 async def _device(start: Start) -> AsyncIterator[tuple[Engine, UapiServer]]:
     """The engine, its interface at the default MTU, and its socket; all gone at the end."""
     traces = LOG.isEnabledFor(logging.DEBUG)
-    engine = await Engine.open(start.interface, DEFAULT_MTU, traces=traces, tun_fd=start.tun_fd)
+    engine = await Engine.open(
+        start.interface, DEFAULT_MTU, traces=traces, tun_fd=start.tun_fd, offloads=start.offloads
+    )
     try:
         await _set_mtu(engine.interface, is_given=start.tun_fd is not None)
         server = await UapiServer.open(engine.interface, engine, fd=start.uapi_fd)

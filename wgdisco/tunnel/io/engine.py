@@ -22,6 +22,7 @@ from wgdisco.tunnel.io.segments import limit_segments
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import A_CALL, UdpSockets
 from wgdisco.tunnel.messages import DEFAULT_MTU
+from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
@@ -79,15 +80,17 @@ class Engine:
         relays: bool = False,
         traces: bool = False,
         tun_fd: int | None = None,
+        offloads: Offloads = Offloads(),  # noqa: B008  it is a value
     ) -> "Engine":
         """Create the interface and the sockets; LocalError when the machine does not let us.
 
         `handshake_time` is what the timestamps of initiations are made of. `tun_fd` is an open TUN interface to use
-        instead, whatever its name.
+        instead, whatever its name. `offloads` are used as far as the kernel has them.
         """
-        tun = Tun.open(interface) if tun_fd is None else Tun.adopt(tun_fd)
+        tun = Tun.open(interface, offloads) if tun_fd is None else Tun.adopt(tun_fd, offloads)
         try:
-            return cls(tun, UdpSockets.open(listen_port), mtu, handshake_time, relays=relays, traces=traces)
+            udp = UdpSockets.open(listen_port, udp_gso=offloads.udp_gso, udp_gro=offloads.udp_gro)
+            return cls(tun, udp, mtu, handshake_time, relays=relays, traces=traces)
         except BaseException:
             tun.close()
             raise

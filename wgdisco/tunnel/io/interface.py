@@ -12,6 +12,7 @@ from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
+from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
@@ -23,20 +24,28 @@ _OWNER = (
 
 @asynccontextmanager
 async def tunnel_interface(
-    name: str, conf: TunnelConf, handshake_time: Callable[[], float] = time.time
+    name: str,
+    conf: TunnelConf,
+    handshake_time: Callable[[], float] = time.time,
+    offloads: Offloads = Offloads(),  # noqa: B008  it is a value
 ) -> AsyncIterator[Engine]:
     """Bring the interface up, and take it down at the end, whatever ends it.
 
     All peers are managed (formats.md, Backend). Raises ConfigError without a private key, LocalError when
     the machine does not let us. `handshake_time` is what the timestamps of initiations are made of.
     """
-    async with tunnel_device(name, conf, handshake_time) as (engine, _link):
+    async with tunnel_device(name, conf, handshake_time, offloads) as (engine, _link):
         yield engine
 
 
 @asynccontextmanager
 async def tunnel_device(
-    name: str, conf: TunnelConf, handshake_time: Callable[[], float] = time.time, *, relays: bool = False
+    name: str,
+    conf: TunnelConf,
+    handshake_time: Callable[[], float] = time.time,
+    offloads: Offloads = Offloads(),  # noqa: B008
+    *,
+    relays: bool = False,
 ) -> AsyncIterator[tuple[Engine, Link]]:
     """The same, with the link, for those whose peers and routes change while it is up.
 
@@ -45,7 +54,7 @@ async def tunnel_device(
     if conf.device.private_key is None:
         raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
     mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
-    engine = await Engine.open(name, mtu, conf.device.listen_port, handshake_time, relays=relays)
+    engine = await Engine.open(name, mtu, conf.device.listen_port, handshake_time, relays=relays, offloads=offloads)
     try:
         link = await Link.open(name)
         try:

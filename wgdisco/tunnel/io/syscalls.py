@@ -45,13 +45,14 @@ class FrameReader:
     def __init__(self, max_frames: int = 64) -> None:
         self._max_frames = max_frames
         # Frames are read while there is room for one of any size
-        self._data = memoryview(bytearray(2 * LARGEST_FRAME))
-        self._spans = memoryview(bytearray(8 * max_frames)).cast("I")
+        data, spans = bytearray(2 * LARGEST_FRAME), bytearray(8 * max_frames)
+        self._data, self._spans = memoryview(data), memoryview(spans).cast("I")
         self._runs = array("I", bytes(4 * max_frames))
         if _lib is not None:
+            # Not of the views: CPython crashes on collecting a view with somebody who has a pointer by it
             self._pointers = [
-                _ffi.from_buffer("uint8_t[]", self._data),
-                _ffi.from_buffer("uint32_t[]", self._spans),
+                _ffi.from_buffer("uint8_t[]", data),
+                _ffi.from_buffer("uint32_t[]", spans),
                 _ffi.from_buffer("uint32_t[]", self._runs),
                 _ffi.new("uint32_t *"),
             ]
@@ -175,10 +176,11 @@ class DatagramReceiver:
     """Receives from non-blocking UDP sockets."""
 
     def __init__(self) -> None:
-        self._data = memoryview(bytearray(_SLOTS * _SLOT))
+        data = bytearray(_SLOTS * _SLOT)
+        self._data = memoryview(data)
         self._own: dict[tuple[int, int, bytes], OwnAddress] = {}
         if _lib is not None:
-            self._pointer = _ffi.from_buffer("uint8_t[]", self._data)
+            self._pointer = _ffi.from_buffer("uint8_t[]", data)
             self._received = _ffi.new("burst_received[]", _SLOTS)
             self._table = _ffi.buffer(self._received)
 

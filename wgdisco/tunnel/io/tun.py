@@ -6,6 +6,7 @@ UDP where the kernel offers that (TSO, USO).
 
 import errno
 import fcntl
+import logging
 import os
 import re
 import struct
@@ -17,6 +18,8 @@ from wgdisco.tunnel.frames import MAX_PACKET, Frames
 from wgdisco.tunnel.io.syscalls import FrameReader, write_frames
 from wgdisco.tunnel.offloads import Offloads
 from wgdisco.tunnel.segment import split
+
+LOG = logging.getLogger(__name__)
 
 TUN_PATH = "/dev/net/tun"
 
@@ -110,6 +113,8 @@ class Tun:
             if error.errno == errno.EINVAL and frame[1]:
                 # Some kernels refuse a large frame whose last segment is short: they get its packets one by one.
                 self.dropped["apart"] += 1
+                if self.dropped["apart"] == 1:
+                    LOG.warning("%s: the kernel refuses a large packet: they go one by one, which is slower", self.name)
                 for _, failure in write_frames(self.fd, Frames.of(*split(bytes(frame)) or ())):
                     self._drop(failure)
             else:

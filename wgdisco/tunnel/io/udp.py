@@ -179,6 +179,7 @@ class UdpSockets:
                 segments, is_suspect = 1, True  # one by one tells which it is
             elif segments > 1 and number == errno.EIO:
                 way.family.gso, segments = False, 1  # a device that cannot do the checksums
+                LOG.warning("the way out cannot segment UDP: datagrams are sent one by one, which is slower")
             elif way.local and number in _NO_SUCH_SOURCE:
                 self._usable[way.endpoint, way.local] = False
                 way.local, segments, is_suspect = None, self._segments(way, burst), False
@@ -193,6 +194,7 @@ class UdpSockets:
         if len(self._plain_only) >= _CACHE_SIZE:
             self._plain_only.clear()
         self._plain_only.add(endpoint)
+        LOG.info("datagrams to %s go one by one, in fragments: a smaller MTU is faster", endpoint)
 
     def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
         """Send one datagram, with its own IP TTL (or IPv6 hop limit) when `ttl`, 1 to 255, is given."""

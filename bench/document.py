@@ -1,0 +1,284 @@
+"""docs/performance.md, made of performance.json: nothing in it is written by hand."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from bench import plot
+
+ECHO = "a process that does nothing else"  # what the machine alone takes to answer
+
+INTRODUCTION = """# Performance
+
+How fast the engine is beside others, and where its time goes. The programs of `bench/` measured it and wrote this;
+`make bench` measures the engines anew, and the other parts name their commands. Figures of one machine say little about
+another's; what says something is how engines compare that took turns on the same one. A target that is missed is shown
+as missed.
+"""
+
+METHOD = """Two namespaces joined by a veth, the same engine on both ends, MTU {mtu}; the engines take turns, and all of
+it is done {rounds} times. A figure is the median of the rounds, a ratio the median of the rounds' ratios. Both
+engines, iperf3 and what it talks to share the machine's {cores} processors, and so does whatever else runs. A run takes
+{seconds} s, after a second of warm-up for each engine. UDP of 1372 bytes: the highest rate received with less than 1 %
+lost, found by doubling and halving; of 64 bytes: what is received when as much is sent as can be. Processor time is the
+engine's own (user and system, all threads) during one stream of TCP, over the packets of 1420 bytes in it; the kernel's
+work for a packet counts where it is done in the engine's calls. A round trip *added* is its median less the median
+over the bare veth in the same round.
+"""
+
+RESPONSIVE = """A registry and a member asked 50 times a second each, first idle, then while iperf3 sends {gbit:.2g}
+Gbit/s, both ways together, through their tunnel; milliseconds to the answer, as seen by processes that share the
+processors with all of that; the last is what the machine alone makes of it. By `python -m bench.responsive`.
+"""
+
+SAMPLED = """The engine at work. Its processes are sampled by perf during one stream of TCP and during a flood of
+datagrams of 64 bytes; a part's share of the samples times the processor time of a packet (`python -m bench.remains`):
+"""
+
+COLUMNS = (
+    ("tcp_gbit", "TCP 1"),
+    ("tcp_four_gbit", "TCP 4"),
+    ("tcp_reverse_gbit", "reverse"),
+    ("tcp_both_gbit", "both ways"),
+    ("udp_gbit", "UDP 1372"),
+    ("udp_small_kpps", "64 B, k/s"),
+    ("cpu_sender_us", "µs sent"),
+    ("cpu_receiver_us", "µs received"),
+    ("ping_idle_p50_us", "ping p50"),
+    ("ping_idle_p99_us", "p99"),
+    ("ping_loaded_p50_us", "loaded p50"),
+    ("ping_loaded_p99_us", "p99"),
+    ("rss_mib", "RSS"),
+)
+PROGRAMS = {
+    "throughput": "throughput",
+    "responsive": "answers under load",
+    "idle": "idle member",
+    "remains": "what remains",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A figure, what it must reach and what it aims for; with `less`, less is better."""
+
+    title: str
+    values: Sequence[float]
+    must: float
+    aim: float
+    unit: str = ""
+    less: bool = False
+
+    def row(self) -> list[str]:
+        """Its row of the table."""
+        shown = f"{self.must:g}{self.unit}", f"{self.aim:g}{self.unit}"
+        if not self.values:
+            return [self.title, *shown, "", "not measured"]
+        found = median(self.values)
+        text = f"{found:.3g}{self.unit}"
+        if len(self.values) > 1:
+            text += f" ({min(self.values):.3g} to {max(self.values):.3g})"
+        sign = -1 if self.less else 1
+        verdict = "aim reached" if sign * found >= sign * self.aim else "reached"
+        return [self.title, *shown, text, verdict if sign * found >= sign * self.must else "**missed**"]
+
+
+def to_markdown(record: dict[str, Any]) -> str:
+    """The document; of what was not measured, it says that."""
+    parts = [INTRODUCTION, "## Targets\n", _table(("", "must reach", "aim", "measured", ""), _targets(record))]
+    if "throughput" in record:
+        parts += _throughput(record["throughput"])
+    if "responsive" in record:
+        parts += _responsive(record["responsive"])
+    if "idle" in record:
+        idle = record["idle"]
+        parts.append(
+            f"## An idle member\n\n`wgdisco join` that knows {idle['peers']} others, nobody sending anything, over "
+            f"{idle['seconds']} s: {idle['cpu_percent']:.2g} % of a processor (median of all members; "
+            f"{idle['cpu_percent_max']:.2g} % at most), {idle['rss_mib']:.0f} MiB resident "
+            f"({idle['rss_mib_max']:.0f} at most). By `python -m bench.idle`.\n"
+        )
+    if "remains" in record:
+        parts += _remains(record["remains"])
+    return "\n".join([*parts, *_machines(record)])
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = False) -> str:
+    rule = ["---"] + ["---:" if numbers else "---"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows]) + "\n"
+
+
+def _ratios(throughput: dict[str, Any], figure: str, one: str, other: str) -> list[float]:
+    """Of each round that has both; round trips less those over the bare veth."""
+    found = []
+    for rounds in throughput.get("rounds", []):
+        a, b = (rounds.get(name, {}).get(figure) for name in (one, other))
+        if a is None or b is None:
+            continue
+        if figure == "ping_idle_p50_us":
+            bare = rounds["bare"][figure]
+            a, b = a - bare, b - bare
+        found.append(a / b)
+    return found
+
+
+def _targets(record: dict[str, Any]) -> list[list[str]]:
+    throughput, idle, loaded = (record.get(name, {}) for name in ("throughput", "idle", "responsive"))
+
+    def to_current(figure: str) -> list[float]:
+        return _ratios(throughput, figure, "compiled", "wireguard-go")
+
+    def of_idle(figure: str) -> list[float]:
+        return [idle[figure]] if figure in idle else []
+
+    crowded = [
+        _ratios(throughput, f"cpu_{end}_us", "compiled, 10000 peers", "compiled, 10 peers")
+        for end in ("sender", "receiver")
+    ]
+    answers = [found["p99_ms"] for what, found in loaded.get("loaded", {}).items() if what != ECHO]
+    current = "÷ current wireguard-go"
+    targets = (
+        Target(f"TCP one stream {current}", to_current("tcp_gbit"), 1.2, 1.6),
+        Target(f"TCP four streams {current}", to_current("tcp_four_gbit"), 1.1, 1.5),
+        Target(f"TCP both ways {current}", to_current("tcp_both_gbit"), 1.1, 1.5),
+        Target(f"µs of processor a packet, sender, {current}", to_current("cpu_sender_us"), 0.7, 0.5, less=True),
+        Target(f"µs of processor a packet, receiver, {current}", to_current("cpu_receiver_us"), 0.7, 0.5, less=True),
+        Target(f"UDP 1372 bytes received {current}", to_current("udp_gbit"), 1.5, 2),
+        Target(f"64-byte packets/s {current}", to_current("udp_small_kpps"), 1.0, 2),
+        Target(f"round trip added, idle, median, {current}", to_current("ping_idle_p50_us"), 1.0, 0.6, less=True),
+        Target(
+            "plain Python, TCP one stream ÷ Debian's wireguard-go",
+            _ratios(throughput, "tcp_gbit", "reference", "debian"),
+            0.5,
+            1.0,
+        ),
+        Target("µs a packet at 10,000 peers ÷ at 10, sender", crowded[0], 1.5, 1.5, less=True),
+        Target("µs a packet at 10,000 peers ÷ at 10, receiver", crowded[1], 1.5, 1.5, less=True),
+        Target(
+            "an answer while the tunnel is full, p99 of the slowest",
+            answers and [max(answers)],
+            20,
+            20,
+            " ms",
+            less=True,
+        ),
+        Target("RSS of an idle `join`", of_idle("rss_mib"), 70, 50, " MiB", less=True),
+        Target("processor of an idle `join` with 20 peers", of_idle("cpu_percent"), 0.5, 0.1, " %", less=True),
+    )
+    return [target.row() for target in targets]
+
+
+def _throughput(data: dict[str, Any]) -> list[str]:
+    cores = data["machine"]["cores"]
+    method = METHOD.format(mtu=data["mtu"], rounds=len(data["rounds"]), seconds=data["seconds"], cores=cores)
+    rows = []
+    for name, title in [("bare", "bare veth"), *((name, one["title"]) for name, one in data["engines"].items())]:
+        found = data["medians"].get(name, {})
+        if found:
+            rows.append([title, *(f"{found[key][0]:.3g}" if key in found else "" for key, _ in COLUMNS)])
+    added = plot.values(data, "ping_added_us")
+    lines = [
+        "Round trip added to the bare veth's, idle, median, µs: "
+        + ", ".join(f"{data['engines'][name]['title']} {value[0]:.0f}" for name, value in added.items())
+        + ".\n"
+    ]
+    crowds = [(name, found) for name, found in data["medians"].items() if name.endswith(" peers")]
+    parts = [
+        "## Beside other engines\n",
+        method,
+        "![the engines side by side](performance.svg)\n",
+        "Gbit/s unless it says otherwise; pings and processor time in µs, memory in MiB:\n",
+        _table(("", *(title for _, title in COLUMNS)), rows, numbers=True),
+        *(lines if added else []),
+        "Versions: "
+        + ", ".join(f"{one['title']} {one['version']}" for one in data["engines"].values() if one["version"]),
+        "",
+        *(f"Not measured: {title}, for {reason}.\n" for title, reason in data["skipped"].items()),
+        *(f"Failed: {what}\n" for what in data["failed"]),
+    ]
+    if crowds:
+        keys = (("tcp_gbit", "TCP 1, Gbit/s"), ("cpu_sender_us", "µs sent"), ("cpu_receiver_us", "µs received"))
+        parts += [
+            "### Many peers\n",
+            "One peer busy with one stream of TCP, the others configured on both ends and never heard of:\n",
+            _table(
+                ("", *(title for _, title in keys)),
+                [
+                    [name, *(f"{found[key][0]:.3g}" if key in found else "" for key, _ in keys)]
+                    for name, found in crowds
+                ],
+                numbers=True,
+            ),
+        ]
+    return parts
+
+
+def _responsive(data: dict[str, Any]) -> list[str]:
+    rows = [
+        [
+            what,
+            *(f"{data[when][what][key]:.3g}" for when in ("idle", "loaded") for key in ("p50_ms", "p99_ms", "max_ms")),
+        ]
+        for what in data["loaded"]
+    ]
+    return [
+        "## Answers while the tunnel is full\n",
+        RESPONSIVE.format(**data),
+        _table(("", "idle p50", "p99", "max", "full p50", "p99", "max"), rows, numbers=True),
+    ]
+
+
+def _remains(data: dict[str, Any]) -> list[str]:
+    rows = []
+    for name, work in data["burst"].items():
+        rows += [[what, name, f"{sealing:.2f}", f"{opening:.2f}"] for what, (sealing, opening) in work.items()]
+    parts = [
+        "## What remains, µs by µs\n",
+        "The burst by itself, best of several, µs of processor time a packet (`python -m bench.burst`):\n",
+        _table(("", "", "seal", "open"), rows, numbers=True),
+        "With the core around it (peers, sessions, replays, timers), µs for a call (`python -m bench.core`):\n",
+        _table(
+            ("", "send", "receive"),
+            [[what, *(f"{one:.1f}" for one in way)] for what, way in data["core"].items()],
+            numbers=True,
+        ),
+        SAMPLED,
+        *([f"Skipped: {data['skipped']}.\n"] if "skipped" in data else []),
+    ]
+    for traffic, ends in data["parts"].items():
+        names = list(dict.fromkeys(what for end in ends.values() for what in end["parts"]))
+        rows = [[what, *(f"{end['parts'].get(what, 0.0):.2f}" for end in ends.values())] for what in names]
+        rows.append(["in all", *(f"{end['us']:.2f}" for end in ends.values())])
+        calls = dict.fromkeys(call for end in ends.values() for call in end["packets_a_call"])
+        for call in calls:
+            counts = (end["packets_a_call"].get(call) for end in ends.values())
+            rows.append([f"packets for one `{call}`", *("" if one is None else f"{one:.3g}" for one in counts)])
+        parts.append(_table((f"{traffic}, µs a packet", *ends), rows, numbers=True))
+    parts.append(
+        "The same by function of ours, with what it calls in C counted as its own, from a note every 2 ms of processor "
+        "time:\n"
+    )
+    for traffic, ends in data["functions"].items():
+        for end, shares in ends.items():
+            rows = [[f"`{function}`", f"{100 * share:.0f} %"] for function, share in shares.items() if share >= 0.01]
+            parts.append(_table((f"{traffic}, {end}", "share"), rows, numbers=True))
+    return parts
+
+
+def _machines(record: dict[str, Any]) -> list[str]:
+    """Where and when each part was measured; once, where they agree."""
+    rows = []
+    for section, title in PROGRAMS.items():
+        if section in record:
+            about = record[section]["machine"]
+            rows.append([title, about["date"], f"`{about['commit']}`", f"{about['load_before']:g}"])
+    about = next((record[section]["machine"] for section in PROGRAMS if section in record), None)
+    if about is None:
+        return []
+    return [
+        "## The machine\n",
+        "{cpu}, {cores} processors, Linux {kernel}, Python {python}, {libcrypto}.\n".format(**about),
+        "A + after a commit: with changes that are not in it. The load is the machine's over the minute before.\n",
+        _table(("", "measured", "commit", "load before"), rows),
+    ]
