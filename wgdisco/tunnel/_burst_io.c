@@ -12,14 +12,34 @@
 #include "_burst.h"
 
 enum { VIRTIO = 10, MAX_SLOTS = 64, MAX_CONTROL = 256 };
+enum { UDP = 17, FRAGMENT = 44 };
 enum { SOL_UDP_ = 17, UDP_SEGMENT_ = 103, UDP_GRO_ = 104 }; /* linux/udp.h, which older libcs have not */
+
+/* Whether an IP packet is WireGuard's own, or may be a part of such a one; nesting.py says why that matters. */
+static int is_nested(const uint8_t *packet, size_t size) {
+    size_t udp = 40;
+    if (packet[0] >> 4 == 4) {
+        if (packet[9] != UDP) return 0;
+        if ((packet[6] & 0x1f) || packet[7]) return 1; /* a later fragment */
+        udp = (size_t)(packet[0] & 15) * 4;
+    } else if (size < 48) {
+        return 0;
+    } else if (packet[6] == FRAGMENT && packet[40] == UDP) {
+        if (packet[42] || packet[43] & 0xf8) return 1;
+        udp = 48;
+    } else if (packet[6] != UDP) {
+        return 0;
+    }
+    const uint8_t *type = packet + udp + 8;
+    return size >= udp + 12 && type[0] >= 1 && type[0] <= 4 && !type[1] && !type[2] && !type[3];
+}
 
 /* Whether two frames' datagrams have equal outer headers */
 static int alike(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_size) {
     if (a_size < VIRTIO + 20 || b_size < VIRTIO + 20) return 0;
     a += VIRTIO;
     b += VIRTIO;
-    if (a[0] >> 4 != b[0] >> 4) return 0;
+    if (a[0] >> 4 != b[0] >> 4 || is_nested(a, a_size - VIRTIO) != is_nested(b, b_size - VIRTIO)) return 0;
     if (a[0] >> 4 == 4) return a[1] == b[1] && memcmp(a + 8, b + 8, 2) == 0 && memcmp(a + 16, b + 16, 4) == 0;
     if (a[0] >> 4 != 6 || a_size < VIRTIO + 40 || b_size < VIRTIO + 40) return 0;
     return a[0] == b[0] && (a[1] & 0xf0) == (b[1] & 0xf0) && memcmp(a + 6, b + 6, 2) == 0 &&

@@ -15,15 +15,17 @@ _UDP = 17
 _FRAGMENT = 44
 
 
+def is_nested(packet: bytes | memoryview) -> bool:
+    """Whether an IP packet is WireGuard's own, or may be a part of such a one."""
+    version = packet[0] >> 4 if len(packet) >= 20 else 0
+    return (version == 4 and _is_nested_v4(packet)) or (version == 6 and _is_nested_v6(packet))
+
+
 def outer_hops(packet: bytes | memoryview) -> int | None:
     """The hop limit of the datagram that is to carry an IP packet: 0 for the system's own, None when it is used up."""
-    version = packet[0] >> 4 if len(packet) >= 20 else 0
-    if version == 4 and _is_nested_v4(packet):
-        hops = packet[8]
-    elif version == 6 and _is_nested_v6(packet):
-        hops = packet[7]
-    else:
+    if not is_nested(packet):
         return 0
+    hops = packet[8] if packet[0] >> 4 == 4 else packet[7]
     if hops <= FEE:
         return None
     return min(hops, INITIAL_HOPS) - FEE

@@ -24,6 +24,7 @@ from wgdisco.tunnel.io.syscalls import (
     write_frames,
 )
 from wgdisco.tunnel.io.udp import _bound
+from wgdisco.tunnel.nesting import is_nested
 
 LOOPBACKS = [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]
 
@@ -100,6 +101,39 @@ def test_frames_are_read_with_those_alike_together(pair):
     assert [len(group) for group in groups] == [2, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1]
     assert groups[0].destination == bytes([10, 0, 0, 2])
     assert FrameReader().read(here.fileno()) == []
+
+
+def in_fragment(offset: int, packet: bytes) -> bytes:
+    """An IPv6 packet with a fragment header, of that offset in bytes."""
+    header = bytes([packet[6], 0, *offset.to_bytes(2, "big"), *bytes(4)])
+    return packet[:4] + (len(packet) - 32).to_bytes(2, "big") + bytes([44, *packet[7:40]]) + header + packet[40:]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_wireguards_own_packets_are_read_apart_from_others(pair, version):
+    """They get another hop limit when they are sealed: a loop of tunnels must not borrow that of other packets."""
+    here, there = pair
+
+    def datagram(payload: bytes, **more: int) -> bytes:
+        return Packet(payload, version, UDP, **more).pack()
+
+    own, others = b"\4\0\0\0" + bytes(28), b"\5\0\0\0" + bytes(28)
+    packets = [datagram(payload) for payload in (others, own, own, others, b"\4\0\1\0", b"\4\0\0", own[:4])]
+    if version == 4:
+        packets += [datagram(others, fragment=0x2000), datagram(others, fragment=0x2001), datagram(own)]
+    else:
+        packets += [
+            in_fragment(1, datagram(others)),
+            in_fragment(0x108, datagram(others)),
+            in_fragment(1, datagram(own)),
+        ]
+    packets.append(Packet(own, version).pack())
+    for packet in packets:
+        there.send(plain_frame(packet))
+    groups = FrameReader().read(here.fileno())
+    assert [bytes(packet) for group in groups for packet in group.packets()] == packets
+    assert all(len({is_nested(packet) for packet in group.packets()}) == 1 for group in groups)
+    assert [len(group) for group in groups] == [1, 2, 3, 1, 1, 2, 1]
 
 
 def test_no_more_is_read_than_there_is_room_for(pair):

@@ -15,6 +15,7 @@ from wgdisco.tunnel import burst
 from wgdisco.tunnel.burst import Burst, Frames, OwnAddress
 from wgdisco.tunnel.frames import MAX_PACKET, VIRTIO_SIZE
 from wgdisco.tunnel.io.ancillary import ANCILLARY_SIZE, Ancillary, parse_ancillary, segment_message
+from wgdisco.tunnel.nesting import is_nested
 
 _ffi: Any
 _lib: Any
@@ -60,7 +61,8 @@ class FrameReader:
     def read(self, fd: int) -> list[Frames]:
         """What waits, at most `max_frames` and about 64 KiB; what is alike in its outer headers together.
 
-        Alike are frames of one destination, traffic class, protocol and hop limit. Raises OSError when the first read
+        Alike are frames of one destination, traffic class, protocol and hop limit, and either all or none of them
+        WireGuard's own. Raises OSError when the first read
         fails; an error behind a frame shows the next time.
         """
         if not _is_compiled():
@@ -110,9 +112,9 @@ def likeness(packet: memoryview) -> bytes | None:
     """What of an IP packet its outer header is made of; None when it is no IP packet."""
     version = packet[0] >> 4 if len(packet) >= 20 else 0
     if version == 4:
-        return bytes(packet[1:2]) + bytes(packet[8:10]) + bytes(packet[16:20])
+        return bytes((packet[1], *packet[8:10], *packet[16:20], is_nested(packet)))
     if version == 6 and len(packet) >= 40:
-        return bytes((packet[0], packet[1] & 0xF0)) + bytes(packet[6:8]) + bytes(packet[24:40])
+        return bytes((packet[0], packet[1] & 0xF0, *packet[6:8], *packet[24:40], is_nested(packet)))
     return None
 
 
