@@ -2,11 +2,13 @@
 
 import os
 import socket
+from ipaddress import IPv4Address
 
 import pytest
 
 from tests.tunnel.io.namespace import in_namespace, ip
 from tests.tunnel.io.test_udp import arrivals, at
+from wgdisco.endpoint import Endpoint
 from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.io.routes import Routes
 from wgdisco.tunnel.io.udp import UdpSockets
@@ -123,3 +125,16 @@ def test_an_address_of_the_other_family_is_no_wish():
     assert not one.dropped
     one.close()
     two.close()
+
+
+@in_namespace
+def test_places_that_cannot_be_reached_are_not_all_remembered():
+    """Sources of cookie replies are whatever an attacker writes there."""
+    sockets = UdpSockets.open()
+    local = OwnAddress(bytes([127, 0, 0, 1]), 1)
+    for number in range(3000):
+        place = Endpoint(IPv4Address(0xC6336400 + number % 256), 1 + number)
+        sockets.send(Burst(b"x", 1, 0, local), place)
+    assert sockets.dropped.total() == 3000
+    assert len(sockets._usable) <= 1024
+    sockets.close()

@@ -181,7 +181,7 @@ class UdpSockets:
                 way.family.gso, segments = False, 1  # a device that cannot do the checksums
                 LOG.warning("the way out cannot segment UDP: datagrams are sent one by one, which is slower")
             elif way.local and number in _NO_SUCH_SOURCE:
-                self._usable[way.endpoint, way.local] = False
+                self._remember(way.endpoint, way.local, False)
                 way.local, segments, is_suspect = None, self._segments(way, burst), False
             else:
                 self._drop(number)
@@ -319,17 +319,19 @@ class UdpSockets:
 
     def _is_usable(self, endpoint: Endpoint, local: OwnAddress) -> bool:
         """Whether to leave from `local`. Of IPv6, as the kernel, only that it is ours: sending tells."""
-        key = endpoint, local
-        usable = self._usable.get(key)
+        usable = self._usable.get((endpoint, local))
         if usable is None:
-            if len(self._usable) >= _CACHE_SIZE:
-                self._usable.clear()
             packed = endpoint.address.packed
             usable = len(packed) == len(local.packed) and (
                 len(packed) == 16 or self._routes.leads_out_by(packed, local, self.fwmark)
             )
-            self._usable[key] = usable
+            self._remember(endpoint, local, usable)
         return usable
+
+    def _remember(self, endpoint: Endpoint, local: OwnAddress, usable: bool) -> None:
+        if len(self._usable) >= _CACHE_SIZE:
+            self._usable.clear()
+        self._usable[endpoint, local] = usable
 
     def _control_of(self, way: _Way, burst: Burst) -> tuple[Ancillary, bytes]:
         """What the datagrams' IP headers are to say, as control messages; the same packed."""
