@@ -18,6 +18,8 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and body of each message in what netlink handed over at once."""
     while len(data) >= _HEADER.size:
         size, kind, _flags, _sequence, _port = _HEADER.unpack_from(data)
+        if size < _HEADER.size:
+            return
         yield kind, data[_HEADER.size : size]
         data = data[_aligned(size) :]
 
@@ -32,6 +34,8 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type, without NESTED, and value of each attribute in a row."""
     while len(data) >= _ATTRIBUTE.size:
         size, kind = _ATTRIBUTE.unpack_from(data)
+        if size < _ATTRIBUTE.size:
+            return
         yield kind & ~NESTED, data[_ATTRIBUTE.size : size]
         data = data[_aligned(size) :]
 
