@@ -88,7 +88,8 @@ def _marks(path: Path) -> Iterator[tuple[str, str, bool]]:
     for names, decorators in _tests(tree.body, []):
         calls = [call for decorator in shared + decorators for call in _rules(decorator)]
         seen += calls
-        is_soak = any(isinstance(d, ast.Attribute) and d.attr == "soak" for d in decorators)
+        marks = (node for mark in shared + decorators for node in ast.walk(mark))
+        is_soak = any(isinstance(node, ast.Attribute) and node.attr == "soak" for node in marks)
         rules = dict.fromkeys(ast.literal_eval(rule) for call in calls for rule in call.args)
         yield from ((rule, names, is_soak) for rule in rules)
     assert set(seen) == set(_rules(tree)), f"{path}: a rule mark that is on no test"
