@@ -241,7 +241,8 @@ class Model:
             case "preshared_key":
                 self.waiting[key] = value.lower()
             case "endpoint":
-                self.waiting[key] = str(Endpoint.from_text(value))
+                if not value.endswith(":0"):  # says nothing of where it is
+                    self.waiting[key] = str(Endpoint.from_text(value))
             case _ if key == KEEPALIVE:
                 self.waiting[key] = str(int(value))
 

@@ -109,7 +109,7 @@ def is_address(text: str) -> bool:
 
 def shown(value: str) -> str:
     """A value for a message: short, and nothing that might be a key put in the wrong place."""
-    return repr(value) if len(value) < 40 else f"of {len(value)} characters"
+    return repr(value) if len(repr(value)) < 40 else f"of {len(value)} characters"
 
 
 def _address_and_length(text: str) -> tuple[IPv4Address | IPv6Address, int]:
