@@ -19,7 +19,7 @@ from wgdisco.errors import ConfigError
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.io.resolver import parse_retries, resolve_endpoints, service_port
 from wgdisco.tunnel.io.tun import check_name
-from wgdisco.tunnel.offloads import Offloads
+from wgdisco.tunnel.offloads import ALL, Offloads
 
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
@@ -185,7 +185,7 @@ def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings
 
 def _offloads(told: _Told | None) -> Offloads:
     if told is None:
-        return Offloads()
+        return ALL
     if not isinstance(told.value, str):
         raise ConfigError(f'{told.where}: write it as text, for example "none"')
     try:

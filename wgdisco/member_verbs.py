@@ -29,7 +29,7 @@ from wgdisco.status import render_table
 from wgdisco.tunnel.firewall import Mode, Need
 from wgdisco.tunnel.io import control, firewall
 from wgdisco.tunnel.io.nft import remove_leftovers
-from wgdisco.tunnel.io.udp import free_port
+from wgdisco.tunnel.io.port import free_port
 
 SETTLE_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0

@@ -2,7 +2,8 @@
 
 Nothing on the data path takes a single packet; a lone packet is a burst of one. Frames of the TUN interface become
 bursts of datagrams in one call, and back. The **reference** is plain Python, packet by packet; the **compiled** one is
-`_burst.c`. They do the same, byte for byte, and nobody but this module knows that there are two.
+`_burst.c`. They do the same, byte for byte. That there are two is known here, and in `io/syscalls.py`, whose calls take
+many packets where the compiled one runs.
 """
 
 from types import ModuleType

@@ -49,7 +49,7 @@ HANDSHAKE_TOS = 0x88  # AF41, and no ECN (rule H18)
 HANDSHAKE_QUEUE = 4096
 UNDER_LOAD_QUEUE = HANDSHAKE_QUEUE // 8
 STAGED_PACKETS = 128
-DEFAULT_MTU = 1420
+DEFAULT_MTU = 1420  # 1500 less the outer IPv6 and UDP headers and 32 bytes of WireGuard's (rule M1)
 
 _INITIATION = struct.Struct("<II32s48s28s16s16s")
 _RESPONSE = struct.Struct("<III32s16s16s16s")

@@ -32,3 +32,6 @@ class Offloads:
         """What `from_text` reads."""
         on = [field.name for field in fields(self) if getattr(self, field.name)]
         return "all" if self == type(self)() else ",".join(on) or "none"
+
+
+ALL = Offloads()

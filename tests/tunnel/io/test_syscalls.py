@@ -14,6 +14,7 @@ from tests.tunnel.traffic import UDP, Packet, plain_frame
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.burst import Burst, Frames, OwnAddress
 from wgdisco.tunnel.io.ancillary import ancillary_for
+from wgdisco.tunnel.io.port import _bound
 from wgdisco.tunnel.io.syscalls import (
     DatagramReceiver,
     FrameReader,
@@ -23,7 +24,6 @@ from wgdisco.tunnel.io.syscalls import (
     send_datagrams,
     write_frames,
 )
-from wgdisco.tunnel.io.udp import _bound
 from wgdisco.tunnel.nesting import is_nested
 
 LOOPBACKS = [("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)]

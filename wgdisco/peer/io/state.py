@@ -21,7 +21,7 @@ from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.records import parse_snapshot
 from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
 from wgdisco.tunnel.firewall import Mode
-from wgdisco.tunnel.offloads import Offloads
+from wgdisco.tunnel.offloads import ALL, Offloads
 
 DIRECTORY = Path("/var/lib/wgdisco")
 MAX_SIZE = 16 << 20
@@ -49,7 +49,7 @@ class MemberState:
     firewall: Mode = Mode.NONE
     mdns: MdnsPolicy = field(default=MdnsPolicy())
     met: tuple[str, ...] = ()
-    offloads: Offloads = field(default=Offloads())
+    offloads: Offloads = ALL
     listen_port: int = 0
     next_private_key: PrivateKey | None = field(default=None, repr=False)
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from wgdisco.errors import LocalError, WgdiscoError
 from wgdisco.keys import PublicKey
@@ -19,7 +19,7 @@ from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.link_state import LinkEvent, LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
-from wgdisco.tunnel.offloads import Offloads
+from wgdisco.tunnel.offloads import ALL, Offloads
 from wgdisco.tunnel.tai64n import EARLIEST
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Start:
     tun_fd: int | None = None
     uapi_fd: int | None = None
     keeps_log: bool = False
-    offloads: Offloads = field(default=Offloads())
+    offloads: Offloads = ALL
 
 
 def run(start: Start) -> int:

@@ -22,7 +22,7 @@ from wgdisco.tunnel.io.segments import limit_segments
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
 from wgdisco.tunnel.io.udp import A_CALL, UdpSockets
 from wgdisco.tunnel.messages import DEFAULT_MTU
-from wgdisco.tunnel.offloads import Offloads
+from wgdisco.tunnel.offloads import ALL, Offloads
 
 LOG = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Engine:
         relays: bool = False,
         traces: bool = False,
         tun_fd: int | None = None,
-        offloads: Offloads = Offloads(),  # noqa: B008  it is a value
+        offloads: Offloads = ALL,
     ) -> "Engine":
         """Create the interface and the sockets; LocalError when the machine does not let us.
 
@@ -102,8 +102,8 @@ class Engine:
         if config.listen_port:
             self.set_listen_port(config.listen_port)
         self.set_fwmark(config.fwmark)
-        self._device.apply(replace(config, listen_port=self._udp.port), self._now())
-        self._settle()
+        self._device.apply(replace(config, listen_port=self._udp.port), self.now())
+        self.settle()
 
     def set_listen_port(self, port: int) -> None:
         """Listen on `port`, or for 0 on another that is free; LocalError when it is taken. Sessions survive (E5)."""
@@ -123,17 +123,41 @@ class Engine:
         return self._device
 
     def now(self) -> float:
-        """The time for what the core is told."""
-        return self._now()
+        """The device's clock. The first look at it after a suspension wipes what was agreed before (rule T11)."""
+        now, suspended = self._suspensions.look()
+        if suspended:
+            LOG.info("the machine was suspended: new handshakes", extra={"fields": {"seconds": round(suspended)}})
+            self._device.forget_sessions()
+            self._disarm()  # it waits by the other clock
+        return now
 
     def settle(self) -> None:
         """Carry out what the core has to send, and arm its next deadline."""
-        self._settle()
+        for datagrams, endpoint in self._device.datagrams_to_send():
+            self._udp.send(datagrams, endpoint)
+        try:
+            for frames in self._device.packets_to_deliver():
+                self._tun.write(frames)
+            for error in self._device.errors_to_deliver():
+                if not self._behind_nat.tell(error):
+                    self._tun.write(Frames.of(error))
+        except InterfaceGoneError as error:
+            self._gone(error)
+            return
+        for event in self._device.events():
+            self._events.put_nowait(event)
+        deadline = self._device.get_timer()
+        if deadline == self._timer_at:
+            return
+        self._disarm()
+        if deadline is not None:
+            delay = max(0.0, deadline - self.now())
+            self._timer, self._timer_at = self._loop.call_later(delay, self._timer_fired), deadline
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
         """Set a peer's endpoint and persistent keepalive in one step."""
-        self._device.set_peer(key, endpoint, keepalive, self._now())
-        self._settle()
+        self._device.set_peer(key, endpoint, keepalive, self.now())
+        self.settle()
 
     def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
         """Who forwards for managed peers."""
@@ -141,13 +165,13 @@ class Engine:
 
     def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...]) -> None:
         """Send an initiation to each endpoint."""
-        self._device.initiate(key, endpoints, self._now())
-        self._settle()
+        self._device.initiate(key, endpoints, self.now())
+        self.settle()
 
     def probe(self, key: PublicKey, endpoint: Endpoint) -> None:
         """Send an authenticated keepalive to `endpoint`."""
-        self._device.probe(key, endpoint, self._now())
-        self._settle()
+        self._device.probe(key, endpoint, self.now())
+        self.settle()
 
     def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
         """Send a datagram from the device's port."""
@@ -169,13 +193,13 @@ class Engine:
         if up == self._is_up:
             return
         self._is_up = up
-        self._device.set_up(up, self._now())
+        self._device.set_up(up, self.now())
         if up:
             self._bind(self._udp.port)
         else:
             self._unlisten()
             self._udp.unbind()
-        self._settle()
+        self.settle()
 
     def set_mtu(self, mtu: int) -> None:
         """The interface has another MTU, in bytes; packets are padded up to it and no further (rule D4)."""
@@ -225,15 +249,6 @@ class Engine:
         finally:
             self._listen()
 
-    def _now(self) -> float:
-        """The device's clock. The first look at it after a suspension wipes what was agreed before (rule T11)."""
-        now, suspended = self._suspensions.look()
-        if suspended:
-            LOG.info("the machine was suspended: new handshakes", extra={"fields": {"seconds": round(suspended)}})
-            self._device.forget_sessions()
-            self._disarm()  # it waits by the other clock
-        return now
-
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -248,7 +263,7 @@ class Engine:
             self._loop.remove_reader(fd)
 
     def _udp_readable(self, fd: int) -> None:
-        now = self._now()
+        now = self.now()
         for _ in range(CALLS_A_TURN):
             arrived = self._udp.receive(fd)
             for datagrams, source in arrived:
@@ -258,7 +273,7 @@ class Engine:
         if self._handshakes is None:
             self._consume_handshakes()
         else:
-            self._settle()
+            self.settle()
 
     def _consume_handshakes(self) -> None:
         """Take some out of the queue, then leave them alone for as long as that took.
@@ -269,9 +284,9 @@ class Engine:
         self._handshakes = None
         if self._device.has_handshakes:
             began = self._loop.time()
-            self._device.handle_handshakes(self._now(), HANDSHAKES_A_TURN)
+            self._device.handle_handshakes(self.now(), HANDSHAKES_A_TURN)
             self._handshakes = self._loop.call_later(self._loop.time() - began, self._consume_handshakes)
-        self._settle()
+        self.settle()
 
     def _tun_readable(self) -> None:
         try:
@@ -279,38 +294,15 @@ class Engine:
         except InterfaceGoneError as error:
             self._gone(error)
             return
-        now = self._now()
+        now = self.now()
         for frames in waiting:
             self._device.send(frames, now)
-        self._settle()
+        self.settle()
 
     def _timer_fired(self) -> None:
         self._timer = self._timer_at = None
-        self._device.handle_timer(self._now())
-        self._settle()
-
-    def _settle(self) -> None:
-        """Drain the core and arm its next deadline."""
-        for datagrams, endpoint in self._device.datagrams_to_send():
-            self._udp.send(datagrams, endpoint)
-        try:
-            for frames in self._device.packets_to_deliver():
-                self._tun.write(frames)
-            for error in self._device.errors_to_deliver():
-                if not self._behind_nat.tell(error):
-                    self._tun.write(Frames.of(error))
-        except InterfaceGoneError as error:
-            self._gone(error)
-            return
-        for event in self._device.events():
-            self._events.put_nowait(event)
-        deadline = self._device.get_timer()
-        if deadline == self._timer_at:
-            return
-        self._disarm()
-        if deadline is not None:
-            delay = max(0.0, deadline - self._now())
-            self._timer, self._timer_at = self._loop.call_later(delay, self._timer_fired), deadline
+        self._device.handle_timer(self.now())
+        self.settle()
 
     def _gone(self, error: InterfaceGoneError) -> None:
         self._loop.remove_reader(self._tun.fd)

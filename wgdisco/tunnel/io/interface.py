@@ -12,7 +12,7 @@ from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
-from wgdisco.tunnel.offloads import Offloads
+from wgdisco.tunnel.offloads import ALL, Offloads
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ async def tunnel_interface(
     name: str,
     conf: TunnelConf,
     handshake_time: Callable[[], float] = time.time,
-    offloads: Offloads = Offloads(),  # noqa: B008  it is a value
+    offloads: Offloads = ALL,
 ) -> AsyncIterator[Engine]:
     """Bring the interface up, and take it down at the end, whatever ends it.
 
@@ -43,7 +43,7 @@ async def tunnel_device(
     name: str,
     conf: TunnelConf,
     handshake_time: Callable[[], float] = time.time,
-    offloads: Offloads = Offloads(),  # noqa: B008
+    offloads: Offloads = ALL,
     *,
     relays: bool = False,
 ) -> AsyncIterator[tuple[Engine, Link]]:

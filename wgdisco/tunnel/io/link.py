@@ -15,9 +15,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from wgdisco.endpoint import IPNetwork
 from wgdisco.errors import ConfigError, LocalError
+from wgdisco.tunnel.messages import DEFAULT_MTU
 from wgdisco.tunnel.notation import IPInterface
-
-DEFAULT_MTU = 1420  # 1500 less the outer IPv6 and UDP headers and 32 bytes of WireGuard's (rule M1)
 
 # linux/rtnetlink.h
 _RT_TABLE_MAIN = 254

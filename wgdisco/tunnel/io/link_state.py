@@ -114,9 +114,9 @@ class _Monitor:
             None  # the namespace's number here, None for ours; the link's index
         )
         self._routes: dict[IPNetwork, int] = {}
-        self.told = _netlink(_RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE)
-        self._asking = _netlink(0)
-        self._asking.setblocking(True)  # the kernel has answered by the time the question is sent
+        self.told = netlink.opened(_RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE)
+        self.told.setblocking(False)
+        self._asking = netlink.opened()
         with suppress(PermissionError):  # without CAP_NET_BROADCAST we hear of our own namespace alone
             self.told.setsockopt(_SOL_NETLINK, _NETLINK_LISTEN_ALL_NSID, 1)
 
@@ -202,12 +202,6 @@ class _Monitor:
         if number:
             raise OSError(number, os.strerror(number))
         return b""
-
-
-def _netlink(groups: int) -> socket.socket:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    opened.bind((0, groups))
-    return opened
 
 
 def is_ours(namespace: int) -> bool:

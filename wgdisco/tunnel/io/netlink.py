@@ -1,5 +1,6 @@
 """Netlink messages and attributes as bytes, for what pyroute2 has no words for (linux/netlink.h)."""
 
+import socket
 import struct
 from collections.abc import Iterator
 
@@ -7,6 +8,13 @@ NLM_F_REQUEST = 1
 NESTED = 0x8000  # in the type of an attribute that holds others
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
+
+
+def opened(groups: int = 0) -> socket.socket:
+    """A socket to rtnetlink that is told of `groups`; blocking, for the kernel answers while a question is sent."""
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    sock.bind((0, groups))
+    return sock
 
 
 def message(kind: int, body: bytes, flags: int = NLM_F_REQUEST) -> bytes:

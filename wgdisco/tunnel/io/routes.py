@@ -8,28 +8,24 @@ import socket
 import struct
 
 from wgdisco.tunnel.burst import OwnAddress
-from wgdisco.tunnel.io.netlink import NLM_F_REQUEST, attribute, attributes
+from wgdisco.tunnel.io import netlink
 
 # linux/rtnetlink.h, linux/netlink.h
 _GROUPS = 0x10 | 0x40 | 0x100 | 0x400  # RTMGRP_ IPV4_IFADDR, IPV4_ROUTE, IPV6_IFADDR, IPV6_ROUTE
 _RTM_NEWROUTE, _RTM_GETROUTE = 24, 26
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_MARK = 1, 2, 4, 16
-_HEADER = struct.Struct("=IHHII")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _INT = struct.Struct("=I")
 _BUFFER_SIZE = 65536
-_TIMEOUT = struct.pack("=qq", 0, 200_000)  # seconds and microseconds: the kernel answers in the call, or not at all
 
 
 class Routes:
     """Of the network namespace it was opened in. `fd` is readable when something may have changed: call `changed`."""
 
     def __init__(self) -> None:
-        self._monitor = _netlink(_GROUPS)
+        self._monitor = netlink.opened(_GROUPS)
         self._monitor.setblocking(False)
-        self._asking = _netlink(0)
-        self._asking.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEOUT)
-        self._sequence = 0
+        self._asking = netlink.opened()
 
     @property
     def fd(self) -> int:
@@ -53,33 +49,20 @@ class Routes:
 
         It does not when the address is gone, and when a better route leads elsewhere (rule E3).
         """
-        self._sequence += 1
         body = _RTMSG.pack(socket.AF_INET, 32, 32, 0, 0, 0, 0, 0, 0)
-        body += attribute(_RTA_DST, destination) + attribute(_RTA_SRC, local.packed)
+        body += netlink.attribute(_RTA_DST, destination) + netlink.attribute(_RTA_SRC, local.packed)
         if mark:
-            body += attribute(_RTA_MARK, _INT.pack(mark))
-        header = _HEADER.pack(_HEADER.size + len(body), _RTM_GETROUTE, NLM_F_REQUEST, self._sequence, 0)
+            body += netlink.attribute(_RTA_MARK, _INT.pack(mark))
         try:
-            self._asking.send(header + body)
-            while True:
-                answer = self._asking.recv(_BUFFER_SIZE)
-                _, kind, _, sequence, _ = _HEADER.unpack_from(answer)
-                if sequence == self._sequence:
-                    break
+            self._asking.send(netlink.message(_RTM_GETROUTE, body))
+            kind, answer = next(netlink.messages(self._asking.recv(_BUFFER_SIZE)))
         except OSError:
             return False
         if kind != _RTM_NEWROUTE:
             return False
-        route = dict(attributes(answer[_HEADER.size + _RTMSG.size :]))
-        return route.get(_RTA_OIF) == _INT.pack(local.interface)
+        return dict(netlink.attributes(answer[_RTMSG.size :])).get(_RTA_OIF) == _INT.pack(local.interface)
 
     def close(self) -> None:
         """Let go of netlink. Again does nothing."""
         self._monitor.close()
         self._asking.close()
-
-
-def _netlink(groups: int) -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    sock.bind((0, groups))
-    return sock

@@ -43,5 +43,5 @@ def limit_segments(tun: Tun, mtu: int) -> None:
             os.close(namespace)
         body = _LINK.pack(socket.AF_UNSPEC, 0, socket.if_nametoindex(name), 0, 0)
         body += netlink.attribute(_IFLA_GSO_MAX_SEGS, _U32.pack(most_segments(mtu)))
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asking:
+        with netlink.opened() as asking:
             asking.send(netlink.message(_RTM_SETLINK, body))

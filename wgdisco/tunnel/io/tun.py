@@ -16,7 +16,7 @@ from typing import Self
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.tunnel.frames import MAX_PACKET, Frames
 from wgdisco.tunnel.io.syscalls import FrameReader, write_frames
-from wgdisco.tunnel.offloads import Offloads
+from wgdisco.tunnel.offloads import ALL, Offloads
 from wgdisco.tunnel.segment import split
 
 LOG = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Tun:
         self.takes_udp = self.takes_tcp and offloads.uso and self._offload(_CSUM | _TSO | _USO)
 
     @classmethod
-    def open(cls, name: str, offloads: Offloads = Offloads()) -> Self:  # noqa: B008  it is a value
+    def open(cls, name: str, offloads: Offloads = ALL) -> Self:
         """Create the interface `name`, or attach to a persistent TUN of that name.
 
         Raises ConfigError for an impossible name; LocalError when there is no TUN driver, no privilege, or the name is
@@ -81,7 +81,7 @@ class Tun:
         return cls(fd, name, offloads)
 
     @classmethod
-    def adopt(cls, fd: int, offloads: Offloads = Offloads()) -> Self:  # noqa: B008
+    def adopt(cls, fd: int, offloads: Offloads = ALL) -> Self:
         """An interface that somebody else has opened; LocalError when `fd` is none we can use."""
         try:
             name, flags = _IFREQ.unpack(fcntl.ioctl(fd, _TUNGETIFF, bytes(_IFREQ.size)))

@@ -21,11 +21,8 @@ from typing import Any
 
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import LocalError
-from wgdisco.machine import port_in_use, port_owner
 from wgdisco.tunnel.burst import Burst, OwnAddress
 from wgdisco.tunnel.io.ancillary import (
-    IP_PKTINFO,
-    IP_RECVTOS,
     SOL_UDP,
     UDP_GRO,
     UDP_SEGMENT,
@@ -33,29 +30,21 @@ from wgdisco.tunnel.io.ancillary import (
     ancillary_for,
     ttl_message,
 )
+from wgdisco.tunnel.io.port import bind
 from wgdisco.tunnel.io.routes import Routes
 from wgdisco.tunnel.io.syscalls import DatagramReceiver, name_of, pack_control, parse_name, send_datagrams
 
 LOG = logging.getLogger(__name__)
 
-# linux/udp.h, asm-generic/socket.h, linux/in.h, linux/in6.h: what the socket module does not name
-_IP_MTU_DISCOVER = 10
-_IP_PMTUDISC_DONT = 0
-_SO_SNDBUFFORCE = 32
-_SO_RCVBUFFORCE = 33
 _MARK = struct.Struct("=I")
 
-_BUFFER_SIZE = 7 << 20  # rule E6
 _MAX_SEGMENTS = 64  # what every kernel with UDP_SEGMENT takes
 A_CALL = 8  # bursts that one `receive` returns at most
 _MAX_PAYLOAD = {socket.AF_INET: 65507, socket.AF_INET6: 65527}
-_BIND_ATTEMPTS = 100
 _CACHE_SIZE = 1024
 # What sending from an address says that is not ours any more
 _NO_SUCH_SOURCE = frozenset({errno.EINVAL, errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EHOSTUNREACH})
 _TOO_LARGE = frozenset({errno.EMSGSIZE, errno.EINVAL})
-_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL})
-
 # Ordinary where a peer is tried at an address of the other family, or the network is not there yet
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
 
@@ -95,7 +84,7 @@ class UdpSockets:
         self._usable: dict[tuple[Endpoint, OwnAddress], bool] = {}
         self._families: dict[int, _Family] = {}
         self.port = 0
-        sockets = self._bind(port)
+        sockets = bind(port)
         self._routes = Routes()
         self._use(sockets)
         try:
@@ -230,7 +219,7 @@ class UdpSockets:
         """
         if port == self.port:
             self.unbind()
-        sockets = self._bind(port)
+        sockets = bind(port)
         self.unbind()
         self._use(sockets)
         mark, self.fwmark = self.fwmark, 0
@@ -246,27 +235,6 @@ class UdpSockets:
         for family in self._families.values():
             family.socket.close()
         self._families.clear()
-
-    # Binding
-
-    def _bind(self, port: int) -> list[socket.socket]:
-        """The IPv4 socket and, where there is IPv6, the IPv6 one, bound to the same port."""
-        for _ in range(_BIND_ATTEMPTS):
-            try:
-                v4 = _bound(socket.AF_INET, port)
-            except OSError as error:
-                raise _bind_failure(error, port) from error
-            try:
-                v6 = _bound(socket.AF_INET6, v4.getsockname()[1])
-            except OSError as error:
-                if error.errno in _NO_IPV6:
-                    return [v4]
-                v4.close()
-                if error.errno != errno.EADDRINUSE or port != 0:
-                    raise _bind_failure(error, port) from error
-            else:
-                return [v4, v6]
-        raise LocalError(f"no UDP port found that is free for IPv4 and IPv6, in {_BIND_ATTEMPTS} attempts")
 
     def _use(self, sockets: list[socket.socket]) -> None:
         for sock in sockets:
@@ -359,39 +327,6 @@ class UdpSockets:
         return endpoint
 
 
-def _bound(family: socket.AddressFamily, port: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-            sock.setsockopt(socket.IPPROTO_IP, IP_RECVTOS, 1)
-            # Routers on a narrow path are to fragment, not to drop and complain to nobody who hears (rule D14).
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
-        for option, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
-            sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER_SIZE)
-            with suppress(PermissionError):  # past the system's limit only with CAP_NET_ADMIN
-                sock.setsockopt(socket.SOL_SOCKET, force, _BUFFER_SIZE)
-        sock.bind(("", port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-def _bind_failure(error: OSError, port: int) -> LocalError:
-    if error.errno == errno.EADDRINUSE:
-        owner = port_owner(port)
-        by = f" by {owner}" if owner else ""
-        return LocalError(f"UDP port {port} is in use{by}: stop it, or choose another ListenPort")
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return LocalError(f"no permission to use UDP port {port}: ports below 1024 need root")
-    return LocalError(f"cannot use UDP port {port}: {os.strerror(error.errno or 0)}")
-
-
 def _socket_address(endpoint: Endpoint) -> tuple[Any, ...]:
     """The address tuple the socket module takes; OSError when the zone names no interface here."""
     address = endpoint.address
@@ -408,16 +343,3 @@ def _zone(scope: int) -> str:
         return socket.if_indextoname(scope)
     except OSError:
         return str(scope)
-
-
-def free_port() -> int:
-    """A UDP port that nobody has, for IPv4 and IPv6; LocalError when there is none."""
-    for _ in range(_BIND_ATTEMPTS):
-        try:
-            with _bound(socket.AF_INET, 0) as v4:
-                port: int = v4.getsockname()[1]
-            if not port_in_use(port):
-                return port
-        except OSError as error:
-            raise _bind_failure(error, 0) from error
-    raise LocalError(f"no UDP port found that is free, in {_BIND_ATTEMPTS} attempts")
