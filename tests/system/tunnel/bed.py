@@ -17,8 +17,8 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -282,6 +282,33 @@ def introduce(one: Tunnel, other: Tunnel) -> PresharedKey:
         tunnel.set("peer", peer.public, "preshared-key", psk, "allowed-ips", allowed)
         tunnel.up()
     return psk
+
+
+@contextmanager
+def across_a_nat(inside: str, outside: str) -> Iterator[tuple[Bed, Tunnel, Tunnel]]:
+    """Two tunnels of these names with a session, the first one's host behind n0, which is a NAT.
+
+    ::
+
+        n1 inside 192.168.1.100 ── 192.168.1.1 n0, SNAT to 10.0.0.1 ── 10.0.0.100 outside n2
+    """
+    with Bed("n0", "n1", "n2") as bed:
+        bed.veth("n0", "vethrc", "n1", "vethc")
+        bed.veth("n0", "vethrs", "n2", "veths")
+        bed.address("n0", "vethrc", "192.168.1.1/24")
+        bed.address("n0", "vethrs", "10.0.0.1/24")
+        bed.address("n1", "vethc", "192.168.1.100/24")
+        bed.address("n2", "veths", "10.0.0.100/24")
+        bed.ip("n1", "route", "add", "default", "via", "192.168.1.1")
+        bed.sysctl("n0", "net/ipv4/ip_forward", 1)
+        snat = ["-s", "192.168.1.0/24", "-d", "10.0.0.0/24", "-j", "SNAT", "--to", "10.0.0.1"]
+        bed.run("n0", "iptables", "-t", "nat", "-A", "POSTROUTING", *snat)
+        one, two = bed.tunnel(inside, "n1"), bed.tunnel(outside, "n2")
+        introduce(one, two)
+        one.set("peer", two.public, "endpoint", "10.0.0.100:2")
+        assert bed.ping("n1", "192.168.241.2") == 1
+        assert two.endpoint(one.public) == "10.0.0.1:1"
+        yield bed, one, two
 
 
 def loopback_pair(bed: "Bed") -> tuple[Tunnel, Tunnel]:

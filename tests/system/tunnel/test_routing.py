@@ -9,36 +9,12 @@
 """
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from tests.system.tunnel.bed import Bed, Tunnel, introduce, new_key
+from tests.system.tunnel.bed import Bed, across_a_nat, new_key
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
-
-
-@contextmanager
-def across_a_nat() -> Iterator[tuple[Bed, Tunnel, Tunnel]]:
-    """The bed above, with a session between its two ends."""
-    with Bed("n0", "n1", "n2") as bed:
-        bed.veth("n0", "vethrc", "n1", "vethc")
-        bed.veth("n0", "vethrs", "n2", "veths")
-        bed.address("n0", "vethrc", "192.168.1.1/24")
-        bed.address("n0", "vethrs", "10.0.0.1/24")
-        bed.address("n1", "vethc", "192.168.1.100/24")
-        bed.address("n2", "veths", "10.0.0.100/24")
-        bed.ip("n1", "route", "add", "default", "via", "192.168.1.1")
-        bed.sysctl("n0", "net/ipv4/ip_forward", 1)
-        snat = ["-s", "192.168.1.0/24", "-d", "10.0.0.0/24", "-j", "SNAT", "--to", "10.0.0.1"]
-        bed.run("n0", "iptables", "-t", "nat", "-A", "POSTROUTING", *snat)
-        one, two = bed.tunnel("wg0", "n1"), bed.tunnel("wg0", "n2")
-        introduce(one, two)
-        one.set("peer", two.public, "endpoint", "10.0.0.100:2")
-        assert bed.ping("n1", "192.168.241.2") == 1
-        assert two.endpoint(one.public) == "10.0.0.1:1"
-        yield bed, one, two
 
 
 @pytest.mark.rule("N9")
@@ -51,7 +27,7 @@ def test_packets_bound_to_the_interface_and_packets_whose_mark_changes():
                         OUTPUT: mark 1 ──► routed again ◄── what the engine sends
         with rule `fwmark 1 → table 7 → wg0`: a packet that was routed to vethc goes by wg0 after all
     """
-    with across_a_nat() as (bed, one, two):
+    with across_a_nat("wg0", "wg0") as (bed, one, two):
         assert bed.ping("n1", "192.168.241.2", "-I", "wg0") == 1
         bed.run("n1", "iptables", "-t", "mangle", "-I", "OUTPUT", "-j", "MARK", "--set-xmark", "1")
         assert bed.ping("n1", "192.168.241.2") == 1
@@ -79,7 +55,7 @@ def test_onion_routing_and_an_onion_of_nothing_but_itself():
              └─ its datagrams ══ peer 2 ═══► 192.168.241.2:5, wg1's socket
         then:  peer 3's endpoint is 192.168.242.2:5, which is routed to peer 3, whose endpoint is …
     """
-    with across_a_nat() as (bed, one, _two):
+    with across_a_nat("wg0", "wg0") as (bed, one, _two):
         third = bed.tunnel("wg1", "n2")
         inner = ["peer", third.public, "allowed-ips", "192.168.242.2/32"]
         one.set(*inner, "endpoint", "192.168.241.2:5")
@@ -111,7 +87,7 @@ def test_policy_routing_as_wg_quick_does_it():
 
         ping 192.168.99.7 ─► wg0 ═► engine ─ marked 51820 ─► table main ─► vethc ─► n0 ─► n2 (192.168.99.7)
     """
-    with across_a_nat() as (bed, one, two):
+    with across_a_nat("wg0", "wg0") as (bed, one, two):
         bed.address("n1", "vethc", "fc00::9/96")
         bed.ip("n1", "-6", "route", "add", "default", "via", "fc00::1")
         two.addresses("192.168.99.7/32", "abab::1111/128")
@@ -150,7 +126,7 @@ def test_what_has_no_way_out_comes_back_as_icmp_through_a_nat():
                     ◄─ ICMP from 10.0.0.100: host unreachable ─ un-NATed ──────────┘
         n0 drops what comes over vethrs from beyond 10.0.0.0/24, as its reverse-path filter would
     """
-    with across_a_nat() as (bed, one, two):
+    with across_a_nat("wg0", "wg0") as (bed, one, two):
         snat = ["-s", "10.0.0.0/24", "-d", "192.168.241.0/24", "-j", "SNAT", "--to", "192.168.241.2"]
         bed.run("n2", "iptables", "-t", "nat", "-A", "POSTROUTING", *snat)
         bed.run("n0", "iptables", "-A", "INPUT", "!", "-s", "10.0.0.0/24", "-i", "vethrs", "-j", "DROP")
