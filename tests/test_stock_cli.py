@@ -5,7 +5,8 @@ import pytest
 from tests.registry.test_stock import LAPTOP, NETWORK, PHONE, VPS
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError
-from wgdisco.registry.membership import Member, Membership
+from wgdisco.registry.facts import Member
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import add_device
 from wgdisco.stock_cli import add_verb
 from wgdisco.tunnel.conf import parse_conf

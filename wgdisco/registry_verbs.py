@@ -23,12 +23,13 @@ from wgdisco.errors import ConfigError, LocalError, NotRunningError
 from wgdisco.invitation import check_registry
 from wgdisco.machine import port_owner
 from wgdisco.names import check_member_name, check_network_name
+from wgdisco.registry.facts import DEFAULT_GROUP, Network, Put
 from wgdisco.registry.hub import firewall_need
 from wgdisco.registry.io import setup, store
 from wgdisco.registry.io.checks import check_machine
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.ledger import NO_NETWORK, Ledger
-from wgdisco.registry.membership import DEFAULT_GROUP, Membership, Network, Put
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io import control, firewall

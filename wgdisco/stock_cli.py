@@ -10,7 +10,7 @@ from wgdisco.endpoint import parse_address
 from wgdisco.errors import ConfigError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.names import check_member_name
-from wgdisco.registry.membership import DEFAULT_GROUP
+from wgdisco.registry.facts import DEFAULT_GROUP
 from wgdisco.registry.qr import qr_text
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest, device_conf, registry_dns
 

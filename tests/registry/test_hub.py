@@ -1,8 +1,9 @@
 from dataclasses import replace
 
 from tests.registry.test_stock import LAPTOP, NETWORK, VPS
+from wgdisco.registry.facts import Member
 from wgdisco.registry.hub import hub_rules
-from wgdisco.registry.membership import Member, Membership
+from wgdisco.registry.membership import Membership
 
 
 def test_members_that_proved_their_key_are_forwarded_by_group():

@@ -12,8 +12,8 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.peer.records import MAX_REGISTRIES
-from wgdisco.registry.facts import pack_fact, parse_fact
-from wgdisco.registry.membership import REGISTRIES_MAX, Kind, Membership, Network, Put, Role
+from wgdisco.registry.facts import REGISTRIES_MAX, Kind, Network, Put, Role, pack_fact, parse_fact
+from wgdisco.registry.membership import Membership
 
 NETWORK = Network(
     "mesh",

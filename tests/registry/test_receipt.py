@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from wgdisco.api import RECEIPT_MAX_SIZE
 from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.registry.membership import Member, Membership, Network, Revoked
+from wgdisco.registry.facts import Member, Network, Revoked
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.receipt import REVOKED_MAX, recall, seal, unseal
 
 NETWORK = Network(

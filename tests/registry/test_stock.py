@@ -6,7 +6,8 @@ import pytest
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.keys import PresharedKey, PrivateKey
-from wgdisco.registry.membership import Kind, Member, Membership, Network
+from wgdisco.registry.facts import Kind, Member, Network
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import (
     DeviceFacts,
     DeviceRequest,

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS, enrol_address, enrol_private_key
 from wgdisco.keys import PresharedKey, PrivateKey
+from wgdisco.registry.facts import Network, Put
 from wgdisco.registry.hub import hub_rules
-from wgdisco.registry.membership import Membership, Network, Put
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import DeviceRequest, add_device, device_conf
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.io.forwarding import Hub, hub

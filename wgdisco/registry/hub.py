@@ -1,7 +1,8 @@
 """The registry as a hub: what membership means for the packets it forwards."""
 
 from wgdisco.invitation import ENROL_NETWORK, ENROL_REGISTRY_ADDRESS
-from wgdisco.registry.membership import Membership, Network
+from wgdisco.registry.facts import Network
+from wgdisco.registry.membership import Membership
 from wgdisco.tunnel.firewall import Need, Service
 from wgdisco.tunnel.nft import Enrolment, HubHost, HubRules
 

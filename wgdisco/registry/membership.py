@@ -8,9 +8,8 @@ reach them through it. Two see each other when they share a group.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError, RemoteError
@@ -22,151 +21,29 @@ from wgdisco.invitation import (
     enrol_private_key,
     member_preshared_key,
 )
-from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.keys import PresharedKey, PublicKey
 from wgdisco.names import check_member_name
+from wgdisco.registry.facts import (
+    DEFAULT_GROUP,
+    REGISTRIES_MAX,
+    REGISTRY_HOST_NUMBER,
+    Change,
+    Fact,
+    Invitation,
+    Kind,
+    Member,
+    Network,
+    Put,
+    Remove,
+    Revoked,
+    Role,
+)
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.firewall import Mode
 
-DEFAULT_GROUP = "all"
 INVITATION_LIFETIME = 24 * 3600.0
-REGISTRY_HOST_NUMBER = 1
 FIXED_ENDPOINT_KEEPALIVE = 25
-# What a member takes at most
-REGISTRIES_MAX = 8
-ALSO_PORTS_MAX = 3
-
-
-class Role(Enum):
-    """What a member may do through the API."""
-
-    MEMBER = "member"
-    ADMIN = "admin"
-
-
-class Kind(Enum):
-    """Who runs the other end."""
-
-    MEMBER = "member"
-    DEVICE = "device"
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """The network itself. `endpoints` are `HOST:PORT` of its registries; `epoch` rises with every restore from backup.
-
-    `also_ports` are UDP ports that lead to `listen_port`, `tls_port` the TCP port for those who have no UDP at all.
-    `firewall` is what to do about this host's own. `next_host` is the host number given out next: freed ones come round
-    again only after all others.
-    """
-
-    name: str
-    zone: str
-    private_key: PrivateKey = field(repr=False)
-    listen_port: int
-    endpoints: tuple[str, ...]
-    prefix4: IPv4Network
-    prefix6: IPv6Network
-    epoch: int = 1
-    next_host: int = REGISTRY_HOST_NUMBER + 1
-    also_ports: tuple[int, ...] = ()
-    tls_port: int | None = None
-    firewall: Mode = Mode.NONE
-
-    @property
-    def reached_at(self) -> tuple[str, ...]:
-        """Where members try, all of it at once: `endpoints`, then their hosts on each of `also_ports`."""
-        also = (f"{host}:{port}" for port in self.also_ports for host in self.hosts)
-        return tuple(dict.fromkeys((*self.endpoints, *also)))[:REGISTRIES_MAX]
-
-    @property
-    def tls_at(self) -> tuple[str, ...]:
-        """`HOST:PORT` of WebSockets over TLS."""
-        return () if self.tls_port is None else tuple(f"{host}:{self.tls_port}" for host in self.hosts)
-
-    @property
-    def hosts(self) -> list[str]:
-        """Where its registries are, without ports."""
-        return list(dict.fromkeys(endpoint.rpartition(":")[0] for endpoint in self.endpoints))
-
-    def addresses(self, number: int) -> tuple[IPv4Address, IPv6Address]:
-        """Both addresses of a host number."""
-        return self.prefix4[number], self.prefix6[number]
-
-    @property
-    def registry_addresses(self) -> tuple[IPv4Address, IPv6Address]:
-        """The registry's own."""
-        return self.addresses(REGISTRY_HOST_NUMBER)
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One member or device. `proven`: a handshake with `public_key` has shown that somebody holds it.
-
-    `invitation` is the one-time key it was enrolled under, until it is proven. `endpoint` is a fixed public one.
-    `next_key` is announced while the key is being rotated. `created_at` is unix time. Of devices only: `direct_to`
-    names the members it has as peers of its own, and with `full_tunnel` it sends everything through the registry.
-    """
-
-    name: str
-    public_key: PublicKey
-    number: int
-    groups: tuple[str, ...]
-    created_at: float
-    kind: Kind = Kind.MEMBER
-    role: Role = Role.MEMBER
-    preshared_key: PresharedKey | None = field(default=None, repr=False)
-    proven: bool = False
-    invitation: PublicKey | None = None
-    endpoint: Endpoint | None = None
-    next_key: PublicKey | None = None
-    direct_to: tuple[str, ...] = ()
-    full_tunnel: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Invitation:
-    """A join link that is out, known by its one-time public key; `expires_at` is unix time.
-
-    `uses` are left. `name` is None where the joiner chooses.
-    """
-
-    enrol_key: PublicKey
-    preshared_key: PresharedKey = field(repr=False)
-    address: IPv4Address
-    expires_at: float
-    name: str | None = None
-    groups: tuple[str, ...] = (DEFAULT_GROUP,)
-    role: Role = Role.MEMBER
-    uses: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """A key that must never come back; `at` is unix time."""
-
-    public_key: PublicKey
-    name: str
-    at: float
-
-
-Fact = Network | Member | Invitation | Revoked
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Store a fact, in place of the one with the same identity."""
-
-    fact: Fact
-
-
-@dataclass(frozen=True, slots=True)
-class Remove:
-    """Forget a fact."""
-
-    fact: Member | Invitation
-
-
-Change = Put | Remove
+ALSO_PORTS_MAX = 3  # what a member takes at most
 
 
 class Membership:

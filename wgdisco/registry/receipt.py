@@ -15,7 +15,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from wgdisco.keys import KEY_SIZE, PublicKey
-from wgdisco.registry.membership import Change, Membership, Network, Put, Revoked
+from wgdisco.registry.facts import Change, Network, Put, Revoked
+from wgdisco.registry.membership import Membership
 
 _LABEL = b"wgdisco receipt 1"
 _NONCE_SIZE = 12

@@ -5,7 +5,8 @@ from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.registry.candidates import with_seen
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.membership import Member, Membership
+from wgdisco.registry.facts import Member
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.orders import ORDER_LIFETIME, Punch
 
 

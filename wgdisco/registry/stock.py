@@ -12,7 +12,8 @@ from typing import Any, Self
 from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.registry.membership import DEFAULT_GROUP, Change, Kind, Member, Membership
+from wgdisco.registry.facts import DEFAULT_GROUP, Change, Kind, Member
+from wgdisco.registry.membership import Membership
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 

@@ -12,11 +12,12 @@ import pytest
 from wgdisco.api import StunRecord, rotation_proof
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.directory import Directory
+from wgdisco.registry.facts import Member, Network, Put, Remove, Revoked
 from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT, Feed
 from wgdisco.registry.io.http import CONNECTIONS_MAX, ENROL_BURST, ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Store
-from wgdisco.registry.membership import Member, Membership, Network, Put, Remove, Revoked
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.receipt import seal
 from wgdisco.registry.records import member_record
 from wgdisco.registry.stun import Site, StunResponder

@@ -19,8 +19,9 @@ import pytest
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.registry.facts import Invitation, Kind, Member, Network, Put, Remove, Revoked, Role
 from wgdisco.registry.io.store import MIGRATIONS, Store, restore
-from wgdisco.registry.membership import Invitation, Kind, Member, Membership, Network, Put, Remove, Revoked, Role
+from wgdisco.registry.membership import Membership
 
 NETWORK = Network(
     "mesh",

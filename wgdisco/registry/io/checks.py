@@ -7,9 +7,9 @@ from pathlib import Path
 
 from wgdisco.errors import LocalError, NotRunningError
 from wgdisco.machine import port_owner
+from wgdisco.registry.facts import Network
 from wgdisco.registry.hub import firewall_need
 from wgdisco.registry.io.setup import UNIT, unit_state
-from wgdisco.registry.membership import Network
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io.control import fetch_status
 from wgdisco.tunnel.io.firewall import open_firewall

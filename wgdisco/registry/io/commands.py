@@ -14,10 +14,10 @@ from wgdisco.errors import LocalError
 from wgdisco.invitation import SECRET_SIZE
 from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory
+from wgdisco.registry.facts import Invitation, Kind, Member, Role
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Observation
-from wgdisco.registry.membership import Invitation, Kind, Member, Role
 from wgdisco.registry.relay import Relay
 from wgdisco.registry.stock import DeviceRequest, add_device
 from wgdisco.tunnel.firewall import Mode

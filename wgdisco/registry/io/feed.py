@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from wgdisco.api import HEARTBEAT, EndpointChange, MemberRecord, Order, Receipt, Record, Removed, to_json
 from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.membership import Member, Membership
+from wgdisco.registry.facts import Member
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.receipt import seal
 from wgdisco.registry.records import member_record, snapshot
 

@@ -35,9 +35,9 @@ from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PublicKey
 from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
+from wgdisco.registry.facts import Change, Kind, Member, Revoked
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
-from wgdisco.registry.membership import Change, Kind, Member, Revoked
 from wgdisco.registry.orders import Orders
 from wgdisco.registry.receipt import recall, seal, unseal
 from wgdisco.registry.records import member_records, network_record, order_record, self_record

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from wgdisco.errors import ConfigError
+from wgdisco.registry.facts import Change
 from wgdisco.registry.io.store import PATH, Store, is_there
-from wgdisco.registry.membership import Change, Membership
+from wgdisco.registry.membership import Membership
 
 _T = TypeVar("_T")
 

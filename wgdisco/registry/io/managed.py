@@ -21,6 +21,7 @@ from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
+from wgdisco.registry.facts import Change, Member, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.feed import Feed
@@ -32,7 +33,7 @@ from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.views import ZoneViews
 from wgdisco.registry.io.websocket import WebSocketServer
-from wgdisco.registry.membership import Change, Member, Membership, Revoked
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.records import network_record
 from wgdisco.registry.stun import StunResponder
 from wgdisco.tunnel.conf import TunnelConf

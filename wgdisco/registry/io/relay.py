@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
-from wgdisco.registry.membership import Member, Membership
+from wgdisco.registry.facts import Member
+from wgdisco.registry.membership import Membership
 from wgdisco.registry.relay import Relay
 from wgdisco.tunnel.events import Foreign
 from wgdisco.tunnel.io.engine import Engine

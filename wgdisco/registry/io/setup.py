@@ -19,7 +19,7 @@ from wgdisco import systemd
 from wgdisco.endpoint import Endpoint, IPNetwork, parse_address
 from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey
-from wgdisco.registry.membership import Network
+from wgdisco.registry.facts import Network
 
 UNIT = "wgdisco-registry.service"
 _WRITTEN = "# Written by `wgdisco registry init`; `wgdisco registry uninstall` removes it."

@@ -20,8 +20,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import hand_over, make_state_directory
-from wgdisco.registry.facts import identity, pack_fact, parse_fact
-from wgdisco.registry.membership import (
+from wgdisco.registry.facts import (
     REGISTRY_HOST_NUMBER,
     Change,
     Fact,
@@ -31,6 +30,9 @@ from wgdisco.registry.membership import (
     Put,
     Remove,
     Revoked,
+    identity,
+    pack_fact,
+    parse_fact,
 )
 
 PATH = Path("/var/lib/wgdisco/registry.db")
