@@ -42,8 +42,8 @@ def test_a_tunnel_in_a_tunnel_and_a_loop():
             peer = ["peer", inner_peer.public, "allowed-ips", f"192.168.241.{other}/32,fd00::{other}/128"]
             inner.set("private-key", inner.key, "listen-port", 5, *peer, "endpoint", f"[fd00::5:{other}]:5")
             inner.up(1340)
-        assert bed.ping("n2", "192.168.241.1", "-f", count=10) == 10
-        assert bed.ping("n1", "fd00::2", "-f", count=10) == 10
+        assert bed.ping("n2", "192.168.241.1", "-f", count=10, wait=5) == 10
+        assert bed.ping("n1", "fd00::2", "-f", count=10, wait=5) == 10
         report = bed.iperf("n1", "n2", "192.168.241.2", size="4M")
         assert report["sum_sent"]["bytes"] >= 4 << 20
         report = bed.iperf("n2", "n1", "fd00::1", size="4M")
@@ -59,6 +59,6 @@ def test_a_tunnel_in_a_tunnel_and_a_loop():
         outer2.delete()
         inner2.delete()
         before = inner1.transfer(inner2.public)[1]
-        assert bed.ping("n0", "192.168.241.2", "-f", count=10) == 0
+        assert bed.ping("n0", "192.168.241.2", "-f", count=10, wait=5) == 0
         time.sleep(1.0)
         assert inner1.transfer(inner2.public)[1] - before < LOOP_LIMIT
