@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tunnel.io.namespace import in_namespace
 from wgdisco.lab.topology import Lab
 from wgdisco.lab.world import environment
 
@@ -71,6 +72,7 @@ def lab_exec(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@in_namespace  # where no other test makes one meanwhile
 def test_exec_looks_into_the_lab_made_last() -> None:
     with Lab("port-restricted", "public"):
         assert "inet 192.168.1.10/24" in lab_exec("alice", "ip", "addr").stdout
