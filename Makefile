@@ -1,5 +1,5 @@
 # `make demo`, `make test` and `make bench` do all their own set-up. ARGS are passed on: make demo ARGS="-o json".
-.PHONY: demo test soak bench conformance check wheel deb install uninstall clean lock
+.PHONY: demo test soak kernel bench conformance check wheel deb install uninstall clean lock
 ARGS =
 # Most tests wait for namespaces and timers, not for the processor
 JOBS = $(shell expr $$(nproc) + 1)
@@ -17,6 +17,11 @@ test:
 soak:
 	@scripts/setup test
 	$(PYTEST) -m soak $(ARGS)
+
+# What needs a kernel with WireGuard, in qemu
+kernel:
+	@scripts/setup test
+	$(PYTEST) tests/system/test_kernel.py $(ARGS)
 
 # Beside other engines, ten minutes; writes docs/performance.md, .json and .svg
 bench:

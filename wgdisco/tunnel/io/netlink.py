@@ -5,14 +5,19 @@ import struct
 from collections.abc import Iterator
 
 NLM_F_REQUEST = 1
+NLM_F_ACK = 4
+NLM_F_DUMP_INTR = 0x10
+NLM_F_DUMP = 0x300
+NLM_F_CREATE, NLM_F_EXCL = 0x400, 0x200
+NLMSG_ERROR, NLMSG_DONE = 2, 3
 NESTED = 0x8000  # in the type of an attribute that holds others
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 
 
-def opened(groups: int = 0) -> socket.socket:
+def opened(groups: int = 0, protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """A socket to rtnetlink that is told of `groups`; blocking, for the kernel answers while a question is sent."""
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     sock.bind((0, groups))
     return sock
 
@@ -30,6 +35,11 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield kind, data[_HEADER.size : size]
         data = data[_aligned(size) :]
+
+
+def was_interrupted(data: bytes) -> bool:
+    """Whether the first message says that what is listed changed meanwhile: the list is to be asked for again."""
+    return len(data) >= _HEADER.size and bool(_HEADER.unpack_from(data)[2] & NLM_F_DUMP_INTR)
 
 
 def attribute(kind: int, value: bytes) -> bytes:

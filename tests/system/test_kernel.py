@@ -1,0 +1,37 @@
+"""Kernel WireGuard on a kernel that has it: Debian's own, in qemu (scripts/kernel-vm)."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CANNOT = 125
+
+
+def in_kernel_vm(*command, seconds):
+    """Run it there; what it printed. Skips where there is no such machine to be had."""
+    ran = subprocess.run(
+        [ROOT / "scripts/kernel-vm", "--seconds", str(seconds), *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=seconds + 120,
+    )
+    if ran.returncode == CANNOT:
+        pytest.skip(ran.stderr.strip())
+    assert ran.returncode == 0, ran.stdout[-4000:] + ran.stderr[-2000:]
+    return ran.stdout
+
+
+def test_set_and_dump():
+    """`wg` and we agree on what there is: prefixes and peers over many messages, ours and what was there."""
+    told = in_kernel_vm(sys.executable, "-m", "tests.system.kernel_device", "5000", "200", seconds=240)
+    assert "the kernel agrees" in told
+
+
+@pytest.mark.soak
+def test_set_and_dump_at_size():
+    told = in_kernel_vm(sys.executable, "-m", "tests.system.kernel_device", "100000", "5000", seconds=900)
+    assert "the kernel agrees" in told

@@ -1,0 +1,68 @@
+"""WireGuard's netlink messages: sizes, what goes where, what cannot be read. The kernel judges in test_kernel.py."""
+
+import os
+from ipaddress import IPv4Network
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.keys import PublicKey
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.io.netlink import attribute, attributes
+from wgdisco.tunnel.io.wireguard_netlink import MESSAGE_SIZE, get_device, read_status, set_device, set_peer
+
+KEY = PublicKey(bytes(range(32)))
+
+
+def fields(body: bytes) -> dict[int, bytes]:
+    return dict(attributes(body[4:]))
+
+
+def peers_of(body: bytes) -> list[dict[int, bytes]]:
+    return [dict(attributes(part)) for _, part in attributes(fields(body).get(8, b""))]
+
+
+def test_many_prefixes_are_split():
+    networks = tuple(IPv4Network((n << 8, 24)) for n in range(100_000))
+    messages = list(set_device(7, DeviceConfig(None, 0, 0, (PeerConfig(KEY, allowed_ips=networks),))))
+    assert max(map(len, messages)) <= MESSAGE_SIZE
+    parts = [part for body in messages for part in peers_of(body)]
+    assert {part[1] for part in parts} == {KEY.raw}
+    assert [3 in part for part in parts] == [True] + [False] * (len(parts) - 1)  # replaced once, then added to
+    assert sum(1 for part in parts for _ in attributes(part[9])) == 100_000
+    assert [3 in fields(body) for body in messages] == [True] + [False] * (len(messages) - 1)
+    assert read_status(messages, 0.0).peers[0].allowed_ips == networks
+
+
+def test_many_peers_are_split_and_joined():
+    peers = tuple(
+        PeerConfig(PublicKey(b"\1" + n.to_bytes(31, "big")), None, Endpoint.from_text("[2001:db8::1]:9"), (), n % 70)
+        for n in range(5000)
+    )
+    messages = list(set_device(7, DeviceConfig(None, 51820, 3, peers), [KEY]))
+    assert max(map(len, messages)) <= MESSAGE_SIZE
+    first = peers_of(messages[0])[0]
+    assert (first[1], first[3]) == (KEY.raw, (1 | 4).to_bytes(4, "little"))
+    status = read_status(messages, 0.0)
+    assert [(one.endpoint, one.persistent_keepalive) for one in status.peers[1:]] == [
+        (peer.endpoint, peer.persistent_keepalive) for peer in peers
+    ]
+    assert (status.listen_port, status.fwmark) == (51820, 3)
+
+
+def test_one_peer_in_one_step():
+    (part,) = peers_of(set_peer(7, KEY, Endpoint.from_text("192.0.2.1:5"), 25))
+    assert part[3] == (4).to_bytes(4, "little")
+    assert part[4][:8] == b"\2\0\0\5\xc0\0\2\1"
+    assert part[5] == b"\x19\0"
+    (part,) = peers_of(set_peer(7, KEY, None, 0))
+    assert 4 not in part
+
+
+def test_what_is_no_status_says_nothing():
+    """Short, long and senseless attributes: no exception, and no peer without a key."""
+    status = read_status([b"", b"\0\0\0\0", get_device(7), attribute(8, b"\xff" * 40), os.urandom(3)], 0.0)
+    assert (status.public_key, status.peers) == (None, ())
+    for length in range(80):
+        read_status([bytes(4) + attribute(8, attribute(0, attribute(1, KEY.raw) + b"\x10\0\4\0" + bytes(length)))], 0.0)
+        part = attribute(1, KEY.raw) + attribute(4, bytes(length)) + attribute(6, bytes(length % 24))
+        (peer,) = read_status([bytes(4) + attribute(8, attribute(0, part))], 0.0).peers
+        assert peer.endpoint is None

@@ -1,0 +1,171 @@
+"""WireGuard in the kernel: an interface of its own, or one that is there already, set and read by netlink.
+
+Nothing is told when something happens, and every call waits for the kernel (a dump of 5,000 peers takes milliseconds):
+not for the event loop's thread.
+"""
+
+import errno
+import os
+import socket
+import struct
+import time
+from typing import Self
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
+from wgdisco.keys import PublicKey
+from wgdisco.machine import boot_time
+from wgdisco.tunnel.config import DeviceConfig
+from wgdisco.tunnel.events import DeviceStatus
+from wgdisco.tunnel.io import netlink
+from wgdisco.tunnel.io.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST
+from wgdisco.tunnel.io.wireguard_netlink import get_device, read_status, set_device, set_peer
+
+_NETLINK_GENERIC = 16
+_GENL_ID_CTRL, _CTRL_CMD_GETFAMILY = 16, 3
+_CTRL_FAMILY_ID, _CTRL_FAMILY_NAME = 1, 2
+_RTM_NEWLINK, _RTM_DELLINK = 16, 17
+_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 18, 1
+_LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_GENERIC = struct.Struct("=BBH")
+_RECEIVE_SIZE = 1 << 16
+_DUMP_ATTEMPTS = 8
+
+
+class KernelWireGuard:
+    """One interface. `is_ours` says whether `close` deletes it; one that was there before is left as it is."""
+
+    def __init__(self, interface: str, index: int, family: int, sock: socket.socket, *, is_ours: bool) -> None:
+        self.interface = interface
+        self.is_ours = is_ours
+        self._index = index
+        self._family = family
+        self._socket = sock
+
+    @classmethod
+    def open(cls, interface: str) -> Self:
+        """Make the interface, or take the WireGuard interface of that name; LocalError where neither can be."""
+        sock = netlink.opened(protocol=_NETLINK_GENERIC)
+        try:
+            is_ours = _create_link(interface)
+            family = _family_id(sock)
+            device = cls(interface, socket.if_nametoindex(interface), family, sock, is_ours=is_ours)
+            try:
+                device.status()  # EOPNOTSUPP: another kind of interface
+            except LocalError:
+                device.close()
+                raise
+            return device
+        except BaseException:
+            sock.close()
+            raise
+
+    def apply(self, config: DeviceConfig) -> None:
+        """Make the device as `config` says; sessions of peers that stay are kept."""
+        stay = {peer.public_key for peer in config.peers}
+        gone = [peer.key for peer in self.status().peers if peer.key not in stay]
+        for body in set_device(self._index, config, gone):
+            self._request(body)
+
+    def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
+        """Endpoint (None: as it is) and keepalive in one step: from 0 to more, a keepalive goes out at once."""
+        self._request(set_peer(self._index, key, endpoint, keepalive))
+
+    def status(self) -> DeviceStatus:
+        """The device now."""
+        offset = boot_time() - time.time()
+        for _ in range(_DUMP_ATTEMPTS):
+            bodies = self._dump()
+            if bodies is not None:
+                return read_status(bodies, offset)
+        raise LocalError(f"{self.interface} changes faster than it can be read")
+
+    def close(self) -> None:
+        """Delete the interface if it was made here. Again does nothing."""
+        if self._socket.fileno() < 0:
+            return
+        self._socket.close()
+        if self.is_ours:
+            _change_link(_RTM_DELLINK, NLM_F_ACK, self._index)
+
+    def _dump(self) -> list[bytes] | None:
+        """The messages of a dump; None when the device changed meanwhile."""
+        self._socket.send(netlink.message(self._family, get_device(self._index), NLM_F_REQUEST | NLM_F_DUMP))
+        bodies: list[bytes] = []
+        is_whole = True
+        while True:
+            data = self._socket.recv(_RECEIVE_SIZE)
+            is_whole = is_whole and not netlink.was_interrupted(data)
+            for kind, body in netlink.messages(data):
+                if kind in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
+                    self._refuse(_error(body))
+                    return bodies if is_whole else None
+                bodies.append(body)
+
+    def _request(self, body: bytes) -> None:
+        self._refuse(_ask(self._socket, netlink.message(self._family, body, NLM_F_REQUEST | NLM_F_ACK))[0])
+
+    def _refuse(self, number: int) -> None:
+        """LocalError for what the kernel says, in words."""
+        match number:
+            case 0:
+                return
+            case errno.EPERM:
+                raise LocalError(f"no permission to use {self.interface}: run as root, or with CAP_NET_ADMIN")
+            case errno.ENODEV:
+                raise LocalError(f"{self.interface} is gone")
+            case errno.EOPNOTSUPP:
+                raise LocalError(f"{self.interface} is no WireGuard interface: give another name with --interface NAME")
+            case errno.EADDRINUSE:
+                raise LocalError(f"{self.interface}: its UDP port is taken; give another ListenPort")
+            case _:
+                raise LocalError(f"{self.interface}: the kernel refuses it: {os.strerror(number)}")
+
+
+def _create_link(interface: str) -> bool:
+    """Make a WireGuard interface; whether there was none of that name."""
+    number = _change_link(_RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, 0, interface)
+    match number:
+        case 0 | errno.EEXIST:
+            return number == 0
+        case errno.EOPNOTSUPP:
+            raise LocalError("this kernel has no WireGuard: use the integrated engine, or `modprobe wireguard`")
+        case errno.EPERM:
+            raise LocalError(f"no permission to create {interface}: run as root, or with CAP_NET_ADMIN")
+        case _:
+            raise LocalError(f"cannot create {interface}: {os.strerror(number)}")
+
+
+def _change_link(kind: int, flags: int, index: int, interface: str = "") -> int:
+    """Make or delete a link; the error's number, 0 for none."""
+    body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    if interface:
+        body += netlink.attribute(_IFLA_IFNAME, interface.encode() + b"\0")
+        body += netlink.attribute(_IFLA_LINKINFO, netlink.attribute(_IFLA_INFO_KIND, b"wireguard"))
+    with netlink.opened() as sock:
+        return _ask(sock, netlink.message(kind, body, NLM_F_REQUEST | flags))[0]
+
+
+def _family_id(sock: socket.socket) -> int:
+    """The number that generic netlink gave the family `wireguard`; LocalError where there is none."""
+    body = _GENERIC.pack(_CTRL_CMD_GETFAMILY, 1, 0) + netlink.attribute(_CTRL_FAMILY_NAME, b"wireguard\0")
+    number, answer = _ask(sock, netlink.message(_GENL_ID_CTRL, body, NLM_F_REQUEST | NLM_F_ACK))
+    identifier = dict(netlink.attributes(answer[_GENERIC.size :])).get(_CTRL_FAMILY_ID)
+    if number or identifier is None:
+        raise LocalError("this kernel has no WireGuard: use the integrated engine, or `modprobe wireguard`")
+    return int.from_bytes(identifier, "little") if struct.pack("=H", 1)[0] else int.from_bytes(identifier, "big")
+
+
+def _ask(sock: socket.socket, request: bytes) -> tuple[int, bytes]:
+    """Send a request that is acknowledged; the error's number, 0 for none, and what was answered besides."""
+    sock.send(request)
+    answer = b""
+    while True:
+        for kind, body in netlink.messages(sock.recv(_RECEIVE_SIZE)):
+            if kind == netlink.NLMSG_ERROR:
+                return _error(body), answer
+            answer = body
+
+
+def _error(body: bytes) -> int:
+    return -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
