@@ -286,3 +286,19 @@ def test_a_time_is_a_number_and_a_unit(text, seconds):
 def test_anything_else_is_no_time(text):
     with pytest.raises(ConfigError, match=r"--offline-trust: .* is not a time: write 30m, 24h or 7d"):
         config.parse_duration("--offline-trust", text)
+
+
+class TestEngines:
+    def test_an_interface_that_is_up(self, conf):
+        told = load_join({"interface": "wg0", "engine": "kernel", "zone": "example.com.", "dns": "198.51.100.1"}, {})
+        assert isinstance(told, config.AttachSettings)
+        assert (told.interface, told.engine, told.dns.port) == ("wg0", config.Engine.KERNEL, 53)
+
+    def test_it_has_its_own_configuration(self, conf):
+        assert "leave the .conf out" in complaint(flags(conf, engine="external"))
+
+    def test_no_such_engine(self, conf):
+        assert "there is no such engine" in complaint(flags(conf), {"WGDISCO_ENGINE": "hamster"})
+
+    def test_a_registry_has_ours(self, conf):
+        assert "integrated engine" in complaint(flags(conf), {"WGDISCO_ENGINE": "kernel"}, load_registry)

@@ -113,6 +113,17 @@ def _join_pinned(args: argparse.Namespace) -> int:
     settings = config.load_join(_settings_flags(args), os.environ)
     from wgdisco.peer.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
+    if isinstance(settings, config.AttachSettings):
+        attached = settings
+        return run_daemon(
+            lambda: daemon.run_attached(
+                interface=attached.interface,
+                is_kernel=attached.engine is config.Engine.KERNEL,
+                zone=attached.zone,
+                dns=attached.dns,
+                version=program_version(),
+            )
+        )
     return run_daemon(
         lambda: daemon.run(
             interface=settings.interface,
@@ -126,7 +137,7 @@ def _join_pinned(args: argparse.Namespace) -> int:
 
 
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("conf", "zone", "dns", "interface", "offload", "self", "wgsd_exact")
+    names = ("conf", "zone", "dns", "interface", "offload", "engine", "self", "wgsd_exact")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from wgdisco.tunnel.offloads import ALL, Offloads
 
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
-_VARIABLES = ("conf", "zone", "dns", "interface", "offload")
+_VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
 _KEY_TEXT_SIZE = 44
@@ -41,6 +42,24 @@ class Settings:
     zone: ZoneNames
     dns: Endpoint
     offloads: Offloads
+
+
+class Engine(Enum):
+    """Whose WireGuard: ours, the kernel's, or that of a userspace engine with a UAPI socket."""
+
+    USERSPACE = "userspace"
+    KERNEL = "kernel"
+    EXTERNAL = "external"
+
+
+@dataclass(frozen=True, slots=True)
+class AttachSettings:
+    """An interface that is up, run by another engine than ours, which has its keys and peers."""
+
+    interface: str
+    engine: Engine
+    zone: ZoneNames
+    dns: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +87,25 @@ def parse_duration(flag: str, text: str) -> float:
     return float(int(match[1]) * SECONDS[match[2]])
 
 
-def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings | AttachSettings:
     """Settings of `wgdisco join`."""
-    return _load(_merge(flags, environment), environment)
+    told = _merge(flags, environment)
+    engine = _engine(told.get("engine"))
+    if engine is Engine.USERSPACE:
+        return _load(told, environment)
+    if "conf" in told:
+        raise ConfigError(
+            f"{told['conf'].where}: with --engine {engine.value} the interface is taken as it is, keys and peers"
+            " with it: leave the .conf out, and give --interface NAME"
+        )
+    return AttachSettings(_interface(told).value, engine, _zone(told), _server(told))
 
 
 def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> RegistrySettings:
     """Settings of `wgdisco registry run`."""
     told = _merge(flags, environment)
+    if _engine(told.get("engine")) is not Engine.USERSPACE:
+        raise ConfigError(f"{told['engine'].where}: a registry runs on the integrated engine (userspace)")
     own = told.get("self", _Told(False, "--self"))
     if not isinstance(own.value, (bool, str)):
         raise ConfigError(f"{own.where}: write true, or the registry's own ADDRESS:PORT in quotes")
@@ -169,18 +199,33 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings:
-    conf, zone, dns = (
-        _text(told, name, example)
-        for name, example in (("conf", "alice.conf"), ("zone", "example.com."), ("dns", "198.51.100.1:53"))
-    )
+    conf = _text(told, "conf", "alice.conf")
+    names, server = _zone(told), _server(told)
     interface = _interface(told).value
-    try:
-        names = ZoneNames.from_text(zone.value)
-    except ValueError as error:
-        raise ConfigError(f"{zone.where}: {error}") from error
-    server = _endpoint(dns, DNS_PORT)
     retries = parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES"))
     return Settings(interface, read_conf(conf.value, retries), names, server, _offloads(told.get("offload")))
+
+
+def _zone(told: Mapping[str, _Told]) -> ZoneNames:
+    zone = _text(told, "zone", "example.com.")
+    try:
+        return ZoneNames.from_text(zone.value)
+    except ValueError as error:
+        raise ConfigError(f"{zone.where}: {error}") from error
+
+
+def _server(told: Mapping[str, _Told]) -> Endpoint:
+    return _endpoint(_text(told, "dns", "198.51.100.1:53"), DNS_PORT)
+
+
+def _engine(told: _Told | None) -> Engine:
+    if told is None:
+        return Engine.USERSPACE
+    try:
+        return Engine(told.value)
+    except ValueError:
+        words = ", ".join(engine.value for engine in Engine)
+        raise ConfigError(f"{told.where}: there is no such engine; there are {words}") from None
 
 
 def _offloads(told: _Told | None) -> Offloads:

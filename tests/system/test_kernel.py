@@ -35,3 +35,12 @@ def test_set_and_dump():
 def test_set_and_dump_at_size():
     told = in_kernel_vm(sys.executable, "-m", "tests.system.kernel_device", "100000", "5000", seconds=900)
     assert "the kernel agrees" in told
+
+
+@pytest.mark.soak
+def test_join_on_the_kernels_interfaces():
+    """The registry and two members behind NATs, all of it in the machine that has such a kernel."""
+    where = "tests/system/test_external.py"
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "the_kernel", where]
+    told = in_kernel_vm(sys.executable, *tests, seconds=900)
+    assert "2 passed" in told

@@ -25,10 +25,13 @@ from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.report import engine_notes
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
-from wgdisco.tunnel.config import PeerConfig
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
+from wgdisco.tunnel.io.external import ExternalWireGuard
 from wgdisco.tunnel.io.interface import tunnel_interface
+from wgdisco.tunnel.io.kernel import KernelWireGuard
+from wgdisco.tunnel.io.polled import PolledDevice
 from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
@@ -40,33 +43,73 @@ async def run(
     """Run until cancelled, or until the interface is taken away (LocalError)."""
     await refuse_second_daemon(interface)
     async with tunnel_interface(interface, conf, offloads=offloads) as device:
-        LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
         for note in engine_notes():
             LOG.warning("%s", note)
-        member = _Member(device, conf, zone, dns, version)
-        control = ControlServer(interface, member.report)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(member.driver.follow_device())
-                tasks.create_task(member.ask_zone())
-                tasks.create_task(member.follow_zone())
-                tasks.create_task(member.driver.watch_status())
-                await control.start()
-        finally:
-            member.driver.stop()
-            await control.close()
+        await _run_on(device, conf, zone, dns, version, burst.engine_name(), engine_notes())
+
+
+async def run_attached(*, interface: str, is_kernel: bool, zone: ZoneNames, dns: Endpoint, version: str) -> None:
+    """The same on an interface that is up, of the kernel's WireGuard or of an engine with a UAPI socket.
+
+    It keeps its keys, peers, addresses and routes; endpoints and keepalives stay as they are at the end.
+    """
+    await refuse_second_daemon(interface)
+    client = KernelWireGuard.attach(interface) if is_kernel else ExternalWireGuard(interface)
+    device = PolledDevice(client)
+    try:
+        status = device.status()
+        if status.public_key is None:
+            raise LocalError(f"{interface} has no private key yet: set it with `wg set {interface} private-key FILE`")
+        peers = tuple(
+            PeerConfig(peer.key, None, peer.endpoint, peer.allowed_ips, peer.persistent_keepalive)
+            for peer in status.peers
+        )
+        conf = TunnelConf(DeviceConfig(None, status.listen_port, status.fwmark, peers))
+        await _run_on(device, conf, zone, dns, version, "kernel" if is_kernel else "external", [])
+    finally:
+        await device.close()
+
+
+async def _run_on(
+    device: Backend, conf: TunnelConf, zone: ZoneNames, dns: Endpoint, version: str, engine: str, notes: list[str]
+) -> None:
+    interface = device.interface
+    LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
+    member = _Member(device, conf, zone, dns, version, engine, notes)
+    control = ControlServer(interface, member.report)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(member.driver.follow_device())
+            tasks.create_task(member.ask_zone())
+            tasks.create_task(member.follow_zone())
+            tasks.create_task(member.driver.watch_status())
+            await control.start()
+    finally:
+        member.driver.stop()
+        await control.close()
 
 
 class _Member:
     """What the tasks share."""
 
-    def __init__(self, device: Backend, conf: TunnelConf, zone: ZoneNames, dns: Endpoint, version: str) -> None:
+    def __init__(
+        self,
+        device: Backend,
+        conf: TunnelConf,
+        zone: ZoneNames,
+        dns: Endpoint,
+        version: str,
+        engine: str,
+        notes: list[str],
+    ) -> None:
         self._device = device
+        self._engine = engine
+        self._notes = notes
         self._zone = zone
         self._dns = dns
         self._version = version
         own_key = device.status().public_key
-        assert own_key is not None, "tunnel_interface refuses a configuration without a private key"
+        assert own_key is not None, "a device without a private key is refused before"
         # A list of peers that all members share holds our own key too; to the device it is none (rule U9).
         peers = tuple(peer for peer in conf.device.peers if peer.public_key != own_key)
         registries = tuple(peer.public_key for peer in peers if _is_registry(peer, dns))
@@ -112,11 +155,11 @@ class _Member:
             public_key=None if status.public_key is None else status.public_key.to_text(),
             listen_port=status.listen_port,
             zone=self._zone.to_text(),
-            engine=burst.engine_name(),
+            engine=self._engine,
             version=self._version,
             peers=[self._agent.report(peer) for peer in status.peers],
             drops={reason.value: count for reason, count in status.drops.items()},
-            notes=engine_notes(),
+            notes=self._notes,
         )
 
     def _set_pace(self) -> None:

@@ -43,6 +43,13 @@ class KernelWireGuard:
         self._socket = sock
 
     @classmethod
+    def attach(cls, interface: str) -> Self:
+        """Take the WireGuard interface of that name; LocalError where there is none."""
+        if interface not in (name for _, name in socket.if_nameindex()):
+            raise LocalError(f"there is no interface {interface}: bring it up first, for example with wg-quick")
+        return cls.open(interface)
+
+    @classmethod
     def open(cls, interface: str) -> Self:
         """Make the interface, or take the WireGuard interface of that name; LocalError where neither can be."""
         sock = netlink.opened(protocol=_NETLINK_GENERIC)

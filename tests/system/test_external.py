@@ -1,0 +1,95 @@
+"""`join --engine external|kernel`: an interface brought up by hand, connected through the zone.
+
+The kernel's runs where there is one, which test_kernel.py sees to.
+"""
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.system.network import DNS, PROGRAM, TUNNEL, ZONE, Network, await_
+from wgdisco.lab.topology import Lab
+
+pytestmark = [
+    pytest.mark.usefixtures("needs_lab"),
+    pytest.mark.skipif(not (shutil.which("wireguard-go") and shutil.which("wg")), reason="needs wireguard-go and wg"),
+]
+
+
+def has_kernel_wireguard() -> bool:
+    """Whether this machine's kernel makes such an interface."""
+    if subprocess.run(
+        ["ip", "link", "add", "wgprobe0", "type", "wireguard"], capture_output=True, check=False
+    ).returncode:
+        return False
+    subprocess.run(["ip", "link", "delete", "wgprobe0"], check=True)
+    return True
+
+
+def bring_up(network: Network, host: str, engine: str) -> None:
+    """An interface wgx0 with the host's configuration and no endpoint but the registry's."""
+    here = network.lab.hosts[host]
+    if engine == "kernel":
+        here.run(["ip", "link", "add", "wgx0", "type", "wireguard"])
+    else:
+        here.run(["wireguard-go", "wgx0"])
+        await_(lambda: here.run(["wg", "show", "wgx0"], check=False).returncode == 0, "wireguard-go")
+    strip = f"grep -v ^Address /run/lab/{host}.conf > /run/lab/stripped && wg setconf wgx0 /run/lab/stripped"
+    here.run(["sh", "-c", strip])
+    here.run(["ip", "address", "add", f"{TUNNEL[host]}/24", "dev", "wgx0"])
+    here.run(["ip", "link", "set", "wgx0", "mtu", "1420", "up"])
+
+
+def take_down(network: Network, host: str) -> None:
+    network.lab.hosts[host].run(["ip", "link", "delete", "wgx0"])
+
+
+def attach(network: Network, host: str, engine: str) -> None:
+    command = [*PROGRAM, "join", "--engine", engine, "--interface", "wgx0", "--zone", ZONE, "--dns", DNS]
+    network.timeline.start(network.lab.hosts[host], [*command, "--log", "json"])
+
+
+def connect(engine: str, attached: tuple[str, ...]) -> None:
+    """Both members reach each other, and a tunnel that was taken over outlives who took it."""
+    with Lab() as lab, Network(lab) as network:
+        for host in attached:
+            bring_up(network, host, engine)
+        network.start("registry")
+        network.wait("registry", "started", seconds=60)
+        for host in ("alice", "bob"):
+            if host in attached:
+                attach(network, host, engine)
+            else:
+                network.start(host)
+        network.wait("alice", "direct", "bob", seconds=90)
+        network.wait("bob", "direct", "alice", seconds=90)
+        assert network.ping("alice", "bob") == 3
+        before = lab.hosts["alice"].run(["wg", "show", "wgx0", "allowed-ips"]).stdout
+        assert network.stop("alice") == 0
+        # The interface is left as it was found, and goes on
+        assert lab.hosts["alice"].run(["wg", "show", "wgx0", "allowed-ips"]).stdout == before
+        assert network.ping("alice", "bob") == 3
+        for host in attached:
+            take_down(network, host)
+
+
+@pytest.mark.parametrize("attached", [("alice",), ("alice", "bob")], ids=["one side", "both sides"])
+def test_direct_with_wireguard_go(attached):
+    connect("external", attached)
+
+
+@pytest.mark.parametrize("attached", [("alice",), ("alice", "bob")], ids=["one side", "both sides"])
+def test_direct_with_the_kernel(attached):
+    if not has_kernel_wireguard():
+        pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")
+    connect("kernel", attached)
+
+
+def test_no_engine_there():
+    with Lab() as lab, Network(lab) as network:
+        command = [*PROGRAM, "join", "--engine", "external", "--interface", "wgx0", "--zone", ZONE, "--dns", DNS]
+        said = network.lab.hosts["alice"].run(command, check=False)
+        assert said.returncode == 1
+        assert "no engine answers for wgx0" in said.stderr
+        assert len(said.stderr.splitlines()) == 1

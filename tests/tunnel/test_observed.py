@@ -1,0 +1,51 @@
+"""What changed between two looks at a device that tells nothing."""
+
+from dataclasses import replace
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.keys import PublicKey
+from wgdisco.tunnel.events import DeviceStatus, PathSeen, PeerHandshake, PeerStatus
+from wgdisco.tunnel.observed import Observed
+
+KEY = PublicKey(bytes(range(32)))
+HERE, THERE = Endpoint.from_text("192.0.2.1:1"), Endpoint.from_text("198.51.100.1:2")
+QUIET = PeerStatus(KEY, None, (), False, 0, None, None, None, None, 0, 0)
+STANDS = replace(QUIET, endpoint=HERE, handshake_at=900.0, handshake_unix=5000.0, rx_bytes=148)
+
+
+def looks(*peers: PeerStatus, since: float = 1000.0):
+    """Events of each look, a second apart; the last status."""
+    observed, told, status = Observed(), [], DeviceStatus(None, 0, 0, (), {})
+    for number, peer in enumerate(peers):
+        status, events = observed.look(DeviceStatus(None, 0, 0, (peer,), {}), since + number)
+        told.append(events)
+    return told, status.peers[0]
+
+
+def test_a_session_found_at_first_is_news_while_it_stands():
+    assert looks(STANDS)[0] == [[PeerHandshake(KEY, HERE, 1000.0)]]
+    assert looks(STANDS, since=900.0 + 180)[0] == [[]]
+    assert looks(QUIET, replace(QUIET, endpoint=HERE))[0] == [[], []]
+
+
+def test_handshakes():
+    renewed = replace(STANDS, handshake_at=1000.5, handshake_unix=5100.5, rx_bytes=400)
+    told, seen = looks(QUIET, STANDS, STANDS, renewed)
+    assert told == [[], [PeerHandshake(KEY, HERE, 1001.0)], [], [PeerHandshake(KEY, HERE, 1003.0)]]
+    assert seen.received_at == 1003.0
+
+
+def test_paths_are_seen_by_what_comes():
+    told, seen = looks(STANDS, replace(STANDS, endpoint=THERE), replace(STANDS, endpoint=THERE))
+    assert told[1:] == [[], []]  # somebody set it
+    assert seen.received_at == 900.0
+    told, seen = looks(STANDS, replace(STANDS, endpoint=THERE, rx_bytes=180))
+    assert told[1:] == [[PathSeen(KEY, THERE, 1001.0)]]
+    assert seen.received_at == 1001.0
+
+
+def test_a_peer_that_goes_and_comes_begins_anew():
+    observed = Observed()
+    observed.look(DeviceStatus(None, 0, 0, (STANDS,), {}), 1000.0)
+    assert observed.look(DeviceStatus(None, 0, 0, (), {}), 1001.0)[1] == []
+    assert observed.look(DeviceStatus(None, 0, 0, (STANDS,), {}), 1002.0)[1] == [PeerHandshake(KEY, HERE, 1002.0)]

@@ -1,0 +1,72 @@
+"""What another engine's socket is told, and what is made of its answers; our own server's words are the other end."""
+
+import random
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
+from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.device import Device
+from wgdisco.tunnel.uapi import SetOperation, format_get
+from wgdisco.tunnel.uapi_client import check_answer, format_set_peer, parse_get
+
+OWN = PrivateKey(bytes(range(32)))
+KEY = PublicKey(bytes(range(1, 33)))
+SIX = Endpoint.from_text("[2001:db8::1]:7")
+
+
+def device() -> Device:
+    made = Device(random.Random(1).randbytes, lambda: 0.0)
+    networks = (ip_network("10.0.0.0/8"), ip_network("fd00::/64"))
+    peers = (
+        PeerConfig(KEY, PresharedKey(bytes([1] * 32)), SIX, networks, 25),
+        PeerConfig(PublicKey(bytes([9] * 32))),
+    )
+    made.apply(DeviceConfig(OWN, 51820, 3, peers), 0.0)
+    return made
+
+
+def test_what_a_server_tells():
+    made = device()
+    seen = parse_get("".join(format_get(made)) + "errno=0\n\n", 0.0)
+    told = made.status()
+    assert (seen.public_key, seen.listen_port, seen.fwmark) == (OWN.public_key(), 51820, 3)
+    # when a handshake attempt began is not told
+    assert seen.peers == tuple(replace(peer, unanswered_since=None) for peer in told.peers)
+
+
+def test_a_server_understands():
+    class NoSockets:
+        def set_listen_port(self, port):
+            raise AssertionError(port)
+
+        def set_fwmark(self, mark):
+            raise AssertionError(mark)
+
+    made = device()
+    operation = SetOperation(made, NoSockets(), lambda: 0.0)
+    for line in format_set_peer(KEY, Endpoint.from_text("192.0.2.1:5"), 7).splitlines()[1:-1]:
+        for _ in operation.take(line) or ():
+            pass
+    operation.finish()
+    peer = made.status().peers[0]
+    assert (str(peer.endpoint), peer.persistent_keepalive, len(peer.allowed_ips)) == ("192.0.2.1:5", 7, 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "errno=1\n\n", "errno=-22\n\n", "errno=x\n\n", "private_key=zz\nerrno=0\n\n", "public_key=00\nerrno=0\n\n"],
+)
+def test_answers_that_are_none(text):
+    with pytest.raises(LocalError):
+        parse_get(text, 0.0)
+
+
+def test_refusals_have_names():
+    with pytest.raises(LocalError, match="EPERM"):
+        check_answer("errno=1\n\n")
+    check_answer("errno=0\n\n")

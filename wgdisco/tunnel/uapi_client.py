@@ -1,0 +1,80 @@
+"""The cross-platform protocol from the other side: what we say to another engine's socket, and what it answers."""
+
+import errno
+
+from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
+from wgdisco.keys import PrivateKey, PublicKey
+from wgdisco.tunnel.events import DeviceStatus, PeerStatus
+from wgdisco.tunnel.notation import parse_prefix
+
+GET = "get=1\n\n"
+
+
+def format_set_peer(key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> str:
+    """Change endpoint (None: as it is) and keepalive (seconds) of a peer that is there, in one step."""
+    lines = ["set=1", f"public_key={key.raw.hex()}", "update_only=true"]
+    if endpoint is not None:
+        lines.append(f"endpoint={endpoint}")
+    lines.append(f"persistent_keepalive_interval={keepalive}")
+    return "\n".join((*lines, "", ""))
+
+
+def check_answer(text: str) -> None:
+    """LocalError when an answer says that it was refused, or does not say that it was not."""
+    last = text.strip().rpartition("\n")[2]
+    if last == "errno=0":
+        return
+    name, _, value = last.partition("=")
+    number = int(value) if name == "errno" and value.lstrip("-").isdecimal() else errno.EPROTO
+    raise LocalError(f"the engine refuses it: {errno.errorcode.get(abs(number), number)}")
+
+
+def parse_get(text: str, boot_offset: float) -> DeviceStatus:
+    """The device that an answer to GET describes; LocalError when it cannot be read.
+
+    `boot_offset` is the boot-time clock less unix time. Lines that nobody here knows are passed over.
+    """
+    check_answer(text)
+    own: dict[str, str] = {}
+    peers: list[tuple[dict[str, str], list[str]]] = []
+    for line in text.splitlines():
+        name, separator, value = line.partition("=")
+        if not separator:
+            continue
+        if name == "public_key":
+            peers.append(({name: value}, []))
+        elif name == "allowed_ip" and peers:
+            peers[-1][1].append(value)
+        else:
+            (peers[-1][0] if peers else own)[name] = value
+    try:
+        private = bytes.fromhex(own.get("private_key", ""))
+        return DeviceStatus(
+            PrivateKey(private).public_key() if any(private) else None,
+            int(own.get("listen_port", "0")),
+            int(own.get("fwmark", "0")),
+            tuple(_peer(fields, prefixes, boot_offset) for fields, prefixes in peers),
+            {},
+        )
+    except ValueError:
+        raise LocalError("the engine's answer cannot be read") from None
+
+
+def _peer(fields: dict[str, str], prefixes: list[str], boot_offset: float) -> PeerStatus:
+    seconds, nanoseconds = (int(fields.get(f"last_handshake_time_{unit}", "0")) for unit in ("sec", "nsec"))
+    handshake = seconds + nanoseconds / 1e9 if seconds or nanoseconds else None
+    endpoint = fields.get("endpoint")
+    return PeerStatus(
+        key=PublicKey(bytes.fromhex(fields["public_key"])),
+        endpoint=None if endpoint is None or endpoint.endswith(":0") else Endpoint.from_text(endpoint),
+        allowed_ips=tuple(map(parse_prefix, prefixes)),
+        has_preshared_key=any(bytes.fromhex(fields.get("preshared_key", ""))),
+        persistent_keepalive=int(fields.get("persistent_keepalive_interval", "0")),
+        handshake_at=None if handshake is None else handshake + boot_offset,
+        handshake_unix=handshake,
+        received_at=None,
+        unanswered_since=None,
+        rx_bytes=int(fields.get("rx_bytes", "0")),
+        tx_bytes=int(fields.get("tx_bytes", "0")),
+    )
