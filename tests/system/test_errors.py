@@ -248,13 +248,6 @@ class TestTheConf:
         command = without_capability("dac_override,-dac_read_search", with_flag(network.command(name), "--conf", path))
         fails(host, command, CONFIGURATION, f"wgdisco: {path}:", part)
 
-    def test_a_default_route(self, network, name):
-        host = network.lab.hosts[name]
-        conf = host.run(["cat", f"/run/lab/{name}.conf"]).stdout
-        host.write_file("/run/lab/way.conf", conf.replace("AllowedIPs = ", "AllowedIPs = 0.0.0.0/0, ", 1))
-        command = with_flag(network.command(name), "--conf", "/run/lab/way.conf")
-        fails(host, command, CONFIGURATION, "AllowedIPs 0.0.0.0/0", "not supported yet")
-
     def test_a_peer_whose_name_is_no_name(self, network, name):
         host = network.lab.hosts[name]
         conf = host.run(["cat", f"/run/lab/{name}.conf"]).stdout

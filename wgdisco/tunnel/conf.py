@@ -4,8 +4,8 @@ The WireGuard part is read as `wg` reads it (engine rules F1 to F5), oddities in
 ends a line, all white space inside a line goes, section and key names are case-insensitive, and a port past 65535
 loses its upper bits. Every line is taken or refused as wg 1.0.20210914 does, but for these, which are meant:
 
-* Of wg-quick's own keys `Address` and `MTU` are understood. The others are an error that says so, as for `wg`, never
-  a line silently passed over.
+* Of wg-quick's own keys `Address`, `MTU` and `Table` are understood, a table by its number alone. The others are an
+  error that says so, as for `wg`, never a line silently passed over.
 * `AllowedIPs` may be empty, and its prefixes may carry the `+` or `-` of 2025 (rule F3).
 * Port 0 and `*` in an `Endpoint` are taken, as `wg` does, but nothing can be sent there: the peer has no endpoint.
 * An `Endpoint` whose host no name server could know (other characters than letters, digits, `-`, `_` and `.`) is
@@ -33,11 +33,12 @@ from wgdisco.tunnel.notation import (
     parse_port,
     parse_prefix,
 )
+from wgdisco.tunnel.policy import AUTO, Table, parse_table
 
 MIN_MTU = 68  # RFC 791: what every IPv4 link must carry
 MAX_MTU = 65535 - 32  # the largest packet that still fits a transport message in one datagram (rule M1)
 
-NOT_SUPPORTED = frozenset({"dns", "table", "preup", "postup", "predown", "postdown", "saveconfig"})
+NOT_SUPPORTED = frozenset({"dns", "preup", "postup", "predown", "postdown", "saveconfig"})
 
 _ZERO_KEY = "A" * 43 + "="
 _SPACE = str.maketrans("", "", " \t\n\r\v\f")
@@ -46,7 +47,8 @@ _KEY_NAME = re.compile(r"[A-Za-z]{1,24}")
 
 @dataclass(frozen=True, slots=True)
 class TunnelConf:
-    """What a `.conf` file says: the device, the interface's own addresses, and its MTU in bytes (None: not given).
+    """What a `.conf` file says: the device, the interface's own addresses, its MTU in bytes (None: not given), and
+    where its routes go.
 
     `endpoint_names` holds host and port of the peers whose Endpoint has yet to be looked up; their
     `PeerConfig.endpoint` is None.
@@ -56,11 +58,15 @@ class TunnelConf:
     addresses: tuple[IPInterface, ...] = ()
     mtu: int | None = None
     endpoint_names: Mapping[PublicKey, tuple[str, int]] = field(default_factory=dict)
+    table: Table = AUTO
 
     def tunnel_prefixes(self) -> tuple[IPNetwork, ...]:
-        """What is inside the tunnel: the interface's own subnets and all peers' allowed IPs. No endpoint lies there."""
+        """What is inside the tunnel: the interface's own subnets and all peers' allowed IPs. No endpoint lies there.
+
+        A default route leads to the Internet, where endpoints are: it does not count.
+        """
         own = (address.network for address in self.addresses)
-        theirs = (network for peer in self.device.peers for network in peer.allowed_ips)
+        theirs = (network for peer in self.device.peers for network in peer.allowed_ips if network.prefixlen)
         return tuple(dict.fromkeys((*own, *theirs)))
 
     def with_endpoints(self, found: Mapping[PublicKey, Endpoint | None]) -> "TunnelConf":
@@ -81,6 +87,8 @@ class TunnelConf:
         lines += [f"Address = {address}" for address in self.addresses]
         if self.mtu is not None:
             lines.append(f"MTU = {self.mtu}")
+        if self.table != AUTO:
+            lines.append(f"Table = {self.table}")
         if device.listen_port:
             lines.append(f"ListenPort = {device.listen_port}")
         if device.fwmark:
@@ -157,6 +165,7 @@ class _Parser:
         self.fwmark = 0
         self.addresses: list[IPInterface] = []
         self.mtu: int | None = None
+        self.table: Table = AUTO
         self.peers: list[_PeerSection] = []
         self.section = ""
 
@@ -211,7 +220,7 @@ class _Parser:
             if isinstance(section.endpoint, tuple):
                 names[section.public_key] = section.endpoint
         device = DeviceConfig(self.private_key, self.listen_port, self.fwmark, tuple(merged.values()))
-        return TunnelConf(device, tuple(self.addresses), self.mtu, names)
+        return TunnelConf(device, tuple(self.addresses), self.mtu, names, self.table)
 
 
 def _merge(peer: PeerConfig, section: _PeerSection) -> PeerConfig:
@@ -261,6 +270,10 @@ def _set_mtu(parser: _Parser, value: str) -> None:
     parser.mtu = parse_number("MTU", value, MIN_MTU, MAX_MTU)
 
 
+def _set_table(parser: _Parser, value: str) -> None:
+    parser.table = parse_table(value)
+
+
 def _set_fwmark(parser: _Parser, value: str) -> None:
     parser.fwmark = parse_mark(value)
 
@@ -304,6 +317,7 @@ _INTERFACE_KEYS: dict[str, Callable[[_Parser, str], None]] = {
     "listenport": _set_listen_port,
     "fwmark": _set_fwmark,
     "mtu": _set_mtu,
+    "table": _set_table,
 }
 _PEER_KEYS: dict[str, Callable[[_PeerSection, str], None]] = {
     "publickey": _set_public_key,

@@ -191,6 +191,37 @@ def block_incoming_rules(interface: str) -> str:
     return _table(interface, both)
 
 
+def full_tunnel_rules(interface: str, mark: int, addresses: Iterable[IPAddress]) -> str:
+    """Input of `nft -f` for an interface that default routes lead into, as wg-quick has it.
+
+    What is not from the tunnel may not speak to our `addresses` in it. What answers WireGuard's own datagrams bears
+    their mark, so that a strict reverse-path filter looks for the way back where they went.
+    """
+    name = _quoted(interface)
+    outside = [
+        f"iifname != {name} {_FAMILY[address.version]} daddr {address} fib saddr type != local counter drop"
+        for address in addresses
+    ]
+    restore = [f"meta l4proto udp ct mark {mark} meta mark set {mark}"]
+    save = [f"meta l4proto udp meta mark {mark} ct mark set {mark}"]
+    body = _chain("outside", "type filter hook prerouting priority raw; policy accept;", outside)
+    body += _chain("restore", "type filter hook prerouting priority mangle; policy accept;", restore)
+    body += _chain("save", "type filter hook postrouting priority mangle; policy accept;", save)
+    lines = _block(f"table inet {_full_tunnel_table(interface)}", body)
+    return remove_full_tunnel(interface) + "\n".join(lines) + "\n"
+
+
+def remove_full_tunnel(interface: str) -> str:
+    """Input of `nft -f` that leaves nothing of `full_tunnel_rules`."""
+    name = _full_tunnel_table(interface)
+    return f"table inet {name}\ndelete table inet {name}\n"
+
+
+def _full_tunnel_table(interface: str) -> str:
+    """Not `table_name`: a registry or a member that lets nobody in has that one on the same interface."""
+    return f"wgdisco-routes_{_UNFIT.sub('_', interface)}"
+
+
 def _table(interface: str, body: Iterable[str]) -> str:
     lines = [*_block(f"table inet {table_name(interface)}", body)]
     return remove_table(interface) + "\n".join(lines) + "\n"

@@ -22,11 +22,12 @@ class ZoneFollower:
     """
 
     def __init__(
-        self, server: Endpoint, zone: str, wanted: Iterable[PublicKey], also: Iterable[PublicKey] = ()
+        self, server: Endpoint, zone: str, wanted: Iterable[PublicKey], also: Iterable[PublicKey] = (), mark: int = 0
     ) -> None:
-        """`also` as in `Browser`."""
+        """`also` as in `Browser`; `mark` is what the queries bear for policy routing (SO_MARK), 0 for none."""
         self.browser = Browser(zone, wanted, secrets.token_bytes, also)
         self._server = server
+        self._mark = mark
         self._udp: socket.socket | None = None
         self._is_unreachable = False
         self._timer: asyncio.TimerHandle | None = None
@@ -116,6 +117,7 @@ class ZoneFollower:
         udp = socket.socket(family, socket.SOCK_DGRAM)
         try:
             udp.setblocking(False)
+            self._set_mark(udp)
             udp.connect(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4])
         except OSError:
             udp.close()
@@ -156,10 +158,25 @@ class ZoneFollower:
         self._settle()
 
     async def _exchange(self, data: bytes) -> bytes:
-        reader, writer = await asyncio.open_connection(str(self._server.address), self._server.port)
+        host, port = str(self._server.address), self._server.port
+        family = socket.AF_INET if self._server.address.version == 4 else socket.AF_INET6
+        tcp = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            tcp.setblocking(False)
+            self._set_mark(tcp)
+            address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4]
+            await asyncio.get_running_loop().sock_connect(tcp, address)
+            reader, writer = await asyncio.open_connection(sock=tcp)
+        except BaseException:
+            tcp.close()
+            raise
         try:
             writer.write(len(data).to_bytes(2, "big") + data)
             size = int.from_bytes(await reader.readexactly(2), "big")
             return await reader.readexactly(size)
         finally:
             writer.close()
+
+    def _set_mark(self, sock: socket.socket) -> None:
+        if self._mark:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)

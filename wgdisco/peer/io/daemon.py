@@ -113,10 +113,15 @@ class _Member:
         # A list of peers that all members share holds our own key too; to the device it is none (rule U9).
         peers = tuple(peer for peer in conf.device.peers if peer.public_key != own_key)
         registries = tuple(peer.public_key for peer in peers if _is_registry(peer, dns))
+        # Who has the zone may be beyond a default route whose end only the zone knows: the question goes round it.
+        mark = device.status().fwmark
+        if not registries:
+            registries = tuple(peer.public_key for peer in peers if _leads_to(peer, dns))
+            mark = 0 if registries else mark
         wanted = [peer.public_key for peer in peers if peer.public_key not in registries]
         ourselves = Ourselves(own_key, conf.tunnel_prefixes(), registries)
         self._agent = Agent(peers, ourselves, boot_time())
-        self._follower = ZoneFollower(dns, zone.to_text(), wanted, also=[own_key])
+        self._follower = ZoneFollower(dns, zone.to_text(), wanted, also=[own_key], mark=mark)
         self._is_known_zone = False
         self.driver = AgentDriver(device, self._agent, self._set_pace)
         self.driver.settle()
@@ -177,4 +182,10 @@ def _is_registry(peer: PeerConfig, dns: Endpoint) -> bool:
     """Whether the zone's server is at the peer's endpoint, or inside the tunnel at the peer."""
     if peer.endpoint is None:
         return False
-    return peer.endpoint.address == dns.address or in_any(dns.address, peer.allowed_ips)
+    inside = tuple(network for network in peer.allowed_ips if network.prefixlen)
+    return peer.endpoint.address == dns.address or in_any(dns.address, inside)
+
+
+def _leads_to(peer: PeerConfig, dns: Endpoint) -> bool:
+    """Whether a default route leads to the zone's server, by a peer of whom we know where it is."""
+    return peer.endpoint is not None and in_any(dns.address, peer.allowed_ips)

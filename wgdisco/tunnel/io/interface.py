@@ -1,4 +1,4 @@
-"""A whole tunnel interface as a `.conf` describes it: engine, addresses, MTU and routes, up and down together."""
+"""A whole tunnel interface as a `.conf` describes it: engine, addresses, MTU and routing, up and down together."""
 
 import logging
 import time
@@ -10,9 +10,11 @@ from wgdisco.errors import ConfigError, LocalError
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.policy import Policy
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.messages import DEFAULT_MTU
 from wgdisco.tunnel.offloads import ALL, Offloads
+from wgdisco.tunnel.policy import plan
 
 LOG = logging.getLogger(__name__)
 
@@ -54,18 +56,27 @@ async def tunnel_device(
     if conf.device.private_key is None:
         raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
     mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
+    policy = Policy(name)
+    await policy.close()  # what one that was killed left
     engine = await Engine.open(name, mtu, conf.device.listen_port, handshake_time, relays=relays, offloads=offloads)
     try:
         link = await Link.open(name)
         try:
             networks = [network for peer in conf.device.peers for network in peer.allowed_ips]
-            await link.configure(conf.addresses, mtu, networks)
+            routes = plan(networks, conf.table)
+            await link.configure(conf.addresses, mtu, routes.routes, routes.table)
+            mark = await policy.mark(conf.device.fwmark) if routes.defaults else conf.device.fwmark
             peers = tuple(replace(peer, managed=True) for peer in conf.device.peers)
-            engine.apply(replace(conf.device, peers=peers))
+            engine.apply(replace(conf.device, fwmark=mark, peers=peers))
+            # The mark is set before there are rules that look for it.
+            await policy.open(link, routes.defaults, mark, conf.addresses)
             with await _shown(engine):
                 yield engine, link
         finally:
-            await link.remove()
+            try:
+                await policy.close()
+            finally:
+                await link.remove()
     finally:
         await engine.close()
 

@@ -14,12 +14,11 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from wgdisco.endpoint import IPNetwork
-from wgdisco.errors import ConfigError, LocalError
+from wgdisco.errors import LocalError
 from wgdisco.tunnel.messages import DEFAULT_MTU
 from wgdisco.tunnel.notation import IPInterface
+from wgdisco.tunnel.policy import MAIN_TABLE
 
-# linux/rtnetlink.h
-_RT_TABLE_MAIN = 254
 _IFA_F_NODAD = 2  # linux/if_addr.h
 
 _ALREADY_GONE = frozenset({errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENOENT})
@@ -34,7 +33,7 @@ class Link:
         self.name = name
         self.index = index
         self._addresses: list[IPInterface] = []
-        self._routes: list[IPNetwork] = []
+        self._routes: list[tuple[IPNetwork, int]] = []  # with their tables
 
     @classmethod
     async def open(cls, name: str) -> Self:
@@ -50,17 +49,18 @@ class Link:
             netlink.close()
             raise
 
-    async def configure(self, addresses: Sequence[IPInterface], mtu: int | None, networks: Iterable[IPNetwork]) -> None:
-        """Set addresses and MTU (None: DEFAULT_MTU), bring the link up, and route `networks` into it.
+    async def configure(
+        self, addresses: Sequence[IPInterface], mtu: int | None, networks: Iterable[IPNetwork], table: int = MAIN_TABLE
+    ) -> None:
+        """Set addresses and MTU (None: DEFAULT_MTU), bring the link up, and route `networks` into it, as `set_routes`.
 
-        Raises ConfigError for a default route, before anything is touched, and LocalError when the system refuses.
+        Raises LocalError when the system refuses.
         """
-        routes = _checked(networks)
         await self.set_mtu(DEFAULT_MTU if mtu is None else mtu)
         for address in addresses:
             await self._add_address(address)
         await self.set_up()
-        await self.set_routes(routes)
+        await self.set_routes(networks, table)
 
     async def set_mtu(self, mtu: int) -> None:
         """Set the MTU, in bytes."""
@@ -72,23 +72,24 @@ class Link:
         """Bring the link up."""
         await self._request(f"bring {self.name} up", self._netlink.link("set", index=self.index, state="up"))
 
-    async def set_routes(self, networks: Iterable[IPNetwork]) -> None:
-        """Have routes in the main table for `networks` and for nothing set here before.
+    async def set_routes(self, networks: Iterable[IPNetwork], table: int = MAIN_TABLE) -> None:
+        """Have routes in `table` for `networks` and for nothing set there before.
 
-        As wg-quick does, a network inside one of the interface's own subnets gets no route: it has one. Raises
-        ConfigError for a default route; LocalError when another interface has the same route already.
+        As wg-quick does, a network inside one of the interface's own subnets gets no route in the main table: it has
+        one. Raises LocalError when another interface has the same route already.
         """
-        connected = [address.network for address in self._addresses]
-        wanted = [network for network in _checked(networks) if not _covered(network, connected)]
-        keep, have = set(wanted), set(self._routes)
-        for network in [network for network in self._routes if network not in keep]:
-            await self._delete_route(network)
+        connected = [address.network for address in self._addresses] if table == MAIN_TABLE else []
+        wanted = [network for network in dict.fromkeys(networks) if not _covered(network, connected)]
+        have = {network for network, where in self._routes if where == table}
+        for network in have - set(wanted):
+            await if_there(self._netlink.route("del", **self._route(network, table)))
+            self._routes.remove((network, table))
         missing = [network for network in wanted if network not in have]
-        await self._refuse_conflicts(missing)
+        await self._refuse_conflicts(missing, table)
         for network in missing:
-            call = self._netlink.route("add", dst=str(network), oif=self.index, family=_family(network.version))
+            call = self._netlink.route("add", **self._route(network, table))
             await self._request(f"route {network} into {self.name}", call)
-            self._routes.append(network)
+            self._routes.append((network, table))
 
     async def remove(self) -> None:
         """Take back routes and addresses set here, and let go of netlink. Again, or with the link gone, does nothing.
@@ -99,10 +100,10 @@ class Link:
         if netlink is None:
             return
         try:
-            for network in self._routes:
-                await _if_there(netlink.route("del", dst=str(network), oif=self.index, family=_family(network.version)))
+            for network, table in self._routes:
+                await if_there(netlink.route("del", **self._route(network, table)))
             for address in self._addresses:
-                await _if_there(netlink.addr("del", index=self.index, **_address_fields(address)))
+                await if_there(netlink.addr("del", index=self.index, **_address_fields(address)))
         finally:
             self._routes.clear()
             self._addresses.clear()
@@ -114,18 +115,18 @@ class Link:
         except NetlinkError as error:
             if error.code == errno.EEXIST:
                 return  # a persistent interface that has it: not ours to take away later
-            raise _refused(f"give {self.name} the address {address}", error) from error
+            raise refused(f"give {self.name} the address {address}", error) from error
         self._addresses.append(address)
 
-    async def _refuse_conflicts(self, networks: Sequence[IPNetwork]) -> None:
-        """Raise LocalError when another interface has a route to exactly one of `networks`."""
+    async def _refuse_conflicts(self, networks: Sequence[IPNetwork], table: int) -> None:
+        """Raise LocalError when another interface has a route in `table` to exactly one of `networks`."""
         wanted = set(networks)
         for version in {network.version: None for network in networks}:
             try:
-                routes = await self._netlink.route("dump", family=_family(version), table=_RT_TABLE_MAIN)
+                routes = await self._netlink.route("dump", family=family(version), table=table)
                 taken = [route async for route in routes if _destination(route, version) in wanted]
             except NetlinkError as error:
-                raise _refused("list the routes", error) from error
+                raise refused("list the routes", error) from error
             for route in taken:
                 index = route.get_attr("RTA_OIF")
                 if index == self.index:
@@ -136,9 +137,8 @@ class Link:
                     " delete it, or change AllowedIPs"
                 )
 
-    async def _delete_route(self, network: IPNetwork) -> None:
-        await _if_there(self._netlink.route("del", dst=str(network), oif=self.index, family=_family(network.version)))
-        self._routes.remove(network)
+    def _route(self, network: IPNetwork, table: int) -> dict[str, Any]:
+        return {"dst": str(network), "oif": self.index, "family": family(network.version), "table": table}
 
     async def _device_name(self, index: int | None) -> str:
         if index is None:
@@ -152,30 +152,22 @@ class Link:
         try:
             await call
         except NetlinkError as error:
-            raise _refused(what, error) from error
-
-
-def _checked(networks: Iterable[IPNetwork]) -> list[IPNetwork]:
-    """`networks` without repetition; ConfigError for 0.0.0.0/0 or ::/0."""
-    unique = list(dict.fromkeys(networks))
-    for network in unique:
-        if network.prefixlen == 0:
-            raise ConfigError(f"AllowedIPs {network}: routing everything through a peer is not supported yet")
-    return unique
+            raise refused(what, error) from error
 
 
 def _covered(network: IPNetwork, by: Sequence[IPNetwork]) -> bool:
     return any(network.subnet_of(one) for one in by if one.version == network.version)  # type: ignore[arg-type]
 
 
-def _family(version: int) -> int:
+def family(version: int) -> int:
+    """The address family of an IP version."""
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
 def _address_fields(address: IPInterface) -> dict[str, Any]:
     """For adding and deleting. A new IPv6 address can be bound to at once: there is nobody it could clash with."""
     fields = {
-        "family": _family(address.version),
+        "family": family(address.version),
         "address": str(address.ip),
         "prefixlen": address.network.prefixlen,
     }
@@ -187,7 +179,7 @@ def _destination(route: Any, version: int) -> IPNetwork:
     return ip_network((route.get_attr("RTA_DST") or ("0.0.0.0" if version == 4 else "::"), route["dst_len"]))
 
 
-async def _if_there(call: Any) -> None:
+async def if_there(call: Any) -> None:
     """Await a deletion; what is gone already is no error."""
     try:
         await call
@@ -196,7 +188,8 @@ async def _if_there(call: Any) -> None:
             raise
 
 
-def _refused(what: str, error: NetlinkError) -> LocalError:
+def refused(what: str, error: NetlinkError) -> LocalError:
+    """What to tell when the kernel does not let us do `what`."""
     if error.code in _NO_IPV6:
         return LocalError(f"cannot {what}: IPv6 is switched off here")
     if error.code == errno.EPERM:

@@ -1,0 +1,168 @@
+"""Default routes into the tunnel: the rules, the switch and the nft table that go with them, and all of it undone.
+
+What is to be undone is written to /run before anything is done, so that whoever comes after a daemon that was killed
+can do it. The rules bear a protocol number of ours: nobody else's are ever deleted.
+"""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import AsyncIPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from wgdisco.endpoint import IPNetwork
+from wgdisco.errors import LocalError
+from wgdisco.tunnel.io.control import DIRECTORY, make_directory
+from wgdisco.tunnel.io.link import Link, family, if_there, refused
+from wgdisco.tunnel.io.nft import run_nft
+from wgdisco.tunnel.nft import full_tunnel_rules, remove_full_tunnel
+from wgdisco.tunnel.notation import IPInterface
+from wgdisco.tunnel.policy import Rule, free_table, kept_rules, rules_for
+
+LOG = logging.getLogger(__name__)
+
+PROTOCOL = 119  # of our rules (FRA_PROTOCOL); /etc/iproute2/rt_protos has no such number
+_FIB_RULE_INVERT = 2  # linux/fib_rules.h
+_SWITCH = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
+_SUFFIX = ".routes"
+
+
+class Policy:
+    """Of one interface. Whoever made it calls `close` in the end, which may be done at any time and again."""
+
+    def __init__(self, interface: str) -> None:
+        self.interface = interface
+        self._kept = DIRECTORY / f"{interface}{_SUFFIX}"
+
+    async def mark(self, wanted: int) -> int:
+        """The mark of WireGuard's datagrams, which is also the table's number: `wanted`, or for 0 a free one."""
+        if wanted:
+            return wanted
+        async with AsyncIPRoute() as netlink:
+            used = {_table(rule) for rule in await _rules(netlink)}
+            try:
+                for version in (4, 6):
+                    used |= {_table(route) async for route in await netlink.route("dump", family=family(version))}
+            except NetlinkError as error:
+                raise refused("list the routes", error) from error
+        return free_table(used)
+
+    async def open(
+        self, link: Link, defaults: Sequence[IPNetwork], mark: int, addresses: Iterable[IPInterface]
+    ) -> None:
+        """Lead `defaults` into the link, but for what bears the mark; LocalError when the system refuses."""
+        if not defaults:
+            return
+        try:
+            table = full_tunnel_rules(self.interface, mark, [address.ip for address in addresses])
+            async with AsyncIPRoute() as netlink:
+                priorities = {rule.get_attr("FRA_PRIORITY") or 0 for rule in await _rules(netlink)}
+                rules = rules_for(defaults, mark, priorities)
+                turns = any(network.version == 4 for network in defaults) and _is_off()
+                _keep(self._kept, rules, turns)
+                await run_nft("-f", "-", text=table)
+                if turns:
+                    _turn("1")
+                await link.set_routes(defaults, mark)
+                for rule in rules:
+                    await netlink.rule("add", **_fields(rule))
+        except NetlinkError as error:
+            raise refused(f"make routing rules for {self.interface}", error) from error
+        except ValueError as error:
+            raise LocalError(f"cannot route everything into {self.interface}: {error}") from error
+
+    async def close(self) -> None:
+        """Undo what `open` did, here or in a process that was killed. The routes go with the interface."""
+        kept = _load(self._kept)
+        if kept is None:
+            return
+        rules, turned = kept
+        async with AsyncIPRoute() as netlink:
+            for rule in reversed(rules):
+                await if_there(netlink.rule("del", **_fields(rule)))
+        with contextlib.suppress(LocalError):
+            await run_nft("-f", "-", text=remove_full_tunnel(self.interface))
+        if turned and not self._hand_over():
+            with contextlib.suppress(LocalError):
+                _turn("0")
+        self._kept.unlink(missing_ok=True)
+
+    def _hand_over(self) -> bool:
+        """Leave the switch to another interface that needs it; False when there is none."""
+        for path in self._kept.parent.glob(f"*{_SUFFIX}"):
+            if path != self._kept and (kept := _load(path)) is not None:
+                _keep(path, kept[0], True)
+                return True
+        return False
+
+
+def _load(path: Path) -> tuple[tuple[Rule, ...], bool] | None:
+    """The rules, and whether the switch was turned; None for nothing kept."""
+    try:
+        kept = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        kept = {}  # killed before anything was done
+    if not isinstance(kept, dict):
+        kept = {}
+    return kept_rules(kept.get("rules")), kept.get("src_valid_mark") is True
+
+
+def _keep(path: Path, rules: Sequence[Rule], turned: bool) -> None:
+    text = json.dumps({"rules": [astuple(rule) for rule in rules], "src_valid_mark": turned})
+    new = path.with_name(path.name + ".new")
+    try:
+        make_directory(path.parent)
+        new.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(new, flags, 0o644), "w") as file:
+            file.write(text)
+        new.replace(path)
+    except OSError as error:
+        raise LocalError(f"cannot write {path}, by which routing is put back: {error.strerror}") from error
+
+
+def _is_off() -> bool:
+    return _SWITCH.read_text().strip() == "0"
+
+
+def _turn(value: str) -> None:
+    try:
+        _SWITCH.write_text(value)
+    except OSError as error:
+        raise LocalError(
+            f"cannot set net.ipv4.conf.all.src_valid_mark to {value} ({error.strerror}): set it in /etc/sysctl.d"
+        ) from error
+
+
+async def _rules(netlink: Any) -> list[Any]:
+    """All rules of both IP versions."""
+    try:
+        return [rule for version in (4, 6) async for rule in await netlink.rule("dump", family=family(version))]
+    except NetlinkError as error:
+        raise refused("list the routing rules", error) from error
+
+
+def _table(message: Any) -> int:
+    """Of a rule or a route; the header has no room for numbers past 255."""
+    return int(message.get_attr("FRA_TABLE") or message.get_attr("RTA_TABLE") or message["table"])
+
+
+def _fields(rule: Rule) -> Mapping[str, Any]:
+    """For adding and deleting."""
+    fields = {
+        "family": family(rule.version),
+        "priority": rule.priority,
+        "table": rule.table,
+        "protocol": PROTOCOL,
+    }
+    if rule.mark:
+        return {**fields, "fwmark": rule.mark, "fwmask": 0xFFFFFFFF, "flags": _FIB_RULE_INVERT}
+    return {**fields, "suppress_prefixlen": 0}

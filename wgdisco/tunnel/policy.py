@@ -1,0 +1,104 @@
+"""Which routes and rules a set of AllowedIPs needs: policy routing as wg-quick(8) does it.
+
+A default route stands in a table of its own. All that does not bear the mark of WireGuard's own datagrams goes by it,
+unless the main table knows something better than a default route::
+
+    P-1  table main, suppress_prefixlength 0     the LAN, and whatever else has a route of its own
+    P    not fwmark M  ──►  table M              default ──► the tunnel
+         table main                              what bears the mark: WireGuard's datagrams, by the way there was
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from wgdisco.endpoint import IPNetwork
+from wgdisco.tunnel.notation import parse_number
+
+Table = int | Literal["auto", "off"]
+
+AUTO: Literal["auto"] = "auto"
+OFF: Literal["off"] = "off"
+MAIN_TABLE = 254  # linux/rtnetlink.h
+MAIN_PRIORITY = 32766  # the rule that sends everything to the main table (net/ipv4/fib_rules.c)
+FIRST_TABLE = 51820
+HIGHEST_NUMBER = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What leads into an interface: `routes` in `table`, and `defaults`, each in the mark's table and with rules."""
+
+    table: int = MAIN_TABLE
+    routes: tuple[IPNetwork, ...] = ()
+    defaults: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A routing rule of IP `version`, seen before those of a higher `priority`.
+
+    With a `mark` packets that do not bear it are looked up in `table`; with 0 all are, default routes not considered.
+    """
+
+    version: int
+    priority: int
+    table: int
+    mark: int = 0
+
+
+def parse_table(text: str) -> Table:
+    """wg-quick's `Table`: `off`, `auto`, or a table's number; ValueError otherwise, also for a table's name."""
+    if text == AUTO:
+        return AUTO
+    if text == OFF:
+        return OFF
+    return parse_number("Table", text, 1, HIGHEST_NUMBER, ", nor auto or off")
+
+
+def plan(allowed_ips: Iterable[IPNetwork], table: Table) -> Plan:
+    """What `AllowedIPs` and `Table` ask for, without repetition."""
+    networks = tuple(dict.fromkeys(allowed_ips))
+    if table == OFF:
+        return Plan()
+    if table != AUTO:
+        return Plan(table, networks)
+    return Plan(
+        MAIN_TABLE,
+        tuple(network for network in networks if network.prefixlen),
+        tuple(network for network in networks if not network.prefixlen),
+    )
+
+
+def free_table(used: Collection[int]) -> int:
+    """The table for default routes, and the mark: the first number from 51820 upwards that is not in `used`."""
+    return next(number for number in range(FIRST_TABLE, HIGHEST_NUMBER) if number not in used)
+
+
+def rules_for(defaults: Iterable[IPNetwork], mark: int, priorities: Collection[int]) -> tuple[Rule, ...]:
+    """The rules for `defaults`, before all that have one of `priorities`; the one that keeps the LAN comes first.
+
+    ValueError when there is no room. In the order in which they may be made: nothing goes into the tunnel that the main
+    table has a route for.
+    """
+    priority = min((number for number in priorities if number), default=MAIN_PRIORITY) - 1
+    if priority < 2:
+        raise ValueError("there is a routing rule of priority 1 or 2: ours would have to come before it")
+    rules = []
+    for network in defaults:
+        rules.append(Rule(network.version, priority - 1, MAIN_TABLE))
+        rules.append(Rule(network.version, priority, mark, mark))
+    return tuple(rules)
+
+
+def kept_rules(kept: object) -> tuple[Rule, ...]:
+    """Rules read back from a file; what is none is left out."""
+    rules = kept if isinstance(kept, list) else []
+    return tuple(
+        Rule(*fields)
+        for fields in rules
+        if isinstance(fields, list)
+        and len(fields) == 4
+        and all(type(field) is int and 0 <= field <= HIGHEST_NUMBER for field in fields)
+        and fields[0] in (4, 6)
+    )
