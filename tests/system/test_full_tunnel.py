@@ -135,6 +135,18 @@ def killed_and_started_again(network, count, dice):
     assert left
 
 
+def test_whenever_it_is_told_to_end_nothing_is_left(network):
+    before = network.state()
+    usual, dice = network.up_and_down(), random.Random(7)
+    for _ in range(4):
+        process = network.lab.hosts["alice"].popen(network.command("alice"), stdout=-1, stderr=-1)
+        time.sleep(dice.uniform(0.6, 1.2) * usual)
+        process.send_signal(signal.SIGTERM)
+        _, complaint = process.communicate()
+        assert "Traceback" not in complaint
+        assert network.state() == before
+
+
 def test_3_kills_leave_nothing_after_the_next_start_and_stop(network):
     killed_and_started_again(network, 3, random.Random(3))
 

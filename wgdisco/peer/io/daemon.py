@@ -114,7 +114,7 @@ class _Member:
         peers = tuple(peer for peer in conf.device.peers if peer.public_key != own_key)
         registries = tuple(peer.public_key for peer in peers if _is_registry(peer, dns))
         # Who has the zone may be beyond a default route whose end only the zone knows: the question goes round it.
-        mark = device.status().fwmark
+        mark = 0 if in_any(dns.address, conf.tunnel_prefixes()) else device.status().fwmark
         if not registries:
             registries = tuple(peer.public_key for peer in peers if _leads_to(peer, dns))
             mark = 0 if registries else mark

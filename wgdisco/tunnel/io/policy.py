@@ -78,20 +78,27 @@ class Policy:
             raise LocalError(f"cannot route everything into {self.interface}: {error}") from error
 
     async def close(self) -> None:
-        """Undo what `open` did, here or in a process that was killed. The routes go with the interface."""
+        """Undo what `open` did, here or in a process that was killed. The routes go with the interface.
+
+        LocalError when rules cannot be deleted; another call tries again.
+        """
         kept = _load(self._kept)
         if kept is None:
             return
         rules, turned = kept
-        async with AsyncIPRoute() as netlink:
-            for rule in reversed(rules):
-                await if_there(netlink.rule("del", **_fields(rule)))
+        try:
+            async with AsyncIPRoute() as netlink:
+                for rule in reversed(rules):
+                    await if_there(netlink.rule("del", **_fields(rule)))
+        except NetlinkError as error:
+            raise refused(f"delete the routing rules of {self.interface}", error) from error
         with contextlib.suppress(LocalError):
             await run_nft("-f", "-", text=remove_full_tunnel(self.interface))
         if turned and not self._hand_over():
             with contextlib.suppress(LocalError):
                 _turn("0")
-        self._kept.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._kept.unlink()
 
     def _hand_over(self) -> bool:
         """Leave the switch to another interface that needs it; False when there is none."""
@@ -106,10 +113,10 @@ def _load(path: Path) -> tuple[tuple[Rule, ...], bool] | None:
     """The rules, and whether the switch was turned; None for nothing kept."""
     try:
         kept = json.loads(path.read_text())
-    except FileNotFoundError:
+    except OSError:
         return None
-    except (OSError, ValueError):
-        kept = {}  # killed before anything was done
+    except ValueError:
+        kept = {}
     if not isinstance(kept, dict):
         kept = {}
     return kept_rules(kept.get("rules")), kept.get("src_valid_mark") is True
