@@ -87,8 +87,7 @@ class UdpSockets:
         self._plain_only: set[Endpoint] = set()
         self._control: dict[tuple[int, OwnAddress | None, int, int], tuple[Ancillary, bytes]] = {}
         self._usable: dict[tuple[Endpoint, OwnAddress], bool] = {}
-        # The way last gone, for as long as what it was found by stands: looking it up anew takes longer than any other
-        # part of sending a lone datagram, most of it in the hashes of addresses.
+        # The way last gone, for as long as what it was found by stands: finding one hashes addresses, which is Python
         self._latest: _Way | None = None
         self._families: dict[int, _Family] = {}
         self.port = 0
@@ -316,7 +315,6 @@ class UdpSockets:
         return usable
 
     def _remember(self, endpoint: Endpoint, local: OwnAddress, usable: bool) -> None:
-        self._latest = None
         if len(self._usable) >= _CACHE_SIZE:
             self._usable.clear()
         self._usable[endpoint, local] = usable
