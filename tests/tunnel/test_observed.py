@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel.events import DeviceStatus, PathSeen, PeerHandshake, PeerStatus
@@ -49,3 +51,14 @@ def test_a_peer_that_goes_and_comes_begins_anew():
     observed.look(DeviceStatus(None, 0, 0, (STANDS,), {}), 1000.0)
     assert observed.look(DeviceStatus(None, 0, 0, (), {}), 1001.0)[1] == []
     assert observed.look(DeviceStatus(None, 0, 0, (STANDS,), {}), 1002.0)[1] == [PeerHandshake(KEY, HERE, 1002.0)]
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0], ids=["back", "forward"])
+def test_the_clock_is_set(step):
+    same = replace(STANDS, handshake_at=900.0 - step)
+    renewed = replace(STANDS, handshake_at=1002.0, handshake_unix=5102.0 + step)
+    told, seen = looks(STANDS, same)
+    assert (told[1], seen.handshake_at) == ([], 900.0)
+    told, seen = looks(STANDS, same, renewed)
+    assert told[2] == [PeerHandshake(KEY, HERE, 1002.0)]
+    assert seen.handshake_at == 1002.0

@@ -48,6 +48,8 @@ def parse_get(text: str, boot_offset: float) -> DeviceStatus:
             peers[-1][1].append(value)
         else:
             (peers[-1][0] if peers else own)[name] = value
+    if "own_public_key" in own:  # boringtun's word: it panics when a peer that is there is changed
+        raise LocalError("this engine (boringtun?) cannot change a peer that it has: use wireguard-go")
     try:
         private = bytes.fromhex(own.get("private_key", ""))
         return DeviceStatus(

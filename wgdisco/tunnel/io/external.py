@@ -1,4 +1,4 @@
-"""Somebody else's engine (wireguard-go, boringtun, …) on an interface that is up, by its UAPI socket."""
+"""Somebody else's engine (wireguard-go, …) on an interface that is up, by its UAPI socket."""
 
 import socket
 import time
