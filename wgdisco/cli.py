@@ -43,6 +43,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ADDRESS:PORT",
         help="publish the registry's own key too, at this endpoint or at the address it is asked on",
     )
+    run.add_argument(
+        "--publish",
+        nargs="+",
+        metavar="NAME",
+        help="with --dns on a public address: whoever knows the key of one of these members is told where it is",
+    )
+    run.add_argument(
+        "--public-zone", choices=config.PUBLIC_ZONES, help="with --dns: tell strangers that, or all of the zone (full)"
+    )
     run.add_argument("--store", type=Path, metavar="FILE", help="where `registry init` put its facts")
     run.set_defaults(run=_registry_run, holds_signals=True)
     registry_cli.add_verbs(registry_verbs)
@@ -87,7 +96,8 @@ def _registry_run(args: argparse.Namespace) -> int:
     if config.is_managed(flags, os.environ):
         from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
 
-        dns, offloads = config.load_dns(flags, os.environ), config.load_offloads(flags, os.environ)
+        public, offloads = config.load_public_dns(flags, os.environ), config.load_offloads(flags, os.environ)
+        dns = None if public is None else managed.PublicDns(public.listen, public.published, public.is_full)
         path = args.store or store.PATH
         return run_daemon(lambda: managed.run(store=path, dns=dns, offloads=offloads, version=program_version()))
     settings = config.load_registry(flags, os.environ)
@@ -137,7 +147,7 @@ def _join_pinned(args: argparse.Namespace) -> int:
 
 
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("conf", "zone", "dns", "interface", "offload", "engine", "self", "wgsd_exact")
+    names = ("conf", "zone", "dns", "interface", "offload", "engine", "self", "wgsd_exact", "publish", "public_zone")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 

@@ -7,10 +7,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_network
 
+from wgdisco.api import StatusReport
+from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.instance import OwnInstance
-from wgdisco.dnssd.io.server import DnsServer
+from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.endpoint import Endpoint
@@ -43,20 +46,22 @@ async def run(
         own = _own_instance(engine, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
-        publisher = Publisher(engine, directory, zone, serials(), version, own, profile)
-        server = DnsServer(publisher.responder)
-        control = ControlServer(interface, publisher.report)
+        publisher = Publisher(engine, directory, zone, serials(), version, own, in_order=exact)
+        server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own))
+        publisher.follow = server.follow
+        control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server))
         try:
             for link in _links(dns, interface, conf):
-                await server.start([(dns.address, dns.port)], link)
+                server.bind(dns.address, dns.port, Audience.ALL, link)
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(server.run())
                 tasks.create_task(publisher.follow_device())
                 tasks.create_task(publisher.watch_silence())
                 LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
                 await control.start()
         finally:
             await control.close()
-            await server.close()
+            server.close()
 
 
 def _links(dns: Endpoint, interface: str, conf: TunnelConf) -> tuple[str | None, ...]:
@@ -75,6 +80,12 @@ def _own_instance(engine: Engine, conf: TunnelConf, endpoint: Endpoint | None) -
         return None
     addresses = tuple(ip_network(address.ip) for address in conf.addresses)
     return OwnInstance(status.public_key, status.listen_port, endpoint, addresses, conf.tunnel_prefixes())
+
+
+def with_dns_drops(report: StatusReport, server: ZoneProcess) -> StatusReport:
+    """A report with what the zone's server gave no reply."""
+    dropped = {f"dns: {reason}": count for reason, count in server.dropped().items()}
+    return replace(report, drops=report.drops | dropped)
 
 
 def serials() -> Callable[[], int]:
