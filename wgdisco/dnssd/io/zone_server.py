@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 
 import dns.rdata
@@ -22,9 +23,11 @@ from dns.rdatatype import AAAA, OPT, PTR, SOA, SRV, TXT, A
 from wgdisco.dnssd.feed import LINE_MAX_SIZE, DeltaReader, Setup, parse_setup
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.service import Service
+from wgdisco.dnssd.siphash import KEY_SIZE
 
 READY = b'{"ready":true}\n'
 COUNTS_INTERVAL = 1.0
+COOKIES_INTERVAL = 600.0
 
 _NOBODY = 65534
 # sys/prctl.h, linux/capability.h
@@ -72,7 +75,7 @@ async def _serve(feed: socket.socket) -> None:
     feed.setblocking(False)
     reader, writer = await asyncio.open_connection(sock=feed, limit=LINE_MAX_SIZE)
     setup = parse_setup(await _line(reader))
-    service, server = Service(setup), DnsServer()
+    service, server = Service(setup, os.urandom(KEY_SIZE), time.time, time.monotonic), DnsServer()
     deltas = DeltaReader()
     counting: asyncio.Task[None] | None = None
     try:
@@ -110,8 +113,12 @@ async def _listen(setup: Setup, service: Service, server: DnsServer) -> None:
 
 async def _report(service: Service, server: DnsServer, writer: asyncio.StreamWriter) -> None:
     told: dict[str, int] = {}
+    renewed_at = time.monotonic()
     while True:
         await asyncio.sleep(COUNTS_INTERVAL)
+        if time.monotonic() - renewed_at >= COOKIES_INTERVAL:
+            renewed_at = time.monotonic()
+            service.forget_cookies()
         counts = dict(service.counts()) | ({"dropped: unsent": server.unsent} if server.unsent else {})
         if counts != told:
             told = counts
