@@ -5,6 +5,7 @@ and may name the `.conf`. Every mistake is a ConfigError that names the file, li
 """
 
 import re
+import socket
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
+from wgdisco.tunnel.io.external import SOCKETS
 from wgdisco.tunnel.io.resolver import parse_retries, resolve_endpoints, service_port
 from wgdisco.tunnel.io.tun import check_name
 from wgdisco.tunnel.offloads import ALL, Offloads
@@ -45,8 +47,9 @@ class Settings:
 
 
 class Engine(Enum):
-    """Whose WireGuard: ours, the kernel's, or that of a userspace engine with a UAPI socket."""
+    """Whose WireGuard: ours, the kernel's, that of a userspace engine with a UAPI socket, or (auto) what is there."""
 
+    AUTO = "auto"
     USERSPACE = "userspace"
     KERNEL = "kernel"
     EXTERNAL = "external"
@@ -63,9 +66,18 @@ class AttachSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrySettings(Settings):
-    """The registry's: `publish_self` puts its own key in the zone, at `self_endpoint` or where it was asked."""
+class RegistrySettings:
+    """The registry's: `publish_self` puts its own key in the zone, at `self_endpoint` or where it was asked.
 
+    Without a `conf` the interface is up, and taken as it is; `engine` is never `AUTO`.
+    """
+
+    interface: str
+    conf: TunnelConf | None
+    engine: Engine
+    zone: ZoneNames
+    dns: Endpoint
+    offloads: Offloads
     exact: bool
     publish_self: bool
     self_endpoint: Endpoint | None
@@ -90,22 +102,16 @@ def parse_duration(flag: str, text: str) -> float:
 def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings | AttachSettings:
     """Settings of `wgdisco join`."""
     told = _merge(flags, environment)
-    engine = _engine(told.get("engine"))
+    engine = _whose(told)
     if engine is Engine.USERSPACE:
         return _load(told, environment)
-    if "conf" in told:
-        raise ConfigError(
-            f"{told['conf'].where}: with --engine {engine.value} the interface is taken as it is, keys and peers"
-            " with it: leave the .conf out, and give --interface NAME"
-        )
     return AttachSettings(_interface(told).value, engine, _zone(told), _server(told))
 
 
 def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> RegistrySettings:
     """Settings of `wgdisco registry run`."""
     told = _merge(flags, environment)
-    if _engine(told.get("engine")) is not Engine.USERSPACE:
-        raise ConfigError(f"{told['engine'].where}: a registry runs on the integrated engine (userspace)")
+    engine, interface = _whose(told), _interface(told).value
     own = told.get("self", _Told(False, "--self"))
     if not isinstance(own.value, (bool, str)):
         raise ConfigError(f"{own.where}: write true, or the registry's own ADDRESS:PORT in quotes")
@@ -113,13 +119,13 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
     exact = told.get("wgsd_exact", _Told(False, "--wgsd-exact"))
     if not isinstance(exact.value, bool):
         raise ConfigError(f"{exact.where}: write true or false")
-    base = _load(told, environment)
     return RegistrySettings(
-        base.interface,
-        base.conf,
-        base.zone,
-        base.dns,
-        base.offloads,
+        interface,
+        _conf(told, environment) if engine is Engine.USERSPACE else None,
+        engine,
+        _zone(told),
+        _server(told),
+        _offloads(told.get("offload")),
         exact.value,
         own.value is not False,
         endpoint,
@@ -199,11 +205,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings:
-    conf = _text(told, "conf", "alice.conf")
+    _text(told, "conf", "alice.conf")
     names, server = _zone(told), _server(told)
     interface = _interface(told).value
-    retries = parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES"))
-    return Settings(interface, read_conf(conf.value, retries), names, server, _offloads(told.get("offload")))
+    return Settings(interface, _conf(told, environment), names, server, _offloads(told.get("offload")))
+
+
+def _conf(told: Mapping[str, _Told], environment: Mapping[str, str]) -> TunnelConf:
+    path = _text(told, "conf", "alice.conf").value
+    return read_conf(path, parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES")))
 
 
 def _zone(told: Mapping[str, _Told]) -> ZoneNames:
@@ -220,12 +230,33 @@ def _server(told: Mapping[str, _Told]) -> Endpoint:
 
 def _engine(told: _Told | None) -> Engine:
     if told is None:
-        return Engine.USERSPACE
+        return Engine.AUTO
     try:
         return Engine(told.value)
     except ValueError:
         words = ", ".join(engine.value for engine in Engine)
         raise ConfigError(f"{told.where}: there is no such engine; there are {words}") from None
+
+
+def _whose(told: Mapping[str, _Told]) -> Engine:
+    """The engine that is meant: ours for a `.conf`, else whatever runs the interface. Never AUTO."""
+    engine = _engine(told.get("engine"))
+    if engine is Engine.AUTO:
+        interface = _interface(told).value
+        if "conf" in told:
+            return Engine.USERSPACE
+        if interface not in (name for _, name in socket.if_nameindex()):
+            raise ConfigError(
+                f"--conf is missing, and there is no interface {interface} to take as it is: give --conf FILE, or bring"
+                " the interface up"
+            )
+        return Engine.EXTERNAL if (SOCKETS / f"{interface}.sock").exists() else Engine.KERNEL
+    if "conf" in told and engine is not Engine.USERSPACE:
+        raise ConfigError(
+            f"{told['conf'].where}: with --engine {engine.value} the interface is taken as it is, keys and peers"
+            " with it: leave the .conf out, and give --interface NAME"
+        )
+    return engine
 
 
 def _offloads(told: _Told | None) -> Offloads:

@@ -59,9 +59,9 @@ def add_verbs(
     )
     join.add_argument(
         "--engine",
-        choices=("userspace", "kernel", "external"),
-        help="with --interface, --zone and --dns: whose WireGuard runs the interface. Ours (userspace, the default);"
-        " or, as it is found, the kernel's, or another's with a UAPI socket (external)",
+        choices=("auto", "userspace", "kernel", "external"),
+        help="with --interface, --zone and --dns: whose WireGuard runs the interface. Ours (userspace); or, as it is"
+        " found, the kernel's, or another's with a UAPI socket (external); auto, the default: ours with a --conf",
     )
     add_pinned_flags(join)
     join.set_defaults(run=partial(_join, join_pinned), holds_signals=True)

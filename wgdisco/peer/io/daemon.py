@@ -25,13 +25,11 @@ from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.report import engine_notes
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
-from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
-from wgdisco.tunnel.io.external import ExternalWireGuard
+from wgdisco.tunnel.io.found import found_interface
 from wgdisco.tunnel.io.interface import tunnel_interface
-from wgdisco.tunnel.io.kernel import KernelWireGuard
-from wgdisco.tunnel.io.polled import PolledDevice
 from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
@@ -54,20 +52,8 @@ async def run_attached(*, interface: str, is_kernel: bool, zone: ZoneNames, dns:
     It keeps its keys, peers, addresses and routes; endpoints and keepalives stay as they are at the end.
     """
     await refuse_second_daemon(interface)
-    client = KernelWireGuard.attach(interface) if is_kernel else ExternalWireGuard(interface)
-    device = PolledDevice(client)
-    try:
-        status = device.status()
-        if status.public_key is None:
-            raise LocalError(f"{interface} has no private key yet: set it with `wg set {interface} private-key FILE`")
-        peers = tuple(
-            PeerConfig(peer.key, None, peer.endpoint, peer.allowed_ips, peer.persistent_keepalive)
-            for peer in status.peers
-        )
-        conf = TunnelConf(DeviceConfig(None, status.listen_port, status.fwmark, peers))
+    async with found_interface(interface, is_kernel=is_kernel) as (device, conf):
         await _run_on(device, conf, zone, dns, version, "kernel" if is_kernel else "external", [])
-    finally:
-        await device.close()
 
 
 async def _run_on(
