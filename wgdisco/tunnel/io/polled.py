@@ -13,6 +13,7 @@ from wgdisco.machine import boot_time
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
 from wgdisco.tunnel.io.backend import Capabilities
+from wgdisco.tunnel.io.raw import RawSender
 from wgdisco.tunnel.messages import REKEY_TIMEOUT
 from wgdisco.tunnel.observed import Observed
 
@@ -44,19 +45,19 @@ class EngineClient(Protocol):
 class PolledDevice:
     """An engine of another's making, taken as it is found: only endpoints and keepalives are changed, and stay so."""
 
-    capabilities = Capabilities(
-        initiate_many=False,
-        probe_via=False,
-        raw_send=False,
-        raw_receive=False,
-        ttl=False,
-        event_latency=POLL_INTERVAL,
-    )
-
     def __init__(self, client: EngineClient) -> None:
         """Take it over; waits for one look at it."""
         self.interface = client.interface
         self._client = client
+        self._sender = RawSender.open()
+        self.capabilities = Capabilities(
+            initiate_many=False,
+            probe_via=False,
+            raw_send=self._sender is not None,
+            raw_receive=False,
+            ttl=self._sender is not None,
+            event_latency=POLL_INTERVAL,
+        )
         self._observed = Observed()
         self._thread = ThreadPoolExecutor(1, "wireguard")
         self._loop = asyncio.get_running_loop()
@@ -100,7 +101,9 @@ class PolledDevice:
         self._check(key)
 
     def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
-        """It cannot."""
+        """Send a datagram from the device's own port, where that is permitted (`capabilities`)."""
+        if self._sender is not None:
+            self._sender.send(data, self._status.listen_port, endpoint, ttl, self._status.fwmark)
 
     def status(self) -> DeviceStatus:
         """The device at the last look, at most POLL_INTERVAL ago."""
@@ -133,6 +136,8 @@ class PolledDevice:
         self._is_closed.set()
         await asyncio.to_thread(self._thread.shutdown)
         self._client.close()
+        if self._sender is not None:
+            self._sender.close()
 
     def _check(self, key: PublicKey) -> None:
         if key not in self._keepalives:
