@@ -9,6 +9,7 @@ from wgdisco.config import load_join, load_registry
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError
 from wgdisco.keys import PrivateKey
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.offloads import Offloads
 
 PRIVATE = PrivateKey(bytes(range(32))).to_text()
@@ -292,10 +293,12 @@ class TestEngines:
     def test_an_interface_that_is_up(self, conf):
         told = load_join({"interface": "wg0", "engine": "kernel", "zone": "example.com.", "dns": "198.51.100.1"}, {})
         assert isinstance(told, config.AttachSettings)
-        assert (told.interface, told.engine, told.dns.port) == ("wg0", config.Engine.KERNEL, 53)
+        assert (told.interface, told.engine, told.dns.port) == ("wg0", EngineKind.KERNEL, 53)
 
-    def test_it_has_its_own_configuration(self, conf):
-        assert "leave the .conf out" in complaint(flags(conf, engine="external"))
+    def test_a_conf_on_another_engine(self, conf):
+        told = load_join(flags(conf, engine="auto"), {})
+        assert isinstance(told, config.Settings)
+        assert told.engine is EngineKind.AUTO
 
     def test_no_such_engine(self, conf):
         assert "there is no such engine" in complaint(flags(conf), {"WGDISCO_ENGINE": "hamster"})

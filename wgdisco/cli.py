@@ -118,7 +118,7 @@ def _join_pinned(args: argparse.Namespace) -> int:
         return run_daemon(
             lambda: daemon.run_attached(
                 interface=attached.interface,
-                is_kernel=attached.engine is config.Engine.KERNEL,
+                engine=attached.engine,
                 zone=attached.zone,
                 dns=attached.dns,
                 version=program_version(),
@@ -131,6 +131,7 @@ def _join_pinned(args: argparse.Namespace) -> int:
             zone=settings.zone,
             dns=settings.dns,
             offloads=settings.offloads,
+            engine=settings.engine,
             version=program_version(),
         )
     )

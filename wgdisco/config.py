@@ -10,7 +10,6 @@ import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.io.resolver import parse_retries, resolve_endpoints, service_port
 from wgdisco.tunnel.io.tun import check_name
 from wgdisco.tunnel.offloads import ALL, Offloads
@@ -42,14 +42,7 @@ class Settings:
     zone: ZoneNames
     dns: Endpoint
     offloads: Offloads
-
-
-class Engine(Enum):
-    """Whose WireGuard: ours, the kernel's, or that of a userspace engine with a UAPI socket."""
-
-    USERSPACE = "userspace"
-    KERNEL = "kernel"
-    EXTERNAL = "external"
+    engine: EngineKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +50,7 @@ class AttachSettings:
     """An interface that is up, run by another engine than ours, which has its keys and peers."""
 
     interface: str
-    engine: Engine
+    engine: EngineKind
     zone: ZoneNames
     dns: Endpoint
 
@@ -91,20 +84,15 @@ def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setti
     """Settings of `wgdisco join`."""
     told = _merge(flags, environment)
     engine = _engine(told.get("engine"))
-    if engine is Engine.USERSPACE:
+    if "conf" in told or engine is EngineKind.USERSPACE:
         return _load(told, environment)
-    if "conf" in told:
-        raise ConfigError(
-            f"{told['conf'].where}: with --engine {engine.value} the interface is taken as it is, keys and peers"
-            " with it: leave the .conf out, and give --interface NAME"
-        )
     return AttachSettings(_interface(told).value, engine, _zone(told), _server(told))
 
 
 def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> RegistrySettings:
     """Settings of `wgdisco registry run`."""
     told = _merge(flags, environment)
-    if _engine(told.get("engine")) is not Engine.USERSPACE:
+    if _engine(told.get("engine")) is not EngineKind.USERSPACE:
         raise ConfigError(f"{told['engine'].where}: a registry runs on the integrated engine (userspace)")
     own = told.get("self", _Told(False, "--self"))
     if not isinstance(own.value, (bool, str)):
@@ -120,6 +108,7 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
         base.zone,
         base.dns,
         base.offloads,
+        base.engine,
         exact.value,
         own.value is not False,
         endpoint,
@@ -145,6 +134,14 @@ def load_offloads(flags: Mapping[str, Any], environment: Mapping[str, str]) -> O
         return _offloads(_Told(flags["offload"], "--offload"))
     text = environment.get("WGDISCO_OFFLOAD")
     return _offloads(_Told(text, "WGDISCO_OFFLOAD") if text else None)
+
+
+def load_engine(flags: Mapping[str, Any], environment: Mapping[str, str]) -> EngineKind | None:
+    """Whose engine a member by a join link is to use; None where nothing is said."""
+    if flags.get("engine") is not None:
+        return _engine(_Told(flags["engine"], "--engine"))
+    text = environment.get("WGDISCO_ENGINE")
+    return _engine(_Told(text, "WGDISCO_ENGINE")) if text else None
 
 
 def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
@@ -203,7 +200,8 @@ def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings
     names, server = _zone(told), _server(told)
     interface = _interface(told).value
     retries = parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES"))
-    return Settings(interface, read_conf(conf.value, retries), names, server, _offloads(told.get("offload")))
+    engine = _engine(told.get("engine"))
+    return Settings(interface, read_conf(conf.value, retries), names, server, _offloads(told.get("offload")), engine)
 
 
 def _zone(told: Mapping[str, _Told]) -> ZoneNames:
@@ -218,13 +216,13 @@ def _server(told: Mapping[str, _Told]) -> Endpoint:
     return _endpoint(_text(told, "dns", "198.51.100.1:53"), DNS_PORT)
 
 
-def _engine(told: _Told | None) -> Engine:
+def _engine(told: _Told | None) -> EngineKind:
     if told is None:
-        return Engine.USERSPACE
+        return EngineKind.USERSPACE
     try:
-        return Engine(told.value)
+        return EngineKind(told.value)
     except ValueError:
-        words = ", ".join(engine.value for engine in Engine)
+        words = ", ".join(engine.value for engine in EngineKind)
         raise ConfigError(f"{told.where}: there is no such engine; there are {words}") from None
 
 
