@@ -77,10 +77,10 @@ class Tap:
 
     @classmethod
     def open(cls, version: int, instructions: bytes, buffer: int) -> Self | None:
-        """None where it is not permitted."""
+        """None where it is not permitted, or the kernel has no such sockets."""
         try:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)  # nothing until bound
-        except PermissionError:
+        except OSError:
             return None
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
