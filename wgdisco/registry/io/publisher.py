@@ -19,7 +19,7 @@ from wgdisco.machine import boot_time
 from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.events import DeviceGone, Event, Foreign
-from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.backend import Backend
 
 LOG = logging.getLogger(__name__)
 
@@ -34,17 +34,18 @@ class Publisher:
     `moved` with the keys whose entry may be another now. `foreign` gets the datagrams that are for others. `named`
     gives the name of a peer that has one, and `roster` all who have names, for the zone. `follow` is called with each
     new snapshot and the keys whose instances alone may differ from the last. `in_order`: the zone keeps the device's
-    order.
+    order. `engine` says whose the device is, where it is not ours.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        device: Backend,
         directory: Directory,
         names: ZoneNames,
         next_serial: Callable[[], int],
         version: str,
         own: OwnInstance | None = None,
+        engine: str | None = None,
         *,
         in_order: bool = False,
     ) -> None:
@@ -56,7 +57,8 @@ class Publisher:
         self.follow: Callable[[Zone, Iterable[PublicKey]], None] = lambda _zone, _keys: None
         self.moved: Callable[[Iterable[PublicKey]], None] | None = None
         self.foreign: Callable[[Foreign], None] | None = None
-        self._engine = engine
+        self._device = device
+        self._engine = burst.engine_name() if engine is None else engine
         self._names = names
         self._next_serial = next_serial
         self._version = version
@@ -71,13 +73,13 @@ class Publisher:
 
     async def follow_device(self) -> None:
         """Fold every device event into the zone at once."""
-        async for event in self._engine.events():
+        async for event in self._device.events():
             if isinstance(event, Foreign):
                 if self.foreign is not None:
                     self.foreign(event)
                 continue
             if isinstance(event, DeviceGone):
-                raise LocalError(f"{self._engine.interface} is gone: {event.reason}")
+                raise LocalError(f"{self._device.interface} is gone: {event.reason}")
             self.directory.observe_event(event)
             self.publish()
             if self.heard is not None:
@@ -90,21 +92,21 @@ class Publisher:
             now = boot_time()
             deadline = self.directory.get_timer()
             if deadline is not None and now >= deadline:
-                silent = self.directory.observe_status(self._engine.status(), now)
+                silent = self.directory.observe_status(self._device.status(), now)
                 self.publish()
                 if silent and self.moved is not None:
                     self.moved(silent)
 
     def report(self) -> StatusReport:
         """For the control socket."""
-        status = self._engine.status()
+        status = self._device.status()
         return StatusReport(
             role="registry",
-            interface=self._engine.interface,
+            interface=self._device.interface,
             public_key=None if status.public_key is None else status.public_key.to_text(),
             listen_port=status.listen_port,
             zone=self._names.to_text(),
-            engine=burst.engine_name(),
+            engine=self._engine,
             version=self._version,
             peers=[self.directory.report(peer) for peer in status.peers if self.directory.entry(peer.key) is not None],
             drops={reason.value: count for reason, count in status.drops.items()},
