@@ -11,6 +11,8 @@ from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.relay import (
     BYTES_AT_ONCE,
     BYTES_PER_SECOND,
+    CROSSING,
+    CROSSING_EVERY,
     HANDSHAKES_AT_ONCE,
     HELD_FOR,
     IDLE_EXPIRY,
@@ -129,6 +131,23 @@ def test_a_handshake_begun_by_both_at_once_passes(wire):
     wire.bob.ping(wire.alice)
     wire.release()
     assert len(wire.bob.delivered) == len(wire.alice.delivered) == 1
+
+
+def test_of_two_that_cross_the_first_goes_on_and_nobody_is_kept_out(wire):
+    """Those of other engines spoil each other; who is sent forged initiations waits once, and not for long."""
+    wire.admit(wire.alice, wire.bob)
+    to_bob, to_alice = _initiation(wire.bob.key), _initiation(wire.alice.key)
+    assert wire.foreign(to_bob, wire.alice) is not None
+    assert wire.foreign(to_alice, wire.bob) is None
+    assert wire.foreign(to_bob, wire.alice) is not None
+    assert wire.foreign(to_alice, wire.bob) is not None  # the next one
+    assert wire.relay.drops == {RelayDrop.CROSSING: 1}
+    wire.now += CROSSING_EVERY
+    assert wire.foreign(to_bob, wire.alice) is not None
+    assert wire.foreign(_response(wire.alice.key, 9, 7), wire.bob) is not None
+    assert wire.foreign(to_alice, wire.bob) is not None  # it was answered
+    wire.now += CROSSING
+    assert wire.foreign(to_bob, wire.alice) is not None  # nobody answered in time
 
 
 def test_a_cookie_reply_finds_its_way(wire):
@@ -404,6 +423,7 @@ def test_handshakes_are_limited_by_sender(wire):
     passed = sum(wire.foreign(message, wire.alice) is not None for _ in range(1000))
     assert passed == HANDSHAKES_AT_ONCE
     assert wire.relay.drops == {RelayDrop.TOO_MANY_HANDSHAKES: 1000 - HANDSHAKES_AT_ONCE}
+    wire.now += CROSSING
     assert wire.foreign(_initiation(wire.alice.key), wire.bob) is not None
 
 

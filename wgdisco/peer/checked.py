@@ -55,11 +55,16 @@ TRYING_FOR = 1.5
 
 
 class CheckedPath:
-    """See the module's docstring. `relay` is where the registry forwards, None while there is none."""
+    """See the module's docstring. `relay` is where the registry forwards, None while there is none.
 
-    def __init__(self, key: PublicKey, relay: Endpoint | None) -> None:
+    Where the engine has no managed peers (`managed`) handshakes must not cross: nobody begins over the relay before the
+    order says who does; and it follows whatever it hears, so that it has to be led back.
+    """
+
+    def __init__(self, key: PublicKey, relay: Endpoint | None, *, managed: bool = True) -> None:
         self.key = key
         self.relay = relay
+        self._managed = managed
         self.state: State = Idle()
         self.ways = Ways()
         self.is_online = True
@@ -213,6 +218,8 @@ class CheckedPath:
                 return False
             case Live(current, since) if is_relayed:
                 # the peer cannot hear us where we are, or has not found it yet: see whether it answers there
+                if not self._managed:
+                    self._actions.append(SetPeer(self.key, current, 0))
                 answered = self.ways.verified.get(current)
                 if now - max(since, float("-inf") if answered is None else answered.at) > UNHEARD_DIRECT:
                     self._use(endpoint, now)
@@ -392,7 +399,7 @@ class CheckedPath:
             return
         self._asked_at, self._is_asked = now, True
         self._actions.append(AskOrder(self.key))
-        self._relay_due = now + HOLD
+        self._relay_due = now + HOLD if self._managed else None
 
     def _ping(self, endpoint: Endpoint, now: float) -> None:
         self.ways.ask(endpoint, now)

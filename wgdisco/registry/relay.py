@@ -32,6 +32,10 @@ MAX_ORDERS = 64
 MAX_ANSWERED = 8
 MAX_OFFERED = 16
 # A member's own, counted where it sends: 100 Mbit/s; and handshakes, whose mac1 costs a hash for each of its orders
+# Handshakes begun by both sides within that time would spoil each other where the engines are not ours: the first one
+# goes on. Not more often than the other side begins anew, so that nobody is kept out by what a stranger forged.
+CROSSING = 0.5
+CROSSING_EVERY = 4.0
 # How long an initiation waits for an order, in seconds
 HELD_FOR = 2.0
 BYTES_PER_SECOND = 12_500_000
@@ -48,6 +52,7 @@ class RelayDrop(Enum):
     UNKNOWN_INDEX = "relay: unknown receiver index"
     TOO_MANY_HANDSHAKES = "relay: too many handshakes"
     TOO_MANY_BYTES = "relay: too many bytes"
+    CROSSING = "relay: handshakes cross"
     NO_ENDPOINT = "relay: destination not there"
 
 
@@ -99,10 +104,25 @@ class _Indices:
 
 @dataclass(slots=True, eq=False)
 class _Order:
-    """Two members may reach each other until `until`; `told` has the indices each of them told the other."""
+    """Two members may reach each other until `until`; `told` has the indices each of them told the other.
+
+    `begun` is who began a handshake that is not answered yet, and when.
+    """
 
     until: float
     told: dict[PublicKey, _Indices]
+    begun: tuple[PublicKey, float] | None = None
+    crossed_at: float = float("-inf")
+
+    def begin(self, key: PublicKey, now: float) -> bool:
+        """This member begins a handshake; False when it is to take part in the other's."""
+        if self.begun is not None and self.begun[0] != key and now - self.begun[1] < CROSSING:
+            if now - self.crossed_at >= CROSSING_EVERY:
+                self.crossed_at = now
+                return False
+            return True
+        self.begun = key, now
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -245,8 +265,9 @@ class Relay:
             receiver = self._members[key]
             if now < order.until and check_mac1(message, receiver.mac1_key):
                 index = int.from_bytes(message[4:8], "little")
-                learnt = self._learn(receiver, sender.key, index, order.told[sender.key])
-                return receiver if learnt else RelayDrop.UNKNOWN_INDEX
+                if not self._learn(receiver, sender.key, index, order.told[sender.key]):
+                    return RelayDrop.UNKNOWN_INDEX
+                return receiver if order.begin(sender.key, now) else RelayDrop.CROSSING
         return RelayDrop.NO_ORDER
 
     def _answered(self, sender: _Member, message: memoryview, now: float) -> _Member | RelayDrop:
@@ -255,7 +276,8 @@ class Relay:
         receiver = self._routed(sender, index, now)
         if isinstance(receiver, RelayDrop):
             return receiver
-        told = sender.orders[receiver.key].told
+        order = sender.orders[receiver.key]
+        order.begun, told = None, order.told
         if not self._learn(receiver, sender.key, own, told[sender.key], answered=True):
             return RelayDrop.UNKNOWN_INDEX
         self._learn(sender, receiver.key, index, told[receiver.key], answered=True)

@@ -164,7 +164,7 @@ class _Managed:
         self._greeted: set[PublicKey] = set()
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         checks = Checks(roster.own_key, self._shared, os.urandom)
-        agent = Agent((), ourselves, boot_time(), checks)
+        agent = Agent((), ourselves, boot_time(), checks, managed=device.capabilities.managed)
         self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask, self._raw)
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
