@@ -38,5 +38,5 @@ def test_members_on_wireguard_go(external):
             assert mesh.status(one)["engine"] == "external" or one not in external
         for host in external:
             mesh.verb(host, "down")
-            assert "peer" not in lab.hosts[host].run(["wg", "show", "mesh"]).stdout
+            await_(lambda host=host: "peer" not in lab.hosts[host].run(["wg", "show", "mesh"]).stdout, "no peers")
             lab.hosts[host].run(["ip", "link", "delete", "mesh"])
