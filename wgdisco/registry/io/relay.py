@@ -1,22 +1,25 @@
 """The relay on the registry's own device: what that hands over as another's goes on from the same port."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.facts import Member
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.relay import Forward, Relay
 from wgdisco.tunnel.events import Foreign
-from wgdisco.tunnel.io.engine import Engine
+
+# Datagrams of so many bytes each, the last of what is left, from the device's port
+Send = Callable[[bytes, int, Endpoint], None]
 
 
 class Relaying:
-    """A relay and its device, which must be one that `relays`."""
+    """A relay, and what sends for it; without that (None) nobody is admitted."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, send: Send | None) -> None:
         self.relay = Relay()
-        self._engine = engine
+        self._send = send
 
     def pass_on(self, foreign: Foreign) -> None:
         """Send on what may be, and drop the rest."""
@@ -25,14 +28,14 @@ class Relaying:
     def admit(self, a: PublicKey, b: PublicKey) -> bool:
         """Let two members reach each other here (`Relay.admit`): who asks has seen to it that they may."""
         now = boot_time()
-        is_admitted = self.relay.admit(a, b, now)
+        is_admitted = self._send is not None and self.relay.admit(a, b, now)
         for forward in self.relay.held(a, b, now) if is_admitted else ():
             self._forward(forward)
         return is_admitted
 
     def _forward(self, forward: Forward | None) -> None:
-        if forward is not None:
-            self._engine.send_burst(forward.data, forward.row, forward.endpoint)
+        if forward is not None and self._send is not None:
+            self._send(forward.data, forward.row, forward.endpoint)
 
     def follow(self, before: Mapping[PublicKey, Member], membership: Membership) -> None:
         """Membership has changed: nobody passes who is revoked, or shares no group any more."""
