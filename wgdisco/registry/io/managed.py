@@ -21,14 +21,14 @@ from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.facts import Change, Member, Revoked
+from wgdisco.registry.facts import Change, Member, Network, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
-from wgdisco.registry.io.relay import Relaying
+from wgdisco.registry.io.relay import NO_RELAY, Relaying
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.views import ZoneViews
@@ -77,7 +77,7 @@ async def run(*, store: Path, dns: Endpoint | None, engine: EngineKind, offloads
         full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
         async with (
             kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
-            _opened(network.name, conf, engine, offloads) as (device, link, relaying),
+            _opened(network, conf, engine, offloads) as (device, link, relaying),
             hub(network.name) as forwarder,
         ):
             await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine).serve(dns)
@@ -87,15 +87,19 @@ async def run(*, store: Path, dns: Endpoint | None, engine: EngineKind, offloads
 
 @asynccontextmanager
 async def _opened(
-    name: str, conf: TunnelConf, kind: EngineKind, offloads: Offloads
+    network: Network, conf: TunnelConf, kind: EngineKind, offloads: Offloads
 ) -> AsyncIterator[tuple[Backend, Link, Relaying]]:
     """The interface on whichever engine, and what relays beside it."""
     if kind is EngineKind.USERSPACE:
-        async with tunnel_device(name, conf, offloads=offloads, relays=True) as (engine, link):
+        async with tunnel_device(network.name, conf, offloads=offloads, relays=True) as (engine, link):
             yield engine, link, Relaying(engine.send_burst)
     else:
-        async with driven_device(name, conf, kind) as (device, link):
-            yield device, link, Relaying(None)
+        async with driven_device(network.name, conf, kind) as (device, link):
+            relaying = Relaying.beside(device, network)
+            try:
+                yield device, link, relaying
+            finally:
+                relaying.close()
 
 
 def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
@@ -264,7 +268,8 @@ class _Registry:
 
     def _report(self) -> StatusReport:
         report = self._publisher.report()
-        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops())
+        notes = [*report.notes, *([] if self.relaying.is_there else [NO_RELAY])]
+        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops(), notes=notes)
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)
