@@ -4,6 +4,7 @@ The kernel's runs where there is one, which test_kernel.py sees to.
 """
 
 import base64
+import json
 import shutil
 
 import pytest
@@ -149,3 +150,34 @@ def test_members_with_the_kernel():
     if not has_kernel_wireguard():
         pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")
     members("kernel")
+
+
+def relayed(engine: str) -> None:
+    """Two members that no punching brings together talk by the registry's port, whose engine knows nothing of it."""
+    with read_lab("symmetric-random", "symmetric-random") as lab:
+        mesh = MeshOn(lab, engine)
+        for host in ("alice", "bob"):
+            mesh.join(host)
+        assert mesh.ping("alice", "bob", count=10) >= 8
+        assert [mesh.ping("bob", "alice", 20), mesh.ping("alice", "bob", 20)] == [20, 20]
+        peer = mesh.peers("alice")["bob"]
+        assert (peer["path"], peer["endpoint"]) == ("relay", "198.51.100.10:51820")
+        assert json.loads(mesh.registry("show", "alice", "-o", "json"))["relayed_tx_bytes"] >= 40 * 128
+        inside = (
+            mesh.status("registry")["peers"] and mesh.peers("alice")["registry"]["allowed_ips"][0].partition("/")[0]
+        )
+        assert mesh.ping("alice", inside) == 3  # what is the device's own is left alone
+        mesh.registry("set", "also-port", "443")
+        mesh.registry("revoke", "bob")
+        assert mesh.ping("alice", mesh._addresses["bob"], 1) == 0
+        mesh.stop_registry()
+
+
+def test_relayed_with_wireguard_go():
+    relayed("external")
+
+
+def test_relayed_with_the_kernel():
+    if not has_kernel_wireguard():
+        pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")
+    relayed("kernel")
