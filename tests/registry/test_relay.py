@@ -24,7 +24,7 @@ from wgdisco.registry.relay import (
     RelayDrop,
 )
 from wgdisco.tunnel.burst import Burst
-from wgdisco.tunnel.cookie import CookieJar
+from wgdisco.tunnel.cookie import CookieJar, mac1_key
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop, Foreign, PathSeen, PeerHandshake
 from wgdisco.tunnel.messages import REJECT_AFTER_TIME, UNDER_LOAD_QUEUE
@@ -443,3 +443,33 @@ def test_a_device_that_relays_keeps_what_is_its_own(wire):
     assert len(wire.registry.delivered) == 1
     assert not [event for event in wire.registry.events if isinstance(event, Foreign)]
     assert replace(wire.registry.device.status(), drops={}).peers[0].rx_bytes > 0
+
+
+# Beside an engine that takes its own part
+
+
+def test_what_is_the_engines_own_is_left_to_it(wire):
+    alice, bob = wire.alice.endpoint, wire.bob.endpoint
+    own = mac1_key(wire.registry.key)
+    for member in (wire.alice, wire.bob):
+        wire.relay.locate(member.key, member.endpoint)
+    wire.admit(wire.alice, wire.bob)
+
+    def concerns(data: bytes, source: Endpoint) -> bool:
+        return wire.relay.concerns(Foreign(data, len(data), source), own)
+
+    assert not concerns(_initiation(wire.registry.key), alice)
+    assert concerns(_initiation(wire.bob.key), alice)
+    assert not concerns(_initiation(wire.bob.key), STRANGER)
+    assert not concerns(_response(wire.alice.key, 9, 7), bob)
+    wire.foreign(_initiation(wire.bob.key, 7), alice)
+    assert wire.relay.indices(9) == {7}
+    for message in (_response(wire.alice.key, 9, 7), _data(7)):
+        assert concerns(message, bob)
+        assert not concerns(message, alice)
+    assert not concerns(_data(8), bob)
+    assert not any(concerns(bytes(size), bob) for size in range(200))
+    wire.foreign(_response(wire.alice.key, 9, 7), bob)
+    assert wire.relay.indices(2) == {7, 9}
+    assert len(wire.relay.indices(0)) == 1
+    assert not wire.relay.drops

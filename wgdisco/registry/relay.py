@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
@@ -244,6 +245,30 @@ class Relay:
             self.drops[passed] += count
             return None
         return passed
+
+    def concerns(self, seen: Foreign, own_key: bytes) -> bool:
+        """Whether what comes to a device that takes its own part is for another. `own_key`: the device's `mac1_key`.
+
+        What is nobody's is not counted: it is the device's, or a stranger's.
+        """
+        key = self._sources.get(seen.source)
+        if key is None:
+            return False
+        message = memoryview(seen.data)[: seen.row]
+        kind = message_type(message)
+        if kind == messages.INITIATION:
+            return not check_mac1(message, own_key)
+        at = 8 if kind == messages.RESPONSE else 4
+        return kind is not None and int.from_bytes(message[at : at + 4], "little") in self._members[key].routes
+
+    def indices(self, most: int) -> set[int]:
+        """The receiver indices that are somebody's, or of these `most` and one."""
+        found: set[int] = set()
+        for member in self._members.values():
+            found.update(member.routes)
+            if len(found) > most:
+                return set(islice(found, most + 1))
+        return found
 
     def _destination(self, sender: _Member, message: memoryview, now: float) -> _Member | RelayDrop:
         kind = message_type(message)
