@@ -473,3 +473,18 @@ def test_what_is_the_engines_own_is_left_to_it(wire):
     assert wire.relay.indices(2) == {7, 9}
     assert len(wire.relay.indices(0)) == 1
     assert not wire.relay.drops
+
+
+def test_when_both_have_left_nothing_passes_until_they_are_admitted_again(wire):
+    wire.admit(wire.alice, wire.bob)
+    wire.alice.ping(wire.bob)
+    wire.relay.leave(wire.alice.key, wire.bob.key, wire.now)
+    wire.alice.ping(wire.bob)
+    assert len(wire.bob.delivered) == 2
+    wire.relay.leave(wire.bob.key, wire.alice.key, wire.now)
+    wire.relay.leave(wire.bob.key, wire.carol.key, wire.now)  # of those they have no order with, nothing
+    wire.alice.ping(wire.bob)
+    assert len(wire.bob.delivered) == 2
+    wire.admit(wire.bob, wire.alice)
+    wire.alice.ping(wire.bob)
+    assert len(wire.bob.delivered) == 3

@@ -19,7 +19,7 @@ from wgdisco.api import CandidateKind, Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile, can_punch
-from wgdisco.peer.actions import AskOrder, Initiate, PathAction, Ping, Probe, SetPeer
+from wgdisco.peer.actions import AskOrder, Initiate, LeaveRelay, PathAction, Ping, Probe, SetPeer
 from wgdisco.peer.budget import Budget
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Pinged, Ponged
@@ -220,6 +220,7 @@ class CheckedPath:
                 # the peer cannot hear us where we are, or has not found it yet: see whether it answers there
                 if not self._managed:
                     self._actions.append(SetPeer(self.key, current, 0))
+                    self._leave_relay()
                 answered = self.ways.verified.get(current)
                 if now - max(since, float("-inf") if answered is None else answered.at) > UNHEARD_DIRECT:
                     self._use(endpoint, now)
@@ -508,10 +509,15 @@ class CheckedPath:
         self._moved_to = None
         self._doubt.end()
         self._alone_at = float("-inf")
+        self._actions.append(SetPeer(self.key, endpoint, 0))
         if endpoint != self.relay:
             self.ways.last_known = endpoint
             self._failures, self._retry_at = 0, None
-        self._actions.append(SetPeer(self.key, endpoint, 0))
+            self._leave_relay()
+
+    def _leave_relay(self) -> None:
+        if not self._managed and self.relay is not None:
+            self._actions.append(LeaveRelay(self.key))
 
     def _device_moved(self, used: Endpoint, endpoint: Endpoint, now: float) -> None:
         """The device followed the peer from where nothing came any more; the relay is left only for what answers."""

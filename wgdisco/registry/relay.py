@@ -107,13 +107,14 @@ class _Indices:
 class _Order:
     """Two members may reach each other until `until`; `told` has the indices each of them told the other.
 
-    `begun` is who began a handshake that is not answered yet, and when.
+    `begun` is who began a handshake that is not answered yet, and when. `left` are those who have no use for it now.
     """
 
     until: float
     told: dict[PublicKey, _Indices]
     begun: tuple[PublicKey, float] | None = None
     crossed_at: float = float("-inf")
+    left: set[PublicKey] = field(default_factory=set)
 
     def begin(self, key: PublicKey, now: float) -> bool:
         """This member begins a handshake; False when it is to take part in the other's."""
@@ -167,7 +168,19 @@ class Relay:
             order = _Order(now, {a: _Indices(), b: _Indices()})
             self._members[a].orders[b] = self._members[b].orders[a] = order
         order.until = now + IDLE_EXPIRY
+        order.left.clear()
         return True
+
+    def leave(self, key: PublicKey, other: PublicKey, now: float) -> None:
+        """This member reaches the other directly. When both say so, nothing is passed on until they are admitted again.
+
+        Engines that follow whatever they hear would be led back and forth by what is still under way.
+        """
+        member = self._members.get(key)
+        order = None if member is None else member.orders.get(other)
+        if order is not None:
+            order.left.add(key)
+            order.until = now if {key, other} == order.left else order.until
 
     def held(self, a: PublicKey, b: PublicKey, now: float) -> list[Forward]:
         """What these two, just admitted, have sent each other a moment ago, when it had no order; each once."""
@@ -207,6 +220,7 @@ class Relay:
             self._sources[member.endpoint] = new
         for other, order in member.orders.items():
             order.told[new] = order.told.pop(old)
+            order.left.clear()
             there = self._members[other]
             there.orders[new] = there.orders.pop(old)
             there.routes = {index: new if key == old else key for index, key in there.routes.items()}

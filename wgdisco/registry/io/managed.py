@@ -188,6 +188,7 @@ class _Registry:
         self._api.stun = self._stun.responder.issue
         self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
         self._api.admit = self.relaying.admit
+        self._api.leave = self.relaying.leave
         self._api.told = self._publisher.refresh_soon
         self._views = ZoneViews(self._membership, self._publisher.responder)
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)

@@ -76,6 +76,10 @@ class Relaying:
             self._forward(forward)
         return is_admitted
 
+    def leave(self, key: PublicKey, other: PublicKey) -> None:
+        """A member reaches another directly (`Relay.leave`)."""
+        self.relay.leave(key, other, boot_time())
+
     def _forward(self, forward: Forward | None) -> None:
         if self._beside is not None and forward is not None:
             self._beside.learn()
