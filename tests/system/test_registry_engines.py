@@ -94,6 +94,40 @@ def test_peers_come_and_go_with_wg():
         take_down(network, "registry")
 
 
+def test_as_wgsd_whatever_endpoint_the_device_has():
+    """`--wgsd-exact`: also one that no handshake came from; and an interface that goes ends it, in one line."""
+    with read_lab() as lab, Network(lab) as network:
+        bring_up(network, "registry", "external")
+        registry, bob = lab.hosts["registry"], network.keys["bob"].to_text()
+        registry.run(["wg", "set", "wgx0", "peer", bob, "endpoint", "203.0.113.77:4242"])
+        command = [*PROGRAM, "registry", "run", "--interface", "wgx0", "--zone", ZONE, "--dns", DNS, "--wgsd-exact"]
+        said = registry.run(["setpriv", "--reuid=65534", "--clear-groups", *command], check=False)
+        assert (said.returncode, len(said.stderr.splitlines())) == (1, 1)
+        assert "run as root" in said.stderr
+        daemon = Daemon(registry, command)
+        daemon.wait_for("started")
+        assert network.dig("alice", "+short", instance(network, "bob"), "SRV").split()[2] == "4242"
+        take_down(network, "registry")
+        assert daemon.process.wait(10) == 1
+        assert "wgx0" in daemon.err[-1]
+        assert "Traceback" not in "".join(daemon.err)
+
+
+def test_a_conf_on_an_interface_that_wireguard_go_made():
+    with Lab() as lab, Network(lab) as network:
+        registry = lab.hosts["registry"]
+        registry.run(["wireguard-go", "wgx0"])
+        await_(lambda: registry.run(["wg", "show", "wgx0"], check=False).returncode == 0, "wireguard-go")
+        network.start("registry", "--engine", "external", "--interface", "wgx0")
+        network.wait("registry", "started")
+        network.start("alice")
+        network.wait("registry", "published", "alice")
+        assert network.ping("alice", "registry") == 3
+        assert network.stop("registry") == 0
+        assert "peer" not in registry.run(["wg", "show", "wgx0"]).stdout
+        take_down(network, "registry")
+
+
 def test_no_interface_there():
     with Lab() as lab:
         command = [*PROGRAM, "registry", "run", "--interface", "wgx0", "--zone", ZONE, "--dns", DNS]
@@ -148,6 +182,12 @@ def members(engine: str) -> None:
         shown = registry.run(["wg", "show", "mesh"], check=False)
         assert "peer" not in shown.stdout
         assert (shown.returncode == 0) is (engine == "external")  # the kernel's is gone
+        if engine == "kernel":
+            mesh.start_registry()
+            mesh.stop_registry("kill")
+            assert registry.run(["wg", "show", "mesh", "peers"]).stdout
+            mesh.registry("uninstall", "--yes")
+            assert registry.run(["ip", "link", "show", "mesh"], check=False).returncode
 
 
 def test_members_with_wireguard_go():
