@@ -59,6 +59,7 @@ from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.driven import chosen
 from wgdisco.tunnel.io.firewall import kept_open
+from wgdisco.tunnel.io.leftovers import take_back
 from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.nft import block_incoming_rules
 from wgdisco.tunnel.noise import static_static
@@ -94,6 +95,7 @@ async def run(
         clock = HostClock(state)
         state = clock.reserve(state, store)
         engine = await asyncio.to_thread(chosen, state.engine)
+        await take_back(state.name)  # what one that was killed left
         device = await stack.enter_async_context(member_interface(state, roster, engine, clock.handshake_time))
         await stack.enter_async_context(kept_open(Need(state.name, device.status().listen_port), state.firewall))
         if state.block_incoming:
