@@ -17,8 +17,10 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.tunnel.conf import TunnelConf
+from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.host_dns import asked_by_host
 from wgdisco.tunnel.io.interface import tunnel_interface
 from wgdisco.tunnel.offloads import Offloads
 
@@ -35,11 +37,15 @@ async def run(
     publish_self: bool,
     self_endpoint: Endpoint | None,
     offloads: Offloads,
+    host_dns: DnsMode,
     version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
     await refuse_second_daemon(interface)
-    async with tunnel_interface(interface, conf, offloads=offloads) as engine:
+    async with (
+        tunnel_interface(interface, conf, offloads=offloads) as engine,
+        asked_by_host(interface, conf.dns, host_dns),
+    ):
         own = _own_instance(engine, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
