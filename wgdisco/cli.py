@@ -35,6 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
         "run", help="run the registry in the foreground: of `registry init`, or of the peers in --conf"
     )
     _add_daemon_flags(run)
+    run.add_argument(
+        "--engine",
+        choices=("auto", "userspace", "kernel", "external"),
+        help="whose WireGuard runs the interface: ours (userspace, the default), or as for join",
+    )
     run.add_argument("--wgsd-exact", action="store_true", default=None, help="answer byte for byte as wgsd does")
     run.add_argument(
         "--self",
@@ -104,6 +109,7 @@ def _registry_run(args: argparse.Namespace) -> int:
         lambda: daemon.run(
             interface=settings.interface,
             conf=settings.conf,
+            engine=settings.engine,
             zone=settings.zone,
             dns=settings.dns,
             exact=settings.exact,

@@ -5,6 +5,7 @@ and may name the `.conf`. Every mistake is a ConfigError that names the file, li
 """
 
 import re
+import socket
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from wgdisco.errors import ConfigError
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.host_dns import DnsMode
+from wgdisco.tunnel.io.external import SOCKETS
 from wgdisco.tunnel.io.resolver import parse_retries, resolve_endpoints, service_port
 from wgdisco.tunnel.io.tun import check_name
 from wgdisco.tunnel.offloads import ALL, Offloads
@@ -58,9 +60,19 @@ class AttachSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrySettings(Settings):
-    """The registry's: `publish_self` puts its own key in the zone, at `self_endpoint` or where it was asked."""
+class RegistrySettings:
+    """The registry's: `publish_self` puts its own key in the zone, at `self_endpoint` or where it was asked.
 
+    Without a `conf` the interface is up, and taken as it is; `engine` is never `AUTO`.
+    """
+
+    interface: str
+    conf: TunnelConf | None
+    engine: EngineKind
+    zone: ZoneNames
+    dns: Endpoint
+    offloads: Offloads
+    host_dns: DnsMode
     exact: bool
     publish_self: bool
     self_endpoint: Endpoint | None
@@ -88,14 +100,14 @@ def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setti
     engine = _engine(told.get("engine"))
     if "conf" in told or engine is EngineKind.USERSPACE:
         return _load(told, environment)
-    return AttachSettings(_interface(told).value, engine, _zone(told), _server(told))
+    return AttachSettings(_interface(told).value, _found_engine(told), _zone(told), _server(told))
 
 
 def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> RegistrySettings:
     """Settings of `wgdisco registry run`."""
     told = _merge(flags, environment)
-    if _engine(told.get("engine")) is not EngineKind.USERSPACE:
-        raise ConfigError(f"{told['engine'].where}: a registry runs on the integrated engine (userspace)")
+    interface = _interface(told).value
+    conf = _conf(told, environment) if "conf" in told or _engine(told.get("engine")) is EngineKind.USERSPACE else None
     own = told.get("self", _Told(False, "--self"))
     if not isinstance(own.value, (bool, str)):
         raise ConfigError(f"{own.where}: write true, or the registry's own ADDRESS:PORT in quotes")
@@ -103,15 +115,14 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
     exact = told.get("wgsd_exact", _Told(False, "--wgsd-exact"))
     if not isinstance(exact.value, bool):
         raise ConfigError(f"{exact.where}: write true or false")
-    base = _load(told, environment)
     return RegistrySettings(
-        base.interface,
-        base.conf,
-        base.zone,
-        base.dns,
-        base.offloads,
-        base.engine,
-        base.host_dns,
+        interface,
+        conf,
+        _found_engine(told) if conf is None else _engine(told.get("engine")) or EngineKind.USERSPACE,
+        _zone(told),
+        _server(told),
+        _offloads(told.get("offload")),
+        _host_dns(told.get("host_dns")),
         exact.value,
         own.value is not False,
         endpoint,
@@ -212,13 +223,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings:
-    conf = _text(told, "conf", "alice.conf")
+    _text(told, "conf", "alice.conf")
     names, server = _zone(told), _server(told)
     interface = _interface(told).value
-    retries = parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES"))
-    engine = _engine(told.get("engine"))
+    engine = _engine(told.get("engine")) or EngineKind.USERSPACE
     offloads, host_dns = _offloads(told.get("offload")), _host_dns(told.get("host_dns"))
-    return Settings(interface, read_conf(conf.value, retries), names, server, offloads, engine, host_dns)
+    return Settings(interface, _conf(told, environment), names, server, offloads, engine, host_dns)
+
+
+def _conf(told: Mapping[str, _Told], environment: Mapping[str, str]) -> TunnelConf:
+    path = _text(told, "conf", "alice.conf").value
+    return read_conf(path, parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES")))
 
 
 def _zone(told: Mapping[str, _Told]) -> ZoneNames:
@@ -233,9 +248,9 @@ def _server(told: Mapping[str, _Told]) -> Endpoint:
     return _endpoint(_text(told, "dns", "198.51.100.1:53"), DNS_PORT)
 
 
-def _engine(told: _Told | None) -> EngineKind:
+def _engine(told: _Told | None) -> EngineKind | None:
     if told is None:
-        return EngineKind.USERSPACE
+        return None
     try:
         return EngineKind(told.value)
     except ValueError:
@@ -251,6 +266,20 @@ def _host_dns(told: _Told | None) -> DnsMode:
     except ValueError:
         words = ", ".join(mode.value for mode in DnsMode)
         raise ConfigError(f"{told.where}: write one of {words}") from None
+
+
+def _found_engine(told: Mapping[str, _Told]) -> EngineKind:
+    """Whose an interface is that is up; KERNEL or EXTERNAL."""
+    engine = _engine(told.get("engine"))
+    if engine not in (None, EngineKind.AUTO):
+        return engine
+    interface = _interface(told).value
+    if interface not in (name for _, name in socket.if_nameindex()):
+        raise ConfigError(
+            f"--conf is missing, and there is no interface {interface} to take as it is: give --conf FILE, or bring the"
+            " interface up"
+        )
+    return EngineKind.EXTERNAL if (SOCKETS / f"{interface}.sock").exists() else EngineKind.KERNEL
 
 
 def _offloads(told: _Told | None) -> Offloads:

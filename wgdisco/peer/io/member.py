@@ -45,13 +45,13 @@ from wgdisco.peer.report import (
     TRUST_NOTE,
     Trouble,
     blame,
-    engine_name,
     engine_notes,
     epoch_note,
     is_settled,
     notes,
 )
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.firewall import Need
@@ -306,7 +306,7 @@ class _Managed:
             public_key=None if status.public_key is None else status.public_key.to_text(),
             listen_port=status.listen_port,
             zone=self._roster.network.zone.origin.to_text(),
-            engine=engine_name(self._engine),
+            engine=burst.engine_name(self._engine),
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
