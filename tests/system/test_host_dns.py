@@ -90,7 +90,7 @@ def test_what_a_killed_one_left_is_undone_at_the_next_start_before_names_are_loo
     assert left["ls -A /run/wgdisco"] != before["ls -A /run/wgdisco"]
     if network.tool == "openresolv":
         assert "10.0.0.2" in left["cat /etc/resolv.conf"]
-    usual = Daemon(alice, [sys.executable, str(SERVER), "127.0.0.9", "53", "198.51.100.10"])
+    usual = Daemon(alice, [sys.executable, str(SERVER), "172.31.0.53", "53", "198.51.100.10"])
     usual.wait_for("listening")
     conf = network.run("cat /run/lab/alice.conf")
     plain = conf.replace("DNS = 10.0.0.2, corp.example\n", "").replace("198.51.100.10:51820", "reg.example.net:51820")

@@ -87,12 +87,13 @@ def test_all_names_or_those_of_the_zone():
     assert told.command == ("resolvconf", "-a", "wg0", "-m", "0", "-x")
     assert told.text == "nameserver 10.0.0.1\nnameserver fd00::1\nsearch corp.example\n"
     (told,) = steps(Tool.RESOLVCONF, "wg0", ZONE)
-    assert told.command == ("resolvconf", "-a", "wg0", "-m", "0")
+    assert told.command == ("resolvconf", "-a", "wg0")
     assert undo(Tool.RESOLVCONF, "wg0").command == ("resolvconf", "-d", "wg0", "-f")
 
 
 def test_the_name_comes_early_in_resolvconfs_order_as_wg_quicks():
     facts = ResolverFacts(interface_order="# order\nlo.inet6\nlo.*\ntun*\ntap*\n")
-    assert record_name(Tool.RESOLVCONF, "wg0", facts) == "tun.wg0"
-    assert record_name(Tool.RESOLVCONF, "wg0", ResolverFacts()) == "wg0"
-    assert record_name(Tool.RESOLVED, "wg0", facts) == "wg0"
+    assert record_name(Tool.RESOLVCONF, "wg0", facts, ALL) == "tun.wg0"
+    assert record_name(Tool.RESOLVCONF, "wg0", ResolverFacts(), ALL) == "wg0"
+    assert record_name(Tool.RESOLVCONF, "mesh", ResolverFacts(), ZONE) == "vpn.mesh"
+    assert record_name(Tool.RESOLVED, "wg0", facts, ZONE) == "wg0"

@@ -126,12 +126,17 @@ def choose(mode: DnsMode, facts: ResolverFacts, names: NameServers) -> Tool | No
     raise ValueError("neither systemd-resolved nor resolvconf looks names up here: install openresolv")
 
 
-def record_name(tool: Tool, interface: str, facts: ResolverFacts) -> str:
-    """By what name the tool knows the interface: with resolvconf one that comes first in its order, as wg-quick's."""
+def record_name(tool: Tool, interface: str, facts: ResolverFacts, names: NameServers) -> str:
+    """By what name the tool knows the interface: with resolvconf one that comes first in its order, as wg-quick's.
+
+    openresolv needs that only where others stay; first are, unless a user says otherwise, those called vpn.
+    """
     if tool is Tool.RESOLVED:
         return interface
     found = (_ORDER_PREFIX.fullmatch(line) for line in facts.interface_order.splitlines())
     prefix = next((match[1] for match in found if match is not None), None)
+    if prefix is None and names.zone is not None:
+        prefix = "vpn"
     return interface if prefix is None else f"{prefix}.{interface}"
 
 
@@ -142,9 +147,9 @@ def steps(tool: Tool, name: str, names: NameServers) -> tuple[Step, ...]:
         lines = [f"nameserver {server}" for server in servers]
         if names.search:
             lines.append(f"search {' '.join(names.search)}")
-        # without -x the others stay: whom the registry refuses to answer, they do
-        exclusive = () if names.zone is not None else ("-x",)
-        return (Step(("resolvconf", "-a", name, "-m", "0", *exclusive), "\n".join((*lines, ""))),)
+        # as wg-quick's; for a zone the others stay: what the registry refuses to answer, they are asked
+        how = ("-m", "0", "-x") if names.zone is None else ()
+        return (Step(("resolvconf", "-a", name, *how), "\n".join((*lines, ""))),)
     if names.zone is None:
         return (
             Step(("resolvectl", "dns", name, *servers)),

@@ -42,7 +42,7 @@ class HostDns:
             ) from None
         if tool is None:
             return None
-        name = record_name(tool, self.interface, facts)
+        name = record_name(tool, self.interface, facts, names)
         write_kept(self._kept, {"tool": tool.value, "name": name, "index": socket.if_nametoindex(self.interface)})
         for step in steps(tool, name, names):
             await _run(step, self.interface)
@@ -63,28 +63,38 @@ class HostDns:
             tool = None
         # systemd-resolved forgets an interface that goes, and another may have its name by now
         is_gone = tool is Tool.RESOLVED and (not isinstance(name, str) or _index(name) != index)
-        if tool is not None and isinstance(name, str) and not name.startswith("-") and not is_gone:
+        if tool is not None and isinstance(name, str) and self._is_ours(name) and not is_gone:
             await _run(undo(tool, name), self.interface)
         with suppress(OSError):
             self._kept.unlink()
 
+    def _is_ours(self, name: str) -> bool:
+        """Whoever may write the file is not to have others' servers taken away."""
+        return not name.startswith("-") and (name == self.interface or name.endswith(f".{self.interface}"))
+
 
 @asynccontextmanager
 async def asked_by_host(interface: str, names: NameServers, mode: DnsMode) -> AsyncIterator[None]:
-    """While a daemon runs, the host asks the name servers of the interface; LocalError where that cannot be."""
+    """While a daemon runs, the host asks the name servers of the interface.
+
+    LocalError where that cannot be, unless they are for a zone only: a tunnel is of use without.
+    """
     dns = HostDns(interface)
     try:
-        await dns.close()  # what one that was killed left
-        tool = await dns.open(names, mode)
+        await _close(dns)  # what one that was killed left
+        try:
+            tool = await dns.open(names, mode)
+        except LocalError as error:
+            if names.zone is None:
+                raise
+            LOG.warning("%s", error)
+            tool = None
         if tool is not None:
             fields = {"interface": interface, "servers": " ".join(names.items()), "by": tool.value}
             LOG.info("name servers", extra={"fields": fields})
         yield
     finally:
-        try:
-            await asyncio.shield(dns.close())
-        except LocalError as error:
-            LOG.warning("%s", error)
+        await asyncio.shield(_close(dns))
 
 
 async def take_back_left(interface: str) -> None:
@@ -92,9 +102,16 @@ async def take_back_left(interface: str) -> None:
     if kept_path(interface, _SUFFIX).exists():
         try:
             await refuse_second_daemon(interface)
-            await HostDns(interface).close()
-        except LocalError as error:
-            LOG.warning("%s", error)
+        except LocalError:
+            return
+        await _close(HostDns(interface))
+
+
+async def _close(dns: HostDns) -> None:
+    try:
+        await dns.close()
+    except LocalError as error:
+        LOG.warning("%s", error)
 
 
 def _facts() -> ResolverFacts:
