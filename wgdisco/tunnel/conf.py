@@ -34,10 +34,10 @@ from wgdisco.tunnel.notation import (
     parse_port,
     parse_prefix,
 )
+from wgdisco.tunnel.path_mtu import MAX_MTU
 from wgdisco.tunnel.policy import AUTO, Table, parse_table
 
 MIN_MTU = 68  # RFC 791: what every IPv4 link must carry
-MAX_MTU = 65535 - 32  # the largest packet that still fits a transport message in one datagram (rule M1)
 
 NOT_SUPPORTED = frozenset({"preup", "postup", "predown", "postdown", "saveconfig"})
 
