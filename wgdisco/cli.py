@@ -16,6 +16,7 @@ from wgdisco import config, logs, member_cli, registry_cli, seeing_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
 from wgdisco.process import heed_signals, ignore_signals, program_version, run_daemon
+from wgdisco.tunnel.engines import EngineKind
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,7 +101,10 @@ def _registry_run(args: argparse.Namespace) -> int:
 
         dns, offloads = config.load_dns(flags, os.environ), config.load_offloads(flags, os.environ)
         path = args.store or store.PATH
-        return run_daemon(lambda: managed.run(store=path, dns=dns, offloads=offloads, version=program_version()))
+        engine = config.load_engine(flags, os.environ) or EngineKind.USERSPACE
+        return run_daemon(
+            lambda: managed.run(store=path, dns=dns, engine=engine, offloads=offloads, version=program_version())
+        )
     _take_back_dns(flags)
     settings = config.load_registry(flags, os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half

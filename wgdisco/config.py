@@ -151,7 +151,7 @@ def load_offloads(flags: Mapping[str, Any], environment: Mapping[str, str]) -> O
 
 
 def load_engine(flags: Mapping[str, Any], environment: Mapping[str, str]) -> EngineKind | None:
-    """Whose engine a member by a join link is to use; None where nothing is said."""
+    """Whose engine a member by a join link, or a registry of its own store, is to use; None where nothing is said."""
     if flags.get("engine") is not None:
         return _engine(_Told(flags["engine"], "--engine"))
     text = environment.get("WGDISCO_ENGINE")

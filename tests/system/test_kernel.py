@@ -45,8 +45,8 @@ def test_join_on_the_kernels_interfaces():
 
 @pytest.mark.soak
 def test_a_registry_on_the_kernels_interface():
-    """The same with a registry on the kernel's interface, and then with all three."""
-    assert "2 passed" in tests_of_the_kernel("tests/system/test_registry_engines.py")
+    """The same with a registry on the kernel's interface, and with all three; members by link, direct and relayed."""
+    assert "4 passed" in tests_of_the_kernel("tests/system/test_registry_engines.py")
 
 
 def tests_of_the_kernel(where):

@@ -4,10 +4,12 @@ The kernel's runs where there is one, which test_kernel.py sees to.
 """
 
 import base64
+import json
 import shutil
 
 import pytest
 
+from tests.system.members import Daemon, Mesh, read_lab
 from tests.system.network import DNS, PROGRAM, ZONE, Network, await_
 from tests.system.test_external import allowed_ips, attach, bring_up, has_kernel_wireguard, take_down
 from wgdisco.lab.topology import Lab
@@ -100,3 +102,82 @@ def test_no_interface_there():
         said = lab.hosts["registry"].run([*command, "--engine", "external"], check=False)
         assert (said.returncode, len(said.stderr.splitlines())) == (1, 1)
         assert "no engine answers for wgx0" in said.stderr
+
+
+class MeshOn(Mesh):
+    """A registry of members on an engine that is not ours."""
+
+    def __init__(self, lab, engine):
+        self._engine = engine
+        super().__init__(lab)
+
+    def start_registry(self):
+        here = self.lab.hosts["registry"]
+        if self._engine == "external" and here.run(["wg", "show", "mesh"], check=False).returncode:
+            here.run(["wireguard-go", "mesh"])
+            await_(lambda: here.run(["wg", "show", "mesh"], check=False).returncode == 0, "wireguard-go")
+        self.daemon = Daemon(here, [*PROGRAM, "registry", "run", "--engine", self._engine])
+        self.daemon.wait_for("started", 60.0)
+
+
+def members(engine: str) -> None:
+    """By join link: direct, revoked at once, found again after a kill, and the device is left without keys."""
+    with read_lab() as lab:
+        mesh = MeshOn(lab, engine)
+        registry = lab.hosts["registry"]
+        for host in ("alice", "bob"):
+            mesh.join(host)
+        assert mesh.ping("alice", "bob", count=10) >= 8
+        await_(lambda: mesh.peers("alice").get("bob", {}).get("path") == "direct", "alice to reach bob", 20.0)
+        assert engine in registry.run([*PROGRAM, "status"]).stdout
+        mesh.stop_registry("kill")
+        assert mesh.ping("alice", "bob") == 3
+        mesh.start_registry()
+        await_(lambda: mesh.registry("list").count(" live ") == 2, "both to be seen again", 30.0)
+        mesh.registry("revoke", "bob")
+        await_(lambda: len(registry.run(["wg", "show", "mesh", "peers"]).stdout.split()) == 1, "bob to be gone", 5.0)
+        mesh.stop_registry()
+        shown = registry.run(["wg", "show", "mesh"], check=False)
+        assert "peer" not in shown.stdout
+        assert (shown.returncode == 0) is (engine == "external")  # the kernel's is gone
+
+
+def test_members_with_wireguard_go():
+    members("external")
+
+
+def test_members_with_the_kernel():
+    if not has_kernel_wireguard():
+        pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")
+    members("kernel")
+
+
+def relayed(engine: str) -> None:
+    """Two members that no punching brings together talk by the registry's port, whose engine knows nothing of it."""
+    with read_lab("symmetric-random", "symmetric-random") as lab:
+        mesh = MeshOn(lab, engine)
+        for host in ("alice", "bob"):
+            mesh.join(host)
+        assert mesh.ping("alice", "bob", count=10) >= 8
+        assert [mesh.ping("bob", "alice", 20), mesh.ping("alice", "bob", 20)] == [20, 20]
+        peer = mesh.peers("alice")["bob"]
+        assert (peer["path"], peer["endpoint"]) == ("relay", "198.51.100.10:51820")
+        assert json.loads(mesh.registry("show", "alice", "-o", "json"))["relayed_tx_bytes"] >= 40 * 128
+        inside = (
+            mesh.status("registry")["peers"] and mesh.peers("alice")["registry"]["allowed_ips"][0].partition("/")[0]
+        )
+        assert mesh.ping("alice", inside) == 3  # what is the device's own is left alone
+        mesh.registry("set", "also-port", "443")
+        mesh.registry("revoke", "bob")
+        assert mesh.ping("alice", mesh._addresses["bob"], 1) == 0
+        mesh.stop_registry()
+
+
+def test_relayed_with_wireguard_go():
+    relayed("external")
+
+
+def test_relayed_with_the_kernel():
+    if not has_kernel_wireguard():
+        pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")
+    relayed("kernel")

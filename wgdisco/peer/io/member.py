@@ -166,8 +166,10 @@ class _Managed:
         self._greeted: set[PublicKey] = set()
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         checks = Checks(roster.own_key, self._shared, os.urandom)
-        agent = Agent((), ourselves, boot_time(), checks)
-        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask, self._raw)
+        agent = Agent((), ourselves, boot_time(), checks, managed=device.capabilities.managed)
+        self.driver = AgentDriver(
+            device, agent, self._look, self._handshake, self._ask, self._raw, leave_relay=self._leave
+        )
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
         self._orders = OrderDesk(self.driver, self._client, self._stream_up)
@@ -363,6 +365,9 @@ class _Managed:
 
     def _ask(self, key: PublicKey) -> None:
         self._orders.ask(key)
+
+    def _leave(self, key: PublicKey) -> None:
+        self._orders.leave(key)
 
     def _firewalled(self, is_firewalled: bool) -> None:
         self._trouble = replace(self._trouble, is_firewalled=is_firewalled)
