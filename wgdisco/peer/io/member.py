@@ -34,6 +34,7 @@ from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.finder import RegistryFinder
 from wgdisco.peer.io.member_interface import member_interface
+from wgdisco.peer.io.member_names import keep_names
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
@@ -118,6 +119,7 @@ async def run(
                         member.zone.run(),
                         member.finder.run(),
                         member.keep(),
+                        keep_names(state),
                     )
                 ]
                 await control.start()

@@ -1,7 +1,7 @@
 """What a daemon that was killed left on this host, undone: by the next one as it starts, and by verbs.
 
-Each part keeps in /run what it is about to do (`policy.py`, `forwarding.py`), or marks what it makes: nft tables and
-rules of the firewall by name, the kernel's interface by our key.
+Each part keeps in /run what it is about to do (`policy.py`, `forwarding.py`, `host_dns.py`), or marks what it makes: nft
+tables and rules of the firewall by name, the kernel's interface by our key.
 """
 
 import re
@@ -16,6 +16,7 @@ from wgdisco.tunnel.io import control, uapi
 from wgdisco.tunnel.io.driven import remove_left
 from wgdisco.tunnel.io.firewall import close_firewall
 from wgdisco.tunnel.io.forwarding import Forwarding
+from wgdisco.tunnel.io.host_dns import take_back_left
 from wgdisco.tunnel.io.nft import Table
 from wgdisco.tunnel.io.policy import Policy
 
@@ -29,6 +30,7 @@ async def take_back(interface: str, own_key: PublicKey | None = None, need: Need
     try:
         await Policy(interface).close()
     finally:
+        await take_back_left(interface)
         await Forwarding(interface).restore()
         with suppress(LocalError):  # without nft there is no table, and without root none of ours
             await Table(interface).remove()
