@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -66,9 +66,15 @@ class Forwarding:
         self._kept = DIRECTORY / f"{interface}.forwarding"
         self._before = self._load()
 
-    def switch_on(self, routes: list[DefaultRoute], uplink: bool) -> None:
+    def switch_on(
+        self,
+        routes: list[DefaultRoute],
+        uplink: bool,
+        through: Iterable[str] = (),
+        versions: Collection[int] = (4, 6),
+    ) -> None:
         """Let packets through, as `forwarding_settings` says; LocalError when the system refuses. May be repeated."""
-        wanted = forwarding_settings(self.interface, routes, uplink)
+        wanted = forwarding_settings(self.interface, routes, uplink, through, versions)
         present = {path: value for path in wanted if (value := _read(path)) is not None}
         for path, value in settings_to_write(wanted, present).items():
             before = {path: present[path]}

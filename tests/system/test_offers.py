@@ -1,0 +1,142 @@
+"""Subnets behind members, joined; each has a real host behind it. carol is in no group of theirs.
+
+::
+
+    shelf 10.1.0.9, fd01:1::9 ── alice ── NAT ── Internet ── NAT ── bob ── 10.2.0.9, fd01:2::9 shelf
+                                              registry · carol
+
+alice's shelf has alice as its gateway. Bob's has no route to anybody beyond its link.
+"""
+
+import json
+import signal
+import sys
+
+import pytest
+
+from tests.system.members import Mesh, read_lab
+from tests.system.network import await_
+
+pytestmark = pytest.mark.usefixtures("needs_lab")
+
+SITES = {"alice": 1, "bob": 2}
+SERVE = """
+import http.server as h
+s = h.HTTPServer(("", 80), h.SimpleHTTPRequestHandler); print("up", flush=True); s.serve_forever()
+"""
+FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=3).status)"
+LOOKS = (
+    "ip -4 rule",
+    "ip -6 rule",
+    "ip -4 route show table all",
+    "ip -6 route show table all",
+    "nft list tables",
+    "sysctl net.ipv4.conf.all.src_valid_mark net.ipv4.conf.site.forwarding net.ipv6.conf.all.forwarding",
+)
+
+
+class Sites(Mesh):
+    """The network above."""
+
+    def __init__(self, lab):
+        super().__init__(lab)
+        for host, number in SITES.items():
+            self.run(host, "ip netns add shelf")
+            self.run(host, "ip link add site type veth peer name eth0 netns shelf")
+            for end, last in (("", 1), ("-n shelf", 9)):
+                link = "eth0" if end else "site"
+                self.run(host, f"ip {end} link set {link} addrgenmode none up")
+                self.run(host, f"ip {end} link set lo up")
+                self.run(host, f"ip {end} address add 10.{number}.0.{last}/24 dev {link}")
+                self.run(host, f"ip {end} address add fd01:{number}::{last}/64 dev {link} nodad")
+        self.run("alice", "ip -n shelf route add default via 10.1.0.1")
+        self.run("alice", "ip -n shelf route add default via fd01:1::1")
+
+    def run(self, host, command):
+        return self.lab.hosts[host].run(command.split(), check=False).stdout
+
+    def reaches(self, host, to, inside=""):
+        return " 0% packet loss" in self.run(host, f"{inside} ping -q -c2 -i0.1 -W1 {to}")
+
+    def state(self, host):
+        return {look: self.run(host, look) for look in LOOKS}
+
+    def wait_for(self, what, text):
+        await_(what, text, 10)
+
+
+IN_SHELF = "ip netns exec shelf"
+
+
+@pytest.fixture(scope="module")
+def sites():
+    with read_lab("eim-other-port", "port-restricted", "port-restricted") as lab:
+        sites = Sites(lab)
+        sites.before = {host: sites.state(host) for host in SITES}
+        sites.join("alice", "--offer", "10.1.0.0/24,fd01:1::/64")
+        sites.join("bob", "--offer", "10.2.0.0/24,fd01:2::/64")
+        sites.join("carol", link=sites.registry("invite", "carol", "--group", "guests"))
+        yield sites
+
+
+def test_an_offer_is_only_an_offer(sites):
+    sites.wait_for(lambda: "10.2.0.0/24" in sites.registry("show", "bob"), "the offers at the registry")
+    assert "10.1.0.0/24,fd01:1::/64 (offered)" in sites.registry("list")
+    assert "dev eth0" in sites.run("bob", "ip route get 10.1.0.9")
+    assert not sites.reaches("bob", "10.1.0.9")
+    assert sites.run("alice", "cat /proc/sys/net/ipv4/conf/site/forwarding") == "0\n"
+
+
+def test_site_to_site(sites):
+    """Hosts behind reach hosts behind, by both IP versions; members reach them too."""
+    for host, number in SITES.items():
+        sites.registry("approve", host, f"10.{number}.0.0/24,fd01:{number}::/64")
+    for target in ("10.1.0.9", "fd01:1::9"):
+        sites.wait_for(lambda to=target: sites.reaches("bob", to), f"bob to reach {target}")
+    for target in ("10.2.0.9", "fd01:2::9"):
+        sites.wait_for(lambda to=target: sites.reaches("alice", to, IN_SHELF), f"alice's shelf to reach {target}")
+    assert sites.peers("alice")["bob"]["path"] == "direct"
+    server = sites.lab.hosts["bob"].popen([*IN_SHELF.split(), sys.executable, "-c", SERVE], stdout=-1, stderr=-1)
+    assert server.stdout.readline() == "up\n"
+    command = [*IN_SHELF.split(), sys.executable, "-c", FETCH, "http://10.2.0.9/"]
+    assert sites.lab.hosts["alice"].run(command).stdout == "200\n"
+    server.kill()
+    server.communicate()
+
+
+def test_who_is_in_no_common_group_gets_neither_routes_nor_allowed_ips(sites):
+    assert "dev eth0" in sites.run("carol", "ip route get 10.1.0.9")
+    assert "10.1.0.0/24" not in sites.run("carol", "wg show all allowed-ips")
+    assert "10.1.0.0/24" in sites.run("bob", "wg show all allowed-ips")
+
+
+def test_a_host_on_such_a_subnet_itself_stays_on_it(sites):
+    sites.run("bob", "ip link add visited type veth peer name other")
+    sites.run("bob", "ip address add 10.1.0.77/24 dev visited")
+    sites.run("bob", "ip link set other up")
+    sites.run("bob", "ip link set visited up")
+    assert "dev visited" in sites.run("bob", "ip route get 10.1.0.9")
+    sites.wait_for(lambda: "10.1.0.0/24" in sites.verb("bob", "status"), "a note in the status")
+    sites.run("bob", "ip link delete visited")
+    assert sites.reaches("bob", "10.1.0.9")
+
+
+def test_what_is_taken_back_is_gone_in_the_middle_of_a_flow(sites):
+    sites.registry("approve", "alice", "10.1.0.0/24", "--not")
+    sites.wait_for(lambda: "dev eth0" in sites.run("bob", "ip route get 10.1.0.9"), "the route to go")
+    assert not sites.reaches("bob", "10.1.0.9")
+    assert sites.reaches("bob", "fd01:1::9")
+    sites.registry("approve", "alice", "10.1.0.0/24")
+    sites.wait_for(lambda: sites.reaches("bob", "10.1.0.9"), "bob to reach it again")
+
+
+def test_a_kill_leaves_nothing_after_the_next_start_and_stop(sites):
+    network = json.loads(sites.registry("list", "-o", "json"))["network"]
+    for how in (signal.SIGKILL, signal.SIGTERM):
+        sites.members["alice"].process.send_signal(how)
+        sites.members["alice"].process.wait()
+        if how == signal.SIGKILL:
+            assert sites.state("alice") != sites.before["alice"]
+            sites.stay("alice", "join", "--network", network, "--offer", "none", "--foreground")
+            sites.members["alice"].wait_for("PEER ")
+    assert sites.state("alice") == sites.before["alice"]
