@@ -45,6 +45,29 @@ def refuse(network: IPNetwork, prefixes: Iterable[IPNetwork]) -> str | None:
     return None
 
 
+def judge_subnets(
+    subnets: Iterable[IPNetwork], prefixes: tuple[IPNetwork, ...], taken: Iterable[IPNetwork]
+) -> tuple[tuple[IPNetwork, ...], tuple[tuple[IPNetwork, str], ...]]:
+    """Those of a member's that may be routed to it, and the others, each with why in one phrase.
+
+    `prefixes` are the tunnel's own; whoever has one of `taken` keeps it.
+    """
+    held = [network for network in taken if not is_default(network)]
+    good: list[IPNetwork] = []
+    bad = []
+    for subnet in subnets:
+        why = refuse(subnet, prefixes)
+        if why is None and not is_default(subnet):
+            other = overlaps(subnet, held)
+            why = None if other is None else f"it overlaps {other}, which is behind another"
+            held.append(subnet)
+        if why is None:
+            good.append(subnet)
+        else:
+            bad.append((subnet, why))
+    return tuple(good), tuple(bad)
+
+
 def parse_subnet(text: str) -> IPNetwork:
     """One CIDR; ValueError says what to write."""
     try:

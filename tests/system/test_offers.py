@@ -130,6 +130,66 @@ def test_what_is_taken_back_is_gone_in_the_middle_of_a_flow(sites):
     sites.wait_for(lambda: sites.reaches("bob", "10.1.0.9"), "bob to reach it again")
 
 
+WHO = """
+import http.server as h
+class Who(h.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(self.client_address[0].encode())
+s = h.HTTPServer(("", 7000), Who); print("up", flush=True); s.serve_forever()
+"""
+ASK = "import urllib.request as u; print(u.urlopen('http://198.51.100.10:7000/', timeout=2).read().decode())"
+
+
+@pytest.fixture(scope="module")
+def beyond(sites):
+    """A server in the Internet that says who asks, and what bob's shelf stands for: the Internet of IPv6."""
+    sites.run("bob", "ip -n shelf address add 2001:db8:7::7/128 dev lo")
+    sites.run("bob", "ip -6 route add default via fd01:2::9")
+    server = sites.lab.hosts["registry"].popen([sys.executable, "-c", WHO], stdout=-1, stderr=-1)
+    assert server.stdout.readline() == "up\n"
+    yield lambda host: sites.lab.hosts[host].run([sys.executable, "-c", ASK], check=False).stdout.strip()
+    server.kill()
+    server.communicate()
+
+
+def again(sites, host, *words):
+    """Down, and up again with other options; what the network is to be called."""
+    network = json.loads(sites.registry("list", "-o", "json"))["network"]
+    sites.verb(host, "down")
+    sites.stay(host, "up", network, *words)
+    sites.members[host].wait_for("PEER ")
+
+
+def test_an_exit_is_used_by_who_asks_for_it_once_it_is_approved(sites, beyond):
+    assert beyond("alice") == "192.0.2.10"
+    again(sites, "bob", "--offer", "10.2.0.0/24,fd01:2::/64,exit")
+    again(sites, "alice", "--exit", "bob")
+    sites.wait_for(lambda: "exit (offered)" in sites.registry("list"), "the offer")
+    assert not beyond("alice")  # it goes nowhere rather than by another way
+    assert "bob is not approved as an exit" in sites.verb("alice", "status")
+    sites.registry("approve", "bob", "exit")
+    sites.wait_for(lambda: beyond("alice") == "203.0.113.10", "alice to come from bob's address")
+    assert sites.reaches("alice", "2001:db8:7::7")
+    assert "dev mesh table 51820" in sites.run("alice", "ip route get 8.8.8.8")
+    assert sites.peers("alice")["bob"]["path"] == "direct"
+    assert sites.peers("alice")["registry"]["path"] == "direct"
+
+
+def test_an_exit_leads_to_the_internet_and_not_into_its_own_lan(sites, beyond):
+    assert sites.reaches("alice", "192.168.1.1")  # alice's own LAN
+    assert sites.reaches("bob", "192.168.2.1")
+    assert not sites.reaches("alice", "192.168.2.1")
+    assert sites.reaches("alice", "10.2.0.9")  # which is approved
+
+
+def test_who_does_not_ask_for_an_exit_goes_out_as_ever(sites, beyond):
+    assert beyond("carol") == "198.18.3.10"
+    assert "0.0.0.0/0" not in sites.run("carol", "wg show all allowed-ips")
+    again(sites, "alice", "--exit", "none")
+    assert beyond("alice") == "192.0.2.10"
+    assert "0.0.0.0/0" not in sites.run("alice", "wg show all allowed-ips")
+
+
 def test_a_kill_leaves_nothing_after_the_next_start_and_stop(sites):
     network = json.loads(sites.registry("list", "-o", "json"))["network"]
     for how in (signal.SIGKILL, signal.SIGTERM):

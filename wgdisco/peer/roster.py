@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from ipaddress import ip_address, ip_network
-from itertools import filterfalse
 
 from wgdisco.api import EndpointChange, MemberRecord, Removed, Snapshot
 from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork, in_any
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.offers import EXIT, is_default, overlaps, refuse
+from wgdisco.offers import EXIT, is_default, judge_subnets
 from wgdisco.peer.records import KIND_DEVICE, MAX_MEMBERS, Network
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 
@@ -388,23 +387,10 @@ class Roster:
             next_key = None
         if next_key is not None:
             self._announced[key] = next_key
-        subnets = self._judge_subnets(record, members)
-        return Member(record.name, key, addresses, record.kind == KIND_DEVICE, next_key, record.direct, subnets)
-
-    def _judge_subnets(self, record: MemberRecord, members: Mapping[PublicKey, Member]) -> tuple[IPNetwork, ...]:
-        """Those that may be routed to a member; the first who has one keeps it."""
         taken = [*self.own_subnets(), *(subnet for member in members.values() for subnet in member.subnets)]
-        good: list[IPNetwork] = []
-        for subnet in map(ip_network, record.subnets):
-            why = refuse(subnet, self.network.prefixes)
-            if why is None and not is_default(subnet):
-                other = overlaps(subnet, filterfalse(is_default, (*taken, *good)))
-                why = None if other is None else f"it overlaps {other}, which is behind another"
-            if why is None:
-                good.append(subnet)
-            else:
-                self._subnets_refused.append((record.name, subnet, why))
-        return tuple(good)
+        subnets, bad = judge_subnets(map(ip_network, record.subnets), self.network.prefixes, taken)
+        self._subnets_refused += [(record.name, subnet, why) for subnet, why in bad]
+        return Member(record.name, key, addresses, record.kind == KIND_DEVICE, next_key, record.direct, subnets)
 
     def _judge_addresses(self, addresses: tuple[IPNetwork, ...], members: Mapping[PublicKey, Member]) -> str | None:
         taken = {address for member in members.values() for address in member.addresses}
