@@ -303,5 +303,26 @@ class TestEngines:
     def test_no_such_engine(self, conf):
         assert "there is no such engine" in complaint(flags(conf), {"WGDISCO_ENGINE": "hamster"})
 
-    def test_a_registry_has_ours(self, conf):
-        assert "integrated engine" in complaint(flags(conf), {"WGDISCO_ENGINE": "kernel"}, load_registry)
+    def test_ours_for_a_conf(self, conf):
+        for load in (load_join, load_registry):
+            for engine in (None, "auto", "userspace"):
+                assert load(flags(conf, engine=engine), {}).conf is not None
+
+    def test_a_registry_of_an_interface(self, conf):
+        told = {"interface": "wg0", "zone": "example.com.", "dns": "198.51.100.1", "self": True}
+        settings = load_registry({**told, "engine": "kernel"}, {})
+        assert (settings.conf, settings.engine, settings.publish_self) == (None, EngineKind.KERNEL, True)
+        settings = load_registry(flags(conf), {"WGDISCO_ENGINE": "external"})
+        assert (settings.conf is None, settings.engine) == (False, EngineKind.EXTERNAL)
+
+    def test_what_is_there_is_taken(self, monkeypatch, tmp_path):
+        told = {"interface": "lo", "zone": "example.com.", "dns": "198.51.100.1"}
+        monkeypatch.setattr(config, "SOCKETS", tmp_path)
+        assert load_registry(told, {}).engine is EngineKind.KERNEL
+        (tmp_path / "lo.sock").touch()
+        assert load_registry(told, {}).engine is EngineKind.EXTERNAL
+        assert load_join(told, {}).engine is EngineKind.EXTERNAL
+
+    def test_nothing_is_there(self):
+        told = {"interface": "wg-none", "zone": "example.com.", "dns": "198.51.100.1"}
+        assert "there is no interface wg-none to take as it is" in complaint(told, load=load_registry)

@@ -16,6 +16,7 @@ from wgdisco import config, logs, member_cli, registry_cli, seeing_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
 from wgdisco.process import heed_signals, ignore_signals, program_version, run_daemon
+from wgdisco.tunnel.engines import EngineKind
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,6 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
         "run", help="run the registry in the foreground: of `registry init`, or of the peers in --conf"
     )
     _add_daemon_flags(run)
+    run.add_argument(
+        "--engine",
+        choices=("auto", "userspace", "kernel", "external"),
+        help="whose WireGuard runs the interface: ours (userspace, the default), or as for join",
+    )
     run.add_argument("--wgsd-exact", action="store_true", default=None, help="answer byte for byte as wgsd does")
     run.add_argument(
         "--self",
@@ -89,7 +95,10 @@ def _registry_run(args: argparse.Namespace) -> int:
 
         dns, offloads = config.load_dns(flags, os.environ), config.load_offloads(flags, os.environ)
         path = args.store or store.PATH
-        return run_daemon(lambda: managed.run(store=path, dns=dns, offloads=offloads, version=program_version()))
+        engine = config.load_engine(flags, os.environ) or EngineKind.USERSPACE
+        return run_daemon(
+            lambda: managed.run(store=path, dns=dns, engine=engine, offloads=offloads, version=program_version())
+        )
     settings = config.load_registry(flags, os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
@@ -97,6 +106,7 @@ def _registry_run(args: argparse.Namespace) -> int:
         lambda: daemon.run(
             interface=settings.interface,
             conf=settings.conf,
+            engine=settings.engine,
             zone=settings.zone,
             dns=settings.dns,
             exact=settings.exact,

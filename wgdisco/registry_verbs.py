@@ -34,6 +34,7 @@ from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io import control, firewall
+from wgdisco.tunnel.io.driven import remove_left
 from wgdisco.tunnel.io.forwarding import Hub
 
 START_TIMEOUT = 15.0
@@ -191,6 +192,7 @@ def uninstall(args: argparse.Namespace) -> int:
     store.delete(args.store)
     if network is not None:
         asyncio.run(_take_back(network.name))
+        remove_left(network.name, network.private_key.public_key())
     _say(f"{name} is gone; members forget it with `wgdisco leave`")
     return 0
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.system.members import Mesh, read_lab
 from tests.system.network import await_
+from tests.system.test_external import has_kernel_wireguard
 
 pytestmark = [
     pytest.mark.usefixtures("needs_lab"),
@@ -23,20 +24,42 @@ def bring_up(lab, host):
     await_(lambda: lab.hosts[host].run(["wg", "show", "mesh"], check=False).returncode == 0, "wireguard-go")
 
 
-@pytest.mark.parametrize("external", [("alice",), ("bob",), ("alice", "bob")], ids=["one side", "the other", "both"])
-def test_members_on_wireguard_go(external):
+def connect(engine, hosts, patience=1):
+    """Two members reach each other, those of `hosts` on that engine; in the end it is as it was."""
     with read_lab() as lab:
-        mesh = Mesh(lab)
+        mesh = Mesh(lab, patience=patience)
         for host in ("alice", "bob"):
-            if host in external:
+            if host in hosts and engine == "external":
                 bring_up(lab, host)
-            mesh.join(host, *(["--engine", "external"] if host in external else []))
+            mesh.join(host, *(["--engine", engine] if host in hosts else []))
         assert mesh.ping("alice", "bob", count=10) >= 8
         assert mesh.ping("bob", "alice") == 3
         for one, other in (("alice", "bob"), ("bob", "alice")):
-            await_(lambda one=one, other=other: path(mesh, one, other) == "direct", f"{one} to reach {other}", 20.0)
-            assert mesh.status(one)["engine"] == "external" or one not in external
-        for host in external:
+            reached = f"{one} to reach {other}"
+            await_(lambda one=one, other=other: path(mesh, one, other) == "direct", reached, 20.0 * patience)
+            assert mesh.status(one)["engine"] == engine or one not in hosts
+        assert mesh.ping("alice", "bob") == 3
+        for host in hosts:
             mesh.verb(host, "down")
-            assert "peer" not in lab.hosts[host].run(["wg", "show", "mesh"]).stdout
-            lab.hosts[host].run(["ip", "link", "delete", "mesh"])
+            if engine == "external":
+                await_(lambda host=host: "peer" not in lab.hosts[host].run(["wg", "show", "mesh"]).stdout, "no peers")
+                lab.hosts[host].run(["ip", "link", "delete", "mesh"])
+            else:
+                assert lab.hosts[host].run(["ip", "link", "show", "mesh"], check=False).returncode
+
+
+BOTH_WAYS = pytest.mark.parametrize(
+    "hosts", [("alice",), ("bob",), ("alice", "bob")], ids=["one side", "the other", "both"]
+)
+
+
+@BOTH_WAYS
+def test_members_on_wireguard_go(hosts):
+    connect("external", hosts)
+
+
+@BOTH_WAYS
+def test_members_on_the_kernel(hosts):
+    if not has_kernel_wireguard():
+        pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")
+    connect("kernel", hosts, patience=6)

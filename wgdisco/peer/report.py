@@ -62,11 +62,6 @@ def notes(roster: Roster, now: float, older_epoch: OlderEpoch | None, trouble: T
     return found
 
 
-def engine_name(kind: EngineKind) -> str:
-    """The engine in the words of the status output."""
-    return burst.engine_name() if kind is EngineKind.USERSPACE else kind.value
-
-
 def engine_notes(kind: EngineKind = EngineKind.USERSPACE) -> list[str]:
     """What to say of the engine: nothing, unless it is the slow one of ours."""
     return [SLOW_NOTE] if kind is EngineKind.USERSPACE and burst.implementation() == "reference" else []

@@ -22,16 +22,15 @@ from wgdisco.errors import LocalError
 from wgdisco.machine import boot_time
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
-from wgdisco.peer.report import engine_name, engine_notes
+from wgdisco.peer.report import engine_notes
+from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
-from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import any_interface, chosen
-from wgdisco.tunnel.io.external import ExternalWireGuard
-from wgdisco.tunnel.io.kernel import KernelWireGuard
-from wgdisco.tunnel.io.polled import PolledDevice
+from wgdisco.tunnel.io.found import found_interface
 from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ async def run(
         notes = engine_notes(engine)
         for note in notes:
             LOG.warning("%s", note)
-        await _run_on(device, conf, zone, dns, version, engine_name(engine), notes)
+        await _run_on(device, conf, zone, dns, version, burst.engine_name(engine), notes)
 
 
 async def run_attached(*, interface: str, engine: EngineKind, zone: ZoneNames, dns: Endpoint, version: str) -> None:
@@ -63,21 +62,8 @@ async def run_attached(*, interface: str, engine: EngineKind, zone: ZoneNames, d
     It keeps its keys, peers, addresses and routes; endpoints and keepalives stay as they are at the end.
     """
     await refuse_second_daemon(interface)
-    is_external = engine is EngineKind.EXTERNAL
-    client = ExternalWireGuard(interface) if is_external else KernelWireGuard.attach(interface)
-    device = PolledDevice(client)
-    try:
-        status = device.status()
-        if status.public_key is None:
-            raise LocalError(f"{interface} has no private key yet: set it with `wg set {interface} private-key FILE`")
-        peers = tuple(
-            PeerConfig(peer.key, None, peer.endpoint, peer.allowed_ips, peer.persistent_keepalive)
-            for peer in status.peers
-        )
-        conf = TunnelConf(DeviceConfig(None, status.listen_port, status.fwmark, peers))
-        await _run_on(device, conf, zone, dns, version, "external" if is_external else "kernel", [])
-    finally:
-        await device.close()
+    async with found_interface(interface, engine) as (device, conf):
+        await _run_on(device, conf, zone, dns, version, engine.value, [])
 
 
 async def _run_on(

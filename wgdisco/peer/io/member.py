@@ -46,13 +46,13 @@ from wgdisco.peer.report import (
     TRUST_NOTE,
     Trouble,
     blame,
-    engine_name,
     engine_notes,
     epoch_note,
     is_settled,
     notes,
 )
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.firewall import Need
@@ -184,8 +184,10 @@ class _Managed:
         self._greeted: set[PublicKey] = set()
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         checks = Checks(roster.own_key, self._shared, os.urandom)
-        agent = Agent((), ourselves, boot_time(), checks)
-        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask, self._raw)
+        agent = Agent((), ourselves, boot_time(), checks, managed=device.capabilities.managed)
+        self.driver = AgentDriver(
+            device, agent, self._look, self._handshake, self._ask, self._raw, leave_relay=self._leave
+        )
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
         self._orders = OrderDesk(self.driver, self._client, self._stream_up)
@@ -327,7 +329,7 @@ class _Managed:
             public_key=None if status.public_key is None else status.public_key.to_text(),
             listen_port=status.listen_port,
             zone=self._roster.network.zone.origin.to_text(),
-            engine=engine_name(self._engine),
+            engine=burst.engine_name(self._engine),
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
@@ -387,6 +389,9 @@ class _Managed:
 
     def _ask(self, key: PublicKey) -> None:
         self._orders.ask(key)
+
+    def _leave(self, key: PublicKey) -> None:
+        self._orders.leave(key)
 
     def _firewalled(self, is_firewalled: bool) -> None:
         self._trouble = replace(self._trouble, is_firewalled=is_firewalled)

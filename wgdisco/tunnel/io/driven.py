@@ -22,7 +22,7 @@ from wgdisco.tunnel.io.interface import tunnel_interface
 from wgdisco.tunnel.io.kernel import KernelWireGuard
 from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.policy import Policy
-from wgdisco.tunnel.io.polled import PolledDevice
+from wgdisco.tunnel.io.polled import PolledDevice, without_haste
 from wgdisco.tunnel.messages import DEFAULT_MTU
 from wgdisco.tunnel.offloads import ALL, Offloads
 from wgdisco.tunnel.policy import plan
@@ -72,7 +72,8 @@ async def driven_device(name: str, conf: TunnelConf, kind: EngineKind) -> AsyncI
             mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
             routes = plan([network for peer in conf.device.peers for network in peer.allowed_ips], conf.table)
             mark = await policy.mark(conf.device.fwmark) if routes.defaults else conf.device.fwmark
-            await asyncio.to_thread(client.apply, replace(conf.device, fwmark=mark))
+            peers = tuple(map(without_haste, conf.device.peers))
+            await asyncio.to_thread(client.apply, replace(conf.device, fwmark=mark, peers=peers))
             await link.configure(conf.addresses, mtu, routes.routes, routes.table)
             await policy.open(link, routes.defaults, mark, conf.addresses)
             device = PolledDevice(client)
