@@ -3,13 +3,15 @@
 ::
 
     shelf 10.1.0.9, fd01:1::9 ── alice ── NAT ── Internet ── NAT ── bob ── 10.2.0.9, fd01:2::9 shelf
-                                              registry · carol
+                                       registry · carol · dave's phone, a stock device
 
 alice's shelf has alice as its gateway. Bob's has no route to anybody beyond its link.
 """
 
 import json
+import shutil
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -61,6 +63,9 @@ class Sites(Mesh):
     def state(self, host):
         return {look: self.run(host, look) for look in LOOKS}
 
+    def registry_address(self):
+        return self.run("registry", "ip -br -4 address show dev mesh").split()[2].partition("/")[0]
+
     def wait_for(self, what, text):
         await_(what, text, 10)
 
@@ -70,7 +75,7 @@ IN_SHELF = "ip netns exec shelf"
 
 @pytest.fixture(scope="module")
 def sites():
-    with read_lab("eim-other-port", "port-restricted", "port-restricted") as lab:
+    with read_lab("eim-other-port", *["port-restricted"] * 3) as lab:
         sites = Sites(lab)
         sites.before = {host: sites.state(host) for host in SITES}
         sites.join("alice", "--offer", "10.1.0.0/24,fd01:1::/64")
@@ -121,9 +126,37 @@ def test_a_host_on_such_a_subnet_itself_stays_on_it(sites):
     assert sites.reaches("bob", "10.1.0.9")
 
 
+def test_a_stock_device_reaches_them_through_the_registry_and_so_they_it(sites):
+    missing = [tool for tool in ("wireguard-go", "wg-quick") if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    assert "dev eth0" in sites.run("registry", "ip route get 10.1.0.9 from 198.51.100.10")
+    go = "env WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go wg-quick"
+    for name, group, reached in (("guest", "guests", False), ("phone", "all", True)):
+        text = sites.registry("add", name, "--conf", "--group", group)
+        assert ("10.1.0.0/24" in text) == reached
+        if not reached:
+            text = text.replace("AllowedIPs = ", "AllowedIPs = 10.1.0.0/24, ")
+        sites.lab.hosts["dave"].write_file("/run/lab/phone.conf", text)
+        sites.run("dave", f"{go} up /run/lab/phone.conf")
+        sites.wait_for(lambda: sites.reaches("dave", sites.registry_address()), "the registry")
+        assert sites.reaches("dave", "10.1.0.9") == reached
+        assert sites.reaches("dave", "fd01:1::9") == reached
+        if reached:
+            address = sites.address("phone")
+            assert sites.reaches("alice", address, IN_SHELF)
+        sites.run("dave", f"{go} down /run/lab/phone.conf")
+
+
 def test_what_is_taken_back_is_gone_in_the_middle_of_a_flow(sites):
-    sites.registry("approve", "alice", "10.1.0.0/24", "--not")
-    sites.wait_for(lambda: "dev eth0" in sites.run("bob", "ip route get 10.1.0.9"), "the route to go")
+    command = ["ping", "-n", "-i", "0.1", "10.1.0.9"]
+    with sites.lab.hosts["bob"].popen(command, stdout=subprocess.PIPE) as flow:
+        assert [flow.stdout.readline() for _ in range(3)]
+        sites.registry("approve", "alice", "10.1.0.0/24", "--not")
+        sites.wait_for(lambda: "dev eth0" in sites.run("bob", "ip route get 10.1.0.9"), "the route to go")
+        assert "ip daddr 10.1.0.0/24" not in sites.run("alice", "nft list ruleset")
+        flow.terminate()
+        flow.stdout.read()
     assert not sites.reaches("bob", "10.1.0.9")
     assert sites.reaches("bob", "fd01:1::9")
     sites.registry("approve", "alice", "10.1.0.0/24")
