@@ -22,7 +22,7 @@ from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Member, Network, Revoked
-from wgdisco.registry.hub import firewall_need, hub_rules
+from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
@@ -48,6 +48,7 @@ from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
 from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.subnets import SubnetRoutes
 from wgdisco.tunnel.notation import IPInterface
 from wgdisco.tunnel.offloads import Offloads
 
@@ -163,6 +164,8 @@ class _Registry:
         self._device = device
         self._link = link
         self._forwarder = forwarder
+        self._routes = SubnetRoutes(device.interface, conf.addresses)
+        self._mark = 0
         self._forwarding_due = asyncio.Event()
         self._network_record = network_record(self._membership)
         self._with_ipv6 = any(address.version == 6 for address in conf.addresses)
@@ -232,6 +235,7 @@ class _Registry:
             for task in self._proofs:
                 task.cancel()
             self._stun.close()
+            await self._routes.close()
             await self._control.close()
             await self._websocket.close()
             await self._api.close()
@@ -293,7 +297,7 @@ class _Registry:
         told = [self._feed.part(member) for member in known.values() if member.number not in numbers]
         if any(told):
             await asyncio.sleep(PARTING)
-        self._device.apply(_device_config(self._membership, with_ipv6=self._with_ipv6))
+        self._apply()
         self._set_directory()
         self.relaying.follow(known, self._membership)
         routes = [ip_network(invitation.address) for invitation in self._membership.invitations.values()]
@@ -314,6 +318,11 @@ class _Registry:
         except LocalError as error:
             LOG.error("%s", error)
 
+    def _apply(self) -> None:
+        """Have the device hold the members as they are now."""
+        config = _device_config(self._membership, with_ipv6=self._with_ipv6)
+        self._device.apply(replace(config, fwmark=self._mark))
+
     def _set_directory(self) -> None:
         proven = {key: member for key, member in self._membership.members.items() if member.proven}
         peers = [PeerConfig(key, allowed_ips=self._membership.allowed_ips(member)) for key, member in proven.items()]
@@ -332,6 +341,11 @@ class _Registry:
     async def _forward(self) -> None:
         interface = self._device.interface
         await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks()))
+        subnets = hub_subnets(self._membership)
+        if subnets and not self._mark:
+            self._mark = await self._routes.mark()
+            self._apply()
+        await self._routes.set(subnets)
 
     async def _keep_forwarding(self) -> None:
         """Forward as membership says now; and look now and then where the default routes lead."""

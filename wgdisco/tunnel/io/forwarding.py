@@ -8,7 +8,7 @@ import contextlib
 import logging
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -65,9 +65,15 @@ class Forwarding:
         self._kept = kept_path(interface, _SUFFIX)
         self._before: dict[str, str] = {}
 
-    def switch_on(self, routes: list[DefaultRoute], uplink: bool) -> None:
+    def switch_on(
+        self,
+        routes: list[DefaultRoute],
+        uplink: bool,
+        through: Iterable[str] = (),
+        versions: Collection[int] = (4, 6),
+    ) -> None:
         """Let packets through, as `forwarding_settings` says; LocalError when the system refuses. May be repeated."""
-        wanted = forwarding_settings(self.interface, routes, uplink)
+        wanted = forwarding_settings(self.interface, routes, uplink, through, versions)
         present = {path: value for path in wanted if (value := _read(path)) is not None}
         self._before = _load(self._kept) | self._before
         self._keep()  # also where all are on: from now on they are needed here

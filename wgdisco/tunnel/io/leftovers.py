@@ -1,7 +1,7 @@
 """What a daemon that was killed left on this host, undone: by the next one as it starts, and by verbs.
 
-Each part keeps in /run what it is about to do (`policy.py`, `forwarding.py`, `host_dns.py`), or marks what it makes: nft
-tables and rules of the firewall by name, the kernel's interface by our key.
+Each part keeps in /run what it is about to do (`policy.py`, `forwarding.py`, `host_dns.py`), or marks what it makes:
+nft tables and rules of the firewall by name, the kernel's interface by our key.
 """
 
 import re
