@@ -3,9 +3,10 @@
 ::
 
     example.com.                                        the origin: SOA, NS
-    ns1.example.com.                                    the name server
+    ns1.example.com.                                    the name server; ns2 to ns9, where there are more
     _wireguard._udp.example.com.                        the service: browse (PTR)
     <base32 key>._wireguard._udp.example.com.           an instance: SRV, TXT, A or AAAA
+    <base32 key, no padding>.example.com.               its host, where the SRV points: A or AAAA
     _services._dns-sd._udp.example.com.                 service types (RFC 6763 section 9)
     b._dns-sd._udp.example.com. and db., lb.            browse domains (RFC 6763 section 11)
 
@@ -25,6 +26,7 @@ SERVICE_TYPE = "_wireguard._udp"
 
 _SERVICE_LABELS = tuple(label.encode() for label in SERVICE_TYPE.split("."))
 _KEY_LABEL_SIZE = 56
+_PADDING = "===="
 # an SRV answer holds the instance name twice and must have room for its host record in 512 bytes, whoever asks
 _ORIGIN_MAX_SIZE = 120
 _ZONE_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
@@ -83,6 +85,14 @@ class ZoneNames:
         if len(name.labels) != len(self.service.labels) + 1 or not name.is_subdomain(self.service):
             return None
         return _parse_key(name.labels[0])
+
+    def server(self, number: int) -> dns.name.Name:
+        """The name server of that number, from 1."""
+        return _below(self.origin, f"ns{number}".encode())
+
+    def host(self, key: PublicKey) -> dns.name.Name:
+        """The name of the host of `key`: base32 without padding, which every resolver takes for a host's (RFC 1123)."""
+        return _below(self.origin, key.to_label().removesuffix(_PADDING).encode())
 
     def key_by_length(self, name: dns.name.Name) -> PublicKey | None:
         """The key that wgsd sees in a name of its zone: it looks at the length and the first 56 characters alone."""

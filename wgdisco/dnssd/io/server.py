@@ -8,11 +8,12 @@ import asyncio
 import errno
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
+from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Responder, Transport
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.errors import LocalError
@@ -34,12 +35,19 @@ _PORT_ATTEMPTS = 8
 class DnsServer:
     """Serves one responder on any number of addresses. `unsent` counts UDP replies the kernel did not take.
 
-    With `view`, who asks from an address is answered by the responder that `view` has for it.
+    With `view`, who asks from an address is answered by the responder that `view` has for it; with `transfers`, the
+    zone's secondaries are answered by that.
     """
 
-    def __init__(self, responder: Responder, view: Callable[[IPAddress], Responder] | None = None) -> None:
+    def __init__(
+        self,
+        responder: Responder,
+        view: Callable[[IPAddress], Responder] | None = None,
+        transfers: Transfers | None = None,
+    ) -> None:
         self.responder = responder
         self._view = view
+        self._transfers = transfers
         self.endpoints: tuple[Endpoint, ...] = ()
         self.unsent = 0
         self._udp: list[socket.socket] = []
@@ -84,8 +92,17 @@ class DnsServer:
             await server.wait_closed()
         self._udp, self._tcp, self.endpoints = [], [], ()
 
-    def _responder(self, source: Any) -> Responder:
-        return self.responder if self._view is None else self._view(parse_address(source[0]))
+    def _respond(
+        self, query: bytes, source: Any, local_address: IPAddress | None, transport: Transport
+    ) -> Iterator[bytes]:
+        """The reply, or none; only a transfer has more than one message."""
+        if self._transfers is not None:
+            replies = self._transfers.respond(query, source[0], transport)
+            if replies is not None:
+                return replies
+        responder = self.responder if self._view is None else self._view(parse_address(source[0]))
+        reply = responder.respond(query, local_address, transport)
+        return iter(() if reply is None else (reply,))
 
     # UDP
 
@@ -102,8 +119,7 @@ class DnsServer:
             except OSError:
                 # an ICMP error about an earlier reply
                 continue
-            reply = self._responder(source).respond(query, local_address, Transport.UDP)
-            if reply is not None:
+            for reply in self._respond(query, source, local_address, Transport.UDP):
                 self._send(udp, reply, [], source)
 
     def _drain_wildcard(self, udp: socket.socket, local_address: IPAddress) -> None:
@@ -115,8 +131,7 @@ class DnsServer:
             except OSError:
                 continue
             queried, reply_from = _read_pktinfo(ancillary)
-            reply = self._responder(source).respond(query, queried, Transport.UDP)
-            if reply is not None:
+            for reply in self._respond(query, source, queried, Transport.UDP):
                 self._send(udp, reply, reply_from, source)
 
     def _send(self, udp: socket.socket, reply: bytes, ancillary: list[tuple[int, int, bytes]], target: Any) -> None:
@@ -153,16 +168,19 @@ class DnsServer:
             async with asyncio.timeout(IDLE_TIMEOUT):
                 size = int.from_bytes(await reader.readexactly(2), "big")
                 query = await reader.readexactly(size)
-                reply = await self._respond_in_turn(query, source, local_address)
-                if reply is not None:
+            replies: Iterator[bytes] | None = None
+            while True:
+                async with asyncio.timeout(IDLE_TIMEOUT):
+                    # one reply a turn of the loop, whoever asks: a stream of buffered queries never waits by itself
+                    async with self._tcp_turn:
+                        await asyncio.sleep(0)
+                        if replies is None:
+                            replies = self._respond(query, source, local_address, Transport.TCP)
+                        reply = next(replies, None)
+                    if reply is None:
+                        break
                     writer.write(len(reply).to_bytes(2, "big") + reply)
                     await writer.drain()
-
-    async def _respond_in_turn(self, query: bytes, source: Any, local_address: IPAddress) -> bytes | None:
-        """One reply a turn of the loop, whoever asks: a stream of queries that is buffered already never waits."""
-        async with self._tcp_turn:
-            await asyncio.sleep(0)
-            return self._responder(source).respond(query, local_address, Transport.TCP)
 
 
 def _bind_pair(address: IPAddress, port: int, interface: str | None) -> tuple[socket.socket, socket.socket]:
