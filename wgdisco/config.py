@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wgdisco.dnssd.names import ZoneNames
+from wgdisco.dnssd.secondaries import Secondaries, TsigKey
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
@@ -26,7 +27,7 @@ from wgdisco.tunnel.offloads import ALL, Offloads
 
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
-_VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine")
+_VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine", "secondary", "tsig_key")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
 _KEY_TEXT_SIZE = 44
@@ -73,6 +74,7 @@ class RegistrySettings:
     exact: bool
     publish_self: bool
     self_endpoint: Endpoint | None
+    secondaries: Secondaries | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
         exact.value,
         own.value is not False,
         endpoint,
+        _secondaries(told),
     )
 
 
@@ -136,6 +139,16 @@ def load_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Endpoi
         return _endpoint(_Told(str(flags["dns"]), "--dns"), DNS_PORT)
     text = environment.get("WGDISCO_DNS")
     return _endpoint(_Told(text, "WGDISCO_DNS"), DNS_PORT) if text else None
+
+
+def load_secondaries(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Secondaries | None:
+    """Those of a registry of its own store."""
+    return _secondaries(_said(flags, environment))
+
+
+def parse_endpoint(flag: str, text: str, default_port: int) -> Endpoint:
+    """ADDRESS or ADDRESS:PORT; ConfigError, naming the flag, for anything else."""
+    return _endpoint(_Told(text, flag), default_port)
 
 
 def load_offloads(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Offloads:
@@ -155,16 +168,21 @@ def load_engine(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Eng
 
 
 def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
-    told = {name: _Told(value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
-    for name in _VARIABLES:
-        variable = f"WGDISCO_{name.upper()}"
-        if environment.get(variable):
-            told.setdefault(name, _Told(environment[variable], variable))
+    told = _said(flags, environment)
     interface = _interface(told)
     path = ETC / f"{interface.value}.toml"
     for name, value in _read_toml(path).items():
         told.setdefault(name, _Told(value, f"{path}: {name}"))
     told.setdefault("interface", interface)
+    return told
+
+
+def _said(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
+    told = {name: _Told(value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
+    for name in _VARIABLES:
+        variable = f"WGDISCO_{name.upper()}"
+        if environment.get(variable):
+            told.setdefault(name, _Told(environment[variable], variable))
     return told
 
 
@@ -228,6 +246,31 @@ def _zone(told: Mapping[str, _Told]) -> ZoneNames:
 
 def _server(told: Mapping[str, _Told]) -> Endpoint:
     return _endpoint(_text(told, "dns", "198.51.100.1:53"), DNS_PORT)
+
+
+def _secondaries(told: Mapping[str, _Told]) -> Secondaries | None:
+    """By flag or in a file one or a list, in the environment with spaces between; each an address that is their own."""
+    if "secondary" not in told:
+        if "tsig_key" in told:
+            raise ConfigError(f"{told['tsig_key'].where}: it is for secondaries: name them with --secondary ADDRESS")
+        return None
+    value, where = told["secondary"].value, told["secondary"].where
+    texts = value.split() if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"{where}: write an address, or a list of them")
+    endpoints = tuple(_endpoint(_Told(text, where), DNS_PORT) for text in texts)
+    return Secondaries(endpoints, _tsig_key(told["tsig_key"]) if "tsig_key" in told else None)
+
+
+def _tsig_key(told: _Told) -> TsigKey:
+    if not isinstance(told.value, str):
+        raise ConfigError(f"{told.where}: write the name of a file")
+    try:
+        return TsigKey.from_text(Path(told.value).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read it: {error.strerror}", told.value) from error
+    except ValueError as error:
+        raise ConfigError(f"not a TSIG key: {error}", told.value) from error
 
 
 def _engine(told: _Told | None) -> EngineKind | None:

@@ -13,8 +13,9 @@ import pytest
 from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, peer
 from wgdisco.dnssd import transfer
 from wgdisco.dnssd.responder import Transport
+from wgdisco.dnssd.secondaries import TsigKey
 from wgdisco.dnssd.transfer import Journal, Primary, Request, is_newer
-from wgdisco.dnssd.tsig import Signer, TsigKey
+from wgdisco.dnssd.tsig import Signer, verify
 from wgdisco.keys import PublicKey
 
 ZONE = "example.com."
@@ -187,8 +188,8 @@ class TestSigned:
         (reply,) = published(golden_zone(), key=KEY).respond(query, Transport.UDP, NOW)
         parsed = dns.message.from_wire(reply, keyring=False)
         assert parsed.answer[0][0].serial == 7
-        assert transfer.verify(reply, parsed, KEY, NOW, mac) == dns.rcode.NOERROR
-        assert transfer.verify(reply, parsed, KEY, NOW, b"other" + mac) == dns.rcode.BADSIG
+        assert verify(reply, parsed, KEY, NOW, mac) == dns.rcode.NOERROR
+        assert verify(reply, parsed, KEY, NOW, b"other" + mac) == dns.rcode.BADSIG
 
     def test_one_bit_more_or_less_is_no_signature(self):
         for position in (4, 13, 25, len(self.signed()) - 10):

@@ -28,7 +28,8 @@ from dns.rdatatype import AXFR, IXFR, SOA
 from wgdisco.dnssd.export import Difference, difference, merged, records
 from wgdisco.dnssd.records import Record
 from wgdisco.dnssd.responder import EDNS_SIZE, Transport
-from wgdisco.dnssd.tsig import TSIG_MAX_SIZE, Signer, TsigKey, unsigned, verify
+from wgdisco.dnssd.secondaries import TsigKey
+from wgdisco.dnssd.tsig import TSIG_MAX_SIZE, Signer, unsigned, verify
 from wgdisco.dnssd.wire import AA, HEADER_SIZE, QR, RD, Opt, Question, Reply, pack_messages
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import IPAddress

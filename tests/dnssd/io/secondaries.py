@@ -20,9 +20,9 @@ import dns.zone
 from dns.rdatatype import SOA
 
 from wgdisco.dnssd.io.server import DnsServer
-from wgdisco.dnssd.io.transfer import Secondaries, Transfers
+from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Responder
-from wgdisco.dnssd.tsig import TsigKey
+from wgdisco.dnssd.secondaries import Secondaries, TsigKey
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import Endpoint, parse_address
 

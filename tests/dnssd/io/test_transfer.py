@@ -14,10 +14,10 @@ import pytest
 from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, key, peer
 from tests.dnssd.io.secondaries import KEY_NAME, KEY_TEXT, SECRET, SERVERS, Bind, Knot, Serving, await_, free_port
 from wgdisco.dnssd.export import to_text
-from wgdisco.dnssd.io.transfer import Secondaries, Transfers
+from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Transport
+from wgdisco.dnssd.secondaries import Secondaries, TsigKey
 from wgdisco.dnssd.transfer import Request
-from wgdisco.dnssd.tsig import TsigKey
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 

@@ -6,28 +6,19 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from wgdisco.dnssd.notify import Notifier
 from wgdisco.dnssd.responder import Transport
+from wgdisco.dnssd.secondaries import Secondaries
 from wgdisco.dnssd.transfer import Primary
-from wgdisco.dnssd.tsig import Signer, TsigKey
+from wgdisco.dnssd.tsig import Signer
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.machine import boot_time
 
 _REPLY_MAX_SIZE = 4096
 _REPLIES_AT_ONCE = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Secondaries:
-    """Who they are, where they are told of changes; the key that both sides have; and the zone's name servers."""
-
-    endpoints: tuple[Endpoint, ...]
-    key: TsigKey | None = None
-    servers: tuple[IPAddress, ...] = ()
 
 
 class Transfers:
