@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.secondaries import Secondaries, TsigKey
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
+from wgdisco.names import check_member_name
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.io.external import SOCKETS
@@ -27,6 +28,7 @@ from wgdisco.tunnel.offloads import ALL, Offloads
 
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
+PUBLIC_ZONES = ("published", "full")
 _VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine", "secondary", "tsig_key")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
@@ -78,6 +80,19 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PublicDns:
+    """Where strangers are answered, and about whom: the members `published`, or about all when `is_full`.
+
+    The zone's secondaries are told of the same.
+    """
+
+    listen: Endpoint | None
+    published: frozenset[str]
+    is_full: bool
+    secondaries: Secondaries | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Told:
     """A setting, and for messages where it was said: a flag, a variable, or a file and the name in it."""
 
@@ -114,6 +129,9 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
     exact = told.get("wgsd_exact", _Told(False, "--wgsd-exact"))
     if not isinstance(exact.value, bool):
         raise ConfigError(f"{exact.where}: write true or false")
+    for flag in ("publish", "public_zone"):
+        if flags.get(flag):
+            raise ConfigError(f"--{flag.replace('_', '-')}: with --conf, --dns tells all of the zone to whoever asks")
     return RegistrySettings(
         interface,
         conf,
@@ -133,17 +151,27 @@ def is_managed(flags: Mapping[str, Any], environment: Mapping[str, str]) -> bool
     return all(not flags.get(name) and not environment.get(f"WGDISCO_{name.upper()}") for name in ("conf", "interface"))
 
 
-def load_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Endpoint | None:
-    """Where a registry of its own store is to serve its zone, if not inside the tunnel alone."""
-    if flags.get("dns"):
-        return _endpoint(_Told(str(flags["dns"]), "--dns"), DNS_PORT)
-    text = environment.get("WGDISCO_DNS")
-    return _endpoint(_Told(text, "WGDISCO_DNS"), DNS_PORT) if text else None
-
-
-def load_secondaries(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Secondaries | None:
-    """Those of a registry of its own store."""
-    return _secondaries(_said(flags, environment))
+def load_public_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> PublicDns:
+    """Where a registry of its own store is to answer strangers, if anywhere, and about whom."""
+    where = flags.get("dns") or environment.get("WGDISCO_DNS")
+    published = flags.get("publish") or environment.get("WGDISCO_PUBLISH", "").split()
+    told = flags.get("public_zone") or environment.get("WGDISCO_PUBLIC_ZONE") or "published"
+    secondaries = _secondaries(_said(flags, environment))
+    if told not in PUBLIC_ZONES:
+        raise ConfigError(f"WGDISCO_PUBLIC_ZONE: {told!r} is neither of {', '.join(PUBLIC_ZONES)}")
+    for name in published:
+        check_member_name(name)
+    if where is None and secondaries is None and (published or told != "published"):
+        raise ConfigError(
+            "--publish and --public-zone say what is told to strangers: give where with --dns ADDRESS:PORT, or"
+            " --secondary ADDRESS"
+        )
+    source = "--dns" if flags.get("dns") else "WGDISCO_DNS"
+    listen = None if where is None else _endpoint(_Told(str(where), source), DNS_PORT)
+    is_full = told == "full"
+    if secondaries is not None:
+        secondaries = replace(secondaries, is_full=is_full)
+    return PublicDns(listen, frozenset(published), is_full, secondaries)
 
 
 def parse_endpoint(flag: str, text: str, default_port: int) -> Endpoint:

@@ -58,7 +58,7 @@ def add_verbs(verbs: Any) -> None:
     zone.add_argument("--interface", metavar="NAME", help="of a registry that has its peers in a .conf")
     zone.add_argument("--export", metavar="FILE|-", help="write the zone as a file for other servers instead")
     zone.add_argument(
-        "--root", action="append", metavar="ADDRESS[:PORT]", help="start at another root than the Internet's"
+        "--root-server", action="append", metavar="ADDRESS[:PORT]", help="start at this one instead of the Internet's"
     )
     zone.set_defaults(run=_dns)
     uninstall = _verb(verbs, "uninstall", "end the network: stop the registry and delete its facts")

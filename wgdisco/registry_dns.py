@@ -26,7 +26,7 @@ TELL_TIMEOUT = 60.0
 
 def run(args: argparse.Namespace) -> int:
     """Print the lines for the parent and what is found there, or write the zone file."""
-    roots = [parse_endpoint("--root", text, 53) for text in args.root or ()]
+    roots = [parse_endpoint("--root-server", text, 53) for text in args.root_server or ()]
     told = asyncio.run(control.send_command(_interface(args), "zone", {}, TELL_TIMEOUT))
     if args.export is not None:
         _export(args.export, told)

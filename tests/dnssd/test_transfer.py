@@ -138,7 +138,7 @@ class TestJournal:
         assert journal.since(7) is None
 
     def test_many_instances_at_once_are_bounded_too(self, monkeypatch):
-        monkeypatch.setattr(transfer, "JOURNAL_INSTANCES_MAX", 10)
+        monkeypatch.setattr(transfer, "JOURNAL_PARTS_MAX", 10)
         journal, zone = Journal(), golden_zone()
         journal.add(zone)
         many = {one: peer(one, "203.0.113.1:1") for one in (PublicKey(bytes(31) + bytes([n])) for n in range(20))}

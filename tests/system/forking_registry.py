@@ -53,7 +53,9 @@ def main():
         match line.split():
             case ["start"]:
                 child = fork(
-                    lambda: run_daemon(lambda: managed.run(store=PATH, dns=None, offloads=Offloads(), version="test"))
+                    lambda: run_daemon(
+                        lambda: managed.run(store=PATH, dns=managed.PublicDns(), offloads=Offloads(), version="test")
+                    )
                 )
                 say({"pid": child})
             case ["kill"]:

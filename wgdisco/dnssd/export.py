@@ -8,14 +8,16 @@ asks for: SRV points to a host name.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import dns.name
 import dns.rdataclass
 
-from wgdisco.dnssd.instance import ServiceInstance, host_data, ptr_data, txt_data
+from wgdisco.dnssd.instance import ServiceInstance, host_data, ptr_data, srv_data, txt_data
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.records import Data, HostData, NsData, PtrData, Record, SoaData, SrvData, TxtData
-from wgdisco.dnssd.zone import ENDPOINT_TTL, STATIC_TTL, Zone
+from wgdisco.dnssd.roster import REGISTRY_NAME, Roster
+from wgdisco.dnssd.zone import ENDPOINT_TTL, MEMBER_TTL, STATIC_TTL, Zone
 from wgdisco.endpoint import LOOPBACK, IPAddress, in_any
 from wgdisco.keys import PublicKey
 
@@ -26,20 +28,62 @@ _ESCAPED = frozenset(b'"\\')
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """What leads from one content of a zone to another: by key, an instance as it was and as it is."""
+class Shown:
+    """An instance as it is in a zone: listed for all, and for the groups of its member, or found by its key alone."""
 
-    instances: Mapping[PublicKey, tuple[ServiceInstance | None, ServiceInstance | None]]
+    instance: ServiceInstance
+    groups: tuple[str, ...] = ()
+    is_listed: bool = True
+
+    def records(self, names: ZoneNames) -> Iterator[Record]:
+        """All of its own."""
+        instance = self.instance
+        name, host, pointer = names.instance(instance.key), names.host(instance.key), ptr_data(instance.key, names)
+        if self.is_listed:
+            yield Record(names.service, ENDPOINT_TTL, pointer)
+        for group in self.groups if self.is_listed else ():
+            if (subtype := names.subtype(group)) is not None:
+                yield Record(subtype, ENDPOINT_TTL, pointer)
+        txt = txt_data(instance)
+        if sum(1 + len(string) for string in txt.strings) > _TXT_MAX_SIZE:
+            txt = TxtData(txt.strings[:2])
+        yield Record(name, ENDPOINT_TTL, srv_data(instance, names))
+        yield Record(name, ENDPOINT_TTL, txt)
+        yield Record(host, ENDPOINT_TTL, host_data(instance.endpoint.address))
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A member, or the registry, by name."""
+
+    name: str
+    addresses: tuple[IPAddress, ...]
+
+    def records(self, names: ZoneNames) -> Iterator[Record]:
+        """Where it is inside the tunnel."""
+        for address in self.addresses:
+            yield Record(names.member(self.name), MEMBER_TTL, host_data(address))
+
+
+Part = Shown | Named
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What leads from one content of a zone to another: each part of it that differs, as it was and as it is."""
+
+    parts: Mapping[PublicKey | str, tuple[Part | None, Part | None]]
 
     def __len__(self) -> int:
-        return len(self.instances)
+        return len(self.parts)
 
     def records(self, names: ZoneNames) -> tuple[tuple[Record, ...], tuple[Record, ...]]:
         """The records that go, and those that come."""
         gone: list[Record] = []
         new: list[Record] = []
-        for was, now in self.instances.values():
-            before, after = _instance_records(names, was), _instance_records(names, now)
+        for was, now in self.parts.values():
+            before = () if was is None else tuple(was.records(names))
+            after = () if now is None else tuple(now.records(names))
             gone += [record for record in before if record not in after]
             new += [record for record in after if record not in before]
         return tuple(gone), tuple(new)
@@ -47,23 +91,26 @@ class Difference:
 
 def difference(before: Zone, after: Zone) -> Difference:
     """What differs between two snapshots of one zone, serials aside."""
-    old, new = before.instances, after.instances
-    found: dict[PublicKey, tuple[ServiceInstance | None, ServiceInstance | None]] = {}
-    for key, instance in new.items():
-        was = old.get(key)
-        if was is not instance and was != instance:
-            found[key] = (was, instance)
-    for key, instance in old.items():
-        if key not in new:
-            found[key] = (instance, None)
-    return Difference(found)
+    is_same_roster = before.roster is after.roster
+    found: dict[PublicKey | str, tuple[Part | None, Part | None]] = {}
+    for key, instance in after.instances.items():
+        was = before.instances.get(key)
+        if was is not instance or not is_same_roster:
+            found[key] = (_shown(before, was), _shown(after, instance))
+    for key, instance in before.instances.items():
+        if key not in after.instances:
+            found[key] = (_shown(before, instance), None)
+    if not is_same_roster:
+        old, new = _named(before.roster), _named(after.roster)
+        found.update({name: (old.get(name), new.get(name)) for name in {**old, **new}})
+    return Difference({key: pair for key, pair in found.items() if pair[0] != pair[1]})
 
 
 def merged(differences: Iterable[Difference]) -> Difference:
     """One after the other, as one."""
-    found: dict[PublicKey, tuple[ServiceInstance | None, ServiceInstance | None]] = {}
+    found: dict[PublicKey | str, tuple[Part | None, Part | None]] = {}
     for one in differences:
-        for key, (was, now) in one.instances.items():
+        for key, (was, now) in one.parts.items():
             found[key] = (found[key][0] if key in found else was, now)
     return Difference({key: pair for key, pair in found.items() if pair[0] != pair[1]})
 
@@ -82,7 +129,11 @@ def records(zone: Zone, servers: Iterable[IPAddress] = ()) -> Iterator[Record]:
         yield Record(domain, STATIC_TTL, PtrData(names.origin))
     own = None if zone.own is None or zone.own.key in zone.instances else zone.own.published_at(None)
     for instance in chain(zone.instances.values(), () if own is None else (own,)):
-        yield from _instance_records(names, instance)
+        shown = _shown(zone, instance)
+        assert shown is not None
+        yield from shown.records(names)
+    for named in _named(zone.roster).values():
+        yield from named.records(names)
 
 
 def server_addresses(*addresses: IPAddress) -> tuple[IPAddress, ...]:
@@ -98,19 +149,31 @@ def to_text(zone: Zone, servers: Iterable[IPAddress] = ()) -> Iterator[str]:
         yield _line(record)
 
 
-def _instance_records(names: ZoneNames, instance: ServiceInstance | None) -> tuple[Record, ...]:
+def describe(zone: Zone, servers: tuple[IPAddress, ...], transferred: int | None) -> dict[str, Any]:
+    """What the daemon tells of its zone, as JSON: `zone`, `serial`, the `servers` in their order, and the `file`.
+
+    `transferred` is the serial that secondaries have, where there are some.
+    """
+    return {
+        "zone": zone.names.to_text(),
+        "serial": zone.serial if transferred is None else transferred,
+        "servers": [str(address) for address in servers],
+        "file": "".join(to_text(zone, servers)),
+    }
+
+
+def _shown(zone: Zone, instance: ServiceInstance | None) -> Shown | None:
     if instance is None:
-        return ()
-    name, host = names.instance(instance.key), names.host(instance.key)
-    txt = txt_data(instance)
-    if sum(1 + len(string) for string in txt.strings) > _TXT_MAX_SIZE:
-        txt = TxtData(txt.strings[:2])
-    return (
-        Record(names.service, ENDPOINT_TTL, ptr_data(instance.key, names)),
-        Record(name, ENDPOINT_TTL, SrvData(instance.endpoint.port, host)),
-        Record(name, ENDPOINT_TTL, txt),
-        Record(host, ENDPOINT_TTL, host_data(instance.endpoint.address)),
-    )
+        return None
+    member = None if instance.name is None else zone.roster.members.get(instance.name)
+    return Shown(instance, () if member is None else member.groups, zone.browsable)
+
+
+def _named(roster: Roster) -> dict[PublicKey | str, Part]:
+    found: dict[PublicKey | str, Part] = {one.name: Named(one.name, one.addresses) for one in roster.members.values()}
+    if roster.registry:
+        found[REGISTRY_NAME] = Named(REGISTRY_NAME, roster.registry)
+    return found
 
 
 def _line(record: Record) -> str:

@@ -7,6 +7,7 @@ raised whatever the bytes are, and each query is counted once by its outcome.
 import struct
 from collections import Counter
 from enum import Enum
+from typing import Protocol
 
 import dns.exception
 import dns.message
@@ -16,6 +17,7 @@ from dns.rdataclass import IN
 from dns.rdatatype import AXFR, IXFR
 
 from wgdisco.dnssd import wgsd
+from wgdisco.dnssd.roster import EVERYBODY, Groups
 from wgdisco.dnssd.wire import (
     AA,
     HEADER_SIZE,
@@ -85,6 +87,14 @@ _RCODE_OUTCOMES = {
 }
 
 
+class Answerer(Protocol):
+    """What the server asks. It never raises, whatever the bytes; `source` is the asker's address as text."""
+
+    def answer(self, query: bytes, source: str, local_address: IPAddress | None, transport: Transport) -> bytes | None:
+        """The reply, or None when there is to be none."""
+        ...
+
+
 class Responder:
     """Answers for `zone`, which may be replaced at any time; `counts` only grow."""
 
@@ -94,10 +104,21 @@ class Responder:
         self.counts: Counter[Outcome] = Counter()
         self._turn = 0
 
+    def answer(self, query: bytes, _source: str, local_address: IPAddress | None, transport: Transport) -> bytes | None:
+        """The same to everybody."""
+        return self.respond(query, local_address, transport)
+
     def respond(
-        self, query: bytes, local_address: IPAddress | None = None, transport: Transport = Transport.UDP
+        self,
+        query: bytes,
+        local_address: IPAddress | None = None,
+        transport: Transport = Transport.UDP,
+        groups: Groups = EVERYBODY,
     ) -> bytes | None:
-        """The reply to a query that came to `local_address`, or None when it gets none."""
+        """The reply to a query that came to `local_address`, or None when it gets none.
+
+        `groups` are those of who asks.
+        """
         if len(query) < HEADER_SIZE:
             self.counts[Outcome.DROPPED_SHORT] += 1
             return None
@@ -115,10 +136,10 @@ class Responder:
             return self._fail(query, NOTAUTH)
         except (dns.exception.DNSException, ValueError):
             return self._fail(query, FORMERR)
-        return self._respond_parsed(message, local_address, transport)
+        return self._respond_parsed(message, local_address, transport, groups)
 
     def _respond_parsed(
-        self, message: dns.message.Message, local_address: IPAddress | None, transport: Transport
+        self, message: dns.message.Message, local_address: IPAddress | None, transport: Transport, groups: Groups
     ) -> bytes | None:
         asked = message.question[0]
         question = Question(asked.name, asked.rdtype, asked.rdclass)
@@ -129,7 +150,7 @@ class Responder:
             # a secondary takes an empty answer for a broken zone (RFC 5936 section 2.2.1)
             answer = Answer(REFUSED, authoritative=False)
         else:
-            answer = self._lookup(question, local_address, size)
+            answer = self._lookup(question, local_address, size, groups)
         reply = Reply(
             id=message.id,
             flags=QR | (AA if answer.authoritative else 0) | (message.flags & RD),
@@ -149,12 +170,12 @@ class Responder:
         self.counts[Outcome.NODATA if empty else _RCODE_OUTCOMES.get(answer.rcode, Outcome.ANSWERED)] += 1
         return data
 
-    def _lookup(self, question: Question, local_address: IPAddress | None, size: int) -> Answer:
+    def _lookup(self, question: Question, local_address: IPAddress | None, size: int, groups: Groups) -> Answer:
         if self.profile is Profile.WGSD_EXACT:
             return wgsd.lookup(self.zone, question.name, question.rdtype, local_address)
         # one more than fits makes the reply say that it is cut short
         browse_max = min(BROWSE_MAX, size // _PTR_SIZE + 1)
-        return self.zone.lookup(question.name, question.rdtype, Vantage(local_address, browse_max, self._turn))
+        return self.zone.lookup(question.name, question.rdtype, Vantage(local_address, browse_max, self._turn, groups))
 
     def _reply_size(self, message: dns.message.Message, transport: Transport) -> int:
         """How many bytes the reply may have (RFC 6891 section 6.2.3: less than 512 means 512)."""

@@ -47,8 +47,12 @@ class TsigKey:
 
 @dataclass(frozen=True, slots=True)
 class Secondaries:
-    """Where they are and are told of changes, the key, and the addresses of the zone's name servers, ns1 first."""
+    """Where they are and are told of changes, the key, and the addresses of the zone's name servers, ns1 first.
+
+    `is_full`: they get all of the zone, else what of it is published.
+    """
 
     endpoints: tuple[Endpoint, ...]
     key: TsigKey | None = None
     servers: tuple[IPAddress, ...] = ()
+    is_full: bool = True

@@ -36,9 +36,9 @@ from wgdisco.endpoint import IPAddress
 
 # of one message: to pack it holds up others for a millisecond or two
 TRANSFER_SIZE = 30_000
-# how many changes, and changed instances in them, are remembered for secondaries that were away
+# how many changes, and changed parts in them, are remembered for secondaries that were away
 JOURNAL_MAX = 4096
-JOURNAL_INSTANCES_MAX = 16_384
+JOURNAL_PARTS_MAX = 16_384
 
 _SERIALS = 1 << 32
 
@@ -75,7 +75,7 @@ class Journal:
     def __init__(self) -> None:
         self.zone: Zone | None = None
         self._steps: deque[_Step] = deque()
-        self._instances = 0
+        self._parts = 0
 
     def add(self, zone: Zone) -> bool:
         """Take the next snapshot; false when others see no difference, and keep the serial they have."""
@@ -89,12 +89,12 @@ class Journal:
         self.zone = zone
         if not is_newer(zone.serial, before.serial):
             self._steps.clear()
-            self._instances = 0
+            self._parts = 0
             return True
         self._steps.append(step)
-        self._instances += len(step.difference)
-        while len(self._steps) > JOURNAL_MAX or self._instances > JOURNAL_INSTANCES_MAX:
-            self._instances -= len(self._steps.popleft().difference)
+        self._parts += len(step.difference)
+        while len(self._steps) > JOURNAL_MAX or self._parts > JOURNAL_PARTS_MAX:
+            self._parts -= len(self._steps.popleft().difference)
         return True
 
     def since(self, serial: int) -> Difference | None:
@@ -163,7 +163,7 @@ class Primary:
             self.counts[Request.UP_TO_DATE] += 1
             return self._reply(message, NOERROR, (zone.soa(),), unix_time)
         changes = self.journal.since(known[0])
-        if changes is None or len(changes) > len(zone.instances):
+        if changes is None or len(changes) > len(zone.instances) + len(zone.roster.members) + 1:
             self.counts[Request.AXFR] += 1
             return self._reply(message, NOERROR, self._whole(zone), unix_time)
         self.counts[Request.IXFR] += 1

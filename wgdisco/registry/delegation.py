@@ -11,6 +11,7 @@ import dns.name
 import dns.rdataset
 from dns.rdatatype import DNSKEY
 
+from wgdisco.dnssd.transfer import is_newer
 from wgdisco.endpoint import IPAddress
 from wgdisco.registry.finding import Finding
 
@@ -119,7 +120,7 @@ def _server(served: Served, one: Server) -> Finding:
         return Finding(what, False, "no answer for the zone by UDP: does it run, has it the zone, is port 53 open?")
     if one.tcp is None:
         return Finding(what, False, "answers by UDP and not by TCP: open TCP port 53 as well")
-    if one.udp != served.serial:
+    if is_newer(served.serial, one.udp):  # one that signs may count further
         return Finding(what, False, f"has serial {one.udp}, the registry {served.serial}: does it hear of changes?")
     return Finding(what, True, f"serial {one.udp}")
 

@@ -160,14 +160,14 @@ class Serving:
         key = TsigKey.from_text(KEY_TEXT) if secondary.signed else None
         endpoint = Endpoint(parse_address(ADDRESS), secondary.port)
         self.transfers = Transfers(Secondaries((endpoint,), key, SERVERS))
-        self._server = DnsServer(Responder(zone), None, self.transfers)
+        self._server = DnsServer(self.transfers)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
         self._call(self._start(secondary.primary))
 
     async def _start(self, port: int) -> None:
-        await self._server.start([(parse_address(ADDRESS), port)])
+        await self._server.start(Responder(self.zone), [(parse_address(ADDRESS), port)])
         self.transfers.publish(self.zone)
         self.transfers.start()
 

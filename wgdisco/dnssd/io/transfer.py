@@ -34,6 +34,12 @@ class Transfers:
         self._timer: asyncio.TimerHandle | None = None
         self._families = {endpoint.address.version for endpoint in secondaries.endpoints}
 
+    @property
+    def serial(self) -> int | None:
+        """That which secondaries are to have."""
+        zone = self.primary.journal.zone
+        return None if zone is None else zone.serial
+
     def start(self, source: IPAddress | None = None) -> None:
         """Tell of changes from now on, from `source` where it has one."""
         for version in self._families:

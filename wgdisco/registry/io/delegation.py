@@ -1,8 +1,7 @@
 """The way from the root down to the zone, asked step by step, and the zone's own servers."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import dns.asyncquery
 import dns.exception
@@ -14,8 +13,6 @@ import dns.rrset
 from dns.rcode import NOERROR, NXDOMAIN
 from dns.rdatatype import AAAA, DNSKEY, DS, NS, SOA, A, RdataType
 
-from wgdisco.dnssd.export import to_text
-from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.registry.delegation import Delegation, Served, Server, ds_of
 
@@ -33,23 +30,6 @@ _SERVERS_MAX = 4
 
 class _LostError(Exception):
     """The way down ends here."""
-
-
-def zone_command(
-    current: Callable[[], Zone], servers: tuple[IPAddress, ...]
-) -> Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]:
-    """What the daemon tells of its zone: `zone`, `serial`, the name `servers`' addresses in their order, and `file`."""
-
-    async def tell(_asked: dict[str, Any]) -> dict[str, Any]:
-        zone = current()
-        return {
-            "zone": zone.names.to_text(),
-            "serial": zone.serial,
-            "servers": [str(address) for address in servers],
-            "file": "".join(to_text(zone, servers)),
-        }
-
-    return tell
 
 
 class Walker:
