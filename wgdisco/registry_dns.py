@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
             " public address"
         )
     servers = {names.server(number): (address,) for number, address in enumerate(addresses, 1)}
-    served = Served(names.origin, told["serial"], servers)
+    given = {parse_address(text): serial for text, serial in told["given"].items()}
+    served = Served(names.origin, told["serial"], servers, given)
     lines, found = asyncio.run(_look(served, roots or ROOTS))
     print(f"for whoever holds {_parent_text(names.origin)}:\n", file=sys.stderr)
     print("\n".join(lines))

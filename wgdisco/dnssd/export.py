@@ -149,14 +149,17 @@ def to_text(zone: Zone, servers: Iterable[IPAddress] = ()) -> Iterator[str]:
         yield _line(record)
 
 
-def describe(zone: Zone, servers: tuple[IPAddress, ...], transferred: int | None) -> dict[str, Any]:
+def describe(
+    zone: Zone, servers: tuple[IPAddress, ...], transferred: int | None, given: Mapping[str, int]
+) -> dict[str, Any]:
     """What the daemon tells of its zone, as JSON: `zone`, `serial`, the `servers` in their order, and the `file`.
 
-    `transferred` is the serial that secondaries have, where there are some.
+    `transferred` is the serial that secondaries are to have, where there are some, `given` what each has.
     """
     return {
         "zone": zone.names.to_text(),
         "serial": zone.serial if transferred is None else transferred,
+        "given": given,
         "servers": [str(address) for address in servers],
         "file": "".join(to_text(zone, servers)),
     }

@@ -115,6 +115,11 @@ class Primary:
         self._servers = servers
         self._key = key
 
+    @property
+    def transferred(self) -> int:
+        """How often somebody was given the latest snapshot, or had it."""
+        return self.counts[Request.AXFR] + self.counts[Request.IXFR] + self.counts[Request.UP_TO_DATE]
+
     def respond(self, query: bytes, transport: Transport, unix_time: int) -> Iterator[bytes] | None:
         """The messages of the reply; None when it is no business of a secondary's, and anybody may ask it."""
         zone = self.journal.zone
@@ -158,9 +163,12 @@ class Primary:
         known = [record.serial for rrset in message.authority if rrset.rdtype == SOA for record in rrset]
         if len(known) != 1:
             return self._reply(message, FORMERR, (), unix_time)
-        if not is_newer(zone.serial, known[0]) or transport is Transport.UDP:
-            # by UDP it means: come by TCP (RFC 1995 section 2)
+        if not is_newer(zone.serial, known[0]):
             self.counts[Request.UP_TO_DATE] += 1
+            return self._reply(message, NOERROR, (zone.soa(),), unix_time)
+        if transport is Transport.UDP:
+            # which means: come by TCP (RFC 1995 section 2)
+            self.counts[Request.SOA] += 1
             return self._reply(message, NOERROR, (zone.soa(),), unix_time)
         changes = self.journal.since(known[0])
         if changes is None or len(changes) > len(zone.instances) + len(zone.roster.members) + 1:

@@ -23,11 +23,15 @@ _REVOKED = 0x0080
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The zone as it is to be: its serial at the registry, and its name servers by name, with their addresses."""
+    """The zone as it is to be: its serial at the registry, and its name servers by name, with their addresses.
+
+    `given` has the serials that the registry gave to addresses; a server that signs serves others, of its own.
+    """
 
     zone: dns.name.Name
     serial: int
     servers: Mapping[dns.name.Name, tuple[IPAddress, ...]]
+    given: Mapping[IPAddress, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +124,9 @@ def _server(served: Served, one: Server) -> Finding:
         return Finding(what, False, "no answer for the zone by UDP: does it run, has it the zone, is port 53 open?")
     if one.tcp is None:
         return Finding(what, False, "answers by UDP and not by TCP: open TCP port 53 as well")
-    if is_newer(served.serial, one.udp):  # one that signs may count further
-        return Finding(what, False, f"has serial {one.udp}, the registry {served.serial}: does it hear of changes?")
+    has = served.given.get(one.address, None if one.ds else one.udp)
+    if has is not None and is_newer(served.serial, has):
+        return Finding(what, False, f"has serial {has}, the registry {served.serial}: does it hear of changes?")
     return Finding(what, True, f"serial {one.udp}")
 
 

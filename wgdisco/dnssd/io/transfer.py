@@ -22,11 +22,15 @@ _REPLIES_AT_ONCE = 16
 
 
 class Transfers:
-    """Serves the secondaries and no one else. `unsent` counts NOTIFYs that the kernel did not take."""
+    """Serves the secondaries and no one else. `unsent` counts NOTIFYs that the kernel did not take.
+
+    `given` has the serial that was last transferred to each address: one that signs serves another, of its own.
+    """
 
     def __init__(self, secondaries: Secondaries) -> None:
         self.primary = Primary(secondaries.servers, secondaries.key)
         self.unsent = 0
+        self.given: dict[str, int] = {}
         self._key = secondaries.key
         self._addresses = frozenset(str(endpoint.address) for endpoint in secondaries.endpoints)
         self._notifier = Notifier(secondaries.endpoints, os.urandom)
@@ -74,7 +78,11 @@ class Transfers:
         """The messages that answer a secondary at the address `source`; None for strangers, and what all may ask."""
         if source not in self._addresses:
             return None
-        return self.primary.respond(query, transport, int(time.time()))
+        before = self.primary.transferred
+        replies = self.primary.respond(query, transport, int(time.time()))
+        if self.primary.transferred != before and self.serial is not None:
+            self.given[source] = self.serial
+        return replies
 
     def _arm(self) -> None:
         if self._timer is not None:

@@ -133,7 +133,7 @@ async def _report(
         report: dict[str, object] = {"counts": counts}
         if transfers is not None:
             counts |= {f"transfer: {what.value}": count for what, count in transfers.primary.counts.items()}
-            report["serial"] = transfers.serial
+            report |= {"serial": transfers.serial, "given": dict(transfers.given)}
         if report != told:
             told = report
             writer.write(json.dumps(report).encode() + b"\n")

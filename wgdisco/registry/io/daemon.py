@@ -73,7 +73,7 @@ async def run(
         secondaries, servers = with_servers(secondaries, dns.address, own_address)
         server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own, secondaries=secondaries))
         publisher.follow = server.follow
-        commands = {"zone": zone_command(lambda: describe(publisher.zone, servers, server.transferred))}
+        commands = {"zone": zone_command(lambda: describe(publisher.zone, servers, server.transferred, server.given))}
         control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server), commands)
         try:
             for link in _links(dns, interface, conf):

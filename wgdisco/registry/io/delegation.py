@@ -41,10 +41,11 @@ class Walker:
     async def delegation(self, zone: dns.name.Name) -> Delegation:
         """What is above `zone`."""
         try:
-            parent, servers, reply = await self._descend(zone, NS, 0)
+            above, servers, reply = await self._descend(zone, NS, 0)
         except _LostError as lost:
             return Delegation(dns.name.root, said=str(lost))
-        referral = _referral(reply, zone, parent)
+        parent = await _zone_of(servers, zone.parent(), above)
+        referral = _referral(reply, zone, above)
         if referral is None:
             # who serves the parent may serve the zone as well, and then there is no referral
             referral = next((rrset for rrset in reply.answer if rrset.rdtype == NS and rrset.name == zone), None)
@@ -89,6 +90,13 @@ class Walker:
         if not addresses:
             raise _LostError(f"the servers of {referral.name} have no address")
         return tuple(Endpoint(parse_address(address), 53) for address in addresses[:_SERVERS_MAX])
+
+
+async def _zone_of(servers: Iterable[Endpoint], name: dns.name.Name, above: dns.name.Name) -> dns.name.Name:
+    """The zone that `name` is in: servers of one zone may have one further down as well."""
+    reply = await _ask_any(servers, name, SOA)
+    sections = () if reply is None else (*reply.answer, *reply.authority)
+    return next((rrset.name for rrset in sections if rrset.rdtype == SOA), above)
 
 
 async def ask_servers(served: Served) -> list[Server]:

@@ -288,7 +288,7 @@ class _Registry:
         """The zone as strangers may have it."""
         zone = self._publisher.zone
         shown = zone if self._dns.is_full else public_zone(zone, self._dns.published)
-        return describe(shown, self._name_servers, self._server.transferred)
+        return describe(shown, self._name_servers, self._server.transferred, self._server.given)
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)
