@@ -36,7 +36,7 @@ def connect(engine, hosts, patience=1):
         assert mesh.ping("bob", "alice") == 3
         for one, other in (("alice", "bob"), ("bob", "alice")):
             reached = f"{one} to reach {other}"
-            await_(lambda one=one, other=other: path(mesh, one, other) in ("direct", "relay"), reached, 20.0 * patience)
+            await_(lambda one=one, other=other: path(mesh, one, other) == "direct", reached, 20.0 * patience)
             assert mesh.status(one)["engine"] == engine or one not in hosts
         assert mesh.ping("alice", "bob") == 3
         for host in hosts:

@@ -95,3 +95,41 @@ class TestWishes:
         observed.moved(KEY, THERE)
         moved = replace(STANDS, endpoint=THERE, rx_bytes=180)
         assert observed.look(DeviceStatus(None, 0, 0, (moved,), {}), 1001.0)[1] == []
+
+
+def look(observed: Observed, at: float, peer: PeerStatus, **changes):
+    """The events of one look."""
+    return observed.look(DeviceStatus(None, 0, 0, (peer,), {}), at, **changes)[1]
+
+
+def test_to_be_heard_where_we_moved_it_is_news_from_the_second_look_on():
+    """What the first one counts may have come before."""
+    observed = Observed()
+    look(observed, 1000.0, STANDS)
+    observed.moved(KEY, THERE)
+    moved = replace(STANDS, endpoint=THERE, rx_bytes=180)
+    assert look(observed, 1001.0, moved) == []
+    heard = replace(moved, rx_bytes=300)
+    assert look(observed, 1002.0, heard) == [PathSeen(KEY, THERE, 1002.0)]
+    assert look(observed, 1003.0, replace(heard, rx_bytes=400)) == []
+
+
+def test_a_look_from_before_a_move_is_passed_over():
+    observed = Observed()
+    look(observed, 1000.0, STANDS)
+    observed.moved(KEY, THERE)
+    before = replace(STANDS, rx_bytes=9000)
+    assert look(observed, 1001.0, before, stale={KEY}) == []
+    assert observed.known[KEY].endpoint == THERE
+    roamed = replace(before, rx_bytes=9100)
+    assert look(observed, 1002.0, roamed) == []
+    assert look(observed, 1003.0, replace(roamed, rx_bytes=9200)) == []  # it was heard there before
+    assert look(observed, 1004.0, replace(roamed, endpoint=THERE, rx_bytes=9300)) == [PathSeen(KEY, THERE, 1004.0)]
+
+
+def test_the_very_same_peer_did_nothing():
+    observed = Observed()
+    first, _ = observed.look(DeviceStatus(None, 0, 0, (STANDS,), {}), 1000.0)
+    again, events = observed.look(DeviceStatus(None, 0, 0, (STANDS,), {}), 1001.0)
+    assert again.peers[0] is first.peers[0]
+    assert events == []

@@ -249,16 +249,15 @@ class Zone:
         return Answer(rcode, authority=(self.soa(),))
 
 
-def public_zone(zone: Zone, published: Collection[str]) -> Zone:
-    """What strangers may see of a zone: the instances of the members named, without what is inside the tunnel.
+def public_instance(instance: ServiceInstance, published: Collection[str]) -> ServiceInstance | None:
+    """What strangers may see of an instance: where it is, if its member is among the `published`; nothing inside."""
+    return ServiceInstance(instance.key, instance.endpoint) if instance.name in published else None
 
-    Whoever knows such a key is told where it is; nothing can be listed.
-    """
-    shown = {
-        key: ServiceInstance(key, instance.endpoint)
-        for key, instance in zone.instances.items()
-        if instance.name in published
-    }
+
+def public_zone(zone: Zone, published: Collection[str]) -> Zone:
+    """What strangers may see of a zone. Whoever knows a key in it is told where it is; nothing can be listed."""
+    found = (public_instance(instance, published) for instance in zone.instances.values())
+    shown = {instance.key: instance for instance in found if instance is not None}
     return replace(zone, instances=shown, own=None, roster=NOBODY, browsable=False)
 
 

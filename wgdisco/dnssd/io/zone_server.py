@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 
 import dns.rdata
@@ -23,10 +24,12 @@ from wgdisco.dnssd.feed import LINE_MAX_SIZE, Audience, DeltaReader, Setup, pars
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.service import Service
+from wgdisco.dnssd.siphash import KEY_SIZE
 from wgdisco.endpoint import IPAddress
 
 READY = b'{"ready":true}\n'
 COUNTS_INTERVAL = 1.0
+COOKIES_INTERVAL = 600.0
 
 _NOBODY = 65534
 # sys/prctl.h, linux/capability.h
@@ -75,7 +78,7 @@ async def _serve(feed: socket.socket) -> None:
     reader, writer = await asyncio.open_connection(sock=feed, limit=LINE_MAX_SIZE)
     setup = parse_setup(await _line(reader))
     transfers = None if setup.secondaries is None else Transfers(setup.secondaries)
-    service, server = Service(setup), DnsServer(transfers)
+    service, server = Service(setup, os.urandom(KEY_SIZE), time.time, time.monotonic), DnsServer(transfers)
     deltas = DeltaReader()
     counting: asyncio.Task[None] | None = None
     try:
@@ -127,8 +130,12 @@ async def _report(
     service: Service, server: DnsServer, transfers: Transfers | None, writer: asyncio.StreamWriter
 ) -> None:
     told: dict[str, object] = {}
+    renewed_at = time.monotonic()
     while True:
         await asyncio.sleep(COUNTS_INTERVAL)
+        if time.monotonic() - renewed_at >= COOKIES_INTERVAL:
+            renewed_at = time.monotonic()
+            service.forget_cookies()
         counts = dict(service.counts()) | ({"dropped: unsent": server.unsent} if server.unsent else {})
         report: dict[str, object] = {"counts": counts}
         if transfers is not None:

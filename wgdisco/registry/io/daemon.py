@@ -66,9 +66,8 @@ async def run(
         own = _own_instance(device, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
-        publisher = Publisher(
-            device, directory, zone, serials(), version, own, burst.engine_name(engine), in_order=exact
-        )
+        name = burst.engine_name(engine)
+        publisher = Publisher(device, directory, zone, serials(), version, own, name, in_order=exact)
         own_address = dns.address if self_endpoint is None else self_endpoint.address
         secondaries, servers = with_servers(secondaries, dns.address, own_address)
         server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own, secondaries=secondaries))
