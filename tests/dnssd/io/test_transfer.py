@@ -1,5 +1,6 @@
 """Knot and BIND as the zone's secondaries."""
 
+import asyncio
 import time
 from dataclasses import replace
 
@@ -12,13 +13,26 @@ import dns.zone
 import pytest
 
 from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, key, peer
-from tests.dnssd.io.secondaries import KEY_NAME, KEY_TEXT, SECRET, SERVERS, Bind, Knot, Serving, await_, free_port
+from tests.dnssd.io.secondaries import (
+    ADDRESS,
+    KEY_NAME,
+    KEY_TEXT,
+    SECRET,
+    SERVERS,
+    Bind,
+    Knot,
+    Serving,
+    await_,
+    free_port,
+)
 from wgdisco.dnssd.export import to_text
+from wgdisco.dnssd.feed import Audience, Setup
+from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.io.transfer import Transfers
-from wgdisco.dnssd.responder import Transport
+from wgdisco.dnssd.responder import Profile, Transport
 from wgdisco.dnssd.secondaries import Secondaries, TsigKey
 from wgdisco.dnssd.transfer import Request
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.keys import PublicKey
 
 ZONE = "example.com."
@@ -137,6 +151,47 @@ def test_without_a_key(kind, tmp_path):
         assert both.counts() == {Request.AXFR: 1, Request.IXFR: 1, Request.SOA: both.counts()[Request.SOA]}
     finally:
         both.close()
+
+
+def test_the_zones_process_gives_what_is_published(tmp_path):
+    """The key goes to it by the feed, and what is not published stays with the members."""
+    if Knot.path() is None:
+        pytest.skip("knotd is not installed")
+    secondary = Knot(tmp_path / "knot", ZONE, primary=free_port())
+    endpoint = Endpoint(parse_address(ADDRESS), secondary.port)
+    told = Secondaries((endpoint,), TsigKey.from_text(KEY_TEXT), SERVERS, is_full=False)
+    zone = golden_zone()
+    zone = zone.with_instance(replace(zone.instances[ALICE], name="alice"), 8)
+
+    async def main():
+        server = ZoneProcess(zone, Setup(ZONE, Profile.STRICT, (), None, frozenset({"alice"}), told))
+        server.bind(parse_address(ADDRESS), secondary.primary, Audience.MEMBERS)
+        task = asyncio.create_task(server.run())
+        try:
+            await server.started()
+            secondary.start()
+            await asyncio.to_thread(await_, lambda: secondary.has(8), "the zone")
+            server.follow(zone.with_instance(peer(BOB, "203.0.113.2:2"), 9), [BOB])
+            moved = zone.with_instance(replace(peer(ALICE, "203.0.113.1:8000", "10.0.0.1/32"), name="alice"), 10)
+            server.follow(moved, [ALICE])
+            await asyncio.to_thread(await_, lambda: secondary.has(10), "the change")
+            await asyncio.to_thread(await_, lambda: server.given == {ADDRESS: 10}, "the report")
+            assert server.transferred == 10
+            assert server.counts["transfer: ixfr"] == 1
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            server.close()
+
+    try:
+        asyncio.run(main())
+        text = "\n".join(secondary.records())
+    finally:
+        secondary.stop()
+    assert text.count(ALICE.to_label()) == 2  # SRV and TXT, and nothing lists it
+    assert BOB.to_label() not in text
+    assert "10.0.0.1" not in text
+    assert str(SERVERS[1]) in text
 
 
 @pytest.mark.soak
