@@ -11,6 +11,7 @@ from typing import Any
 
 from wgdisco.dnssd.io.bind import ANCILLARY_SIZE, Ancillary, bind_pair, read_pktinfo
 from wgdisco.dnssd.io.connections import Connections
+from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Answerer, Transport
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.errors import LocalError
@@ -22,13 +23,17 @@ _QUERY_MAX_SIZE = 4096
 
 
 class DnsServer:
-    """Serves on any number of addresses. `unsent` counts UDP replies the kernel did not take."""
+    """Serves on any number of addresses. `unsent` counts UDP replies the kernel did not take.
 
-    def __init__(self) -> None:
+    With `transfers`, the zone's secondaries are answered by that, wherever they ask.
+    """
+
+    def __init__(self, transfers: Transfers | None = None) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.unsent = 0
         self._udp: list[socket.socket] = []
-        self._connections = Connections()
+        self._transfers = transfers
+        self._connections = Connections(transfers)
 
     async def start(
         self, answerer: Answerer, addresses: Sequence[tuple[IPAddress, int]], interface: str | None = None
@@ -49,10 +54,12 @@ class DnsServer:
 
     async def serve(self, answerer: Answerer, address: IPAddress, udp: socket.socket, tcp: socket.socket) -> None:
         """Answer at two sockets that are bound to `address` and one port; they are ours from now on."""
+        await self._connections.listen(tcp, answerer)
         self._udp.append(udp)
+        if self._transfers is not None:
+            answerer = _WithTransfers(answerer, self._transfers)
         drain = self._drain_wildcard if address.is_unspecified else self._drain
         asyncio.get_running_loop().add_reader(udp, drain, udp, answerer, _unmapped(address))
-        await self._connections.listen(tcp, answerer)
         self.endpoints += (Endpoint(address, udp.getsockname()[1]),)
 
     async def close(self) -> None:
@@ -100,6 +107,21 @@ class DnsServer:
             udp.sendmsg([reply], ancillary, 0, target)
         except OSError:
             self.unsent += 1
+
+
+class _WithTransfers:
+    """Answers what secondaries ask by UDP, which is one message, and has the others answered by `answerer`."""
+
+    def __init__(self, answerer: Answerer, transfers: Transfers) -> None:
+        self._answerer = answerer
+        self._transfers = transfers
+
+    def answer(self, query: bytes, source: str, local_address: IPAddress | None, transport: Transport) -> bytes | None:
+        """As the protocol has it."""
+        replies = self._transfers.respond(query, source, transport)
+        if replies is not None:
+            return next(replies)
+        return self._answerer.answer(query, source, local_address, transport)
 
 
 def _unmapped(address: IPAddress) -> IPAddress:

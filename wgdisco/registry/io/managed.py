@@ -11,13 +11,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
+from typing import Any
 
 from wgdisco.api import StatusReport
+from wgdisco.dnssd.export import describe
 from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
-from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
+from wgdisco.dnssd.secondaries import Secondaries
+from wgdisco.dnssd.zone import public_zone
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any, parse_address
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
@@ -26,7 +30,7 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Member, Network, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io.commands import COMMANDS, Commands
-from wgdisco.registry.io.daemon import with_dns_drops
+from wgdisco.registry.io.daemon import with_dns_drops, with_servers, zone_command
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
@@ -68,14 +72,18 @@ INITIATION_GAP = 0.005
 
 @dataclass(frozen=True, slots=True)
 class PublicDns:
-    """Where strangers are answered, and about whom: the members `published`, or about all when `is_full`."""
+    """Where strangers are answered, if anywhere, and the zone's secondaries, if there are any.
 
-    listen: Endpoint
+    Both tell of the members `published`, or of all when `is_full`.
+    """
+
+    listen: Endpoint | None = None
     published: frozenset[str] = frozenset()
     is_full: bool = False
+    secondaries: Secondaries | None = None
 
 
-async def run(*, store: Path, dns: PublicDns | None, engine: EngineKind, offloads: Offloads, version: str) -> None:
+async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, version: str) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`."""
     engine = await asyncio.to_thread(chosen, engine)
     ledger = Ledger.open(store)
@@ -153,6 +161,15 @@ class _Serials:
         return self.last
 
 
+def _addresses(hosts: Iterable[str]) -> list[IPAddress]:
+    """Of those hosts that are told by address."""
+    found = []
+    for host in hosts:
+        with suppress(ValueError):
+            found.append(parse_address(host.removeprefix("[").removesuffix("]")))
+    return found
+
+
 class _Registry:
     """What the tasks share."""
 
@@ -166,7 +183,7 @@ class _Registry:
         conf: TunnelConf,
         version: str,
         kind: EngineKind,
-        dns: PublicDns | None,
+        dns: PublicDns,
     ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
@@ -205,11 +222,14 @@ class _Registry:
         self._api.leave = self.relaying.leave
         self._api.told = self._publisher.told
         self._dns = dns
-        published = frozenset[str]() if dns is None else dns.published
-        self._server = ZoneProcess(self._publisher.zone, Setup(zone, Profile.STRICT, (), None, published))
+        own = _addresses(network.hosts) if dns.listen is None else [dns.listen.address, *_addresses(network.hosts)]
+        secondaries, self._name_servers = with_servers(dns.secondaries, *own)
+        setup = Setup(zone, Profile.STRICT, (), None, dns.published, secondaries)
+        self._server = ZoneProcess(self._publisher.zone, setup)
         self._publisher.follow = self._server.follow
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
         bound = {name: commands.named(name) for name in COMMANDS}
+        bound["zone"] = zone_command(self._describe)
         self._control = ControlServer(device.interface, self._report, bound)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
@@ -225,12 +245,12 @@ class _Registry:
             await self._forward()  # before anything is let in that it confines
             # by the loopback too, since the host itself may ask; nobody else comes in by it
             for link in (interface, "lo"):
-                if self._dns is None or not self._dns.listen.address.is_unspecified:
+                if self._dns.listen is None or not self._dns.listen.address.is_unspecified:
                     for address in own:
                         self._server.bind(address, DNS_PORT, Audience.MEMBERS, link)
                 await self._api.start(own, link)
             await self._api.start([ENROL_REGISTRY_ADDRESS], interface)
-            if self._dns is not None:
+            if self._dns.listen is not None:
                 audience = Audience.ALL_STRANGERS if self._dns.is_full else Audience.STRANGERS
                 self._server.bind(self._dns.listen.address, self._dns.listen.port, audience)
             await self._serve_tls()
@@ -247,7 +267,7 @@ class _Registry:
                 fields = {
                     "interface": interface,
                     "zone": network.zone,
-                    "dns": str(self._dns.listen if self._dns else own[0]),
+                    "dns": str(self._dns.listen or own[0]),
                 }
                 LOG.info("started", extra={"fields": fields})
         finally:
@@ -294,6 +314,12 @@ class _Registry:
         report = with_dns_drops(self._publisher.report(), self._server)
         notes = [*report.notes, *([] if self.relaying.is_there else [NO_RELAY])]
         return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops(), notes=notes)
+
+    def _describe(self) -> dict[str, Any]:
+        """The zone as strangers may have it."""
+        zone = self._publisher.zone
+        shown = zone if self._dns.is_full else public_zone(zone, self._dns.published)
+        return describe(shown, self._name_servers, self._server.transferred, self._server.given)
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)
