@@ -6,6 +6,7 @@ The kernel's runs where there is one, which test_kernel.py sees to.
 import base64
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -113,11 +114,15 @@ def test_as_wgsd_whatever_endpoint_the_device_has():
         assert "Traceback" not in "".join(daemon.err)
 
 
-def test_a_conf_on_an_interface_that_wireguard_go_made():
+OURS = [sys.executable, "-c", "import sys; from wgdisco.tunnel.cli import main; sys.exit(main())"]
+
+
+@pytest.mark.parametrize("program", [["wireguard-go"], OURS], ids=["wireguard-go", "wgdisco-tunnel"])
+def test_a_conf_on_an_interface_that_a_program_made(program):
     with Lab() as lab, Network(lab) as network:
         registry = lab.hosts["registry"]
-        registry.run(["wireguard-go", "wgx0"])
-        await_(lambda: registry.run(["wg", "show", "wgx0"], check=False).returncode == 0, "wireguard-go")
+        registry.run([*program, "wgx0"])
+        await_(lambda: registry.run(["wg", "show", "wgx0"], check=False).returncode == 0, "the program")
         network.start("registry", "--engine", "external", "--interface", "wgx0")
         network.wait("registry", "started")
         network.start("alice")
