@@ -61,6 +61,8 @@ class ExternalWireGuard:
                     if not data:
                         break
                     answer += data
+        except PermissionError as error:
+            raise LocalError(f"no permission to use {self._path}: run as root") from error
         except OSError as error:
             raise LocalError(
                 f"no engine answers for {self.interface} at {self._path} ({error.strerror or error}):"

@@ -62,6 +62,7 @@ class PolledDevice:
         can_send, can_hear = self._sender is not None, bool(self._taps)
         self.capabilities = Capabilities(
             initiate_many=False,
+            managed=False,
             probe_via=False,
             raw_send=can_send,
             raw_receive=can_hear,
