@@ -17,6 +17,7 @@ from typing import Any
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
+from wgdisco.names import check_member_name
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.host_dns import DnsMode
@@ -27,6 +28,7 @@ from wgdisco.tunnel.offloads import ALL, Offloads
 
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
+PUBLIC_ZONES = ("published", "full")
 _VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine", "host_dns")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
@@ -79,6 +81,15 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PublicDns:
+    """Where strangers are answered, and about whom: the members `published`, or about all when `is_full`."""
+
+    listen: Endpoint
+    published: frozenset[str]
+    is_full: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Told:
     """A setting, and for messages where it was said: a flag, a variable, or a file and the name in it."""
 
@@ -115,6 +126,9 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
     exact = told.get("wgsd_exact", _Told(False, "--wgsd-exact"))
     if not isinstance(exact.value, bool):
         raise ConfigError(f"{exact.where}: write true or false")
+    for flag in ("publish", "public_zone"):
+        if flags.get(flag):
+            raise ConfigError(f"--{flag.replace('_', '-')}: with --conf, --dns tells all of the zone to whoever asks")
     return RegistrySettings(
         interface,
         conf,
@@ -134,12 +148,21 @@ def is_managed(flags: Mapping[str, Any], environment: Mapping[str, str]) -> bool
     return all(not flags.get(name) and not environment.get(f"WGDISCO_{name.upper()}") for name in ("conf", "interface"))
 
 
-def load_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Endpoint | None:
-    """Where a registry of its own store is to serve its zone, if not inside the tunnel alone."""
-    if flags.get("dns"):
-        return _endpoint(_Told(str(flags["dns"]), "--dns"), DNS_PORT)
-    text = environment.get("WGDISCO_DNS")
-    return _endpoint(_Told(text, "WGDISCO_DNS"), DNS_PORT) if text else None
+def load_public_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> PublicDns | None:
+    """Where a registry of its own store is to answer strangers, if anywhere, and about whom."""
+    where = flags.get("dns") or environment.get("WGDISCO_DNS")
+    published = flags.get("publish") or environment.get("WGDISCO_PUBLISH", "").split()
+    told = flags.get("public_zone") or environment.get("WGDISCO_PUBLIC_ZONE") or "published"
+    if told not in PUBLIC_ZONES:
+        raise ConfigError(f"WGDISCO_PUBLIC_ZONE: {told!r} is neither of {', '.join(PUBLIC_ZONES)}")
+    for name in published:
+        check_member_name(name)
+    if where is None:
+        if published or told != "published":
+            raise ConfigError("--publish and --public-zone are about a public address: give it with --dns ADDRESS:PORT")
+        return None
+    source = "--dns" if flags.get("dns") else "WGDISCO_DNS"
+    return PublicDns(_endpoint(_Told(str(where), source), DNS_PORT), frozenset(published), told == "full")
 
 
 def load_offloads(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Offloads:

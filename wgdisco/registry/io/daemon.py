@@ -8,10 +8,13 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_network
 
+from wgdisco.api import StatusReport
+from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.instance import OwnInstance
-from wgdisco.dnssd.io.server import DnsServer
+from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.endpoint import Endpoint, IPNetwork
@@ -64,13 +67,16 @@ async def run(
         own = _own_instance(device, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
-        publisher = Publisher(device, directory, zone, serials(), version, own, profile, burst.engine_name(engine))
-        server = DnsServer(publisher.responder)
-        control = ControlServer(interface, publisher.report)
+        name = burst.engine_name(engine)
+        publisher = Publisher(device, directory, zone, serials(), version, own, name, in_order=exact)
+        server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own))
+        publisher.follow = server.follow
+        control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server))
         try:
             for link in _links(dns, interface, conf):
-                await server.start([(dns.address, dns.port)], link)
+                server.bind(dns.address, dns.port, Audience.ALL, link)
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(server.run())
                 tasks.create_task(publisher.follow_device())
                 tasks.create_task(publisher.watch_silence())
                 if is_found:
@@ -79,7 +85,7 @@ async def run(
                 await control.start()
         finally:
             await control.close()
-            await server.close()
+            server.close()
 
 
 @asynccontextmanager
@@ -127,6 +133,12 @@ def _own_instance(device: Backend, conf: TunnelConf, endpoint: Endpoint | None) 
         return None
     addresses = tuple(ip_network(address.ip) for address in conf.addresses)
     return OwnInstance(status.public_key, status.listen_port, endpoint, addresses, conf.tunnel_prefixes())
+
+
+def with_dns_drops(report: StatusReport, server: ZoneProcess) -> StatusReport:
+    """A report with what the zone's server gave no reply."""
+    dropped = {f"dns: {reason}": count for reason, count in server.dropped().items()}
+    return replace(report, drops=report.drops | dropped)
 
 
 def serials() -> Callable[[], int]:
