@@ -33,12 +33,12 @@ async def member_interface(
                 "is it joined twice? Stop the other, or have the network given other prefixes"
             )
     port = 0 if state.listen_port and port_in_use(state.listen_port) else state.listen_port
-    conf = TunnelConf(DeviceConfig(state.private_key, port), _addresses(roster))
+    conf = TunnelConf(DeviceConfig(state.private_key, port), interface_addresses(roster))
     async with any_interface(state.name, conf, engine, handshake_time, state.offloads) as device:
         yield device
 
 
-def _addresses(roster: Roster) -> tuple[IPInterface, ...]:
+def interface_addresses(roster: Roster) -> tuple[IPInterface, ...]:
     """Our own, each with the network's prefix it is in: that routes the whole of it into the tunnel."""
     prefixes = [prefix for prefix in roster.network.prefixes if prefix.version == 4 or has_ipv6()]
     return tuple(

@@ -22,6 +22,7 @@ from wgdisco.api import (
     EndpointChange,
     EnrolRequest,
     MemberRecord,
+    OffersRequest,
     Order,
     PunchRequest,
     Receipt,
@@ -192,6 +193,14 @@ class RegistryClient:
     async def tell_candidates(self, request: CandidatesRequest) -> None:
         """`PUT /v1/self/candidates`: where we may be reached. RemoteError when the registry does not take it."""
         status, _ = await self._ask("PUT", "/v1/self/candidates", to_json(request))
+        if status != 200:
+            raise RemoteError(f"the registry answers {status}")
+
+    async def tell_offers(self, request: OffersRequest) -> None:
+        """`PUT /v1/self/offers`: what is behind us. RemoteError when the registry does not take it."""
+        status, _ = await self._ask("PUT", "/v1/self/offers", to_json(request))
+        if status == 404:
+            raise RemoteError("the registry is of a version that knows no subnets behind members: update it")
         if status != 200:
             raise RemoteError(f"the registry answers {status}")
 

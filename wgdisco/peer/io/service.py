@@ -52,6 +52,8 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
+# but for the network's: what leads out of here by another member, or in to what is offered
+ReadWritePaths=/proc/sys/net
 ProtectProc=invisible
 ProtectSystem=strict
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK

@@ -23,6 +23,7 @@ from wgdisco.api import (
     SCHEMA,
     CandidatesRequest,
     EnrolRequest,
+    OffersRequest,
     PunchRequest,
     Receipt,
     RotateRequest,
@@ -33,6 +34,8 @@ from wgdisco.api import (
 from wgdisco.endpoint import IPAddress, parse_address
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PublicKey
+from wgdisco.offers import parse_subnet
+from wgdisco.registry.approval import offer
 from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Kind, Member, Revoked
@@ -89,7 +92,7 @@ class ApiServer:
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.leave: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
-        self.told: Callable[[], None] = lambda: None
+        self.told: Callable[[PublicKey], None] = lambda _key: None
         self.stun: Callable[[PublicKey], StunRecord] | None = None
         application = web.Application(middlewares=[self._checked], client_max_size=BODY_MAX_SIZE)
         application.router.add_post("/v1/enrol", self._enrol)
@@ -101,6 +104,7 @@ class ApiServer:
         application.router.add_post("/v1/self/rotate", self._rotate)
         application.router.add_post("/v1/receipt", self._recall)
         application.router.add_put("/v1/self/candidates", self._candidates)
+        application.router.add_put("/v1/self/offers", self._offers)
         application.router.add_post("/v1/punch", self._punch)
         self._runner = web.AppRunner(
             application, access_log=None, handle_signals=False, shutdown_timeout=0.5, keepalive_timeout=KEPT_FOR
@@ -298,8 +302,17 @@ class ApiServer:
         self._directory.tell(member.public_key, told, asked.nat)
         self._feed.refresh([member])
         self._feed.set_heartbeat(member, asked.heartbeat or HEARTBEAT)
-        self.told()
+        self.told(member.public_key)
         return web.json_response({"schema": SCHEMA, "candidates": [asdict(one) for one in told]})
+
+    async def _offers(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        self._limit(_source(request))
+        asked = await _body(request, OffersRequest.from_json)
+        membership, offers = self._ledger.membership, tuple(map(parse_subnet, asked.offers))
+        await self._ledger.change(lambda: (offer(membership, member.public_key, offers), None))
+        told = membership.members.get(member.public_key, member)
+        return web.json_response(to_json(self_record(membership, self._directory, told)))
 
     async def _punch(self, request: web.Request) -> web.StreamResponse:
         """Who asks too often gets 429, for a member that is not there 404, for one that does not listen 409."""

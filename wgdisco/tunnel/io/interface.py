@@ -50,10 +50,12 @@ async def tunnel_device(
     offloads: Offloads = ALL,
     *,
     relays: bool = False,
+    shown: bool = True,
 ) -> AsyncIterator[tuple[Engine, Link]]:
     """The same, with the link, for those whose peers and routes change while it is up.
 
-    One that `relays` tells of datagrams for others (`events.Foreign`).
+    One that `relays` tells of datagrams for others (`events.Foreign`). One that is not `shown` is none of `wg`'s
+    business, and leaves no file behind when it is killed.
     """
     if conf.device.private_key is None:
         raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
@@ -72,7 +74,7 @@ async def tunnel_device(
             engine.apply(replace(conf.device, fwmark=mark, peers=peers))
             # The mark is set before there are rules that look for it.
             await policy.open(link, routes.defaults, mark, conf.addresses)
-            with await _shown(engine):
+            with await _shown(engine) if shown else nullcontext():
                 async with kept_to_path(link, engine.status, conf, mtu), _followed(engine):
                     yield engine, link
         finally:

@@ -52,28 +52,28 @@ class Policy:
         return free_table(used)
 
     async def open(
-        self, link: Link, defaults: Sequence[IPNetwork], mark: int, addresses: Iterable[IPInterface]
+        self, link: Link, networks: Sequence[IPNetwork], mark: int, addresses: Iterable[IPInterface]
     ) -> None:
-        """Lead `defaults` into the link, but for what bears the mark; LocalError when the system refuses."""
-        if not defaults:
+        """Lead `networks` into the link, but for what bears the mark; LocalError when the system refuses."""
+        if not networks:
             return
         try:
             table = full_tunnel_rules(self.interface, mark, [address.ip for address in addresses])
             async with AsyncIPRoute() as netlink:
                 priorities = {rule.get_attr("FRA_PRIORITY") or 0 for rule in await _rules(netlink)}
-                rules = rules_for(defaults, mark, priorities)
-                turns = any(network.version == 4 for network in defaults) and _is_off()
+                rules = rules_for(networks, mark, priorities)
+                turns = any(network.version == 4 for network in networks) and _is_off()
                 _keep(self._kept, rules, turns)
                 await run_nft("-f", "-", text=table)
                 if turns:
                     _turn("1")
-                await link.set_routes(defaults, mark)
+                await link.set_routes(networks, mark)
                 for rule in rules:
                     await netlink.rule("add", **_fields(rule))
         except NetlinkError as error:
             raise refused(f"make routing rules for {self.interface}", error) from error
         except ValueError as error:
-            raise LocalError(f"cannot route everything into {self.interface}: {error}") from error
+            raise LocalError(f"cannot route into {self.interface}: {error}") from error
 
     async def close(self) -> None:
         """Undo what `open` did, here or in a process that was killed. The routes go with the interface.
