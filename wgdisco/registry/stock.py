@@ -177,7 +177,7 @@ def direct_devices(membership: Membership, member: Member) -> tuple[Member, ...]
 
 def device_conf(
     facts: DeviceFacts,
-    preshared_key: PresharedKey,
+    preshared_key: PresharedKey | None,
     private_key: PrivateKey | None,
     dns: tuple[str, ...] = (),
 ) -> str:
