@@ -40,7 +40,7 @@ class Network:
 
     `also_ports` are UDP ports that lead to `listen_port`, `tls_port` the TCP port for those who have no UDP at all.
     `firewall` is what to do about this host's own. `next_host` is the host number given out next: freed ones come round
-    again only after all others.
+    again only after all others. `own_host` is the registry's own.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Network:
     also_ports: tuple[int, ...] = ()
     tls_port: int | None = None
     firewall: Mode = Mode.NONE
+    own_host: int = REGISTRY_HOST_NUMBER
 
     @property
     def reached_at(self) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ class Network:
     @property
     def registry_addresses(self) -> tuple[IPv4Address, IPv6Address]:
         """The registry's own."""
-        return self.addresses(REGISTRY_HOST_NUMBER)
+        return self.addresses(self.own_host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,7 +353,7 @@ class Membership:
 
     def _allocate(self) -> tuple[int, Network]:
         """A free host number, and the network that has moved past it; LocalError when there is none left."""
-        used = {member.number for member in self.members.values()}
+        used = {self.network.own_host, *(member.number for member in self.members.values())}
         last = self.network.prefix4.num_addresses - 2
         first = REGISTRY_HOST_NUMBER + 1
         size = last - first + 1
