@@ -9,6 +9,7 @@ from wgdisco.config import load_join, load_registry
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError
 from wgdisco.keys import PrivateKey
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.offloads import Offloads
 
 PRIVATE = PrivateKey(bytes(range(32))).to_text()
@@ -292,13 +293,36 @@ class TestEngines:
     def test_an_interface_that_is_up(self, conf):
         told = load_join({"interface": "wg0", "engine": "kernel", "zone": "example.com.", "dns": "198.51.100.1"}, {})
         assert isinstance(told, config.AttachSettings)
-        assert (told.interface, told.engine, told.dns.port) == ("wg0", config.Engine.KERNEL, 53)
+        assert (told.interface, told.engine, told.dns.port) == ("wg0", EngineKind.KERNEL, 53)
 
-    def test_it_has_its_own_configuration(self, conf):
-        assert "leave the .conf out" in complaint(flags(conf, engine="external"))
+    def test_a_conf_on_another_engine(self, conf):
+        told = load_join(flags(conf, engine="auto"), {})
+        assert isinstance(told, config.Settings)
+        assert told.engine is EngineKind.AUTO
 
     def test_no_such_engine(self, conf):
         assert "there is no such engine" in complaint(flags(conf), {"WGDISCO_ENGINE": "hamster"})
 
-    def test_a_registry_has_ours(self, conf):
-        assert "integrated engine" in complaint(flags(conf), {"WGDISCO_ENGINE": "kernel"}, load_registry)
+    def test_ours_for_a_conf(self, conf):
+        for load in (load_join, load_registry):
+            for engine in (None, "auto", "userspace"):
+                assert load(flags(conf, engine=engine), {}).conf is not None
+
+    def test_a_registry_of_an_interface(self, conf):
+        told = {"interface": "wg0", "zone": "example.com.", "dns": "198.51.100.1", "self": True}
+        settings = load_registry({**told, "engine": "kernel"}, {})
+        assert (settings.conf, settings.engine, settings.publish_self) == (None, EngineKind.KERNEL, True)
+        settings = load_registry(flags(conf), {"WGDISCO_ENGINE": "external"})
+        assert (settings.conf is None, settings.engine) == (False, EngineKind.EXTERNAL)
+
+    def test_what_is_there_is_taken(self, monkeypatch, tmp_path):
+        told = {"interface": "lo", "zone": "example.com.", "dns": "198.51.100.1"}
+        monkeypatch.setattr(config, "SOCKETS", tmp_path)
+        assert load_registry(told, {}).engine is EngineKind.KERNEL
+        (tmp_path / "lo.sock").touch()
+        assert load_registry(told, {}).engine is EngineKind.EXTERNAL
+        assert load_join(told, {}).engine is EngineKind.EXTERNAL
+
+    def test_nothing_is_there(self):
+        told = {"interface": "wg-none", "zone": "example.com.", "dns": "198.51.100.1"}
+        assert "there is no interface wg-none to take as it is" in complaint(told, load=load_registry)

@@ -35,6 +35,11 @@ def build_parser() -> argparse.ArgumentParser:
         "run", help="run the registry in the foreground: of `registry init`, or of the peers in --conf"
     )
     _add_daemon_flags(run)
+    run.add_argument(
+        "--engine",
+        choices=("auto", "userspace", "kernel", "external"),
+        help="whose WireGuard runs the interface: ours (userspace, the default), or as for join",
+    )
     run.add_argument("--wgsd-exact", action="store_true", default=None, help="answer byte for byte as wgsd does")
     run.add_argument(
         "--self",
@@ -98,6 +103,7 @@ def _registry_run(args: argparse.Namespace) -> int:
         lambda: daemon.run(
             interface=settings.interface,
             conf=settings.conf,
+            engine=settings.engine,
             zone=settings.zone,
             dns=settings.dns,
             exact=settings.exact,
@@ -119,7 +125,7 @@ def _join_pinned(args: argparse.Namespace) -> int:
         return run_daemon(
             lambda: daemon.run_attached(
                 interface=attached.interface,
-                is_kernel=attached.engine is config.Engine.KERNEL,
+                engine=attached.engine,
                 zone=attached.zone,
                 dns=attached.dns,
                 version=program_version(),
@@ -132,6 +138,7 @@ def _join_pinned(args: argparse.Namespace) -> int:
             zone=settings.zone,
             dns=settings.dns,
             offloads=settings.offloads,
+            engine=settings.engine,
             version=program_version(),
         )
     )

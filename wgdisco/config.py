@@ -5,12 +5,12 @@ and may name the `.conf`. Every mistake is a ConfigError that names the file, li
 """
 
 import re
+import socket
 import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
 from wgdisco.invitation import check_registry
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
+from wgdisco.tunnel.engines import EngineKind
+from wgdisco.tunnel.io.external import SOCKETS
 from wgdisco.tunnel.io.resolver import parse_retries, resolve_endpoints, service_port
 from wgdisco.tunnel.io.tun import check_name
 from wgdisco.tunnel.offloads import ALL, Offloads
@@ -43,14 +45,7 @@ class Settings:
     zone: ZoneNames
     dns: Endpoint
     offloads: Offloads
-
-
-class Engine(Enum):
-    """Whose WireGuard: ours, the kernel's, or that of a userspace engine with a UAPI socket."""
-
-    USERSPACE = "userspace"
-    KERNEL = "kernel"
-    EXTERNAL = "external"
+    engine: EngineKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +53,24 @@ class AttachSettings:
     """An interface that is up, run by another engine than ours, which has its keys and peers."""
 
     interface: str
-    engine: Engine
+    engine: EngineKind
     zone: ZoneNames
     dns: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
-class RegistrySettings(Settings):
-    """The registry's: `publish_self` puts its own key in the zone, at `self_endpoint` or where it was asked."""
+class RegistrySettings:
+    """The registry's: `publish_self` puts its own key in the zone, at `self_endpoint` or where it was asked.
 
+    Without a `conf` the interface is up, and taken as it is; `engine` is never `AUTO`.
+    """
+
+    interface: str
+    conf: TunnelConf | None
+    engine: EngineKind
+    zone: ZoneNames
+    dns: Endpoint
+    offloads: Offloads
     exact: bool
     publish_self: bool
     self_endpoint: Endpoint | None
@@ -106,21 +110,16 @@ def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Setti
     """Settings of `wgdisco join`."""
     told = _merge(flags, environment)
     engine = _engine(told.get("engine"))
-    if engine is Engine.USERSPACE:
+    if "conf" in told or engine is EngineKind.USERSPACE:
         return _load(told, environment)
-    if "conf" in told:
-        raise ConfigError(
-            f"{told['conf'].where}: with --engine {engine.value} the interface is taken as it is, keys and peers"
-            " with it: leave the .conf out, and give --interface NAME"
-        )
-    return AttachSettings(_interface(told).value, engine, _zone(told), _server(told))
+    return AttachSettings(_interface(told).value, _found_engine(told), _zone(told), _server(told))
 
 
 def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> RegistrySettings:
     """Settings of `wgdisco registry run`."""
     told = _merge(flags, environment)
-    if _engine(told.get("engine")) is not Engine.USERSPACE:
-        raise ConfigError(f"{told['engine'].where}: a registry runs on the integrated engine (userspace)")
+    interface = _interface(told).value
+    conf = _conf(told, environment) if "conf" in told or _engine(told.get("engine")) is EngineKind.USERSPACE else None
     own = told.get("self", _Told(False, "--self"))
     if not isinstance(own.value, (bool, str)):
         raise ConfigError(f"{own.where}: write true, or the registry's own ADDRESS:PORT in quotes")
@@ -128,13 +127,13 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
     exact = told.get("wgsd_exact", _Told(False, "--wgsd-exact"))
     if not isinstance(exact.value, bool):
         raise ConfigError(f"{exact.where}: write true or false")
-    base = _load(told, environment)
     return RegistrySettings(
-        base.interface,
-        base.conf,
-        base.zone,
-        base.dns,
-        base.offloads,
+        interface,
+        conf,
+        _found_engine(told) if conf is None else _engine(told.get("engine")) or EngineKind.USERSPACE,
+        _zone(told),
+        _server(told),
+        _offloads(told.get("offload")),
         exact.value,
         own.value is not False,
         endpoint,
@@ -160,6 +159,14 @@ def load_offloads(flags: Mapping[str, Any], environment: Mapping[str, str]) -> O
         return _offloads(_Told(flags["offload"], "--offload"))
     text = environment.get("WGDISCO_OFFLOAD")
     return _offloads(_Told(text, "WGDISCO_OFFLOAD") if text else None)
+
+
+def load_engine(flags: Mapping[str, Any], environment: Mapping[str, str]) -> EngineKind | None:
+    """Whose engine a member by a join link is to use; None where nothing is said."""
+    if flags.get("engine") is not None:
+        return _engine(_Told(flags["engine"], "--engine"))
+    text = environment.get("WGDISCO_ENGINE")
+    return _engine(_Told(text, "WGDISCO_ENGINE")) if text else None
 
 
 def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
@@ -214,11 +221,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings:
-    conf = _text(told, "conf", "alice.conf")
+    _text(told, "conf", "alice.conf")
     names, server = _zone(told), _server(told)
     interface = _interface(told).value
-    retries = parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES"))
-    return Settings(interface, read_conf(conf.value, retries), names, server, _offloads(told.get("offload")))
+    engine = _engine(told.get("engine")) or EngineKind.USERSPACE
+    return Settings(interface, _conf(told, environment), names, server, _offloads(told.get("offload")), engine)
+
+
+def _conf(told: Mapping[str, _Told], environment: Mapping[str, str]) -> TunnelConf:
+    path = _text(told, "conf", "alice.conf").value
+    return read_conf(path, parse_retries(environment.get("WG_ENDPOINT_RESOLUTION_RETRIES")))
 
 
 def _zone(told: Mapping[str, _Told]) -> ZoneNames:
@@ -233,14 +245,28 @@ def _server(told: Mapping[str, _Told]) -> Endpoint:
     return _endpoint(_text(told, "dns", "198.51.100.1:53"), DNS_PORT)
 
 
-def _engine(told: _Told | None) -> Engine:
+def _engine(told: _Told | None) -> EngineKind | None:
     if told is None:
-        return Engine.USERSPACE
+        return None
     try:
-        return Engine(told.value)
+        return EngineKind(told.value)
     except ValueError:
-        words = ", ".join(engine.value for engine in Engine)
+        words = ", ".join(engine.value for engine in EngineKind)
         raise ConfigError(f"{told.where}: there is no such engine; there are {words}") from None
+
+
+def _found_engine(told: Mapping[str, _Told]) -> EngineKind:
+    """Whose an interface is that is up; KERNEL or EXTERNAL."""
+    engine = _engine(told.get("engine"))
+    if engine not in (None, EngineKind.AUTO):
+        return engine
+    interface = _interface(told).value
+    if interface not in (name for _, name in socket.if_nameindex()):
+        raise ConfigError(
+            f"--conf is missing, and there is no interface {interface} to take as it is: give --conf FILE, or bring the"
+            " interface up"
+        )
+    return EngineKind.EXTERNAL if (SOCKETS / f"{interface}.sock").exists() else EngineKind.KERNEL
 
 
 def _offloads(told: _Told | None) -> Offloads:

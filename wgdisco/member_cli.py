@@ -59,9 +59,10 @@ def add_verbs(
     )
     join.add_argument(
         "--engine",
-        choices=("userspace", "kernel", "external"),
-        help="with --interface, --zone and --dns: whose WireGuard runs the interface. Ours (userspace, the default);"
-        " or, as it is found, the kernel's, or another's with a UAPI socket (external)",
+        choices=("auto", "userspace", "kernel", "external"),
+        help="whose WireGuard runs the interface: ours (userspace, the default); the kernel's; the kernel's where it"
+        " has one, else ours (auto); another program's, which has made it (external). With neither a .conf nor a link"
+        " the interface is taken as it is found",
     )
     add_pinned_flags(join)
     join.set_defaults(run=partial(_join, join_pinned), holds_signals=True)
@@ -98,7 +99,7 @@ def _join(join_pinned: Verb, args: argparse.Namespace) -> int:
 
 
 def _is_managed(args: argparse.Namespace) -> bool:
-    pinned = [args.conf, args.zone, args.dns, args.interface, args.engine, os.environ.get("WGDISCO_CONF")]
+    pinned = [args.conf, args.zone, args.dns, args.interface, os.environ.get("WGDISCO_CONF")]
     managed = [args.link, args.network, args.name, args.accept_peers, args.offline_trust, args.mdns, args.no_mdns]
     if any(pinned) and any(managed):
         raise ConfigError("--conf, --zone, --dns and --interface are for a .conf; a join link needs none of them")

@@ -26,8 +26,10 @@ from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.roster import Accept, Memory
 from wgdisco.process import program_version, run_daemon
 from wgdisco.status import render_table
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode, Need
 from wgdisco.tunnel.io import control, firewall
+from wgdisco.tunnel.io.driven import remove_left
 from wgdisco.tunnel.io.nft import remove_leftovers
 from wgdisco.tunnel.io.port import free_port
 
@@ -53,6 +55,7 @@ def join(args: argparse.Namespace) -> int:
         offline_trust=state.offline_trust if trust is None else trust,
         mdns=mdns_policy(state.mdns, everywhere=args.mdns, none_on=args.no_mdns),
         offloads=state.offloads if args.offload is None else config.load_offloads({"offload": args.offload}, {}),
+        engine=config.load_engine({"engine": args.engine}, os.environ) or state.engine,
     )
     if wanted != state:
         if _is_running(state.name):
@@ -91,7 +94,10 @@ def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     state = store.by_link(link_id(link.secret))
-    return _enrol(link, args.name, args.network, store) if state is None else state
+    if state is not None:
+        return state
+    is_external = config.load_engine({"engine": args.engine}, os.environ) is EngineKind.EXTERNAL
+    return _enrol(link, args.name, args.network, store, is_external=is_external)
 
 
 def _ask_for_link(store: StateStore) -> str:
@@ -102,13 +108,15 @@ def _ask_for_link(store: StateStore) -> str:
     raise ConfigError(f"which network? give the join link (`-` reads it from standard input){known}")
 
 
-def _enrol(link: JoinLink, name: str | None, network: str | None, store: StateStore) -> MemberState:
+def _enrol(
+    link: JoinLink, name: str | None, network: str | None, store: StateStore, *, is_external: bool
+) -> MemberState:
     """Become a member. A key is kept before it is sent, so that the same link can be tried again."""
     if name is not None:
         check_member_name(name)
     if network is not None:
         check_network_name(network)
-        _check_unused(network, store)
+        _check_unused(network, store, is_external=is_external)
     if _is_registry_of(link):
         raise LocalError("this host is the registry of that network: members reach it as it is")
     identifier = link_id(link.secret)
@@ -120,7 +128,7 @@ def _enrol(link: JoinLink, name: str | None, network: str | None, store: StateSt
     if told.network.registry_key != link.registry_key.to_text():
         raise LocalError("the registry that answers is not the one of the link: ask for another invitation")
     network = network or told.network.name
-    _check_unused(network, store)
+    _check_unused(network, store, is_external=is_external)
     snapshot = Snapshot(told.network, told.member, [])
     state = MemberState(
         name=network,
@@ -138,13 +146,13 @@ def _enrol(link: JoinLink, name: str | None, network: str | None, store: StateSt
     return state
 
 
-def _check_unused(network: str, store: StateStore) -> None:
+def _check_unused(network: str, store: StateStore, *, is_external: bool) -> None:
     otherwise = "call the new network otherwise with --network NAME"
     if network in store.names():
         raise LocalError(
             f"this host is a member of a network {network!r} already: `wgdisco leave {network}` first, or {otherwise}"
         )
-    if network in (name for _, name in socket.if_nameindex()):
+    if not is_external and network in (name for _, name in socket.if_nameindex()):
         raise LocalError(f"there is an interface {network} here already: {otherwise}")
 
 
@@ -301,6 +309,8 @@ def leave(args: argparse.Namespace) -> int:
     if state is not None:
         asyncio.run(_close_firewall(state))
     asyncio.run(remove_leftovers(network))
+    if state is not None:
+        remove_left(network, state.private_key.public_key())
     store.forget(network)
     print(f"left {network}; whoever runs its registry may now revoke this member")
     return 0

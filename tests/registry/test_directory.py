@@ -166,6 +166,11 @@ class TestExact:
     def test_the_confs_endpoints_are_there_from_the_start(self):
         assert zone(make(exact=True, alice=AT_ALICE)) == {ALICE: AT_ALICE}
 
+    def test_a_new_peers_is_published_too_and_nobody_is_moved(self):
+        directory = make(exact=True, alice=AT_ALICE)
+        directory.set_peers([PeerConfig(ALICE, endpoint=MOVED), PeerConfig(STRANGER, endpoint=AT_BOB)], START)
+        assert zone(directory) == {ALICE: AT_ALICE, STRANGER: AT_BOB}
+
     @pytest.mark.parametrize("text", PRIVATE + INSIDE)
     def test_any_source_is_published(self, text):
         directory = make(exact=True)

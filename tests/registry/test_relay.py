@@ -12,6 +12,7 @@ from wgdisco.registry.relay import (
     BYTES_AT_ONCE,
     BYTES_PER_SECOND,
     HANDSHAKES_AT_ONCE,
+    HELD_FOR,
     IDLE_EXPIRY,
     MAX_ANSWERED,
     MAX_OFFERED,
@@ -284,6 +285,25 @@ def test_an_order_lapses_60_s_after_the_last_datagram(wire):
     wire.now += IDLE_EXPIRY
     assert wire.foreign(_initiation(wire.bob.key), wire.alice) is None
     assert wire.relay.drops == {RelayDrop.NO_ORDER: 1}
+
+
+def test_an_initiation_waits_for_its_order_once_and_not_for_long(wire):
+    for node in (wire.alice, wire.bob):
+        wire.relay.locate(node.key, node.endpoint)
+    bob, carol = wire.bob.key, wire.carol.key
+    for waited, passed in ((HELD_FOR, 1), (HELD_FOR + 0.1, 0)):
+        foreign = Foreign(_initiation(bob), 148, wire.alice.endpoint)
+        assert wire.relay.receive(foreign, wire.now) is None
+        wire.relay.admit(wire.alice.key, carol, wire.now)
+        assert wire.relay.held(wire.alice.key, carol, wire.now) == []  # it is for bob
+        wire.relay.admit(wire.alice.key, bob, wire.now + waited)
+        forwards = wire.relay.held(bob, wire.alice.key, wire.now + waited)
+        assert [(one.key, one.endpoint, one.data) for one in forwards] == [
+            (bob, wire.bob.endpoint, foreign.data)
+        ] * passed
+        assert wire.relay.held(bob, wire.alice.key, wire.now + waited) == []
+        wire.relay.revoke(bob)
+        wire.relay.locate(bob, wire.bob.endpoint)
 
 
 def test_a_session_goes_on_when_a_lapsed_order_is_given_again(wire):

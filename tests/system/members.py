@@ -78,10 +78,11 @@ class Daemon:
 
 
 class Mesh:
-    """A lab with a registry, and its members by host."""
+    """A lab with a registry, and its members by host. On a slow machine have `patience`, a factor."""
 
-    def __init__(self, lab, *init):
+    def __init__(self, lab, *init, patience=1):
         self.lab = lab
+        self.patience = patience
         self.members = {}
         self._addresses = {}
         self.registry("init", *init)
@@ -92,7 +93,7 @@ class Mesh:
 
     def start_registry(self):
         self.daemon = Daemon(self.lab.hosts["registry"], [*PROGRAM, "registry", "run"])
-        self.daemon.wait_for("started")
+        self.daemon.wait_for("started", 20.0 * self.patience)
 
     def stop_registry(self, how="terminate"):
         getattr(self.daemon.process, how)()
@@ -103,7 +104,7 @@ class Mesh:
         link = link or self.registry("invite", host)
         self._addresses.pop(host, None)
         self.stay(host, "join", link, *words)
-        self.members[host].wait_for("PEER ")
+        self.members[host].wait_for("PEER ", 20.0 * self.patience)
 
     def stay(self, host, *words):
         self.members[host] = Daemon(self.lab.hosts[host], [*PROGRAM, *words])

@@ -46,6 +46,11 @@ def allowed_ips(network: Network, host: str) -> list[str]:
     return sorted(network.lab.hosts[host].run(["wg", "show", "wgx0", "allowed-ips"]).stdout.splitlines())
 
 
+def has_shaken_hands(network: Network, interface: str) -> bool:
+    shown = network.lab.hosts["alice"].run(["wg", "show", interface, "latest-handshakes"], check=False).stdout
+    return any(line.split()[1] != "0" for line in shown.splitlines())
+
+
 def take_down(network: Network, host: str) -> None:
     network.lab.hosts[host].run(["ip", "link", "delete", "wgx0"])
 
@@ -79,7 +84,7 @@ def connect(engine: str, attached: tuple[str, ...]) -> None:
             take_down(network, host)
 
 
-@pytest.mark.parametrize("attached", [("alice",), ("alice", "bob")], ids=["one side", "both sides"])
+@pytest.mark.parametrize("attached", [("alice",), ("bob",), ("alice", "bob")], ids=["one side", "the other", "both"])
 def test_direct_with_wireguard_go(attached):
     connect("external", attached)
 
@@ -89,6 +94,25 @@ def test_direct_with_the_kernel(attached):
     if not has_kernel_wireguard():
         pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")
     connect("kernel", attached)
+
+
+def test_the_kernel_s_interface_of_a_conf():
+    """Made and taken down as ours is; what a kill leaves is no trouble to the next start."""
+    if not has_kernel_wireguard():
+        pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")
+    with Lab() as lab, Network(lab) as network:
+        network.start("registry")
+        network.wait("registry", "started", seconds=60)
+        with lab.hosts["alice"].popen(network.command("alice", "--engine", "kernel")) as killed:
+            await_(lambda: has_shaken_hands(network, "alice"), "a handshake", 60)
+            killed.kill()
+        assert lab.hosts["alice"].run(["wg", "show", "alice"]).stdout
+        for host in ("alice", "bob"):
+            network.start(host, "--engine", "kernel")
+        network.wait("alice", "direct", "bob", seconds=90)
+        assert network.ping("alice", "bob") == 3
+        assert network.stop("alice") == 0
+        assert lab.hosts["alice"].run(["ip", "link", "show", "alice"], check=False).returncode
 
 
 def test_no_engine_there():

@@ -40,7 +40,15 @@ def test_set_and_dump_at_size():
 @pytest.mark.soak
 def test_join_on_the_kernels_interfaces():
     """The registry and two members behind NATs, all of it in the machine that has such a kernel."""
-    where = "tests/system/test_external.py"
+    assert "2 passed" in tests_of_the_kernel("tests/system/test_external.py")
+
+
+@pytest.mark.soak
+def test_a_registry_on_the_kernels_interface():
+    """The same with a registry on the kernel's interface, and then with all three."""
+    assert "2 passed" in tests_of_the_kernel("tests/system/test_registry_engines.py")
+
+
+def tests_of_the_kernel(where):
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "the_kernel", where]
-    told = in_kernel_vm(sys.executable, *tests, seconds=900)
-    assert "2 passed" in told
+    return in_kernel_vm(sys.executable, *tests, seconds=900)

@@ -70,3 +70,8 @@ def test_refusals_have_names():
     with pytest.raises(LocalError, match="EPERM"):
         check_answer("errno=1\n\n")
     check_answer("errno=0\n\n")
+
+
+def test_an_engine_that_changes_no_peer_is_named():
+    with pytest.raises(LocalError, match="use wireguard-go"):
+        parse_get(f"own_public_key={KEY.raw.hex()}\nlisten_port=1\nerrno=0\n\n", 0.0)

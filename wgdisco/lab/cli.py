@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from wgdisco.errors import ConfigError, NotRunningError
 from wgdisco.lab.nat_types import NAT_TYPES
+from wgdisco.tunnel.engines import EngineKind
 
 
 def add_parser(subparsers: Any) -> None:
@@ -46,6 +47,12 @@ def _add_matrix(verbs: Any) -> None:
     matrix.add_argument("--seeds", type=int, default=1, metavar="N", help="how often each pair is tried: 1")
     matrix.add_argument("--rtt", type=float, default=40.0, metavar="MS", help="round trip to registry and peers: 40")
     matrix.add_argument("--loss", type=float, default=0.0, metavar="P", help="share of packets lost, in %%: 0")
+    matrix.add_argument(
+        "--engines",
+        default="userspace,userspace",
+        metavar="A,B",
+        help="the two sides' engines: userspace (both), kernel or external, which is wireguard-go",
+    )
     matrix.add_argument("-o", "--output", choices=["table", "json"], default="table", help="form of the result")
     matrix.add_argument("--svg", type=Path, metavar="FILE", help="write the matrix as a picture too")
     matrix.add_argument(
@@ -110,6 +117,7 @@ def _matrix(args: argparse.Namespace) -> int:
         seeds=args.seeds,
         rtt=args.rtt / 1000,
         loss=args.loss / 100,
+        engines=_engines(args.engines),
     )
     if settings.seeds < 1 or settings.rtt < 0 or not 0 <= settings.loss < 1:
         raise ConfigError("--seeds is at least 1, --rtt not negative, --loss from 0 to 99")
@@ -127,6 +135,14 @@ def _matrix(args: argparse.Namespace) -> int:
         args.svg.write_text(drawing.to_svg(report), encoding="utf-8")
     print(json.dumps(report.to_json()) if args.output == "json" else drawing.to_text(report), flush=True)
     return 1 if report.failed else 0
+
+
+def _engines(text: str) -> tuple[EngineKind, EngineKind]:
+    known = {kind.value: kind for kind in EngineKind if kind is not EngineKind.AUTO}
+    names = _chosen("engine", text, known)
+    if len(names) != 2:
+        raise ConfigError("--engines: two of them, for example external,userspace")
+    return known[names[0]], known[names[1]]
 
 
 def _chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:

@@ -15,22 +15,33 @@ from wgdisco.lab.mesh import Registry
 from wgdisco.lab.nat_types import NAT_TYPES
 from wgdisco.lab.oracle import Outcome
 from wgdisco.lab.topologies import PROBE, REGISTRY, TOPOLOGIES, Event, Pair, Topology
-from wgdisco.lab.trial import PATIENCE, Members, Trial
+from wgdisco.lab.trial import PATIENCE, POLLED_PATIENCE, Members, Trial
 from wgdisco.lab.wire import Conditions
 from wgdisco.nat import MappingBehavior
+from wgdisco.tunnel.engines import EngineKind
 
 _RTT = re.compile(r"time=([\d.]+) ms")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What to run. `rtt` is the nominal round trip of registry and peers alike, seconds; `loss` a fraction."""
+    """What to run. `rtt` is the nominal round trip of registry and peers alike, seconds; `loss` a fraction.
+
+    `engines` are those of the two sides.
+    """
 
     types: tuple[str, ...]
     topologies: tuple[str, ...]
     seeds: int
     rtt: float
     loss: float
+    engines: tuple[EngineKind, EngineKind] = (EngineKind.USERSPACE, EngineKind.USERSPACE)
+
+    @property
+    def patience(self) -> float:
+        """How long a pair may take, in seconds."""
+        is_ours = all(engine is EngineKind.USERSPACE for engine in self.engines)
+        return (PATIENCE if is_ours else POLLED_PATIENCE) * (1 + 5 * self.loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,7 @@ class Report:
         return {
             "schema": 1,
             "seeds": settings.seeds,
+            "engines": [engine.value for engine in settings.engines],
             "rtt_ms": 1000 * settings.rtt,
             "loss": settings.loss,
             "measured": measured,
@@ -213,15 +225,15 @@ def _run_round(
 ) -> None:
     """Every pair once. The next joins while this one is still pinging, where nothing happens to this one."""
     with ExitStack() as stack:
-        left = [
-            (cell, stack.enter_context(Members(net, cell.pair, group, registry.links[group], settings.rtt)))
-            for cell, group in order
-        ]
+        left = []
+        for cell, group in order:
+            members = Members(net, cell.pair, group, registry.links[group], settings.rtt, settings.engines)
+            left.append((cell, stack.enter_context(members)))
         before: Members | None = None
         cell, members = left.pop(0)
         members.start()
         while True:
-            members.watch(PATIENCE * (1 + 5 * settings.loss))
+            members.watch(settings.patience)
             if before is not None:
                 before.close()
             following = left.pop(_next(cell.pair, [other.pair for other, _ in left])) if left else None

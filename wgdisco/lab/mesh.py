@@ -12,6 +12,7 @@ from wgdisco.errors import LocalError
 from wgdisco.lab.internet import Internet
 from wgdisco.lab.timeline import Timeline
 from wgdisco.lab.topologies import REGISTRY
+from wgdisco.tunnel.engines import EngineKind
 
 STATE = "/var/lib/wgdisco"
 _START_TIMEOUT = 20.0
@@ -71,13 +72,24 @@ class Registry:
         self.close()
 
 
-def join_words(link: str, group: str, name: str) -> list[str]:
+def join_words(link: str, group: str, name: str, engine: EngineKind = EngineKind.USERSPACE) -> list[str]:
     """What `wgdisco` is told to start a member: `group` is what it calls the network, and its interface.
 
     It waits with others until `accept`.
     """
     words = ["join", link, "--foreground", "--network", group, "--name", name, "--accept-peers", "ask"]
+    words += ["--engine", engine.value]
     return [*words, "--firewall", "none", "--log", "json"]
+
+
+def start_engine(net: Internet, host: str, interface: str) -> None:
+    """Have `wireguard-go` make an interface on a host; `end_engine` ends it. LocalError when it does not."""
+    net.hosts[host].run(["wireguard-go", interface])
+
+
+def end_engine(net: Internet, host: str, interface: str) -> None:
+    """Take the interface away, and the program with it; without one, nothing."""
+    net.hosts[host].run(["ip", "link", "delete", interface], check=False)
 
 
 def accept(net: Internet, group: str, names: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from wgdisco.endpoint import IPAddress
 from wgdisco.errors import LocalError
 from wgdisco.invitation import JoinLink
 from wgdisco.lab.internet import Internet
-from wgdisco.lab.mesh import STATE, accept, join_words
+from wgdisco.lab.mesh import STATE, accept, end_engine, join_words, start_engine
 from wgdisco.lab.oracle import Outcome
 from wgdisco.lab.packets import Crossing
 from wgdisco.lab.timeline import Timeline
@@ -20,6 +20,7 @@ from wgdisco.lab.verdict import PING_SIZE, At, Observed, Reply, Side, Verdict, j
 from wgdisco.lab.world import HostProcess
 from wgdisco.machine import boot_time
 from wgdisco.peer.io.state import StateStore
+from wgdisco.tunnel.engines import EngineKind
 
 PING_INTERVAL = 0.02
 WINDOW = 0.4
@@ -29,6 +30,8 @@ _NAT_PATIENCE = 1.0
 # By then the registry has been told of them
 _SETTLES = 0.3
 PATIENCE = 4.0
+# With an engine that does not say what happens, and tries one endpoint after the other
+POLLED_PATIENCE = 30.0
 # How long a relayed pair is watched for a better path that theory denies it
 _RELAY_SETTLES = 0.8
 # How long a pair that something happened to is watched
@@ -52,13 +55,25 @@ class Members:
     `start`, `watch`, `conclude` in this order; another pair may be started in between, and `close` takes a while.
     """
 
-    def __init__(self, net: Internet, pair: Pair, group: str, links: tuple[str, str], rtt: float) -> None:
-        """They join by `links` and call their network `group`; `rtt` is what they are apart, in seconds."""
+    def __init__(
+        self,
+        net: Internet,
+        pair: Pair,
+        group: str,
+        links: tuple[str, str],
+        rtt: float,
+        engines: tuple[EngineKind, EngineKind],
+    ) -> None:
+        """They join by `links` and call their network `group`; `rtt` is what they are apart, in seconds.
+
+        Where an engine is EXTERNAL it is `wireguard-go`.
+        """
         self._net = net
         self._pair = pair
         self._group = group
         self._links = dict(zip((pair.a, pair.b), links, strict=True))
         self._rtt = rtt
+        self._engines = dict(zip((pair.a, pair.b), engines, strict=True))
         self._registry_key = JoinLink.from_text(links[0]).registry_key.to_text()
         self._output = io.StringIO()
         self._timeline = Timeline({self._registry_key: REGISTRY}, self._output)
@@ -71,7 +86,9 @@ class Members:
         """Both at the same time."""
         self._started_at = boot_time()
         for host, link in self._links.items():
-            words = join_words(link, self._group, f"{self._group}-{host}")
+            if self._engines[host] is EngineKind.EXTERNAL:
+                start_engine(self._net, host, self._group)
+            words = join_words(link, self._group, f"{self._group}-{host}", self._engines[host])
             self._timeline.follow(host, self._net.warm.start(self._net.hosts[host], words))
 
     def watch(self, patience: float) -> None:
@@ -107,6 +124,8 @@ class Members:
         self._timeline.close()
         for host in self._links:
             self._net.file(host, f"{STATE}/{self._group}.json").unlink(missing_ok=True)
+            if self._engines[host] is EngineKind.EXTERNAL:
+                end_engine(self._net, host, self._group)
 
     def __enter__(self) -> Self:
         return self

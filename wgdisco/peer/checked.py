@@ -510,6 +510,9 @@ class CheckedPath:
         """The device followed the peer from where nothing came any more; the relay is left only for what answers."""
         if used == self.relay:
             self._actions.append(SetPeer(self.key, used, 0))
+        elif endpoint == self.relay:  # an engine that follows all it hears: what was under way may have led it there
+            self._actions.append(SetPeer(self.key, used, 0))
+            endpoint = used
         else:
             self.state = Live(endpoint, now)
         self._ping(endpoint, now)

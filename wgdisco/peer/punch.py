@@ -11,9 +11,8 @@ Port prediction, birthday and port mapping will have their schedules here.
 from dataclasses import dataclass
 
 from wgdisco.api import MAX_CANDIDATES
+from wgdisco.tunnel.turns import OPENER_TTLS
 
-# The sender's own NAT is hop 1; a second NAT, or the first router of the provider, hop 2
-OPENER_TTLS = (2, 3)
 OPENER_GAP = 0.005
 HOLD = 0.010
 # Rounds of checks and initiations after HOLD, in seconds: never closer than the 25 ms a stock receiver wants

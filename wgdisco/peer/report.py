@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from wgdisco.api import PathWord, PeerReport, Reason
 from wgdisco.peer.roster import OlderEpoch, Roster
 from wgdisco.tunnel import burst
+from wgdisco.tunnel.engines import EngineKind
 
 REGISTRY_NAME = "registry"
 
@@ -61,9 +62,9 @@ def notes(roster: Roster, now: float, older_epoch: OlderEpoch | None, trouble: T
     return found
 
 
-def engine_notes() -> list[str]:
-    """What to say of the engine: nothing, unless it is the slow one."""
-    return [SLOW_NOTE] if burst.implementation() == "reference" else []
+def engine_notes(kind: EngineKind = EngineKind.USERSPACE) -> list[str]:
+    """What to say of the engine: nothing, unless it is the slow one of ours."""
+    return [SLOW_NOTE] if kind is EngineKind.USERSPACE and burst.implementation() == "reference" else []
 
 
 SLOW_NOTE = (

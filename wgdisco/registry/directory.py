@@ -77,11 +77,6 @@ class Directory:
         self._published: dict[PublicKey, Endpoint] = {}
         self._events: list[DirectoryEvent] = []
         self.set_peers(config.peers, 0.0)
-        if exact:
-            for peer in config.peers:
-                if peer.endpoint is not None:
-                    self._entries[peer.public_key] = replace(self._entries[peer.public_key], endpoint=peer.endpoint)
-                    self._published[peer.public_key] = peer.endpoint
 
     def set_peers(
         self, peers: Iterable[PeerConfig], now: float, fixed: Mapping[PublicKey, Endpoint] | None = None
@@ -90,12 +85,20 @@ class Directory:
 
         A live peer with a `fixed` endpoint is published there, wherever it speaks from.
         """
+        peers = tuple(peers)
         wanted = {peer.public_key: peer.allowed_ips for peer in peers}
+        if self._exact:
+            self._published |= {
+                peer.public_key: peer.endpoint
+                for peer in peers
+                if peer.endpoint is not None and peer.public_key not in self._entries
+            }
         for key in [key for key in self._entries if key not in wanted]:
             self._withdraw(key, "no longer a peer", now)
             del self._entries[key]
         for key, allowed_ips in wanted.items():
-            self._entries[key] = replace(self._entries.get(key, Entry(key, ())), allowed_ips=allowed_ips)
+            known = self._entries.get(key, Entry(key, (), self._published.get(key)))
+            self._entries[key] = replace(known, allowed_ips=allowed_ips)
         before, self._fixed = self._fixed, dict(fixed or {})
         for key in {**before, **self._fixed}:
             entry = self._entries.get(key)

@@ -9,6 +9,7 @@ another (`events.Foreign`) comes here. To members, the relayed path is the regis
     alice ◄────────────────────────── (bob, 7) is alice's ◄── response to 7, sender 9 ── bob
     alice ── data for 9 ────────────► (alice, 9) is bob's ──────────────────► bob
 
+An initiation without an order waits a moment for one: an engine that is not ours sends it before it can be asked for.
 A sender is known by the endpoint it last proved to the registry. Nothing goes by a receiver index alone. All that a
 stranger, or a member, can fill is bounded.
 """
@@ -31,6 +32,8 @@ MAX_ORDERS = 64
 MAX_ANSWERED = 8
 MAX_OFFERED = 16
 # A member's own, counted where it sends: 100 Mbit/s; and handshakes, whose mac1 costs a hash for each of its orders
+# How long an initiation waits for an order, in seconds
+HELD_FOR = 2.0
 BYTES_PER_SECOND = 12_500_000
 BYTES_AT_ONCE = 4_000_000
 HANDSHAKES_PER_SECOND = 50
@@ -104,11 +107,12 @@ class _Order:
 
 @dataclass(slots=True, eq=False)
 class _Member:
-    """`routes`: whose the receiver indices in its messages are."""
+    """`routes`: whose the receiver indices in its messages are. `held` is its last initiation without an order."""
 
     key: PublicKey
     mac1_key: bytes
     endpoint: Endpoint | None = None
+    held: tuple[float, Foreign] | None = None
     orders: dict[PublicKey, _Order] = field(default_factory=dict)
     routes: dict[int, PublicKey] = field(default_factory=dict)
     volume: _Bucket = field(default_factory=lambda: _Bucket(BYTES_PER_SECOND, BYTES_AT_ONCE, BYTES_AT_ONCE))
@@ -143,6 +147,18 @@ class Relay:
             self._members[a].orders[b] = self._members[b].orders[a] = order
         order.until = now + IDLE_EXPIRY
         return True
+
+    def held(self, a: PublicKey, b: PublicKey, now: float) -> list[Forward]:
+        """What these two, just admitted, have sent each other a moment ago, when it had no order; each once."""
+        forwards = []
+        for sender, receiver in ((self._members[a], self._members[b]), (self._members[b], self._members[a])):
+            if sender.held is None or not check_mac1(memoryview(sender.held[1].data), receiver.mac1_key):
+                continue
+            (at, foreign), sender.held = sender.held, None
+            forward = self.receive(foreign, now) if now - at <= HELD_FOR else None
+            if forward is not None:
+                forwards.append(forward)
+        return forwards
 
     def revoke(self, key: PublicKey) -> None:
         """Nothing more to or from this member; it must be admitted, and found, anew."""
@@ -201,6 +217,8 @@ class Relay:
             return None
         sender = self._members[key]
         receiver = self._destination(sender, view[: foreign.row], now)
+        if receiver is RelayDrop.NO_ORDER and message_type(view) == messages.INITIATION and count == 1:
+            sender.held = now, foreign
         passed = receiver if isinstance(receiver, RelayDrop) else self._pass(sender, receiver, foreign, count, now)
         if isinstance(passed, RelayDrop):
             self.drops[passed] += count

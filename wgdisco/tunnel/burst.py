@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Literal, Protocol
 
 from wgdisco.tunnel import reference
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.frames import Burst, Frames, Opened, OwnAddress, Room, Sealed
 from wgdisco.tunnel.reference import padded_size
 from wgdisco.tunnel.replay import ReplayWindow
@@ -84,9 +85,9 @@ def implementation() -> Implementation:
     return _chosen
 
 
-def engine_name() -> str:
+def engine_name(kind: EngineKind = EngineKind.USERSPACE) -> str:
     """The engine, for a person."""
-    return f"userspace ({_chosen})"
+    return f"userspace ({_chosen})" if kind is EngineKind.USERSPACE else kind.value
 
 
 def use(wanted: Implementation) -> None:

@@ -244,7 +244,7 @@ class Device:
         peer = None if address is None else self._peers.allowed_ips.lookup(address)
         if peer is None or (peer.endpoint is None and not peer.managed):
             self._local.drops[Drop.NO_ROUTE if peer is None else Drop.NO_ENDPOINT] += len(frames)
-            error = self._unreachables.about(next(frames.packets()), now)
+            error = self._unreachables.about(frames.head, now)
             if error is not None:
                 self._errors.append(error)
             return

@@ -108,14 +108,20 @@ class Frames:
         return (frame[VIRTIO_SIZE:] for frame in self)
 
     @property
+    def head(self) -> memoryview:
+        """The first packet."""
+        start, size = self.spans[2 * self.first], self.spans[2 * self.first + 1]
+        return memoryview(self.data)[start + VIRTIO_SIZE : start + size]
+
+    @property
     def source(self) -> bytes | None:
         """Where the first packet is from, 4 or 16 bytes; None when it is no IP packet."""
-        return source_of(next(self.packets()))
+        return source_of(self.head)
 
     @property
     def destination(self) -> bytes | None:
         """Where the first packet goes, 4 or 16 bytes; None when it is no IP packet."""
-        return destination_of(next(self.packets()))
+        return destination_of(self.head)
 
     @classmethod
     def behind_one_another(cls, frames: Sequence[Memory]) -> "Frames":

@@ -50,6 +50,8 @@ class Local(Generic[P]):
 
     def note_drops(self, received: Received) -> None:
         """Count what was refused of a burst."""
+        if not (received.forged or received.replayed or received.bad):
+            return
         counts = (
             (Drop.FORGED, received.forged),
             (Drop.REPLAYED, received.replayed),

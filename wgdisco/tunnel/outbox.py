@@ -27,7 +27,7 @@ class Outbox:
     def seal(self, session: Session, frames: Frames, endpoint: Endpoint | None, local: OwnAddress | None) -> bool:
         """Seal frames in a session; whether they may go out."""
         ours = self._ours
-        first = next(frames.packets())
+        first = frames.head
         hops = outer_hops(first)
         if hops is None:
             ours.drops[Drop.NESTED_TOO_DEEP] += len(frames)

@@ -337,8 +337,8 @@ class Peer:
     def _transmit(self, session: Session, frames: Frames, now: float) -> None:
         if not self.outbox.seal(session, frames, self.endpoint, self.roaming.local):
             return
-        if frames is not _KEEPALIVE:
-            self.timers.data_sent(now, self._local.jitter())
+        if frames is not _KEEPALIVE and not self.timers.is_armed(Timer.NEW_HANDSHAKE):
+            self.timers.data_sent(now, self._local.jitter())  # which is a system call
         self.timers.authenticated_packet_sent(now)
         if session.wants_rekey_after_send(now - self._renewal_lag):
             self._begin_handshake(now)

@@ -42,15 +42,15 @@ class Roaming:
 
     def heard(self, source: Endpoint, local: OwnAddress | None, now: float) -> None:
         """Something authenticated came from `source`, to `local`."""
-        if source == self.endpoint or self._moves_to(source, now):
+        if source is self.endpoint or source == self.endpoint or self._moves_to(source, now):
             self.endpoint = source
             self.local = local
             self._heard_at = now
 
     def is_new_source(self, source: Endpoint) -> bool:
         """Whether transport data comes from elsewhere than the data before."""
-        is_new, self._seen_from = source != self._seen_from, source
-        return is_new
+        seen_from, self._seen_from = self._seen_from, source
+        return source is not seen_from and source != seen_from  # asked of every burst, and mostly it is the very same
 
     def _moves_to(self, source: Endpoint, now: float) -> bool:
         if self.endpoint is None or not self.is_checked:

@@ -15,11 +15,11 @@ from wgdisco.tunnel.noise import TransportKeys
 from wgdisco.tunnel.replay import ReplayWindow
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received:
     """What a burst of transport data held. `rows` and `size` (bytes) are of what counts: authentic and no replay.
 
-    `packets` of them were no keepalives, `bad` of these no IP packets.
+    `packets` of them were no keepalives, `bad` of these no IP packets. One is made a burst: as in `frames`, not frozen.
     """
 
     frames: list[Frames]

@@ -1,10 +1,12 @@
 """The cross-platform protocol from the other side: what we say to another engine's socket, and what it answers."""
 
 import errno
+from collections.abc import Iterable
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
-from wgdisco.keys import PrivateKey, PublicKey
+from wgdisco.keys import KEY_SIZE, PrivateKey, PublicKey
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import DeviceStatus, PeerStatus
 from wgdisco.tunnel.notation import parse_prefix
 
@@ -18,6 +20,31 @@ def format_set_peer(key: PublicKey, endpoint: Endpoint | None, keepalive: int) -
         lines.append(f"endpoint={endpoint}")
     lines.append(f"persistent_keepalive_interval={keepalive}")
     return "\n".join((*lines, "", ""))
+
+
+def format_set_device(config: DeviceConfig, gone: Iterable[PublicKey] = ()) -> str:
+    """Make the device as `config` says but for peers it does not name, of which those `gone` go. It holds keys.
+
+    Port 0 and an endpoint of None leave what is there.
+    """
+    key = bytes(KEY_SIZE) if config.private_key is None else config.private_key.raw
+    lines = ["set=1", f"private_key={key.hex()}", f"fwmark={config.fwmark}"]
+    if config.listen_port:
+        lines.append(f"listen_port={config.listen_port}")
+    for public_key in gone:
+        lines += [f"public_key={public_key.raw.hex()}", "update_only=true", "remove=true"]
+    for peer in config.peers:
+        lines += _peer_lines(peer)
+    return "\n".join((*lines, "", ""))
+
+
+def _peer_lines(peer: PeerConfig) -> list[str]:
+    shared = bytes(KEY_SIZE) if peer.preshared_key is None else peer.preshared_key.raw
+    lines = [f"public_key={peer.public_key.raw.hex()}", f"preshared_key={shared.hex()}"]
+    if peer.endpoint is not None:
+        lines.append(f"endpoint={peer.endpoint}")
+    lines += [f"persistent_keepalive_interval={peer.persistent_keepalive}", "replace_allowed_ips=true"]
+    return [*lines, *(f"allowed_ip={network}" for network in peer.allowed_ips)]
 
 
 def check_answer(text: str) -> None:
@@ -48,6 +75,8 @@ def parse_get(text: str, boot_offset: float) -> DeviceStatus:
             peers[-1][1].append(value)
         else:
             (peers[-1][0] if peers else own)[name] = value
+    if "own_public_key" in own:  # boringtun's word: it panics when a peer that is there is changed
+        raise LocalError("this engine (boringtun?) cannot change a peer that it has: use wireguard-go")
     try:
         private = bytes.fromhex(own.get("private_key", ""))
         return DeviceStatus(

@@ -104,6 +104,29 @@ def test_a_better_way_out_takes_the_address_with_it():
     routes.close()
 
 
+@pytest.mark.rule("E4")
+@in_namespace
+def test_a_mark_takes_the_address_with_it():
+    """What is sent time and again leaves from our address on `near`, until a mark leads it out by `far`."""
+    for name, host in (("near", "10.7.0.1/24"), ("far", "10.8.0.1/24")):
+        ip("link", "add", name, "type", "veth", "peer", "name", f"{name}-other")
+        ip("link", "set", name, "up")
+        ip("link", "set", f"{name}-other", "up")
+        ip("addr", "add", host, "dev", name)
+    ip("route", "add", "10.7.0.2/32", "dev", "far", "table", "7")
+    ip("rule", "add", "fwmark", "9", "table", "7")
+    udp = UdpSockets.open()
+    there = Endpoint(IPv4Address("10.7.0.2"), 9)
+    here = OwnAddress(socket.inet_aton("10.7.0.1"), socket.if_nametoindex("near"))
+    for mark, expected in ((0, here), (9, None), (0, here)):
+        udp.set_fwmark(mark)
+        for _ in range(3):
+            way = udp._way(there, here)
+            assert way is not None
+            assert way.local == expected
+    udp.close()
+
+
 @pytest.mark.rule("H18", "D11")
 @in_namespace
 def test_traffic_classes_cross():

@@ -196,6 +196,23 @@ def test_rebind(pair):
     assert [source for _, source in arrivals(two, 1)] == [at(one)]
 
 
+@pytest.mark.rule("E5")
+def test_who_is_written_to_again_hears_from_the_new_port(pair):
+    one, two = pair
+    there = at(two)
+    for _ in range(2):
+        for _ in range(3):
+            one.send(Burst.of(b"x"), there)
+            assert [source for _, source in arrivals(two, 1)] == [at(one)]
+        one.rebind(0)
+    for _ in range(2):
+        one.send(Burst.of(b"x"), there)
+    assert len(arrivals(two, 2)) == 2
+    one.unbind()
+    one.send(Burst.of(b"x"), there)
+    assert one.dropped == {"closed": 1}
+
+
 def test_many_sources_stay_right_with_a_full_cache(pair):
     one, two = pair
     two._endpoints.update({number.to_bytes(16, "big"): at(two) for number in range(1024)})

@@ -25,49 +25,45 @@ from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.report import engine_notes
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
-from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.config import PeerConfig
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
-from wgdisco.tunnel.io.external import ExternalWireGuard
-from wgdisco.tunnel.io.interface import tunnel_interface
-from wgdisco.tunnel.io.kernel import KernelWireGuard
-from wgdisco.tunnel.io.polled import PolledDevice
+from wgdisco.tunnel.io.driven import any_interface, chosen
+from wgdisco.tunnel.io.found import found_interface
 from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
 
 async def run(
-    *, interface: str, conf: TunnelConf, zone: ZoneNames, dns: Endpoint, offloads: Offloads, version: str
+    *,
+    interface: str,
+    conf: TunnelConf,
+    zone: ZoneNames,
+    dns: Endpoint,
+    offloads: Offloads,
+    engine: EngineKind,
+    version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
     await refuse_second_daemon(interface)
-    async with tunnel_interface(interface, conf, offloads=offloads) as device:
-        for note in engine_notes():
+    engine = await asyncio.to_thread(chosen, engine)
+    async with any_interface(interface, conf, engine, offloads=offloads) as device:
+        notes = engine_notes(engine)
+        for note in notes:
             LOG.warning("%s", note)
-        await _run_on(device, conf, zone, dns, version, burst.engine_name(), engine_notes())
+        await _run_on(device, conf, zone, dns, version, burst.engine_name(engine), notes)
 
 
-async def run_attached(*, interface: str, is_kernel: bool, zone: ZoneNames, dns: Endpoint, version: str) -> None:
-    """The same on an interface that is up, of the kernel's WireGuard or of an engine with a UAPI socket.
+async def run_attached(*, interface: str, engine: EngineKind, zone: ZoneNames, dns: Endpoint, version: str) -> None:
+    """The same on an interface that is up, of an engine with a UAPI socket (EXTERNAL) or of the kernel's WireGuard.
 
     It keeps its keys, peers, addresses and routes; endpoints and keepalives stay as they are at the end.
     """
     await refuse_second_daemon(interface)
-    client = KernelWireGuard.attach(interface) if is_kernel else ExternalWireGuard(interface)
-    device = PolledDevice(client)
-    try:
-        status = device.status()
-        if status.public_key is None:
-            raise LocalError(f"{interface} has no private key yet: set it with `wg set {interface} private-key FILE`")
-        peers = tuple(
-            PeerConfig(peer.key, None, peer.endpoint, peer.allowed_ips, peer.persistent_keepalive)
-            for peer in status.peers
-        )
-        conf = TunnelConf(DeviceConfig(None, status.listen_port, status.fwmark, peers))
-        await _run_on(device, conf, zone, dns, version, "kernel" if is_kernel else "external", [])
-    finally:
-        await device.close()
+    async with found_interface(interface, engine) as (device, conf):
+        await _run_on(device, conf, zone, dns, version, engine.value, [])
 
 
 async def _run_on(

@@ -32,13 +32,14 @@ _GROUPS = 0x1 | 0x10 | 0x40 | 0x100 | 0x400
 _MESSAGES_MAX_SIZE = 65536
 
 
-async def local_addresses() -> frozenset[IPAddress]:
-    """Every address on every interface of this host's network namespace."""
+async def local_addresses(without: str | None = None) -> frozenset[IPAddress]:
+    """Every address on every interface of this host's network namespace, but for the interface `without`."""
     found: set[IPAddress] = set()
     async with AsyncIPRoute() as netlink:
+        left_out = await netlink.link_lookup(ifname=without) if without is not None else ()
         async for message in await netlink.addr("dump"):
             text = message.get("IFA_LOCAL") or message.get("IFA_ADDRESS")
-            if text:
+            if text and message["index"] not in left_out:
                 found.add(parse_address(text))
     return frozenset(found)
 

@@ -52,10 +52,12 @@ from wgdisco.peer.report import (
 )
 from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
 from wgdisco.tunnel import burst
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.firewall import Need
+from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
-from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.driven import chosen
 from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.nft import block_incoming_rules
@@ -91,14 +93,15 @@ async def run(
     async with AsyncExitStack() as stack:
         clock = HostClock(state)
         state = clock.reserve(state, store)
-        device = await stack.enter_async_context(member_interface(state, roster, clock.handshake_time))
+        engine = await asyncio.to_thread(chosen, state.engine)
+        device = await stack.enter_async_context(member_interface(state, roster, engine, clock.handshake_time))
         await stack.enter_async_context(kept_open(Need(state.name, device.status().listen_port), state.firewall))
         if state.block_incoming:
             await stack.enter_async_context(nft_table(device.interface, block_incoming_rules(device.interface)))
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
-        for note in engine_notes():
+        for note in engine_notes(engine):
             LOG.warning("%s", note)
-        member = _Managed(device, state, store, roster, clock, version, connected)
+        member = _Managed(device, engine, state, store, roster, clock, version, connected)
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
         try:
@@ -132,7 +135,8 @@ class _Managed:
 
     def __init__(
         self,
-        device: Engine,
+        device: Backend,
+        engine: EngineKind,
         state: MemberState,
         store: StateStore,
         roster: Roster,
@@ -142,6 +146,7 @@ class _Managed:
     ) -> None:
         self.stopping = asyncio.Event()
         self._device = device
+        self._engine = engine
         self._state = state
         self._store = store
         self._roster = roster
@@ -301,11 +306,11 @@ class _Managed:
             public_key=None if status.public_key is None else status.public_key.to_text(),
             listen_port=status.listen_port,
             zone=self._roster.network.zone.origin.to_text(),
-            engine=burst.engine_name(),
+            engine=burst.engine_name(self._engine),
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
-            notes=[*notes(self._roster, self._clock.time(), self._older_epoch, trouble), *engine_notes()],
+            notes=[*notes(self._roster, self._clock.time(), self._older_epoch, trouble), *engine_notes(self._engine)],
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
 

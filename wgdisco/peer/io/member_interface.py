@@ -12,8 +12,9 @@ from wgdisco.peer.io.state import MemberState
 from wgdisco.peer.roster import Roster
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig
-from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.interface import tunnel_interface
+from wgdisco.tunnel.engines import EngineKind
+from wgdisco.tunnel.io.backend import Backend
+from wgdisco.tunnel.io.driven import any_interface
 from wgdisco.tunnel.notation import IPInterface
 
 MTU = 1280  # until it is measured
@@ -21,13 +22,13 @@ MTU = 1280  # until it is measured
 
 @asynccontextmanager
 async def member_interface(
-    state: MemberState, roster: Roster, handshake_time: Callable[[], float]
-) -> AsyncIterator[Engine]:
+    state: MemberState, roster: Roster, engine: EngineKind, handshake_time: Callable[[], float]
+) -> AsyncIterator[Backend]:
     """The interface without peers, up and down with this; LocalError when the network overlaps what is here.
 
     The port is the last one, so that others find us where we were, unless somebody has it now.
     """
-    for address in await local_addresses():
+    for address in await local_addresses(without=None if engine is EngineKind.USERSPACE else state.name):
         if in_any(address, roster.network.prefixes):
             raise LocalError(
                 f"this host has {address} already, which is inside the network {state.name}: "
@@ -35,7 +36,7 @@ async def member_interface(
             )
     port = 0 if state.listen_port and port_in_use(state.listen_port) else state.listen_port
     conf = TunnelConf(DeviceConfig(state.private_key, port), _addresses(roster), MTU)
-    async with tunnel_interface(state.name, conf, handshake_time, state.offloads) as device:
+    async with any_interface(state.name, conf, engine, handshake_time, state.offloads) as device:
         yield device
 
 

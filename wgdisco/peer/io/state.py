@@ -20,6 +20,7 @@ from wgdisco.names import check_network_name
 from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.records import parse_snapshot
 from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.offloads import ALL, Offloads
 
@@ -50,6 +51,7 @@ class MemberState:
     mdns: MdnsPolicy = field(default=MdnsPolicy())
     met: tuple[str, ...] = ()
     offloads: Offloads = ALL
+    engine: EngineKind = EngineKind.USERSPACE
     listen_port: int = 0
     next_private_key: PrivateKey | None = field(default=None, repr=False)
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)
@@ -75,6 +77,7 @@ class MemberState:
             "mdns": asdict(self.mdns),
             "met": list(self.met),
             "offload": self.offloads.to_text(),
+            "engine": self.engine.value,
             "listen_port": self.listen_port,
             "handshake_time": self.handshake_time,
             "confirmed_at": self.memory.confirmed_at,
@@ -116,6 +119,7 @@ class MemberState:
             mdns=_mdns_policy(data.get("mdns", {})),
             met=tuple(str(network) for network in data.get("met", [])),
             offloads=Offloads.from_text(str(data.get("offload", "all"))),
+            engine=EngineKind(data.get("engine", "userspace")),
             listen_port=int(data["listen_port"]),
             next_private_key=None if next_key is None else PrivateKey.from_text(next_key),
             endpoints={PublicKey.from_text(k): Endpoint.from_text(e) for k, e in data["endpoints"].items()},

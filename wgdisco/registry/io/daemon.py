@@ -1,4 +1,4 @@
-"""`wgdisco registry run --conf FILE`: a registry whose peers are pinned in a file.
+"""`wgdisco registry run --conf FILE`, or `--interface NAME`: a registry of a file's peers, or of an interface's.
 
 The device, the directory and the zone's DNS server in one loop.
 """
@@ -6,29 +6,39 @@ The device, the directory and the zone's DNS server in one loop.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
 from wgdisco.dnssd.instance import OwnInstance
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
-from wgdisco.endpoint import Endpoint
-from wgdisco.registry.directory import Directory
+from wgdisco.endpoint import Endpoint, IPNetwork
+from wgdisco.keys import PublicKey
+from wgdisco.machine import boot_time
+from wgdisco.registry.directory import LIVE_FOR, Directory
 from wgdisco.registry.io.publisher import Publisher
+from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
+from wgdisco.tunnel.engines import EngineKind
+from wgdisco.tunnel.events import PeerHandshake
+from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
-from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.interface import tunnel_interface
+from wgdisco.tunnel.io.driven import any_interface, chosen
+from wgdisco.tunnel.io.found import found_interface, found_peers
 from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
+
+PEERS_INTERVAL = 1.0  # as often as the device is looked at
 
 
 async def run(
     *,
     interface: str,
-    conf: TunnelConf,
+    conf: TunnelConf | None,
+    engine: EngineKind,
     zone: ZoneNames,
     dns: Endpoint,
     exact: bool,
@@ -37,13 +47,19 @@ async def run(
     offloads: Offloads,
     version: str,
 ) -> None:
-    """Run until cancelled, or until the interface is taken away (LocalError)."""
+    """Run until cancelled, or until the interface is taken away (LocalError).
+
+    Without a `conf` the interface is up, the kernel's or (EXTERNAL) of an engine with a UAPI socket, taken as found.
+    """
     await refuse_second_daemon(interface)
-    async with tunnel_interface(interface, conf, offloads=offloads) as engine:
-        own = _own_instance(engine, conf, self_endpoint) if publish_self else None
+    is_found = conf is None
+    engine = await asyncio.to_thread(chosen, engine)
+    opened = found_interface(interface, engine) if conf is None else _opened(interface, conf, engine, offloads)
+    async with opened as (device, conf):
+        own = _own_instance(device, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
-        publisher = Publisher(engine, directory, zone, serials(), version, own, profile)
+        publisher = Publisher(device, directory, zone, serials(), version, own, profile, burst.engine_name(engine))
         server = DnsServer(publisher.responder)
         control = ControlServer(interface, publisher.report)
         try:
@@ -52,11 +68,39 @@ async def run(
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(publisher.follow_device())
                 tasks.create_task(publisher.watch_silence())
+                if is_found:
+                    tasks.create_task(_follow_peers(device, publisher))
                 LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
                 await control.start()
         finally:
             await control.close()
             await server.close()
+
+
+@asynccontextmanager
+async def _opened(
+    interface: str, conf: TunnelConf, engine: EngineKind, offloads: Offloads
+) -> AsyncIterator[tuple[Backend, TunnelConf]]:
+    async with any_interface(interface, conf, engine, offloads=offloads) as device:
+        yield device, conf
+
+
+async def _follow_peers(device: Backend, publisher: Publisher) -> None:
+    """Others configure it, with `wg` or whatever brought it up: its peers are ours as they come and go."""
+    known: dict[PublicKey, frozenset[IPNetwork]] | None = None
+    while True:
+        status, now = device.status(), boot_time()
+        peers = {peer.key: frozenset(peer.allowed_ips) for peer in status.peers}  # engines tell them in any order
+        if known is not None and known != peers:
+            publisher.directory.set_peers(found_peers(status), now)
+            for peer in status.peers:
+                at = peer.handshake_at
+                # its first handshake was told before we knew whose it was
+                if peer.key not in known and peer.endpoint is not None and at is not None and now - at < LIVE_FOR:
+                    publisher.directory.observe_event(PeerHandshake(peer.key, peer.endpoint, at))
+            publisher.publish(changed=True)
+        known = peers
+        await asyncio.sleep(PEERS_INTERVAL)
 
 
 def _links(dns: Endpoint, interface: str, conf: TunnelConf) -> tuple[str | None, ...]:
@@ -69,8 +113,8 @@ def _links(dns: Endpoint, interface: str, conf: TunnelConf) -> tuple[str | None,
     return (interface, "lo") if inside else (None,)
 
 
-def _own_instance(engine: Engine, conf: TunnelConf, endpoint: Endpoint | None) -> OwnInstance | None:
-    status = engine.status()
+def _own_instance(device: Backend, conf: TunnelConf, endpoint: Endpoint | None) -> OwnInstance | None:
+    status = device.status()
     if status.public_key is None:
         return None
     addresses = tuple(ip_network(address.ip) for address in conf.addresses)

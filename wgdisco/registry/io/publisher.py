@@ -19,7 +19,7 @@ from wgdisco.machine import boot_time
 from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.events import DeviceGone, Event, Foreign
-from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.backend import Backend
 
 LOG = logging.getLogger(__name__)
 
@@ -32,18 +32,19 @@ class Publisher:
 
     `next_serial()` gives the zone's serial, ever higher. `heard` is called with each event the directory has taken, and
     `moved` with the keys whose entry may be another now. `foreign` gets the datagrams that are for others. `named`
-    gives the name of a peer that has one, for the zone.
+    gives the name of a peer that has one, for the zone. `engine` says whose the device is, where it is not ours.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        device: Backend,
         directory: Directory,
         names: ZoneNames,
         next_serial: Callable[[], int],
         version: str,
         own: OwnInstance | None = None,
         profile: Profile = Profile.STRICT,
+        engine: str | None = None,
     ) -> None:
         self.directory = directory
         self.serial = 0
@@ -51,7 +52,8 @@ class Publisher:
         self.named: Callable[[PublicKey], str | None] = lambda _key: None
         self.moved: Callable[[Iterable[PublicKey]], None] | None = None
         self.foreign: Callable[[Foreign], None] | None = None
-        self._engine = engine
+        self._device = device
+        self._engine = burst.engine_name() if engine is None else engine
         self._names = names
         self._next_serial = next_serial
         self._version = version
@@ -61,13 +63,13 @@ class Publisher:
 
     async def follow_device(self) -> None:
         """Fold every device event into the zone at once."""
-        async for event in self._engine.events():
+        async for event in self._device.events():
             if isinstance(event, Foreign):
                 if self.foreign is not None:
                     self.foreign(event)
                 continue
             if isinstance(event, DeviceGone):
-                raise LocalError(f"{self._engine.interface} is gone: {event.reason}")
+                raise LocalError(f"{self._device.interface} is gone: {event.reason}")
             self.directory.observe_event(event)
             self.publish()
             if self.heard is not None:
@@ -80,21 +82,21 @@ class Publisher:
             now = boot_time()
             deadline = self.directory.get_timer()
             if deadline is not None and now >= deadline:
-                silent = self.directory.observe_status(self._engine.status(), now)
+                silent = self.directory.observe_status(self._device.status(), now)
                 self.publish()
                 if silent and self.moved is not None:
                     self.moved(silent)
 
     def report(self) -> StatusReport:
         """For the control socket."""
-        status = self._engine.status()
+        status = self._device.status()
         return StatusReport(
             role="registry",
-            interface=self._engine.interface,
+            interface=self._device.interface,
             public_key=None if status.public_key is None else status.public_key.to_text(),
             listen_port=status.listen_port,
             zone=self._names.to_text(),
-            engine=burst.engine_name(),
+            engine=self._engine,
             version=self._version,
             peers=[self.directory.report(peer) for peer in status.peers if self.directory.entry(peer.key) is not None],
             drops={reason.value: count for reason, count in status.drops.items()},

@@ -6,7 +6,7 @@ from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.facts import Member
 from wgdisco.registry.membership import Membership
-from wgdisco.registry.relay import Relay
+from wgdisco.registry.relay import Forward, Relay
 from wgdisco.tunnel.events import Foreign
 from wgdisco.tunnel.io.engine import Engine
 
@@ -20,13 +20,19 @@ class Relaying:
 
     def pass_on(self, foreign: Foreign) -> None:
         """Send on what may be, and drop the rest."""
-        forward = self.relay.receive(foreign, boot_time())
-        if forward is not None:
-            self._engine.send_burst(forward.data, forward.row, forward.endpoint)
+        self._forward(self.relay.receive(foreign, boot_time()))
 
     def admit(self, a: PublicKey, b: PublicKey) -> bool:
         """Let two members reach each other here (`Relay.admit`): who asks has seen to it that they may."""
-        return self.relay.admit(a, b, boot_time())
+        now = boot_time()
+        is_admitted = self.relay.admit(a, b, now)
+        for forward in self.relay.held(a, b, now) if is_admitted else ():
+            self._forward(forward)
+        return is_admitted
+
+    def _forward(self, forward: Forward | None) -> None:
+        if forward is not None:
+            self._engine.send_burst(forward.data, forward.row, forward.endpoint)
 
     def follow(self, before: Mapping[PublicKey, Member], membership: Membership) -> None:
         """Membership has changed: nobody passes who is revoked, or shares no group any more."""

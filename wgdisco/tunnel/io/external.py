@@ -1,15 +1,17 @@
-"""Somebody else's engine (wireguard-go, boringtun, …) on an interface that is up, by its UAPI socket."""
+"""Somebody else's engine (wireguard-go, …) on an interface that is up, by its UAPI socket."""
 
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
+from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.events import DeviceStatus
-from wgdisco.tunnel.uapi_client import GET, check_answer, format_set_peer, parse_get
+from wgdisco.tunnel.uapi_client import GET, check_answer, format_set_device, format_set_peer, parse_get
 
 SOCKETS = Path("/var/run/wireguard")
 _TIMEOUT = 5.0
@@ -23,6 +25,15 @@ class ExternalWireGuard:
     def __init__(self, interface: str) -> None:
         self.interface = interface
         self._path = SOCKETS / f"{interface}.sock"
+
+    def apply(self, config: DeviceConfig) -> None:
+        """Make it as `config` says; sessions of peers that stay are kept. LocalError as `set_peer`."""
+        stay = {peer.public_key for peer in config.peers}
+        self.change(config, [peer.key for peer in self.status().peers if peer.key not in stay])
+
+    def change(self, config: DeviceConfig, gone: Iterable[PublicKey] = ()) -> None:
+        """Make it as `config` says but for peers it does not name, of which those `gone` go; LocalError as below."""
+        check_answer(self._ask(format_set_device(config, gone)))
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
         """Endpoint (None: as it is) and keepalive in one step; LocalError when the engine does not."""

@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Iterable
 from typing import Self
 
 from wgdisco.endpoint import Endpoint
@@ -42,6 +43,16 @@ class KernelWireGuard:
         self._family = family
         self._socket = sock
 
+    @staticmethod
+    def is_there() -> bool:
+        """Whether this kernel has WireGuard, and lets us make such an interface."""
+        try:
+            device = KernelWireGuard.open(f"wgd-{os.getpid()}")
+        except LocalError:
+            return False
+        device.close()
+        return True
+
     @classmethod
     def attach(cls, interface: str) -> Self:
         """Take the WireGuard interface of that name; LocalError where there is none."""
@@ -70,7 +81,10 @@ class KernelWireGuard:
     def apply(self, config: DeviceConfig) -> None:
         """Make the device as `config` says; sessions of peers that stay are kept."""
         stay = {peer.public_key for peer in config.peers}
-        gone = [peer.key for peer in self.status().peers if peer.key not in stay]
+        self.change(config, [peer.key for peer in self.status().peers if peer.key not in stay])
+
+    def change(self, config: DeviceConfig, gone: Iterable[PublicKey] = ()) -> None:
+        """The same but for peers it does not name, of which those `gone` go."""
         for body in set_device(self._index, config, gone):
             self._request(body)
 

@@ -7,13 +7,13 @@ an asynchronous iterator.
 import errno
 import socket
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_network
+from ipaddress import ip_interface, ip_network
 from typing import Any, Self
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from wgdisco.endpoint import IPNetwork
+from wgdisco.endpoint import IPNetwork, parse_address
 from wgdisco.errors import LocalError
 from wgdisco.tunnel.messages import DEFAULT_MTU
 from wgdisco.tunnel.notation import IPInterface
@@ -153,6 +153,20 @@ class Link:
             await call
         except NetlinkError as error:
             raise refused(what, error) from error
+
+
+async def addresses_of(name: str) -> tuple[IPInterface, ...]:
+    """An interface's own addresses, link-local ones left out; LocalError when there is none of that name."""
+    found = []
+    async with AsyncIPRoute() as netlink:
+        index = await netlink.link_lookup(ifname=name)
+        if not index:
+            raise LocalError(f"there is no interface {name}")
+        async for message in await netlink.addr("dump", index=index[0]):
+            text = message.get("IFA_LOCAL") or message.get("IFA_ADDRESS")
+            if text:
+                found.append(ip_interface((parse_address(text), message["prefixlen"])))
+    return tuple(address for address in found if not address.is_link_local)
 
 
 def _covered(network: IPNetwork, by: Sequence[IPNetwork]) -> bool:

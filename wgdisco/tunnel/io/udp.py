@@ -54,17 +54,22 @@ class _Family:
     """One family's socket, and what was learnt about it. `gso` goes off for good at the first EIO (rule S7)."""
 
     socket: socket.socket
+    number: int
     max_payload: int
     gso: bool
 
 
 @dataclass(slots=True)
 class _Way:
-    """How to get to an endpoint: by which socket, its socket address, and from which address of ours."""
+    """How to get to an endpoint: by which socket, its socket address, and from which address of ours.
+
+    That is the one that was `asked` for, if it may be used.
+    """
 
     family: _Family
     endpoint: Endpoint
     name: bytes
+    asked: OwnAddress | None
     local: OwnAddress | None
 
 
@@ -82,6 +87,8 @@ class UdpSockets:
         self._plain_only: set[Endpoint] = set()
         self._control: dict[tuple[int, OwnAddress | None, int, int], tuple[Ancillary, bytes]] = {}
         self._usable: dict[tuple[Endpoint, OwnAddress], bool] = {}
+        # The way last gone, for as long as what it was found by stands: finding one hashes addresses, which is Python
+        self._latest: _Way | None = None
         self._families: dict[int, _Family] = {}
         self.port = 0
         sockets = bind(port)
@@ -114,6 +121,7 @@ class UdpSockets:
     def routes_changed(self) -> None:
         """Find out anew what addresses of ours may be sent from, how large a path is, and which zone is where."""
         if self._routes.changed():
+            self._latest = None
             self._usable.clear()
             self._plain_only.clear()
             self._endpoints.clear()
@@ -125,8 +133,10 @@ class UdpSockets:
 
         There may be more unless the list is shorter than A_CALL.
         """
-        family = next((family for family in self._families.values() if family.socket.fileno() == fd), None)
-        if family is None:
+        for family in self._families.values():
+            if family.socket.fileno() == fd:
+                break
+        else:
             return []  # the descriptor of before a rebind
         try:
             arrived = self._receiver.receive(family.socket)
@@ -209,6 +219,7 @@ class UdpSockets:
         except PermissionError as error:
             raise LocalError("setting FwMark needs root or the capability CAP_NET_ADMIN") from error
         self.fwmark = mark
+        self._latest = None
         self._usable.clear()
 
     def rebind(self, port: int) -> None:
@@ -235,6 +246,7 @@ class UdpSockets:
         for family in self._families.values():
             family.socket.close()
         self._families.clear()
+        self._latest = None
 
     def _use(self, sockets: list[socket.socket]) -> None:
         for sock in sockets:
@@ -247,7 +259,7 @@ class UdpSockets:
                     sock.getsockopt(SOL_UDP, UDP_SEGMENT)
                 except OSError:
                     gso = False
-            self._families[sock.family] = _Family(sock, _MAX_PAYLOAD[sock.family], gso)
+            self._families[sock.family] = _Family(sock, int(sock.family), _MAX_PAYLOAD[sock.family], gso)
         self.port = sockets[0].getsockname()[1]
         self._plain_only.clear()
         self._names.clear()
@@ -266,6 +278,9 @@ class UdpSockets:
 
     def _way(self, endpoint: Endpoint, local: OwnAddress | None) -> _Way | None:
         """How to get to `endpoint`; None, and counted, if there is no way."""
+        latest = self._latest
+        if latest is not None and latest.endpoint is endpoint and latest.asked is local:
+            return latest
         family = self._families.get(socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6)
         if family is None:
             self.dropped["no IPv6" if self._families else "closed"] += 1
@@ -283,7 +298,10 @@ class UdpSockets:
         # Whoever is answered for the first time is so from where it wrote to. Asking the routes is dear, and in a flood
         # every source is new.
         is_usable = local is not None and (is_new or self._is_usable(endpoint, local))
-        return _Way(family, endpoint, name, local if is_usable else None)
+        way = _Way(family, endpoint, name, local, local if is_usable else None)
+        if not is_new:
+            self._latest = way
+        return way
 
     def _is_usable(self, endpoint: Endpoint, local: OwnAddress) -> bool:
         """Whether to leave from `local`. Of IPv6, as the kernel, only that it is ours: sending tells."""
@@ -303,7 +321,7 @@ class UdpSockets:
 
     def _control_of(self, way: _Way, burst: Burst) -> tuple[Ancillary, bytes]:
         """What the datagrams' IP headers are to say, as control messages; the same packed."""
-        key = burst.tos, way.local, burst.hops, way.family.socket.family
+        key = burst.tos, way.local, burst.hops, way.family.number
         control = self._control.get(key)
         if control is None:
             if len(self._control) >= _CACHE_SIZE:

@@ -1,0 +1,65 @@
+"""Members by join link on engines that are not ours."""
+
+import shutil
+
+import pytest
+
+from tests.system.members import Mesh, read_lab
+from tests.system.network import await_
+from tests.system.test_external import has_kernel_wireguard
+
+pytestmark = [
+    pytest.mark.usefixtures("needs_lab"),
+    pytest.mark.skipif(not (shutil.which("wireguard-go") and shutil.which("wg")), reason="needs wireguard-go and wg"),
+]
+
+
+def path(mesh, host, to):
+    return mesh.peers(host).get(to, {}).get("path")
+
+
+def bring_up(lab, host):
+    """An interface without keys, named as the network."""
+    lab.hosts[host].run(["wireguard-go", "mesh"])
+    await_(lambda: lab.hosts[host].run(["wg", "show", "mesh"], check=False).returncode == 0, "wireguard-go")
+
+
+def connect(engine, hosts, patience=1):
+    """Two members reach each other, those of `hosts` on that engine; in the end it is as it was."""
+    with read_lab() as lab:
+        mesh = Mesh(lab, patience=patience)
+        for host in ("alice", "bob"):
+            if host in hosts and engine == "external":
+                bring_up(lab, host)
+            mesh.join(host, *(["--engine", engine] if host in hosts else []))
+        assert mesh.ping("alice", "bob", count=10) >= 8
+        assert mesh.ping("bob", "alice") == 3
+        for one, other in (("alice", "bob"), ("bob", "alice")):
+            reached = f"{one} to reach {other}"
+            await_(lambda one=one, other=other: path(mesh, one, other) == "direct", reached, 20.0 * patience)
+            assert mesh.status(one)["engine"] == engine or one not in hosts
+        assert mesh.ping("alice", "bob") == 3
+        for host in hosts:
+            mesh.verb(host, "down")
+            if engine == "external":
+                assert "peer" not in lab.hosts[host].run(["wg", "show", "mesh"]).stdout
+                lab.hosts[host].run(["ip", "link", "delete", "mesh"])
+            else:
+                assert lab.hosts[host].run(["ip", "link", "show", "mesh"], check=False).returncode
+
+
+BOTH_WAYS = pytest.mark.parametrize(
+    "hosts", [("alice",), ("bob",), ("alice", "bob")], ids=["one side", "the other", "both"]
+)
+
+
+@BOTH_WAYS
+def test_members_on_wireguard_go(hosts):
+    connect("external", hosts)
+
+
+@BOTH_WAYS
+def test_members_on_the_kernel(hosts):
+    if not has_kernel_wireguard():
+        pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")
+    connect("kernel", hosts, patience=6)
