@@ -1,13 +1,16 @@
-"""`wgdisco registry init --adopt`: reads a server of wg-quick, file and interface, and changes neither."""
+"""`wgdisco registry init --adopt`: reads a server of wg-quick, file and interface; and has it stop, in the end."""
 
 import argparse
 import asyncio
+import shutil
 import socket
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from wgdisco import systemd
 from wgdisco.config import registry_endpoint
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.names import check_network_name
@@ -17,17 +20,21 @@ from wgdisco.registry.io import setup
 from wgdisco.tunnel.events import DeviceStatus
 from wgdisco.tunnel.io.external import SOCKETS, ExternalWireGuard
 from wgdisco.tunnel.io.kernel import KernelWireGuard
+from wgdisco.tunnel.io.link import mtu_of
 from wgdisco.tunnel.io.resolver import service_port
+from wgdisco.tunnel.messages import DEFAULT_MTU
 
+DEFAULT_NETWORK = "mesh"
 WG_QUICK = Path("etc/wireguard")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What becomes of a server; `is_up` says whether its interface is still there."""
+    """What becomes of the server of file `path`; `is_up` says whether its interface is still there."""
 
     network: Network
     adopted: Adopted
+    path: Path
     interface: str
     is_up: bool
 
@@ -36,12 +43,23 @@ class Plan:
         """Whether its devices reach the Internet through it."""
         return any(device.full_tunnel for device in self.adopted.devices)
 
-    def hand_over(self, *, systemd: bool) -> str:
-        """The commands that make the registry take the server's place."""
-        if systemd:
-            down = f"systemctl disable --now wg-quick@{self.interface}"
-            return f"sudo {down} && sudo wgdisco registry init"
-        return f"wg-quick down {self.interface} && wgdisco registry run"
+    @property
+    def down(self) -> str:
+        """The command that stops the server."""
+        return f"wg-quick down {self.interface if self.path.parent.name == 'wireguard' else self.path}"
+
+    def stop(self) -> None:
+        """Stop the server, for good; LocalError when it does not."""
+        unit = f"wg-quick@{self.interface}"
+        if systemd.is_active(unit):
+            systemd.systemctl("disable", "--now", unit)
+        elif shutil.which("wg-quick") is None:
+            raise LocalError(f"there is no wg-quick here: take {self.interface} down, and the registry takes its place")
+        else:
+            done = subprocess.run(self.down.split(" ", 2), capture_output=True, text=True, check=False)
+            if done.returncode:
+                said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+                raise LocalError(f"{self.down}: {said}; take it down yourself, and the registry takes its place")
 
 
 def plan(args: argparse.Namespace, zone: str) -> Plan:
@@ -55,17 +73,20 @@ def plan(args: argparse.Namespace, zone: str) -> Plan:
     if path.name == args.adopt and path.suffix != ".conf":
         path = args.root / WG_QUICK / f"{args.adopt}.conf"
     interface = path.stem
-    name = args.network or interface
+    name = args.network or DEFAULT_NETWORK
     check_network_name(name)
     there = [one for _, one in socket.if_nameindex()]
-    if name != interface and name in there:
-        raise LocalError(f"there is an interface {name} here already: give another name with --network NAME")
+    if name in there:
+        why = ", the server's, which goes on until the registry has its place" if name == interface else " already"
+        raise LocalError(f"there is an interface {name} here{why}: give another name with --network NAME")
     server = _read(path)
     running = _running(interface) if interface in there else None
     endpoint = args.endpoint or server.endpoint_host or setup.default_address()
     found = adopt(
         server,
         running,
+        interface=interface,
+        mtu=server.conf.mtu or DEFAULT_MTU if running is None else asyncio.run(mtu_of(interface)),
         name=name,
         zone=zone,
         endpoint=registry_endpoint(endpoint, listen_port(server, running)),
@@ -77,7 +98,7 @@ def plan(args: argparse.Namespace, zone: str) -> Plan:
     if found.network is None:
         raise LocalError(f"{path} cannot be adopted as it is, for what is said above; nothing was changed")
     _tell(server, found)
-    return Plan(found.network, found, interface, running is not None)
+    return Plan(found.network, found, path, interface, running is not None)
 
 
 def _read(path: Path) -> Server:

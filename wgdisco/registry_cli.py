@@ -13,9 +13,7 @@ def add_verbs(verbs: Any) -> None:
         metavar="IF|FILE",
         help="take over a wg-quick server: its key, port and addresses, its peers as devices",
     )
-    init.add_argument(
-        "--network", metavar="NAME", help="the network's and its interface's (mesh; of --adopt: as it is)"
-    )
+    init.add_argument("--network", metavar="NAME", help="the network's and its interface's (mesh)")
     init.add_argument("--zone", default="wg.internal.", help="DNS zone of the network (wg.internal.)")
     init.add_argument("--endpoint", metavar="HOST[:PORT]", help="where members reach this machine")
     init.add_argument("--port", type=int, help="UDP port to listen on (51820)")

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from wgdisco import adopt_verb, systemd
+from wgdisco import adopt_verb
 from wgdisco.config import SECONDS, parse_duration, registry_endpoint
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
@@ -36,7 +36,6 @@ from wgdisco.tunnel.io import control, firewall
 from wgdisco.tunnel.io.forwarding import Hub
 
 START_TIMEOUT = 15.0
-DEFAULT_NETWORK = "mesh"
 
 
 def _say(text: str) -> None:
@@ -82,23 +81,45 @@ def init(args: argparse.Namespace) -> int:
     if mode is not network.firewall:
         _run(args, "set_firewall", mode=mode.value)
     asyncio.run(_open_firewall(network, mode, full_tunnel=plan is not None and plan.full_tunnel))
-    if plan is not None and plan.is_up:
-        told = plan.hand_over(systemd=systemd.is_running(args.root))
-        _say(
-            f"{plan.interface} is up still, and serves its peers; to have the registry take its place:\n\n    {told}\n"
-        )
-        return 0
-    if setup.start_unit(args.root):
+    beside = plan is not None and plan.is_up
+    if setup.start_unit(args.root, beside=beside):
         _wait_for_daemon(network)
         _say(f"{setup.UNIT} runs, and starts with the machine")
+        if plan is not None and plan.is_up:
+            _take_over(args, network, plan)
         runs = True
     else:
         _say("there is no systemd here: run it yourself, as root:\n\n    wgdisco registry run\n")
+        if plan is not None and plan.is_up:
+            _say(f"it runs beside {plan.interface}, and says when it can take its place. Then:\n\n    {plan.down}\n")
         runs = False
     _say(f"open ONE port, here and at your provider: UDP {network.listen_port} (members reach {network.endpoints[0]})")
     _say_further_ports(network)
     _say(f"{'next' if runs else 'then'}:\n\n    sudo wgdisco registry invite NAME\n")
     return 0
+
+
+def _take_over(args: argparse.Namespace, network: Network, plan: adopt_verb.Plan) -> None:
+    """Have the daemon take the server's place, and the server stop."""
+    told = _until(network, "ready")
+    if told["missing"]:
+        _say(f"did not answer, and have to come back by themselves: {', '.join(told['missing'])}")
+    plan.stop()
+    moved = len(_until(network, "done")["moved"])
+    setup.end_beside(args.root)
+    _say(f"{plan.interface} is stopped for good; the registry has its place, and {moved} connected devices")
+
+
+def _until(network: Network, what: str) -> dict[str, Any]:
+    """What the daemon says of taking a server's place, once it is so far."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        told = asyncio.run(control.send_command(network.name, "takeover", {}))
+        if told[what]:
+            return told
+        if time.monotonic() > deadline:
+            raise LocalError(f"the registry has not taken the server's place yet: `journalctl -u {setup.UNIT}`")
+        time.sleep(0.1)
 
 
 def _wait_for_daemon(network: Network) -> None:
@@ -158,13 +179,13 @@ def _make_network(args: argparse.Namespace) -> tuple[Network, adopt_verb.Plan | 
     adopted = None if plan is None else plan.adopted
     with closing(store.Store.open(args.store)) as facts:
         asyncio.run(facts.commit([Put(network), *(map(Put, adopted.devices) if adopted else ())]))
-        for key, endpoint in (adopted.endpoints if adopted else {}).items():
-            facts.observe(key, endpoint, time.time())  # where the registry greets them first
+        for key, (endpoint, at) in (adopted.endpoints if adopted else {}).items():
+            facts.observe(key, endpoint, at)  # where the registry greets them first
     return network, plan
 
 
 def _draw_network(args: argparse.Namespace, zone: str) -> Network:
-    name, port = args.network or DEFAULT_NETWORK, DEFAULT_PORT if args.port is None else args.port
+    name, port = args.network or adopt_verb.DEFAULT_NETWORK, DEFAULT_PORT if args.port is None else args.port
     check_network_name(name)
     if name in (other for _, other in socket.if_nameindex()):
         raise LocalError(f"there is an interface {name} here already: give another name with --network NAME")

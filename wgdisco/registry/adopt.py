@@ -12,6 +12,7 @@ from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.names import check_member_name, label_of
+from wgdisco.registry.directory import LIVE_FOR
 from wgdisco.registry.facts import DEFAULT_GROUP, REGISTRY_HOST_NUMBER, Kind, Member, Network
 from wgdisco.tunnel.conf import NOT_SUPPORTED, TunnelConf, no_services, parse_conf
 from wgdisco.tunnel.config import PeerConfig
@@ -28,6 +29,7 @@ _END = re.compile(r"end(_peer)?\s", re.IGNORECASE)
 _LINE_SWITCHED_OFF = re.compile(r"\w+\s*=|\[")  # a key's line, not a name
 _KEY = re.compile(r"[A-Za-z0-9+/]{42,44}")
 _SET_BY_NYR = re.compile(r"#\s*ENDPOINT\s+(\S+)\s*")
+_SET_BY_PIVPN = re.compile(r"### begin .+ ###")
 _TRANSLATES = re.compile(r"\b(masquerade|snat)\b", re.IGNORECASE)
 
 
@@ -50,14 +52,14 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """The network and its devices, and where these were last, by key; nothing of it when there are `refusals`.
+    """The network and its devices, and where and when (unix time) these were last; nothing when there are `refusals`.
 
     Each refusal is a line that says what, and why.
     """
 
     network: Network | None
     devices: tuple[Member, ...]
-    endpoints: Mapping[PublicKey, Endpoint]
+    endpoints: Mapping[PublicKey, tuple[Endpoint, float]]
     refusals: tuple[str, ...]
 
 
@@ -74,7 +76,9 @@ def read_server(text: str, path: str, services: ServicePorts = no_services) -> S
     comments = _comments(text.split("\n"))
     at = next((match[1] for line in lines if (match := _SET_BY_NYR.fullmatch(line.strip()))), None)
     hooks = (line for line in text.split("\n") if line.strip().lower().startswith("postup"))
-    translates = at is not None or any(_TRANSLATES.search(line) for line in hooks)
+    # nyr's and PiVPN's do so by rules of their own
+    by_rules = at is not None or any(_SET_BY_PIVPN.fullmatch(line.strip()) for line in lines)
+    translates = by_rules or any(_TRANSLATES.search(line) for line in hooks)
     names = _names((peer.public_key for peer in conf.device.peers), comments)
     is_saved = "saveconfig" in (key.lower() for key in ignored)
     return Server(conf, names, at, tuple(dict.fromkeys(ignored)), translates, is_saved)
@@ -84,13 +88,15 @@ def adopt(
     server: Server,
     running: DeviceStatus | None,
     *,
+    interface: str,
+    mtu: int,
     name: str,
     zone: str,
     endpoint: str,
     spare_prefix6: IPv6Network,
     now: float,
 ) -> Adopted:
-    """Facts of the network `name`. `running` is the server's interface, if it is up.
+    """Facts of the network `name`. `running` is the server's `interface`, if it is up.
 
     Members reach it at `endpoint` (HOST:PORT); `spare_prefix6` is taken where the server has no IPv6; `now` is unix
     time.
@@ -121,8 +127,10 @@ def adopt(
         prefix6,
         next_host=highest + 1 if highest < four.network.num_addresses - 2 else REGISTRY_HOST_NUMBER + 1,
         own_host=own_host,
+        mtu=mtu,
+        predecessor=None if running is None else interface,
     )
-    return Adopted(network, tuple(devices.values()), _last_endpoints(server, running), ())
+    return Adopted(network, tuple(devices.values()), _last_endpoints(server, running, now), ())
 
 
 # The server
@@ -164,19 +172,24 @@ def _refuse_server(server: Server, running: DeviceStatus | None) -> list[str]:
     if private_key is not None and private_key.public_key() in listed:
         refusals.append("the server: it is its own peer")
     refusals += [
-        f"{peer.key}: it is a peer of the interface that is up, and not in the file: `wg-quick save` writes it there"
+        f"{peer.key}: it is a peer of the interface that is up, and not in the file: write it there, or take it off"
         for peer in (() if running is None else running.peers)
         if peer.key not in listed
     ]
     return refusals
 
 
-def _last_endpoints(server: Server, running: DeviceStatus | None) -> dict[PublicKey, Endpoint]:
-    """Where peers were last: told by the interface or, of a file that `wg-quick` saved, by that."""
+def _last_endpoints(
+    server: Server, running: DeviceStatus | None, now: float
+) -> dict[PublicKey, tuple[Endpoint, float]]:
+    """Where peers were last, and when: told by the interface or, of a file that `wg-quick` saved, by that."""
     saved = server.conf.device.peers if server.is_saved else ()
-    last = {peer.public_key: peer.endpoint for peer in saved}
-    last |= {peer.key: peer.endpoint for peer in (() if running is None else running.peers)}
-    return {key: at for key, at in last.items() if at is not None and not in_any(at.address, LOOPBACK)}
+    last: dict[PublicKey, tuple[Endpoint | None, float]] = {
+        peer.public_key: (peer.endpoint, now - LIVE_FOR) for peer in saved
+    }
+    for peer in () if running is None else running.peers:
+        last[peer.key] = peer.endpoint, peer.handshake_unix or now - LIVE_FOR
+    return {key: (at, when) for key, (at, when) in last.items() if at is not None and not in_any(at.address, LOOPBACK)}
 
 
 # Peers
@@ -259,7 +272,7 @@ def _name(comments: list[str]) -> str | None:
     marked = [match["name"].partition("(")[0] for one in said if (match := _MARKED.fullmatch(one))]
     free = [one for one in said if not _LINE_SWITCHED_OFF.match(one) and not _MARKED.fullmatch(one)]
     for one in (*marked, *free):
-        label = label_of(one)
+        label = label_of(one.replace(".", "-"))  # no domain is cut off
         if label and not _KEY.search(one) and _is_valid(label):
             return label
     return None

@@ -9,7 +9,7 @@ from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.registry.facts import Kind, Member
 from wgdisco.registry.membership import Membership
-from wgdisco.registry.stock import MTU, DeviceFacts, device_conf, device_facts
+from wgdisco.registry.stock import DeviceFacts, device_conf, device_facts
 from wgdisco.tunnel.conf import TunnelConf
 
 _ABOUT = """\
@@ -42,7 +42,7 @@ def registry_text(membership: Membership, observed: Mapping[PublicKey, Endpoint]
     addresses = [ip_interface(f"{address4}/{network.prefix4.prefixlen}")]
     if with_ipv6:
         addresses.append(ip_interface(f"{address6}/{network.prefix6.prefixlen}"))
-    conf = TunnelConf(replace(config, peers=tuple(peers)), tuple(addresses), MTU)
+    conf = TunnelConf(replace(config, peers=tuple(peers)), tuple(addresses), network.mtu)
     names = {member.public_key: member.name for member in membership.members.values()}
     return _ABOUT.format(network=network.name) + conf.to_text(names)
 

@@ -9,8 +9,10 @@ from wgdisco.tunnel.nft import Enrolment, HubHost, HubRules
 ENROLMENT = Enrolment(ENROL_NETWORK, ENROL_REGISTRY_ADDRESS, 80)
 
 
-def hub_rules(membership: Membership, interface: str, uplinks: dict[int, tuple[str, ...]]) -> HubRules:
-    """The rules that hold until membership changes; `uplinks` as in `HubRules`."""
+def hub_rules(
+    membership: Membership, interface: str, uplinks: dict[int, tuple[str, ...]], beside: str | None = None
+) -> HubRules:
+    """The rules that hold until membership changes; `uplinks` and `beside` as in `HubRules`."""
     network = membership.network
     hosts = tuple(
         HubHost(network.addresses(member.number), member.groups, member.full_tunnel)
@@ -18,7 +20,7 @@ def hub_rules(membership: Membership, interface: str, uplinks: dict[int, tuple[s
         if member.proven
     )
     ports = network.listen_port, network.also_ports
-    return HubRules(interface, hosts, network.registry_addresses, ENROLMENT, uplinks, *ports)
+    return HubRules(interface, hosts, network.registry_addresses, ENROLMENT, uplinks, *ports, beside)
 
 
 def firewall_need(network: Network, *, full_tunnel: bool) -> Need:

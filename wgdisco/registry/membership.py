@@ -235,6 +235,10 @@ class Membership:
         network = replace(self.network, also_ports=also_ports, tls_port=tls_port)
         return [] if network == self.network else [Put(network)]
 
+    def succeed(self) -> list[Change]:
+        """The server that the network was adopted from is gone for good."""
+        return [Put(replace(self.network, predecessor=None))]
+
     def set_firewall(self, mode: Mode) -> list[Change]:
         """What to do about the registry host's own firewall."""
         return [] if mode is self.network.firewall else [Put(replace(self.network, firewall=mode))]

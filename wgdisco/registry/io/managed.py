@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
+from typing import Any
 
 from wgdisco.api import StatusReport
 from wgdisco.dnssd.io.server import DnsServer
@@ -31,6 +32,7 @@ from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import Relaying
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
+from wgdisco.registry.io.takeover import Takeover, is_serving
 from wgdisco.registry.io.views import ZoneViews
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
@@ -50,7 +52,6 @@ from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
-MTU = 1280
 DNS_PORT = 53
 EXPIRY_INTERVAL = 30.0
 FORWARDING_INTERVAL = 60.0
@@ -71,12 +72,17 @@ async def run(*, store: Path, dns: Endpoint | None, offloads: Offloads, version:
         await refuse_second_daemon(network.name)
         conf = _conf(ledger.membership, with_ipv6=has_ipv6())
         full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
+        beside = network.predecessor if is_serving(network) else None
         async with (
             kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
-            tunnel_device(network.name, conf, offloads=offloads, relays=True) as (engine, link),
+            tunnel_device(network.name, conf, offloads=offloads, relays=True, beside=beside is not None) as (
+                engine,
+                link,
+            ),
             hub(network.name) as forwarder,
         ):
-            await _Registry(ledger, engine, link, forwarder, conf, version).serve(dns)
+            takeover = None if beside is None else Takeover(beside, engine, link, ledger.membership)
+            await _Registry(ledger, engine, link, forwarder, conf, version, takeover).serve(dns)
     finally:
         await ledger.close()
 
@@ -90,7 +96,7 @@ def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
     ]
     if with_ipv6:
         addresses.append(IPv6Interface((address6, network.prefix6.prefixlen)))
-    return TunnelConf(_device_config(membership, with_ipv6=with_ipv6), tuple(addresses), MTU)
+    return TunnelConf(_device_config(membership, with_ipv6=with_ipv6), tuple(addresses), network.mtu)
 
 
 def _device_config(membership: Membership, *, with_ipv6: bool) -> DeviceConfig:
@@ -127,7 +133,14 @@ class _Registry:
     """What the tasks share."""
 
     def __init__(
-        self, ledger: Ledger, engine: Engine, link: Link, forwarder: Hub, conf: TunnelConf, version: str
+        self,
+        ledger: Ledger,
+        engine: Engine,
+        link: Link,
+        forwarder: Hub,
+        conf: TunnelConf,
+        version: str,
+        takeover: Takeover | None = None,
     ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
@@ -135,6 +148,7 @@ class _Registry:
         self._link = link
         self._forwarder = forwarder
         self._forwarding_due = asyncio.Event()
+        self._takeover = takeover  # stays when it is done
         self._network_record = network_record(self._membership)
         self._with_ipv6 = any(address.version == 6 for address in conf.addresses)
         network = self._membership.network
@@ -161,6 +175,8 @@ class _Registry:
         self._views = ZoneViews(self._membership, self._publisher.responder)
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
         bound = {name: commands.named(name) for name in COMMANDS}
+        if takeover is not None:
+            bound["takeover"] = self._tell_takeover
         self._control = ControlServer(engine.interface, self._report, bound)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
@@ -191,6 +207,7 @@ class _Registry:
                 tasks.create_task(self._publisher.follow_device())
                 tasks.create_task(self._publisher.watch_silence())
                 tasks.create_task(self._call_back())
+                tasks.create_task(self._take_over())
                 tasks.create_task(self._write_observations())
                 tasks.create_task(self._expire())
                 tasks.create_task(self._keep_forwarding())
@@ -216,6 +233,8 @@ class _Registry:
                 return
         member = self._membership.members.get(key)
         if member is not None and member.proven:
+            if self._takeover is not None:
+                self._takeover.heard(member)
             self._ledger.store.observe(key, endpoint, time.time())
             self._moved([key])
         elif isinstance(event, PeerHandshake) and key not in self._membership.invitations:
@@ -298,7 +317,9 @@ class _Registry:
 
     async def _forward(self) -> None:
         interface = self._engine.interface
-        await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks()))
+        is_alone = self._takeover is None or self._takeover.is_done
+        beside = None if is_alone else self._membership.network.predecessor
+        await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks(), beside))
 
     async def _keep_forwarding(self) -> None:
         """Forward as membership says now; and look now and then where the default routes lead."""
@@ -324,6 +345,22 @@ class _Registry:
             self._engine.set_peer(seen.key, seen.endpoint, 1)
             self._engine.set_peer(seen.key, seen.endpoint, 0)
             await asyncio.sleep(INITIATION_GAP)
+
+    async def _take_over(self) -> None:
+        """Have the place of the server that this network was adopted from, if that is still to be taken."""
+        if self._takeover is not None:
+            await self._takeover.run(self._ledger.store.observations(), self._greet)
+        if self._membership.network.predecessor is not None:
+            await self._ledger.change(lambda: (self._membership.succeed(), None))
+
+    async def _tell_takeover(self, _asked: dict[str, Any]) -> dict[str, Any]:
+        return {} if self._takeover is None else self._takeover.report()
+
+    def _greet(self) -> None:
+        """A new session with everybody who has one."""
+        for peer in self._engine.status().peers:
+            if peer.endpoint is not None and peer.handshake_at is not None:
+                self._engine.initiate(peer.key, (peer.endpoint,))
 
     async def _write_observations(self) -> None:
         await self._every(OBSERVATIONS_INTERVAL, self._ledger.store.flush)

@@ -48,17 +48,19 @@ async def tunnel_device(
     offloads: Offloads = ALL,
     *,
     relays: bool = False,
+    beside: bool = False,
 ) -> AsyncIterator[tuple[Engine, Link]]:
     """The same, with the link, for those whose peers and routes change while it is up.
 
-    One that `relays` tells of datagrams for others (`events.Foreign`).
+    One that `relays` tells of datagrams for others (`events.Foreign`); `beside` as for `Engine.open`.
     """
     if conf.device.private_key is None:
         raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
     mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
     policy = Policy(name)
     await policy.close()  # what one that was killed left
-    engine = await Engine.open(name, mtu, conf.device.listen_port, handshake_time, relays=relays, offloads=offloads)
+    port = conf.device.listen_port
+    engine = await Engine.open(name, mtu, port, handshake_time, relays=relays, offloads=offloads, beside=beside)
     try:
         link = await Link.open(name)
         try:
