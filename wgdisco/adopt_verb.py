@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from wgdisco import systemd
 from wgdisco.config import registry_endpoint
 from wgdisco.errors import ConfigError, LocalError
+from wgdisco.machine import interface_exists
 from wgdisco.names import check_network_name
 from wgdisco.registry.adopt import Adopted, Server, adopt, listen_port, read_server
 from wgdisco.registry.facts import Network
@@ -30,36 +30,15 @@ WG_QUICK = Path("etc/wireguard")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What becomes of the server of file `path`; `is_up` says whether its interface is still there."""
+    """What becomes of a server."""
 
     network: Network
     adopted: Adopted
-    path: Path
-    interface: str
-    is_up: bool
 
     @property
     def full_tunnel(self) -> bool:
         """Whether its devices reach the Internet through it."""
         return any(device.full_tunnel for device in self.adopted.devices)
-
-    @property
-    def down(self) -> str:
-        """The command that stops the server."""
-        return f"wg-quick down {self.interface if self.path.parent.name == 'wireguard' else self.path}"
-
-    def stop(self) -> None:
-        """Stop the server, for good; LocalError when it does not."""
-        unit = f"wg-quick@{self.interface}"
-        if systemd.is_active(unit):
-            systemd.systemctl("disable", "--now", unit)
-        elif shutil.which("wg-quick") is None:
-            raise LocalError(f"there is no wg-quick here: take {self.interface} down, and the registry takes its place")
-        else:
-            done = subprocess.run(self.down.split(" ", 2), capture_output=True, text=True, check=False)
-            if done.returncode:
-                said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-                raise LocalError(f"{self.down}: {said}; take it down yourself, and the registry takes its place")
 
 
 def plan(args: argparse.Namespace, zone: str) -> Plan:
@@ -69,18 +48,15 @@ def plan(args: argparse.Namespace, zone: str) -> Plan:
     """
     if args.port is not None:
         raise ConfigError("--port: a server that is adopted keeps its own")
-    path = Path(args.adopt)
-    if path.name == args.adopt and path.suffix != ".conf":
-        path = args.root / WG_QUICK / f"{args.adopt}.conf"
+    path = _path(args)
     interface = path.stem
     name = args.network or DEFAULT_NETWORK
     check_network_name(name)
-    there = [one for _, one in socket.if_nameindex()]
-    if name in there:
+    if interface_exists(name):
         why = ", the server's, which goes on until the registry has its place" if name == interface else " already"
         raise LocalError(f"there is an interface {name} here{why}: give another name with --network NAME")
     server = _read(path)
-    running = _running(interface) if interface in there else None
+    running = _running(interface) if interface_exists(interface) else None
     endpoint = args.endpoint or server.endpoint_host or setup.default_address()
     found = adopt(
         server,
@@ -90,6 +66,7 @@ def plan(args: argparse.Namespace, zone: str) -> Plan:
         name=name,
         zone=zone,
         endpoint=registry_endpoint(endpoint, listen_port(server, running)),
+        full_tunnel=args.full_tunnel,
         spare_prefix6=setup.draw_prefixes(asyncio.run(setup.local_networks()))[1],
         now=time.time(),
     )
@@ -98,7 +75,33 @@ def plan(args: argparse.Namespace, zone: str) -> Plan:
     if found.network is None:
         raise LocalError(f"{path} cannot be adopted as it is, for what is said above; nothing was changed")
     _tell(server, found)
-    return Plan(found.network, found, path, interface, running is not None)
+    return Plan(found.network, found)
+
+
+def down(args: argparse.Namespace, interface: str) -> list[str]:
+    """The command that stops the server."""
+    return ["wg-quick", "down", str(_path(args)) if args.adopt else interface]
+
+
+def stop(args: argparse.Namespace, interface: str) -> None:
+    """Stop the server, for good; LocalError when it does not."""
+    unit, command = f"wg-quick@{interface}", down(args, interface)
+    if systemd.is_active(unit):
+        systemd.systemctl("disable", "--now", unit)
+    elif shutil.which(command[0]) is None:
+        raise LocalError(f"there is no {command[0]} here: take {interface} down, and the registry has its place")
+    else:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise LocalError(f"{' '.join(command)}: {said}; take {interface} down, and the registry has its place")
+
+
+def _path(args: argparse.Namespace) -> Path:
+    """A name is an interface's, anything else a file."""
+    path = Path(args.adopt)
+    is_file = path.name != args.adopt or path.suffix == ".conf"
+    return path if is_file else args.root / WG_QUICK / f"{args.adopt}.conf"
 
 
 def _read(path: Path) -> Server:
@@ -124,5 +127,7 @@ def _tell(server: Server, found: Adopted) -> None:
         print(f"{device.name}: {device.public_key}", file=sys.stderr)
     if server.ignored:
         print(f"not taken over: {', '.join(server.ignored)}", file=sys.stderr)
-    if server.translates:
-        print("its peers reach the Internet through it, and will (--full-tunnel)", file=sys.stderr)
+    if any(device.full_tunnel for device in found.devices):
+        print("its peers reach the Internet through it, and will", file=sys.stderr)
+    else:
+        print("its peers reach each other and this host; the Internet too with --full-tunnel", file=sys.stderr)

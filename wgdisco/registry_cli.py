@@ -14,6 +14,9 @@ def add_verbs(verbs: Any) -> None:
         help="take over a wg-quick server: its key, port and addresses, its peers as devices",
     )
     init.add_argument("--network", metavar="NAME", help="the network's and its interface's (mesh)")
+    init.add_argument(
+        "--full-tunnel", action="store_true", help="with --adopt: its peers reach the Internet through it"
+    )
     init.add_argument("--zone", default="wg.internal.", help="DNS zone of the network (wg.internal.)")
     init.add_argument("--endpoint", metavar="HOST[:PORT]", help="where members reach this machine")
     init.add_argument("--port", type=int, help="UDP port to listen on (51820)")

@@ -81,33 +81,33 @@ def init(args: argparse.Namespace) -> int:
     if mode is not network.firewall:
         _run(args, "set_firewall", mode=mode.value)
     asyncio.run(_open_firewall(network, mode, full_tunnel=plan is not None and plan.full_tunnel))
-    beside = plan is not None and plan.is_up
-    if setup.start_unit(args.root, beside=beside):
+    beside = setup.server_beside(network)
+    runs = setup.start_unit(args.root, beside=beside is not None)
+    if runs:
         _wait_for_daemon(network)
         _say(f"{setup.UNIT} runs, and starts with the machine")
-        if plan is not None and plan.is_up:
-            _take_over(args, network, plan)
-        runs = True
+        if beside is not None:
+            _take_over(args, network, beside)
     else:
         _say("there is no systemd here: run it yourself, as root:\n\n    wgdisco registry run\n")
-        if plan is not None and plan.is_up:
-            _say(f"it runs beside {plan.interface}, and says when it can take its place. Then:\n\n    {plan.down}\n")
-        runs = False
+        if beside is not None:
+            down = " ".join(adopt_verb.down(args, beside))
+            _say(f"it runs beside {beside}, and says when it can take its place; then:\n\n    {down}\n")
     _say(f"open ONE port, here and at your provider: UDP {network.listen_port} (members reach {network.endpoints[0]})")
     _say_further_ports(network)
     _say(f"{'next' if runs else 'then'}:\n\n    sudo wgdisco registry invite NAME\n")
     return 0
 
 
-def _take_over(args: argparse.Namespace, network: Network, plan: adopt_verb.Plan) -> None:
+def _take_over(args: argparse.Namespace, network: Network, server: str) -> None:
     """Have the daemon take the server's place, and the server stop."""
-    told = _until(network, "ready")
-    if told["missing"]:
-        _say(f"did not answer, and have to come back by themselves: {', '.join(told['missing'])}")
-    plan.stop()
-    moved = len(_until(network, "done")["moved"])
+    missing = _until(network, "ready")["missing"]
+    if missing:
+        _say(f"did not answer, and have to come back by themselves: {', '.join(missing)}")
+    adopt_verb.stop(args, server)
+    moved = _until(network, "done")["moved"]
     setup.end_beside(args.root)
-    _say(f"{plan.interface} is stopped for good; the registry has its place, and {moved} connected devices")
+    _say(f"{server} is stopped for good; the registry has its place, and {len(moved)} connected devices")
 
 
 def _until(network: Network, what: str) -> dict[str, Any]:

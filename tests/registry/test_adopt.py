@@ -128,7 +128,7 @@ def peer(key, allowed, more="", above=""):
     return f"{above}[Peer]{more}\nPublicKey = {key}\nAllowedIPs = {allowed}\n"
 
 
-def facts_of(text, running=None):
+def facts_of(text, running=None, full_tunnel=False):
     server = read_server(text, "wg0.conf")
     return adopt(
         server,
@@ -138,6 +138,7 @@ def facts_of(text, running=None):
         name="mesh",
         zone="wg.internal.",
         endpoint="198.51.100.10:51820",
+        full_tunnel=full_tunnel,
         spare_prefix6=SPARE,
         now=NOW,
     )
@@ -192,6 +193,7 @@ def test_servers_of_other_installers(text, names):
 def test_peers_of_a_server_made_by_hand_reach_the_internet_only_if_it_translates():
     text = by_hand(peer(ALICE, "10.0.0.2/32"))
     assert not facts_of(text).devices[0].full_tunnel
+    assert facts_of(text, full_tunnel=True).devices[0].full_tunnel, "by rules that are elsewhere"
     hook = "PostUp = nft add rule ip nat postrouting oifname eth0 masquerade\nListenPort"
     assert facts_of(text.replace("ListenPort", hook)).devices[0].full_tunnel
 

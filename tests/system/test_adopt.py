@@ -5,12 +5,15 @@ import secrets
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
 from itertools import pairwise
 
 import pytest
 
+from tests.system.machine import machine
 from tests.system.members import Daemon, read_lab
 from tests.system.network import PROGRAM, await_
+from tests.system.test_units import daemon as daemon_of
 from wgdisco.keys import PresharedKey, PrivateKey
 
 pytestmark = [
@@ -23,18 +26,24 @@ pytestmark = [
 CONF = "/run/lab/wg0.conf"
 PEERS = {"alice": 2, "bob": 3, "carol": 9}
 HUB = "10.66.66.1"
+CAP_NET_RAW = 1 << 13
+
+
+ENGINE = "WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go"
+# What systemd is told so that the server's own unit runs wireguard-go
+DROP_IN = f"[Service]\nEnvironment={ENGINE}\n"
 
 
 def wg_quick(host, verb):
-    host.run(["env", "WG_QUICK_USERSPACE_IMPLEMENTATION=wireguard-go", "wg-quick", verb, CONF])
+    host.run(["env", ENGINE, "wg-quick", verb, CONF])
 
 
 def set_up(hosts):
-    """As an installer does it: a hub on a public address, and clients that know it alone."""
+    """As an installer does it: clients that know a hub on a public address, and are up; and the hub's file."""
     server = PrivateKey(secrets.token_bytes(32))
     text = (
         f"[Interface]\nAddress = {HUB}/24,fd42:42:42::1/64\nListenPort = 61234\nPrivateKey = {server.to_text()}\n"
-        "PostUp = sysctl -q net.ipv4.ip_forward=1\n"
+        "PostUp = sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n"
     )
     for name, number in PEERS.items():
         private, shared = PrivateKey(secrets.token_bytes(32)), PresharedKey(secrets.token_bytes(32))
@@ -49,16 +58,17 @@ def set_up(hosts):
             "Endpoint = 198.51.100.10:61234\nAllowedIPs = 10.66.66.0/24,fd42:42:42::/64\nPersistentKeepalive = 25\n"
         )
         hosts[name].write_file(CONF, client)
-    hosts["registry"].write_file(CONF, text)
-    for name in ("registry", *PEERS):
         wg_quick(hosts[name], "up")
+    return text
 
 
 class Pings:
-    """20 a second; which were answered, and when."""
+    """20 a second, as large as the tunnel takes and not to be fragmented; which were answered, and when."""
 
     def __init__(self, host, to):
-        command = ["ping", "-D", "-n", "-i", "0.05", "-W", "1", to]
+        size = str(1392 if "." in to else 1372)
+        await_(lambda: not host.run(["ping", "-c1", "-W1", to], check=False).returncode, f"{to} to answer")
+        command = ["ping", "-D", "-n", "-i", "0.05", "-W", "1", "-s", size, "-M", "do", to]
         self.process = host.popen(command, stdout=subprocess.PIPE)
         self.process.stdout.readline()
         self.process.stdout.readline()
@@ -72,38 +82,66 @@ class Pings:
         return [(float(at), int(number)) for at, number in found]
 
 
+@contextmanager
+def running_pings(hosts):
+    """Through the hub and to it, while the block lasts and two seconds longer; none may be lost."""
+    pings = {
+        "alice to the hub": Pings(hosts["alice"], HUB),
+        "bob to carol": Pings(hosts["bob"], "10.66.66.9"),
+        "carol to alice": Pings(hosts["carol"], "fd42:42:42::2"),
+    }
+    yield
+    ended = time.time()
+    time.sleep(2)
+    for what, running in pings.items():
+        answered = running.end()
+        (first, last), gap = (answered[0][1], answered[-1][1]), max(b[0] - a[0] for a, b in pairwise(answered))
+        lost = last - first + 1 - len(answered)
+        print(f"\n{what}: {lost} of {last - first + 1} pings lost, at most {gap:.3f} s between answers", end="")
+        assert answered[-1][0] > ended + 1, "it goes on"
+        assert lost == 0
+
+
+def assert_all_are_live(listed):
+    for name, number in PEERS.items():
+        assert re.search(rf"^{name} +10\.66\.66\.{number} +all +device +live", listed, re.MULTILINE), listed
+
+
 def test_a_hub_is_adopted_under_running_pings():
-    with read_lab("port-restricted", "port-restricted", "port-restricted") as lab:
+    with read_lab("port-restricted", "symmetric-random", "full-cone") as lab:
         hub = lab.hosts["registry"]
-        set_up(lab.hosts)
-        for name, to in (("alice", HUB), ("bob", "10.66.66.9")):
-            await_(lambda n=name, t=to: not lab.hosts[n].run(["ping", "-c1", "-W1", t], check=False).returncode, name)
-        pings = {"alice to the hub": Pings(lab.hosts["alice"], HUB)}
-        pings["bob to carol"] = Pings(lab.hosts["bob"], "10.66.66.9")
+        hub.write_file(CONF, set_up(lab.hosts))
+        wg_quick(hub, "up")
+        with running_pings(lab.hosts):
+            said = hub.run([*PROGRAM, "registry", "init", "--adopt", CONF]).stderr
+            assert "not taken over: PostUp" in said
+            assert f"wg-quick down {CONF}" in said
+            daemon = Daemon(hub, [*PROGRAM, "registry", "run"])
+            daemon.wait_for("ready to take the server's place")
+            assert "devices=3" in daemon.err[-1]
+            wg_quick(hub, "down")
+            daemon.wait_for("its port is ours")
+        assert_all_are_live(hub.run([*PROGRAM, "registry", "list"]).stdout)
+        assert hub.run(["ip", "route", "show", "10.66.66.2"]).stdout == "", "what led past the server is gone"
+        assert "th,64,8" not in hub.run(["nft", "list", "table", "inet", "wgdisco_mesh"]).stdout
 
-        said = hub.run([*PROGRAM, "registry", "init", "--adopt", CONF]).stderr
-        assert "not taken over: PostUp" in said
-        assert f"wg-quick down {CONF}" in said
-        daemon = Daemon(hub, [*PROGRAM, "registry", "run"])
-        daemon.wait_for("ready to take the server's place")
-        ready_at = time.time()
-        wg_quick(hub, "down")
-        daemon.wait_for("its port is ours")
-        taken_at = time.time()
-        time.sleep(2)
 
-        for what, running in pings.items():
-            answered = running.end()
-            (first, last), gap = (answered[0][1], answered[-1][1]), max(b[0] - a[0] for a, b in pairwise(answered))
-            lost = last - first + 1 - len(answered)
-            print(f"\n{what}: {lost} of {last - first + 1} pings lost, at most {gap:.2f} s between answers", end="")
-            assert answered[-1][0] > taken_at + 1, "it goes on"
-            assert lost == 0
-        print(f"; the port was the registry's {taken_at - ready_at:.2f} s after the server was told to stop")
-
-        listed = hub.run([*PROGRAM, "registry", "list"]).stdout
-        for name, number in PEERS.items():
-            assert re.search(rf"^{name} +10\.66\.66\.{number} +all +device +live", listed, re.MULTILINE), listed
+def test_a_server_under_systemd_is_adopted_by_one_command():
+    with read_lab("port-restricted", "symmetric-random", "full-cone") as lab, machine(lab.hosts["registry"]) as hub:
+        hub.run("sh", "-ec", "umask 077; mkdir -p /etc/wireguard; cat >/etc/wireguard/wg0.conf", text=set_up(lab.hosts))
+        unit = "/etc/systemd/system/wg-quick@wg0.service.d"
+        hub.run("sh", "-ec", f"mkdir {unit}; cat >{unit}/engine.conf; systemctl daemon-reload", text=DROP_IN)
+        hub.run("systemctl", "enable", "--now", "wg-quick@wg0")
+        with running_pings(lab.hosts):
+            done = hub.run("wgdisco", "registry", "init", "--adopt", "wg0", check=False)
+            assert done.returncode == 0, done.stderr + hub.journal("wgdisco-registry")
+        assert "wg0 is stopped for good; the registry has its place, and 3 connected devices" in done.stderr
+        assert_all_are_live(hub.run("wgdisco", "registry", "list").stdout)
+        assert hub.run("systemctl", "is-enabled", "wg-quick@wg0", check=False).stdout == "disabled\n"
+        assert "wg0:" not in hub.run("ip", "link").stdout
+        hub.run("systemctl", "restart", "wgdisco-registry")
+        _, capabilities = daemon_of(hub, "wgdisco-registry")
+        assert not capabilities & CAP_NET_RAW, "what it takes to take over is not kept"
 
 
 def test_a_server_with_a_peer_that_cannot_be_a_device_stays_as_it_is():

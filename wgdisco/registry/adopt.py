@@ -5,7 +5,7 @@ Nothing changes for its peers: the server's key, port and address, their keys, p
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 
 from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
@@ -93,12 +93,14 @@ def adopt(
     name: str,
     zone: str,
     endpoint: str,
+    full_tunnel: bool,
     spare_prefix6: IPv6Network,
     now: float,
 ) -> Adopted:
     """Facts of the network `name`. `running` is the server's `interface`, if it is up.
 
-    Members reach it at `endpoint` (HOST:PORT); `spare_prefix6` is taken where the server has no IPv6; `now` is unix
+    Members reach it at `endpoint` (HOST:PORT); with `full_tunnel` devices reach the Internet through it, as they do
+    where it translates; `spare_prefix6` is taken where the server has no IPv6; `now` is unix
     time.
     """
     device, refusals = server.conf.device, _refuse_server(server, running)
@@ -111,7 +113,8 @@ def adopt(
     for peer in device.peers:
         number = _number(peer, server, four.network, prefix6, {own_host, *devices})
         if isinstance(number, int):
-            devices[number] = _device(peer, server, number, now)
+            member = _device(peer, server, number, now)
+            devices[number] = replace(member, full_tunnel=full_tunnel or server.translates)
         else:
             refusals.append(f"{server.names[peer.public_key]} ({peer.public_key}): {number}")
     if refusals:
@@ -206,7 +209,6 @@ def _device(peer: PeerConfig, server: Server, number: int, now: float) -> Member
         preshared_key=peer.preshared_key,
         proven=True,
         endpoint=None if server.is_saved else peer.endpoint,
-        full_tunnel=server.translates,
     )
 
 

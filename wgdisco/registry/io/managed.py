@@ -24,6 +24,7 @@ from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Member, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules
+from wgdisco.registry.io import setup
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
@@ -32,7 +33,7 @@ from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import Relaying
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
-from wgdisco.registry.io.takeover import Takeover, is_serving
+from wgdisco.registry.io.takeover import Takeover
 from wgdisco.registry.io.views import ZoneViews
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
@@ -72,7 +73,7 @@ async def run(*, store: Path, dns: Endpoint | None, offloads: Offloads, version:
         await refuse_second_daemon(network.name)
         conf = _conf(ledger.membership, with_ipv6=has_ipv6())
         full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
-        beside = network.predecessor if is_serving(network) else None
+        beside = setup.server_beside(network)
         async with (
             kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
             tunnel_device(network.name, conf, offloads=offloads, relays=True, beside=beside is not None) as (

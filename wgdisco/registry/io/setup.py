@@ -19,6 +19,7 @@ from wgdisco import systemd
 from wgdisco.endpoint import Endpoint, IPNetwork, parse_address
 from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey
+from wgdisco.machine import interface_exists, port_in_use
 from wgdisco.registry.facts import Network
 
 UNIT = "wgdisco-registry.service"
@@ -102,6 +103,12 @@ def new_network(name: str, zone: str, endpoint: str, port: int, taken: Iterable[
     """A network with a fresh key, reached at `endpoint` (HOST:PORT)."""
     prefix4, prefix6 = draw_prefixes(taken)
     return Network(name, zone, PrivateKey(os.urandom(32)), port, (endpoint,), prefix4, prefix6)
+
+
+def server_beside(network: Network) -> str | None:
+    """The interface of the server that the network was adopted from, while that serves its peers still."""
+    before = network.predecessor
+    return before if before and interface_exists(before) and port_in_use(network.listen_port) else None
 
 
 def write_secret(path: Path, data: bytes) -> None:

@@ -12,7 +12,6 @@ server have to go on. Both run on the one port (`tunnel.io.beside`), each on its
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,9 +21,9 @@ from typing import Any
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from wgdisco.machine import port_in_use
+from wgdisco.machine import interface_exists
 from wgdisco.registry.directory import LIVE_FOR
-from wgdisco.registry.facts import Kind, Member, Network
+from wgdisco.registry.facts import Kind, Member
 from wgdisco.registry.io.store import Observation
 from wgdisco.registry.membership import Membership
 from wgdisco.tunnel.io.engine import Engine
@@ -38,16 +37,6 @@ PATIENCE = 10.0  # two attempts at a handshake
 SETTLING = 1.0  # for what is under way by sessions of before
 _RP_FILTER = Path("/proc/sys/net/ipv4/conf")
 _STRICT, _LOOSE = "1", "2"
-
-
-def is_serving(network: Network) -> bool:
-    """Whether the server that this network was adopted from is there still."""
-    before = network.predecessor
-    return before is not None and _is_there(before) and port_in_use(network.listen_port)
-
-
-def _is_there(interface: str) -> bool:
-    return any(name == interface for _, name in socket.if_nameindex())
 
 
 class Takeover:
@@ -89,7 +78,7 @@ class Takeover:
                     if self.missing is None and clock() >= (patience if missing else settled):
                         self._say(sorted(missing))
                 for _ in range(LINGERING):  # its routes go before those that lead past them
-                    if not _is_there(self.predecessor):
+                    if not interface_exists(self.predecessor):
                         break
                     await asyncio.sleep(LOOK_INTERVAL)
             finally:
