@@ -3,9 +3,9 @@
 import re
 import secrets
 import shutil
-import subprocess
+import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 
 import pytest
@@ -26,6 +26,7 @@ pytestmark = [
 CONF = "/run/lab/wg0.conf"
 PEERS = {"alice": 2, "bob": 3, "carol": 9}
 HUB = "10.66.66.1"
+BEYOND = "203.0.113.1"  # the Internet, that the hub translates to
 CAP_NET_RAW = 1 << 13
 
 
@@ -44,6 +45,8 @@ def set_up(hosts):
     text = (
         f"[Interface]\nAddress = {HUB}/24,fd42:42:42::1/64\nListenPort = 61234\nPrivateKey = {server.to_text()}\n"
         "PostUp = sysctl -q net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n"
+        "PostUp = iptables -t nat -A POSTROUTING -o eth0 -j MASQUERADE\n"
+        "PostDown = iptables -t nat -D POSTROUTING -o eth0 -j MASQUERADE\n"
     )
     for name, number in PEERS.items():
         private, shared = PrivateKey(secrets.token_bytes(32)), PresharedKey(secrets.token_bytes(32))
@@ -55,7 +58,8 @@ def set_up(hosts):
         client = (
             f"[Interface]\nAddress = {own}\nPrivateKey = {private.to_text()}\n"
             f"[Peer]\nPublicKey = {server.public_key()}\nPresharedKey = {shared.to_text()}\n"
-            "Endpoint = 198.51.100.10:61234\nAllowedIPs = 10.66.66.0/24,fd42:42:42::/64\nPersistentKeepalive = 25\n"
+            f"Endpoint = 198.51.100.10:61234\nAllowedIPs = 10.66.66.0/24,fd42:42:42::/64,{BEYOND}\n"
+            "PersistentKeepalive = 25\n"
         )
         hosts[name].write_file(CONF, client)
         wg_quick(hosts[name], "up")
@@ -69,37 +73,44 @@ class Pings:
         size = str(1392 if "." in to else 1372)
         await_(lambda: not host.run(["ping", "-c1", "-W1", to], check=False).returncode, f"{to} to answer")
         command = ["ping", "-D", "-n", "-i", "0.05", "-W", "1", "-s", size, "-M", "do", to]
-        self.process = host.popen(command, stdout=subprocess.PIPE)
-        self.process.stdout.readline()
-        self.process.stdout.readline()
+        # of a pipe that nobody reads it would wait for room
+        self.out = tempfile.TemporaryFile("w+")  # noqa: SIM115  __exit__ closes it
+        self.process = host.popen(command, stdout=self.out)
 
-    def end(self):
-        """Answered sequence numbers and their times."""
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
         self.process.terminate()
-        with self.process.stdout as out:
-            found = re.findall(r"^\[([0-9.]+)\].* icmp_seq=(\d+) .*time=", out.read(), re.MULTILINE)
         self.process.wait()
-        return [(float(at), int(number)) for at, number in found]
+        with self.out as out:
+            out.seek(0)
+            found = re.findall(r"^\[([0-9.]+)\].* icmp_seq=(\d+) .*time=", out.read(), re.MULTILINE)
+        self.answered = [(float(at), int(number)) for at, number in found]
+
+    def ends(self):
+        """Time and sequence number of the first answer, and of the last."""
+        return self.answered[0], self.answered[-1]
 
 
 @contextmanager
 def running_pings(hosts):
     """Through the hub and to it, while the block lasts and two seconds longer; none may be lost."""
-    pings = {
-        "alice to the hub": Pings(hosts["alice"], HUB),
-        "bob to carol": Pings(hosts["bob"], "10.66.66.9"),
-        "carol to alice": Pings(hosts["carol"], "fd42:42:42::2"),
-    }
-    yield
-    ended = time.time()
-    time.sleep(2)
+    with ExitStack() as stack:
+        pings = {
+            f"{name} to {to}": stack.enter_context(Pings(hosts[name], to))
+            for name, to in (("alice", HUB), ("bob", "10.66.66.9"), ("bob", BEYOND), ("carol", "fd42:42:42::2"))
+        }
+        yield
+        ended = time.time()
+        time.sleep(2)
     for what, running in pings.items():
-        answered = running.end()
-        (first, last), gap = (answered[0][1], answered[-1][1]), max(b[0] - a[0] for a, b in pairwise(answered))
-        lost = last - first + 1 - len(answered)
-        print(f"\n{what}: {lost} of {last - first + 1} pings lost, at most {gap:.3f} s between answers", end="")
-        assert answered[-1][0] > ended + 1, "it goes on"
-        assert lost == 0
+        (first, last), gap = running.ends(), max(b[0] - a[0] for a, b in pairwise(running.answered))
+        sent = last[1] - first[1] + 1
+        lost = sent - len(running.answered)
+        print(f"\n{what}: {lost} of {sent} pings lost, at most {gap:.3f} s between answers", end="")
+        assert last[0] > ended + 1, "it goes on"
+        assert lost == 0, [(a, b) for a, b in pairwise(running.answered) if b[1] - a[1] > 1]
 
 
 def assert_all_are_live(listed):
@@ -114,7 +125,8 @@ def test_a_hub_is_adopted_under_running_pings():
         wg_quick(hub, "up")
         with running_pings(lab.hosts):
             said = hub.run([*PROGRAM, "registry", "init", "--adopt", CONF]).stderr
-            assert "not taken over: PostUp" in said
+            assert "not taken over: PostUp, PostDown" in said
+            assert "its peers reach the Internet through it, and will" in said
             assert f"wg-quick down {CONF}" in said
             daemon = Daemon(hub, [*PROGRAM, "registry", "run"])
             daemon.wait_for("ready to take the server's place")
@@ -124,6 +136,29 @@ def test_a_hub_is_adopted_under_running_pings():
         assert_all_are_live(hub.run([*PROGRAM, "registry", "list"]).stdout)
         assert hub.run(["ip", "route", "show", "10.66.66.2"]).stdout == "", "what led past the server is gone"
         assert "th,64,8" not in hub.run(["nft", "list", "table", "inet", "wgdisco_mesh"]).stdout
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("early", [0.0, 1.0, 2.0, 3.0])
+def test_a_hub_is_adopted_while_its_peers_renew_their_sessions(early):
+    """When they are two minutes old peers begin new ones, and the server that is to go hears of it too.
+
+    It stays for seconds after it could have gone: what it agreed on meanwhile has to be replaced.
+    """
+    with read_lab("port-restricted", "symmetric-random", "full-cone") as lab:
+        hub = lab.hosts["registry"]
+        hub.write_file(CONF, set_up(lab.hosts))
+        wg_quick(hub, "up")
+        with running_pings(lab.hosts):
+            began = time.time()
+            hub.run([*PROGRAM, "registry", "init", "--adopt", CONF])
+            time.sleep(120 - early - (time.time() - began))
+            daemon = Daemon(hub, [*PROGRAM, "registry", "run"])
+            daemon.wait_for("ready to take the server's place")
+            time.sleep(3)
+            wg_quick(hub, "down")
+            daemon.wait_for("its port is ours")
+        assert_all_are_live(hub.run([*PROGRAM, "registry", "list"]).stdout)
 
 
 def test_a_server_under_systemd_is_adopted_by_one_command():
