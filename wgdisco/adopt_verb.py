@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wgdisco import systemd
 from wgdisco.config import registry_endpoint
@@ -18,6 +19,7 @@ from wgdisco.registry.adopt import Adopted, Server, adopt, listen_port, read_ser
 from wgdisco.registry.facts import Network
 from wgdisco.registry.io import setup
 from wgdisco.tunnel.events import DeviceStatus
+from wgdisco.tunnel.io import control
 from wgdisco.tunnel.io.external import SOCKETS, ExternalWireGuard
 from wgdisco.tunnel.io.kernel import KernelWireGuard
 from wgdisco.tunnel.io.link import mtu_of
@@ -25,6 +27,7 @@ from wgdisco.tunnel.io.resolver import service_port
 from wgdisco.tunnel.messages import DEFAULT_MTU
 
 DEFAULT_NETWORK = "mesh"
+TIMEOUT = 20.0  # twice what the daemon waits for peers
 WG_QUICK = Path("etc/wireguard")
 
 
@@ -83,7 +86,31 @@ def down(args: argparse.Namespace, interface: str) -> list[str]:
     return ["wg-quick", "down", str(_path(args)) if args.adopt else interface]
 
 
-def stop(args: argparse.Namespace, interface: str) -> None:
+def take_over(args: argparse.Namespace, network: Network, server: str) -> None:
+    """Have the daemon take the place of the server, an interface, and that stop; what came of it is said."""
+    missing = _until(network, "ready")["missing"]
+    if missing:
+        print(f"did not answer, and have to come back by themselves: {', '.join(missing)}", file=sys.stderr)
+    _stop(args, server)
+    moved = _until(network, "done")["moved"]
+    setup.end_beside(args.root)
+    told = f"{server} is stopped for good; the registry has its place, and {len(moved)} connected devices"
+    print(told, file=sys.stderr)
+
+
+def _until(network: Network, what: str) -> dict[str, Any]:
+    """What the daemon says of taking a server's place, once it is so far."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        told = asyncio.run(control.send_command(network.name, "takeover", {}))
+        if told[what]:
+            return told
+        if time.monotonic() > deadline:
+            raise LocalError(f"the registry has not taken the server's place yet: `journalctl -u {setup.UNIT}`")
+        time.sleep(0.1)
+
+
+def _stop(args: argparse.Namespace, interface: str) -> None:
     """Stop the server, for good; LocalError when it does not."""
     unit, command = f"wg-quick@{interface}", down(args, interface)
     if systemd.is_active(unit):

@@ -293,14 +293,22 @@ class StunRecord:
 
 @dataclass(frozen=True, slots=True)
 class PunchRequest:
-    """A member wants a path to another: the body of `POST /v1/punch`."""
+    """A member wants a path to another: the body of `POST /v1/punch`.
+
+    Or (`leave`) it has a direct one, and wants nothing more over the relay until the next order. When both say so, the
+    relay passes nothing on.
+    """
 
     peer: str
+    leave: bool = False
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        return cls(_key(_body(data), "peer"))
+        leave = _body(data).get("leave", False)
+        if not isinstance(leave, bool):
+            raise ValueError("leave: true or false")
+        return cls(_key(data, "peer"), leave)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io import control, firewall
-from wgdisco.tunnel.io.forwarding import Hub
+from wgdisco.tunnel.io.leftovers import take_back
 
 START_TIMEOUT = 15.0
 
@@ -87,7 +87,7 @@ def init(args: argparse.Namespace) -> int:
         _wait_for_daemon(network)
         _say(f"{setup.UNIT} runs, and starts with the machine")
         if beside is not None:
-            _take_over(args, network, beside)
+            adopt_verb.take_over(args, network, beside)
     else:
         _say("there is no systemd here: run it yourself, as root:\n\n    wgdisco registry run\n")
         if beside is not None:
@@ -97,29 +97,6 @@ def init(args: argparse.Namespace) -> int:
     _say_further_ports(network)
     _say(f"{'next' if runs else 'then'}:\n\n    sudo wgdisco registry invite NAME\n")
     return 0
-
-
-def _take_over(args: argparse.Namespace, network: Network, server: str) -> None:
-    """Have the daemon take the server's place, and the server stop."""
-    missing = _until(network, "ready")["missing"]
-    if missing:
-        _say(f"did not answer, and have to come back by themselves: {', '.join(missing)}")
-    adopt_verb.stop(args, server)
-    moved = _until(network, "done")["moved"]
-    setup.end_beside(args.root)
-    _say(f"{server} is stopped for good; the registry has its place, and {len(moved)} connected devices")
-
-
-def _until(network: Network, what: str) -> dict[str, Any]:
-    """What the daemon says of taking a server's place, once it is so far."""
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        told = asyncio.run(control.send_command(network.name, "takeover", {}))
-        if told[what]:
-            return told
-        if time.monotonic() > deadline:
-            raise LocalError(f"the registry has not taken the server's place yet: `journalctl -u {setup.UNIT}`")
-        time.sleep(0.1)
 
 
 def _wait_for_daemon(network: Network) -> None:
@@ -154,12 +131,6 @@ async def _close_firewall(network: Network) -> None:
         await firewall.close_firewall(firewall_need(network, full_tunnel=True), permanent=True)
     except LocalError as error:
         _say(f"this host's firewall was left as it is: {error}")
-
-
-async def _take_back(interface: str) -> None:
-    """What a daemon that was killed left: its nft table, and forwarding."""
-    with suppress(LocalError):  # without nft there was neither
-        await Hub(interface).close()
 
 
 def _make_network(args: argparse.Namespace) -> tuple[Network, adopt_verb.Plan | None]:
@@ -210,9 +181,8 @@ def uninstall(args: argparse.Namespace) -> int:
     setup.stop_unit(args.root)
     if network is not None:
         asyncio.run(_close_firewall(network))
+        asyncio.run(take_back(network.name, network.private_key.public_key()))
     store.delete(args.store)
-    if network is not None:
-        asyncio.run(_take_back(network.name))
     _say(f"{name} is gone; members forget it with `wgdisco leave`")
     return 0
 

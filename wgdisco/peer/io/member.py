@@ -34,6 +34,7 @@ from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.finder import RegistryFinder
 from wgdisco.peer.io.member_interface import member_interface
+from wgdisco.peer.io.member_names import keep_names
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
@@ -59,6 +60,7 @@ from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.driven import chosen
 from wgdisco.tunnel.io.firewall import kept_open
+from wgdisco.tunnel.io.leftovers import take_back
 from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.nft import block_incoming_rules
 from wgdisco.tunnel.noise import static_static
@@ -94,6 +96,7 @@ async def run(
         clock = HostClock(state)
         state = clock.reserve(state, store)
         engine = await asyncio.to_thread(chosen, state.engine)
+        await take_back(state.name)  # what one that was killed left
         device = await stack.enter_async_context(member_interface(state, roster, engine, clock.handshake_time))
         await stack.enter_async_context(kept_open(Need(state.name, device.status().listen_port), state.firewall))
         if state.block_incoming:
@@ -116,6 +119,7 @@ async def run(
                         member.zone.run(),
                         member.finder.run(),
                         member.keep(),
+                        keep_names(state),
                     )
                 ]
                 await control.start()
@@ -164,8 +168,10 @@ class _Managed:
         self._greeted: set[PublicKey] = set()
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         checks = Checks(roster.own_key, self._shared, os.urandom)
-        agent = Agent((), ourselves, boot_time(), checks)
-        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask, self._raw)
+        agent = Agent((), ourselves, boot_time(), checks, managed=device.capabilities.managed)
+        self.driver = AgentDriver(
+            device, agent, self._look, self._handshake, self._ask, self._raw, leave_relay=self._leave
+        )
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
         self._orders = OrderDesk(self.driver, self._client, self._stream_up)
@@ -361,6 +367,9 @@ class _Managed:
 
     def _ask(self, key: PublicKey) -> None:
         self._orders.ask(key)
+
+    def _leave(self, key: PublicKey) -> None:
+        self._orders.leave(key)
 
     def _firewalled(self, is_firewalled: bool) -> None:
         self._trouble = replace(self._trouble, is_firewalled=is_firewalled)

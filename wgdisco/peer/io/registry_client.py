@@ -23,6 +23,7 @@ from wgdisco.api import (
     EnrolRequest,
     MemberRecord,
     Order,
+    PunchRequest,
     Receipt,
     Removed,
     RotateRequest,
@@ -175,13 +176,15 @@ class RegistryClient:
         if self._connection is not None:
             self._connection.abort()
 
-    async def punch(self, peer: PublicKey) -> bool:
+    async def punch(self, peer: PublicKey, *, leave: bool = False) -> bool:
         """`POST /v1/punch`: order `peer` and us to punch; False when it is offline or no member (any longer).
+
+        Or `leave` the relay: the two reach each other directly.
 
         RemoteError when there is no answer, or not now. It goes over a connection that is there already: a new one
         would cost a round trip.
         """
-        status, _ = await self._ask("POST", "/v1/punch", {"schema": SCHEMA, "peer": peer.to_text()})
+        status, _ = await self._ask("POST", "/v1/punch", to_json(PunchRequest(peer.to_text(), leave)))
         if status not in (202, 404, 409):
             raise RemoteError(f"the registry answers {status}")
         return status == 202

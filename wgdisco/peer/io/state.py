@@ -22,6 +22,7 @@ from wgdisco.peer.records import parse_snapshot
 from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode
+from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.offloads import ALL, Offloads
 
 DIRECTORY = Path("/var/lib/wgdisco")
@@ -52,6 +53,7 @@ class MemberState:
     met: tuple[str, ...] = ()
     offloads: Offloads = ALL
     engine: EngineKind = EngineKind.USERSPACE
+    host_dns: DnsMode = DnsMode.AUTO
     listen_port: int = 0
     next_private_key: PrivateKey | None = field(default=None, repr=False)
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class MemberState:
             "met": list(self.met),
             "offload": self.offloads.to_text(),
             "engine": self.engine.value,
+            "host_dns": self.host_dns.value,
             "listen_port": self.listen_port,
             "handshake_time": self.handshake_time,
             "confirmed_at": self.memory.confirmed_at,
@@ -120,6 +123,7 @@ class MemberState:
             met=tuple(str(network) for network in data.get("met", [])),
             offloads=Offloads.from_text(str(data.get("offload", "all"))),
             engine=EngineKind(data.get("engine", "userspace")),
+            host_dns=DnsMode(data.get("host_dns", "auto")),
             listen_port=int(data["listen_port"]),
             next_private_key=None if next_key is None else PrivateKey.from_text(next_key),
             endpoints={PublicKey.from_text(k): Endpoint.from_text(e) for k, e in data["endpoints"].items()},

@@ -23,10 +23,12 @@ from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import PeerHandshake
+from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import any_interface, chosen
 from wgdisco.tunnel.io.found import found_interface, found_peers
+from wgdisco.tunnel.io.host_dns import asked_by_host
 from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ async def run(
     publish_self: bool,
     self_endpoint: Endpoint | None,
     offloads: Offloads,
+    host_dns: DnsMode,
     version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError).
@@ -54,7 +57,9 @@ async def run(
     await refuse_second_daemon(interface)
     is_found = conf is None
     engine = await asyncio.to_thread(chosen, engine)
-    opened = found_interface(interface, engine) if conf is None else _opened(interface, conf, engine, offloads)
+    opened = (
+        found_interface(interface, engine) if conf is None else _opened(interface, conf, engine, offloads, host_dns)
+    )
     async with opened as (device, conf):
         own = _own_instance(device, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
@@ -79,9 +84,12 @@ async def run(
 
 @asynccontextmanager
 async def _opened(
-    interface: str, conf: TunnelConf, engine: EngineKind, offloads: Offloads
+    interface: str, conf: TunnelConf, engine: EngineKind, offloads: Offloads, host_dns: DnsMode
 ) -> AsyncIterator[tuple[Backend, TunnelConf]]:
-    async with any_interface(interface, conf, engine, offloads=offloads) as device:
+    async with (
+        any_interface(interface, conf, engine, offloads=offloads) as device,
+        asked_by_host(interface, conf.dns, host_dns),
+    ):
         yield device, conf
 
 

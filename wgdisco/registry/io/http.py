@@ -71,7 +71,8 @@ class RefusedError(Exception):
 class ApiServer:
     """See the module's docstring. `names` are the host names it goes by, besides its addresses.
 
-    `admit` is called with two members that the relay is to forward between, `proven` asked for addresses a member was
+    `admit` is called with two members that the relay is to forward between, `leave` with one that needs it no more to
+    reach another, `proven` asked for addresses a member was
     seen at beside its endpoint, `told` called when a member has said where it may be reached; `stun` says where
     and with what a member may ask about its NAT.
     """
@@ -86,6 +87,7 @@ class ApiServer:
         self._accepting: list[asyncio.Task[None]] = []
         self._orders = Orders()
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
+        self.leave: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
         self.told: Callable[[], None] = lambda: None
         self.stun: Callable[[PublicKey], StunRecord] | None = None
@@ -307,6 +309,9 @@ class ApiServer:
         other = membership.members.get(key)
         if other is None or key == member.public_key or not membership.sees(member, other):
             raise RefusedError(404, "there is no such member")
+        if asked.leave:
+            self.leave(member.public_key, key)
+            return web.json_response({"schema": SCHEMA}, status=202)
         if other.kind is not Kind.MEMBER or other.number not in self._feed.listening():
             raise RefusedError(409, f"{other.name} is offline")
         places = self._directory.places(member.public_key, key)

@@ -6,8 +6,8 @@ What changes is stored first, then applied to the device, the directory, the zon
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
@@ -30,7 +30,7 @@ from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
-from wgdisco.registry.io.relay import Relaying
+from wgdisco.registry.io.relay import NO_RELAY, Relaying
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.takeover import Takeover
@@ -39,11 +39,14 @@ from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.records import network_record
 from wgdisco.registry.stun import StunResponder
+from wgdisco.tunnel.burst import engine_name
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
+from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
-from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.driven import chosen, driven_device
 from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
@@ -62,11 +65,12 @@ PARTING = 0.05
 INITIATION_GAP = 0.005
 
 
-async def run(*, store: Path, dns: Endpoint | None, offloads: Offloads, version: str) -> None:
+async def run(*, store: Path, dns: Endpoint | None, engine: EngineKind, offloads: Offloads, version: str) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`.
 
     `dns` is another address for the zone's server than the registry's own inside the tunnel.
     """
+    engine = await asyncio.to_thread(chosen, engine)
     ledger = Ledger.open(store)
     try:
         network = ledger.membership.network
@@ -74,18 +78,35 @@ async def run(*, store: Path, dns: Endpoint | None, offloads: Offloads, version:
         conf = _conf(ledger.membership, with_ipv6=has_ipv6())
         full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
         beside = setup.server_beside(network)
+        engine = engine if beside is None else EngineKind.USERSPACE  # no other can do that
         async with (
             kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
-            tunnel_device(network.name, conf, offloads=offloads, relays=True, beside=beside is not None) as (
-                engine,
-                link,
-            ),
+            _opened(ledger.membership, conf, engine, offloads, beside) as (device, link, relaying, takeover),
             hub(network.name) as forwarder,
         ):
-            takeover = None if beside is None else Takeover(beside, engine, link, ledger.membership)
-            await _Registry(ledger, engine, link, forwarder, conf, version, takeover).serve(dns)
+            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, takeover).serve(dns)
     finally:
         await ledger.close()
+
+
+@asynccontextmanager
+async def _opened(
+    membership: Membership, conf: TunnelConf, kind: EngineKind, offloads: Offloads, beside: str | None
+) -> AsyncIterator[tuple[Backend, Link, Relaying, Takeover | None]]:
+    """The interface on whichever engine, and what relays beside it; ours may have to take the place of `beside`."""
+    name = membership.network.name
+    if kind is EngineKind.USERSPACE:
+        is_beside = beside is not None
+        async with tunnel_device(name, conf, offloads=offloads, relays=True, beside=is_beside) as (engine, link):
+            takeover = None if beside is None else Takeover(beside, engine, link, membership)
+            yield engine, link, Relaying(engine.send_burst), takeover
+    else:
+        async with driven_device(name, conf, kind) as (device, link):
+            relaying = Relaying.beside(device, membership.network)
+            try:
+                yield device, link, relaying, None
+            finally:
+                relaying.close()
 
 
 def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
@@ -136,16 +157,18 @@ class _Registry:
     def __init__(
         self,
         ledger: Ledger,
-        engine: Engine,
+        device: Backend,
         link: Link,
+        relaying: Relaying,
         forwarder: Hub,
         conf: TunnelConf,
         version: str,
+        kind: EngineKind,
         takeover: Takeover | None = None,
     ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
-        self._engine = engine
+        self._device = device
         self._link = link
         self._forwarder = forwarder
         self._forwarding_due = asyncio.Event()
@@ -158,11 +181,13 @@ class _Registry:
         self._set_directory()
         names = ZoneNames.from_text(network.zone)
         serials = _Serials(ledger.store)
-        self._publisher = Publisher(engine, self._directory, names, serials.following, version)
+        self._publisher = Publisher(
+            device, self._directory, names, serials.following, version, engine=engine_name(kind)
+        )
         self._publisher.heard = self._heard
         self._publisher.moved = self._moved
         self._publisher.named = self._name
-        self.relaying = Relaying(engine)
+        self.relaying = relaying
         self._publisher.foreign = self.relaying.pass_on
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
         zone = names.to_text()
@@ -172,19 +197,20 @@ class _Registry:
         self._api.stun = self._stun.responder.issue
         self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
         self._api.admit = self.relaying.admit
+        self._api.leave = self.relaying.leave
         self._api.told = self._publisher.refresh_soon
         self._views = ZoneViews(self._membership, self._publisher.responder)
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
         bound = {name: commands.named(name) for name in COMMANDS}
         if takeover is not None:
             bound["takeover"] = self._tell_takeover
-        self._control = ControlServer(engine.interface, self._report, bound)
+        self._control = ControlServer(device.interface, self._report, bound)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
 
     async def serve(self, dns: Endpoint | None) -> None:
         """Run all of it, and take it down in the end."""
-        network, interface = self._membership.network, self._engine.interface
+        network, interface = self._membership.network, self._device.interface
         own: list[IPAddress] = [network.registry_addresses[0]]
         if self._with_ipv6:
             own.append(network.registry_addresses[1])
@@ -257,7 +283,8 @@ class _Registry:
 
     def _report(self) -> StatusReport:
         report = self._publisher.report()
-        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops())
+        notes = [*report.notes, *([] if self.relaying.is_there else [NO_RELAY])]
+        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops(), notes=notes)
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)
@@ -280,7 +307,7 @@ class _Registry:
         told = [self._feed.part(member) for member in known.values() if member.number not in numbers]
         if any(told):
             await asyncio.sleep(PARTING)
-        self._engine.apply(_device_config(self._membership, with_ipv6=self._with_ipv6))
+        self._device.apply(_device_config(self._membership, with_ipv6=self._with_ipv6))
         self._set_directory()
         self.relaying.follow(known, self._membership)
         routes = [ip_network(invitation.address) for invitation in self._membership.invitations.values()]
@@ -317,7 +344,7 @@ class _Registry:
             LOG.error("%s", error)
 
     async def _forward(self) -> None:
-        interface = self._engine.interface
+        interface = self._device.interface
         is_alone = self._takeover is None or self._takeover.is_done
         beside = None if is_alone else self._membership.network.predecessor
         await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks(), beside))
@@ -343,25 +370,19 @@ class _Registry:
             if member is None or member.endpoint is not None or in_any(seen.endpoint.address, LOOPBACK):
                 continue
             # a keepalive that is switched on goes out at once, and asks for a session to go out in
-            self._engine.set_peer(seen.key, seen.endpoint, 1)
-            self._engine.set_peer(seen.key, seen.endpoint, 0)
+            self._device.set_peer(seen.key, seen.endpoint, 1)
+            self._device.set_peer(seen.key, seen.endpoint, 0)
             await asyncio.sleep(INITIATION_GAP)
 
     async def _take_over(self) -> None:
         """Have the place of the server that this network was adopted from, if that is still to be taken."""
         if self._takeover is not None:
-            await self._takeover.run(self._ledger.store.observations(), self._greet)
+            await self._takeover.run(self._ledger.store.observations())
         if self._membership.network.predecessor is not None:
             await self._ledger.change(lambda: (self._membership.succeed(), None))
 
     async def _tell_takeover(self, _asked: dict[str, Any]) -> dict[str, Any]:
         return {} if self._takeover is None else self._takeover.report()
-
-    def _greet(self) -> None:
-        """A new session with everybody who has one."""
-        for peer in self._engine.status().peers:
-            if peer.endpoint is not None and peer.handshake_at is not None:
-                self._engine.initiate(peer.key, (peer.endpoint,))
 
     async def _write_observations(self) -> None:
         await self._every(OBSERVATIONS_INTERVAL, self._ledger.store.flush)

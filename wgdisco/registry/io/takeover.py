@@ -13,7 +13,6 @@ server have to go on. Both run on the one port (`tunnel.io.beside`), each on its
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,8 +59,8 @@ class Takeover:
             self.moved.append(member.name)
             self._arrived.put_nowait(member)
 
-    async def run(self, met: list[Observation], greet: Callable[[], None]) -> None:
-        """Until the server is gone and its port ours; `met` is whom it knew, `greet` greets everybody."""
+    async def run(self, met: list[Observation]) -> None:
+        """Until the server is gone and its port ours; `met` is whom it knew."""
         connected = {one.key for one in met if time.time() - one.at < LIVE_FOR}
         waited_for = {member.name for member in self._membership.members.values() if member.public_key in connected}
         clock = asyncio.get_running_loop().time
@@ -85,7 +84,9 @@ class Takeover:
                 for member in self._routed:
                     await self._route(netlink, "del", member)
                 self._tighten()
-        greet()
+        for peer in self._engine.status().peers:
+            if peer.endpoint is not None and peer.handshake_at is not None:
+                self._engine.initiate(peer.key, (peer.endpoint,))
         self.is_done = True
         LOG.info("the server is gone, its port is ours", extra={"fields": {"server": self.predecessor}})
 
