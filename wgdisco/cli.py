@@ -16,6 +16,7 @@ from wgdisco import config, logs, member_cli, registry_cli, seeing_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
 from wgdisco.process import heed_signals, ignore_signals, program_version, run_daemon
+from wgdisco.tunnel.engines import EngineKind
 
 
 class _Parser(argparse.ArgumentParser):
@@ -97,6 +98,12 @@ def _add_daemon_flags(parser: argparse.ArgumentParser) -> None:
         help="what the kernel may do for many packets at once: of tso,uso,udp_gso,udp_gro those to use; all, or none",
     )
     parser.add_argument(
+        "--host-dns",
+        choices=("auto", "resolved", "resolvconf", "none"),
+        help="what has this host ask the name servers inside the tunnel: systemd-resolved or resolvconf, whichever"
+        " looks names up here (auto, the default), one of them, or nothing",
+    )
+    parser.add_argument(
         "--log", choices=("text", "json"), default="text", help="one line an event, for people or machines"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is usually not worth a line")
@@ -111,7 +118,11 @@ def _registry_run(args: argparse.Namespace) -> int:
         public, offloads = config.load_public_dns(flags, os.environ), config.load_offloads(flags, os.environ)
         dns = managed.PublicDns(public.listen, public.published, public.is_full, public.secondaries)
         path = args.store or store.PATH
-        return run_daemon(lambda: managed.run(store=path, dns=dns, offloads=offloads, version=program_version()))
+        engine = config.load_engine(flags, os.environ) or EngineKind.USERSPACE
+        return run_daemon(
+            lambda: managed.run(store=path, dns=dns, engine=engine, offloads=offloads, version=program_version())
+        )
+    _take_back_dns(flags)
     settings = config.load_registry(flags, os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
@@ -126,6 +137,7 @@ def _registry_run(args: argparse.Namespace) -> int:
             publish_self=settings.publish_self,
             self_endpoint=settings.self_endpoint,
             offloads=settings.offloads,
+            host_dns=settings.host_dns,
             version=program_version(),
             secondaries=settings.secondaries,
         )
@@ -134,7 +146,9 @@ def _registry_run(args: argparse.Namespace) -> int:
 
 def _join_pinned(args: argparse.Namespace) -> int:
     logs.configure(args.log, args.verbose)
-    settings = config.load_join(_settings_flags(args), os.environ)
+    flags = _settings_flags(args)
+    _take_back_dns(flags)
+    settings = config.load_join(flags, os.environ)
     from wgdisco.peer.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
     if isinstance(settings, config.AttachSettings):
@@ -156,14 +170,22 @@ def _join_pinned(args: argparse.Namespace) -> int:
             dns=settings.dns,
             offloads=settings.offloads,
             engine=settings.engine,
+            host_dns=settings.host_dns,
             version=program_version(),
         )
     )
 
 
+def _take_back_dns(flags: dict[str, Any]) -> None:
+    """Have names looked up by the host's own servers, where one that was killed left others."""
+    from wgdisco.tunnel.io.host_dns import take_back_left  # noqa: PLC0415  not for every verb
+
+    asyncio.run(take_back_left(config.load_interface(flags, os.environ)))
+
+
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
     names: tuple[str, ...] = ("conf", "zone", "dns", "interface", "offload", "engine", "self", "wgsd_exact")
-    names += ("publish", "public_zone", "secondary", "tsig_key")
+    names += ("host_dns", "publish", "public_zone", "secondary", "tsig_key")
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 

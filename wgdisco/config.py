@@ -21,6 +21,7 @@ from wgdisco.errors import ConfigError
 from wgdisco.names import check_member_name
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.engines import EngineKind
+from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.external import SOCKETS
 from wgdisco.tunnel.io.resolver import parse_retries, resolve_endpoints, service_port
 from wgdisco.tunnel.io.tun import check_name
@@ -29,7 +30,7 @@ from wgdisco.tunnel.offloads import ALL, Offloads
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
 PUBLIC_ZONES = ("published", "full")
-_VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine", "secondary", "tsig_key")
+_VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "secondary", "tsig_key")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
 _KEY_TEXT_SIZE = 44
@@ -48,6 +49,7 @@ class Settings:
     dns: Endpoint
     offloads: Offloads
     engine: EngineKind
+    host_dns: DnsMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class RegistrySettings:
     zone: ZoneNames
     dns: Endpoint
     offloads: Offloads
+    host_dns: DnsMode
     exact: bool
     publish_self: bool
     self_endpoint: Endpoint | None
@@ -139,6 +142,7 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
         _zone(told),
         _server(told),
         _offloads(told.get("offload")),
+        _host_dns(told.get("host_dns")),
         exact.value,
         own.value is not False,
         endpoint,
@@ -188,11 +192,24 @@ def load_offloads(flags: Mapping[str, Any], environment: Mapping[str, str]) -> O
 
 
 def load_engine(flags: Mapping[str, Any], environment: Mapping[str, str]) -> EngineKind | None:
-    """Whose engine a member by a join link is to use; None where nothing is said."""
+    """Whose engine a member by a join link, or a registry of its own store, is to use; None where nothing is said."""
     if flags.get("engine") is not None:
         return _engine(_Told(flags["engine"], "--engine"))
     text = environment.get("WGDISCO_ENGINE")
     return _engine(_Told(text, "WGDISCO_ENGINE")) if text else None
+
+
+def load_host_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> DnsMode | None:
+    """How the host's resolver is told of name servers inside the tunnel; None where nothing is said."""
+    if flags.get("host_dns") is not None:
+        return _host_dns(_Told(flags["host_dns"], "--host-dns"))
+    text = environment.get("WGDISCO_HOST_DNS")
+    return _host_dns(_Told(text, "WGDISCO_HOST_DNS")) if text else None
+
+
+def load_interface(flags: Mapping[str, Any], environment: Mapping[str, str]) -> str:
+    """The name of the interface that is meant, before anything is looked up."""
+    return str(_merge(flags, environment)["interface"].value)
 
 
 def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
@@ -256,7 +273,8 @@ def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings
     names, server = _zone(told), _server(told)
     interface = _interface(told).value
     engine = _engine(told.get("engine")) or EngineKind.USERSPACE
-    return Settings(interface, _conf(told, environment), names, server, _offloads(told.get("offload")), engine)
+    offloads, host_dns = _offloads(told.get("offload")), _host_dns(told.get("host_dns"))
+    return Settings(interface, _conf(told, environment), names, server, offloads, engine, host_dns)
 
 
 def _conf(told: Mapping[str, _Told], environment: Mapping[str, str]) -> TunnelConf:
@@ -309,6 +327,16 @@ def _engine(told: _Told | None) -> EngineKind | None:
     except ValueError:
         words = ", ".join(engine.value for engine in EngineKind)
         raise ConfigError(f"{told.where}: there is no such engine; there are {words}") from None
+
+
+def _host_dns(told: _Told | None) -> DnsMode:
+    if told is None:
+        return DnsMode.AUTO
+    try:
+        return DnsMode(told.value)
+    except ValueError:
+        words = ", ".join(mode.value for mode in DnsMode)
+        raise ConfigError(f"{told.where}: write one of {words}") from None
 
 
 def _found_engine(told: Mapping[str, _Told]) -> EngineKind:

@@ -40,6 +40,10 @@ def add_verbs(verbs: Any) -> None:
     rename.add_argument("new_name", metavar="NEW")
     revoke = _verb(verbs, "revoke", "take a member, or an invitation, away for good")
     revoke.add_argument("name", metavar="NAME")
+    approve = _verb(verbs, "approve", "route subnets that a member offers to it, or let it be an exit")
+    approve.add_argument("name", metavar="NAME")
+    approve.add_argument("networks", metavar="CIDR[,CIDR…]|exit", help="what it offers, as `registry show NAME` has it")
+    approve.add_argument("--not", dest="is_taken_back", action="store_true", help="take the approval back")
     change = _verb(verbs, "set", "where the registry is reached, by which further ports; or a member's fixed endpoint")
     change.add_argument(
         "words",

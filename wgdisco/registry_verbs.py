@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from wgdisco.errors import ConfigError, LocalError, NotRunningError
 from wgdisco.invitation import check_registry
 from wgdisco.machine import port_owner
 from wgdisco.names import check_member_name, check_network_name
+from wgdisco.offers import parse_offers, parse_subnet, to_texts
 from wgdisco.registry.facts import DEFAULT_GROUP, Network, Put
 from wgdisco.registry.hub import firewall_need
 from wgdisco.registry.io import setup, store
@@ -33,7 +34,7 @@ from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io import control, firewall
-from wgdisco.tunnel.io.forwarding import Hub
+from wgdisco.tunnel.io.leftovers import take_back
 
 START_TIMEOUT = 15.0
 
@@ -128,12 +129,6 @@ async def _close_firewall(network: Network) -> None:
         _say(f"this host's firewall was left as it is: {error}")
 
 
-async def _take_back(interface: str) -> None:
-    """What a daemon that was killed left: its nft table, and forwarding."""
-    with suppress(LocalError):  # without nft there was neither
-        await Hub(interface).close()
-
-
 def _make_network(args: argparse.Namespace) -> Network:
     check_network_name(args.network)
     if args.network in (name for _, name in socket.if_nameindex()):
@@ -187,9 +182,8 @@ def uninstall(args: argparse.Namespace) -> int:
     setup.stop_unit(args.root)
     if network is not None:
         asyncio.run(_close_firewall(network))
+        asyncio.run(take_back(network.name, network.private_key.public_key()))
     store.delete(args.store)
-    if network is not None:
-        asyncio.run(_take_back(network.name))
     _say(f"{name} is gone; members forget it with `wgdisco leave`")
     return 0
 
@@ -243,21 +237,30 @@ def list_members(args: argparse.Namespace) -> int:
 
 
 def _table(answer: dict[str, Any]) -> str:
-    rows = [("NAME", "ADDRESS", "GROUPS", "KIND", "STATE", "ENDPOINT", "LAST SEEN")]
+    rows = [("NAME", "ADDRESS", "GROUPS", "KIND", "STATE", "ENDPOINT", "LAST SEEN", "BEHIND IT")]
     for member in answer["members"]:
         kind = "admin" if member["role"] == "admin" else member["kind"]
         where = member["fixed_endpoint"] or member["endpoint"] or "-"
         seen = "now" if member["state"] == "live" else _ago(member["last_seen"])
         groups = ",".join(member["groups"])
-        rows.append((member["name"], member["addresses"][0], groups, kind, member["state"], where, seen))
+        row = (member["name"], member["addresses"][0], groups, kind, member["state"], where, seen)
+        rows.append((*row, _behind(member)))
     for invitation in answer["invitations"]:
         name = invitation["name"] or invitation["enrol_key"]
         left = f"invited, {invitation['uses']} left" if invitation["uses"] else "invitation used"
-        rows.append((name, "-", ",".join(invitation["groups"]), "-", left, "-", "-"))
+        rows.append((name, "-", ",".join(invitation["groups"]), "-", left, "-", "-", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def _behind(member: dict[str, Any]) -> str:
+    """What is approved, then what is only offered."""
+    approved, offers = (list(map(parse_subnet, member[name])) for name in ("approved", "offers"))
+    offered = [network for network in offers if network not in approved]
+    waiting = f"{','.join(to_texts(offered))} (offered)" if offered else ""
+    return " ".join(filter(None, [",".join(to_texts(approved)), waiting]))
 
 
 def _ago(at: float | None) -> str:
@@ -304,6 +307,19 @@ def revoke(args: argparse.Namespace) -> int:
     _say(f"{args.name} is off the registry and out of the zone, and gone from {count}")
     if unseen:
         _say(f"not seen since: {', '.join(unseen)}; they drop it when they reach the registry next")
+    return 0
+
+
+def approve(args: argparse.Namespace) -> int:
+    """`wgdisco registry approve`."""
+    try:
+        networks = [str(network) for network in parse_offers(args.networks)]
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    answer = _run(args, "approve", name=args.name, networks=networks, is_taken_back=args.is_taken_back)
+    told, unseen = answer["told"], answer["unseen"]
+    count = f"{len(told)} of {len(told) + len(unseen)} members know it"
+    _say(f"{args.networks} is {'no longer ' if args.is_taken_back else ''}routed to {args.name}: {count}")
     return 0
 
 
@@ -425,6 +441,7 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": show,
     "rename": rename,
     "revoke": revoke,
+    "approve": approve,
     "set": set_value,
     "backup": backup,
     "restore": restore,

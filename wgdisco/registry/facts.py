@@ -7,11 +7,11 @@ more is passed over.
 import json
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.firewall import Mode
 
@@ -89,6 +89,7 @@ class Member:
     `invitation` is the one-time key it was enrolled under, until it is proven. `endpoint` is a fixed public one.
     `next_key` is announced while the key is being rotated. `created_at` is unix time. Of devices only: `direct_to`
     names the members it has as peers of its own, and with `full_tunnel` it sends everything through the registry.
+    `offers` are the subnets a member says are behind it, `approved` those an administrator said yes to.
     """
 
     name: str
@@ -105,6 +106,14 @@ class Member:
     next_key: PublicKey | None = None
     direct_to: tuple[str, ...] = ()
     full_tunnel: bool = False
+    offers: tuple[IPNetwork, ...] = ()
+    approved: tuple[IPNetwork, ...] = ()
+
+    @property
+    def subnets(self) -> tuple[IPNetwork, ...]:
+        """What is routed to it: approved, and still offered. Stock devices say nothing of themselves."""
+        is_device = self.kind is Kind.DEVICE
+        return tuple(network for network in self.approved if is_device or network in self.offers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +216,8 @@ def _to_json(value: object) -> object:
 
 def _from_json(value: Any, hint: Any) -> Any:
     """`value` as the type of its field; ValueError or TypeError when it is none."""
+    if hint == IPNetwork:
+        return ip_network(value)
     if isinstance(hint, UnionType):
         wanted = next(option for option in get_args(hint) if option is not type(None))
         return None if value is None else _from_json(value, wanted)

@@ -23,6 +23,7 @@ from wgdisco.invitation import (
 )
 from wgdisco.keys import PresharedKey, PublicKey
 from wgdisco.names import check_member_name
+from wgdisco.offers import is_default
 from wgdisco.registry.facts import (
     DEFAULT_GROUP,
     REGISTRIES_MAX,
@@ -306,8 +307,9 @@ class Membership:
         return bool(common) and other.proven and other.number != member.number
 
     def allowed_ips(self, member: Member) -> tuple[IPNetwork, ...]:
-        """A member's own two addresses."""
-        return tuple(ip_network(address) for address in self.network.addresses(member.number))
+        """A member's own two addresses, and the subnets behind it. An exit is the business of who uses it."""
+        own = (ip_network(address) for address in self.network.addresses(member.number))
+        return (*own, *(network for network in member.subnets if not is_default(network)))
 
     def device_config(self) -> DeviceConfig:
         """What the registry's device is to be: every member, device and live invitation a peer."""

@@ -8,23 +8,35 @@ that the source is in, however many peers and groups there are.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from wgdisco.endpoint import IPAddress, IPNetwork
+from wgdisco.endpoint import LINK_LOCAL, SITE_LOCAL, IPAddress, IPNetwork
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
 _LINK_LOCAL = {4: "169.254.0.0/16", 6: "fe80::/10"}
 _FAMILY = {4: "ip", 6: "ip6"}
+# What an exit does not lead to: its own site and link
+_NOT_INTERNET = {
+    version: [str(network) for network in SITE_LOCAL + LINK_LOCAL if network.version == version] for version in (4, 6)
+}
 
 
 @dataclass(frozen=True, slots=True)
 class HubHost:
-    """A peer as the hub sees it: its own addresses, its groups, and whether it sends everything through the hub."""
+    """A peer as the hub sees it: its own addresses, its groups, and whether it sends everything through the hub.
+
+    `subnets` are behind it, and no other peer's.
+    """
 
     addresses: tuple[IPAddress, ...]
     groups: tuple[str, ...]
     full_tunnel: bool = False
+    subnets: tuple[IPNetwork, ...] = ()
+
+    def elements(self, version: int) -> list[str]:
+        """All that is sent to it and comes from it."""
+        return [str(one) for one in (*self.addresses, *self.subnets) if one.version == version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +92,14 @@ class HubRules:
         lines = []
         numbers = self._group_numbers()
         for version in (4, 6):
-            members: dict[int, list[IPAddress]] = {number: [] for number in numbers.values()}
-            full: list[IPAddress] = []
+            members: dict[int, list[str]] = {number: [] for number in numbers.values()}
+            full: list[str] = []
             for host in self.hosts:
-                addresses = [address for address in host.addresses if address.version == version]
                 for group in dict.fromkeys(host.groups):
-                    members[numbers[group]] += addresses
-                full += addresses if host.full_tunnel else []
-            for number, addresses in members.items():
-                lines += _set(f"group{number}_{version}", version, addresses)
+                    members[numbers[group]] += host.elements(version)
+                full += [str(one) for one in host.addresses if host.full_tunnel and one.version == version]
+            for number, elements in members.items():
+                lines += _set(f"group{number}_{version}", version, elements)
             lines += _set(f"full{version}", version, full)
         return lines
 
@@ -105,12 +116,12 @@ class HubRules:
             lines += _chain(f"class{number}", "", rules)
         for version in (4, 6):
             elements = [
-                f"{address} : jump class{classes[groups]}"
+                f"{element} : jump class{classes[groups]}"
                 for host, groups in zip(self.hosts, groups_of, strict=True)
-                for address in host.addresses
-                if address.version == version
+                for element in host.elements(version)
             ]
-            lines += _block(f"map class_of{version}", [f"type {_type(version)} : verdict;", *_elements(elements)])
+            head = [f"type {_type(version)} : verdict;", *_flags(elements), *_elements(elements)]
+            lines += _block(f"map class_of{version}", head)
         return lines
 
     def _forward(self) -> list[str]:
@@ -191,6 +202,39 @@ def block_incoming_rules(interface: str) -> str:
     return _table(interface, both)
 
 
+def gateway_rules(interface: str, subnets: Iterable[IPNetwork]) -> str:
+    """Input of `nft -f` for a member behind which are `subnets` (with a default route: the Internet); it replaces them.
+
+    Nothing else that comes out of the tunnel is forwarded, but answers, and what the host itself led elsewhere. What
+    gets through leaves under this host's address: nobody behind it needs a route back.
+    """
+    name, subnets = _quoted(interface), list(subnets)
+    out_of, away = f"iifname {name}", f"iifname {name} oifname != {name}"
+    passing = []
+    for network in subnets:
+        family = _FAMILY[network.version]
+        if network.prefixlen:
+            passing.append(f"{away} {family} daddr {network}")
+        else:
+            passing.append(f"{away} {family} daddr != {{ {', '.join(_NOT_INTERNET[network.version])} }}")
+    forward = [
+        f"{out_of} ct direction reply ct state established,related accept",
+        f"{out_of} ct status dnat accept",
+        *(f"{one} accept" for one in passing),
+        f"{out_of} counter drop",
+    ]
+    clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+    body = _chain("forward", "type filter hook forward priority filter; policy accept;", forward)
+    body += _chain(
+        "clamp",
+        "type filter hook forward priority mangle; policy accept;",
+        [f"{direction} {name} {clamp}" for direction in ("iifname", "oifname")] if subnets else [],
+    )
+    masquerade = ["ct status dnat return", *(f"{one} masquerade" for one in passing)]
+    body += _chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", masquerade)
+    return _table(interface, body)
+
+
 def full_tunnel_rules(interface: str, mark: int, addresses: Iterable[IPAddress]) -> str:
     """Input of `nft -f` for an interface that default routes lead into, as wg-quick has it.
 
@@ -235,8 +279,13 @@ def _chain(name: str, hook: str, rules: Iterable[str]) -> list[str]:
     return _block(f"chain {name}", [*([hook] if hook else []), *rules])
 
 
-def _set(name: str, version: int, addresses: Iterable[IPAddress]) -> list[str]:
-    return _block(f"set {name}", [f"type {_type(version)};", *_elements(map(str, addresses))])
+def _set(name: str, version: int, elements: Sequence[str]) -> list[str]:
+    return _block(f"set {name}", [f"type {_type(version)};", *_flags(elements), *_elements(elements)])
+
+
+def _flags(elements: Iterable[str]) -> list[str]:
+    """Addresses alone are looked up faster."""
+    return ["flags interval;"] if any("/" in element for element in elements) else []
 
 
 def _elements(elements: Iterable[str]) -> list[str]:

@@ -6,8 +6,8 @@ What changes is stored first, then applied to the device, the directory, the zon
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
@@ -21,36 +21,41 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.secondaries import Secondaries
 from wgdisco.dnssd.zone import public_zone
-from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any, parse_address
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.facts import Change, Member, Revoked
-from wgdisco.registry.hub import firewall_need, hub_rules
+from wgdisco.registry.facts import Change, Member, Network, Revoked
+from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io.commands import COMMANDS, Commands
-from wgdisco.registry.io.daemon import with_dns_drops, with_servers, zone_command
+from wgdisco.registry.io.daemon import with_dns_drops
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
-from wgdisco.registry.io.relay import Relaying
+from wgdisco.registry.io.relay import NO_RELAY, Relaying
+from wgdisco.registry.io.secondaries import addresses_of, with_servers, zone_command
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.records import network_record, roster
 from wgdisco.registry.stun import StunResponder
+from wgdisco.tunnel.burst import engine_name
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
+from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
-from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.driven import chosen, driven_device
 from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
 from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.subnets import SubnetRoutes
 from wgdisco.tunnel.notation import IPInterface
 from wgdisco.tunnel.offloads import Offloads
 
@@ -79,8 +84,9 @@ class PublicDns:
     secondaries: Secondaries | None = None
 
 
-async def run(*, store: Path, dns: PublicDns, offloads: Offloads, version: str) -> None:
+async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, version: str) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`."""
+    engine = await asyncio.to_thread(chosen, engine)
     ledger = Ledger.open(store)
     try:
         network = ledger.membership.network
@@ -89,12 +95,29 @@ async def run(*, store: Path, dns: PublicDns, offloads: Offloads, version: str) 
         full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
         async with (
             kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
-            tunnel_device(network.name, conf, offloads=offloads, relays=True) as (engine, link),
+            _opened(network, conf, engine, offloads) as (device, link, relaying),
             hub(network.name) as forwarder,
         ):
-            await _Registry(ledger, engine, link, forwarder, conf, version, dns).serve()
+            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, dns).serve()
     finally:
         await ledger.close()
+
+
+@asynccontextmanager
+async def _opened(
+    network: Network, conf: TunnelConf, kind: EngineKind, offloads: Offloads
+) -> AsyncIterator[tuple[Backend, Link, Relaying]]:
+    """The interface on whichever engine, and what relays beside it."""
+    if kind is EngineKind.USERSPACE:
+        async with tunnel_device(network.name, conf, offloads=offloads, relays=True) as (engine, link):
+            yield engine, link, Relaying(engine.send_burst)
+    else:
+        async with driven_device(network.name, conf, kind) as (device, link):
+            relaying = Relaying.beside(device, network)
+            try:
+                yield device, link, relaying
+            finally:
+                relaying.close()
 
 
 def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
@@ -139,33 +162,28 @@ class _Serials:
         return self.last
 
 
-def _addresses(hosts: Iterable[str]) -> list[IPAddress]:
-    """Of those hosts that are told by address."""
-    found = []
-    for host in hosts:
-        with suppress(ValueError):
-            found.append(parse_address(host.removeprefix("[").removesuffix("]")))
-    return found
-
-
 class _Registry:
     """What the tasks share."""
 
     def __init__(
         self,
         ledger: Ledger,
-        engine: Engine,
+        device: Backend,
         link: Link,
+        relaying: Relaying,
         forwarder: Hub,
         conf: TunnelConf,
         version: str,
+        kind: EngineKind,
         dns: PublicDns,
     ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
-        self._engine = engine
+        self._device = device
         self._link = link
         self._forwarder = forwarder
+        self._routes = SubnetRoutes(device.interface, conf.addresses)
+        self._mark = 0
         self._forwarding_due = asyncio.Event()
         self._network_record = network_record(self._membership)
         self._with_ipv6 = any(address.version == 6 for address in conf.addresses)
@@ -175,13 +193,15 @@ class _Registry:
         self._set_directory()
         names = ZoneNames.from_text(network.zone)
         serials = _Serials(ledger.store)
-        self._publisher = Publisher(engine, self._directory, names, serials.following, version)
+        self._publisher = Publisher(
+            device, self._directory, names, serials.following, version, engine=engine_name(kind)
+        )
         self._publisher.heard = self._heard
         self._publisher.moved = self._moved
         self._publisher.named = self._name
         self._publisher.roster = lambda: roster(self._membership)
         self._publisher.publish(changed=True)
-        self.relaying = Relaying(engine)
+        self.relaying = relaying
         self._publisher.foreign = self.relaying.pass_on
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
         zone = names.to_text()
@@ -191,23 +211,24 @@ class _Registry:
         self._api.stun = self._stun.responder.issue
         self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
         self._api.admit = self.relaying.admit
+        self._api.leave = self.relaying.leave
         self._api.told = self._publisher.told
         self._dns = dns
-        own = _addresses(network.hosts) if dns.listen is None else [dns.listen.address, *_addresses(network.hosts)]
-        secondaries, self._name_servers = with_servers(dns.secondaries, *own)
+        listening = () if dns.listen is None else (dns.listen.address,)
+        secondaries, self._name_servers = with_servers(dns.secondaries, (*listening, *addresses_of(network.hosts)))
         setup = Setup(zone, Profile.STRICT, (), None, dns.published, secondaries)
         self._server = ZoneProcess(self._publisher.zone, setup)
         self._publisher.follow = self._server.follow
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
         bound = {name: commands.named(name) for name in COMMANDS}
         bound["zone"] = zone_command(self._describe)
-        self._control = ControlServer(engine.interface, self._report, bound)
+        self._control = ControlServer(device.interface, self._report, bound)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
 
     async def serve(self) -> None:
         """Run all of it, and take it down in the end."""
-        network, interface = self._membership.network, self._engine.interface
+        network, interface = self._membership.network, self._device.interface
         own: list[IPAddress] = [network.registry_addresses[0]]
         if self._with_ipv6:
             own.append(network.registry_addresses[1])
@@ -245,6 +266,7 @@ class _Registry:
             for task in self._proofs:
                 task.cancel()
             self._stun.close()
+            await self._routes.close()
             await self._control.close()
             await self._websocket.close()
             await self._api.close()
@@ -282,7 +304,8 @@ class _Registry:
 
     def _report(self) -> StatusReport:
         report = with_dns_drops(self._publisher.report(), self._server)
-        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops())
+        notes = [*report.notes, *([] if self.relaying.is_there else [NO_RELAY])]
+        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops(), notes=notes)
 
     def _describe(self) -> dict[str, Any]:
         """The zone as strangers may have it."""
@@ -311,7 +334,7 @@ class _Registry:
         told = [self._feed.part(member) for member in known.values() if member.number not in numbers]
         if any(told):
             await asyncio.sleep(PARTING)
-        self._engine.apply(_device_config(self._membership, with_ipv6=self._with_ipv6))
+        self._apply()
         self._set_directory()
         self.relaying.follow(known, self._membership)
         routes = [ip_network(invitation.address) for invitation in self._membership.invitations.values()]
@@ -332,6 +355,11 @@ class _Registry:
         except LocalError as error:
             LOG.error("%s", error)
 
+    def _apply(self) -> None:
+        """Have the device hold the members as they are now."""
+        config = _device_config(self._membership, with_ipv6=self._with_ipv6)
+        self._device.apply(replace(config, fwmark=self._mark))
+
     def _set_directory(self) -> None:
         proven = {key: member for key, member in self._membership.members.items() if member.proven}
         peers = [PeerConfig(key, allowed_ips=self._membership.allowed_ips(member)) for key, member in proven.items()]
@@ -348,8 +376,13 @@ class _Registry:
             LOG.error("%s", error)
 
     async def _forward(self) -> None:
-        interface = self._engine.interface
+        interface = self._device.interface
         await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks()))
+        subnets = hub_subnets(self._membership)
+        if subnets and not self._mark:
+            self._mark = await self._routes.mark()
+            self._apply()
+        await self._routes.set(subnets)
 
     async def _keep_forwarding(self) -> None:
         """Forward as membership says now; and look now and then where the default routes lead."""
@@ -372,8 +405,8 @@ class _Registry:
             if member is None or member.endpoint is not None or in_any(seen.endpoint.address, LOOPBACK):
                 continue
             # a keepalive that is switched on goes out at once, and asks for a session to go out in
-            self._engine.set_peer(seen.key, seen.endpoint, 1)
-            self._engine.set_peer(seen.key, seen.endpoint, 0)
+            self._device.set_peer(seen.key, seen.endpoint, 1)
+            self._device.set_peer(seen.key, seen.endpoint, 0)
             await asyncio.sleep(INITIATION_GAP)
 
     async def _write_observations(self) -> None:

@@ -35,7 +35,13 @@ class Engine:
     """A device on `interface`. Make it with `open`, inside a running loop."""
 
     capabilities = Capabilities(
-        initiate_many=True, probe_via=True, raw_send=True, raw_receive=True, ttl=True, event_latency=0.0
+        initiate_many=True,
+        managed=True,
+        probe_via=True,
+        raw_send=True,
+        raw_receive=True,
+        ttl=True,
+        event_latency=0.0,
     )
 
     def __init__(
