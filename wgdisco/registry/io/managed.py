@@ -21,7 +21,7 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.secondaries import Secondaries
 from wgdisco.dnssd.zone import public_zone
-from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any, parse_address
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
@@ -31,12 +31,13 @@ from wgdisco.registry.facts import Change, Member, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io import setup
 from wgdisco.registry.io.commands import COMMANDS, Commands
-from wgdisco.registry.io.daemon import with_dns_drops, with_servers, zone_command
+from wgdisco.registry.io.daemon import with_dns_drops
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import NO_RELAY, Relaying
+from wgdisco.registry.io.secondaries import addresses_of, with_servers, zone_command
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.takeover import Takeover
@@ -167,15 +168,6 @@ class _Serials:
         return self.last
 
 
-def _addresses(hosts: Iterable[str]) -> list[IPAddress]:
-    """Of those hosts that are told by address."""
-    found = []
-    for host in hosts:
-        with suppress(ValueError):
-            found.append(parse_address(host.removeprefix("[").removesuffix("]")))
-    return found
-
-
 class _Registry:
     """What the tasks share."""
 
@@ -230,8 +222,8 @@ class _Registry:
         self._api.leave = self.relaying.leave
         self._api.told = self._publisher.told
         self._dns = dns
-        own = _addresses(network.hosts) if dns.listen is None else [dns.listen.address, *_addresses(network.hosts)]
-        secondaries, self._name_servers = with_servers(dns.secondaries, *own)
+        listening = () if dns.listen is None else (dns.listen.address,)
+        secondaries, self._name_servers = with_servers(dns.secondaries, (*listening, *addresses_of(network.hosts)))
         setup = Setup(zone, Profile.STRICT, (), None, dns.published, secondaries)
         self._server = ZoneProcess(self._publisher.zone, setup)
         self._publisher.follow = self._server.follow
