@@ -88,6 +88,8 @@ class Forwarding:
 
     async def restore(self) -> None:
         """Put back what was there; left as it is while another of our tables needs it too."""
+        if not self._before:
+            return
         if await _others(self.interface):
             self._before.clear()
         for path, value in settings_to_restore(self._before).items():
