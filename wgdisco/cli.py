@@ -49,6 +49,22 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ADDRESS:PORT",
         help="publish the registry's own key too, at this endpoint or at the address it is asked on",
     )
+    run.add_argument(
+        "--publish",
+        nargs="+",
+        metavar="NAME",
+        help="with --dns on a public address: whoever knows the key of one of these members is told where it is",
+    )
+    run.add_argument(
+        "--public-zone", choices=config.PUBLIC_ZONES, help="with --dns: tell strangers that, or all of the zone (full)"
+    )
+    run.add_argument(
+        "--secondary",
+        action="append",
+        metavar="ADDRESS[:PORT]",
+        help="a name server that has the zone from here (AXFR, IXFR), and is told when it changes; may be repeated",
+    )
+    run.add_argument("--tsig-key", metavar="FILE", help="the key, of tsig-keygen, with which it has to sign")
     run.add_argument("--store", type=Path, metavar="FILE", help="where `registry init` put its facts")
     run.set_defaults(run=_registry_run, holds_signals=True)
     registry_cli.add_verbs(registry_verbs)
@@ -82,6 +98,12 @@ def _add_daemon_flags(parser: argparse.ArgumentParser) -> None:
         help="what the kernel may do for many packets at once: of tso,uso,udp_gso,udp_gro those to use; all, or none",
     )
     parser.add_argument(
+        "--host-dns",
+        choices=("auto", "resolved", "resolvconf", "none"),
+        help="what has this host ask the name servers inside the tunnel: systemd-resolved or resolvconf, whichever"
+        " looks names up here (auto, the default), one of them, or nothing",
+    )
+    parser.add_argument(
         "--log", choices=("text", "json"), default="text", help="one line an event, for people or machines"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is usually not worth a line")
@@ -93,12 +115,14 @@ def _registry_run(args: argparse.Namespace) -> int:
     if config.is_managed(flags, os.environ):
         from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
 
-        dns, offloads = config.load_dns(flags, os.environ), config.load_offloads(flags, os.environ)
+        public, offloads = config.load_public_dns(flags, os.environ), config.load_offloads(flags, os.environ)
+        dns = managed.PublicDns(public.listen, public.published, public.is_full, public.secondaries)
         path = args.store or store.PATH
         engine = config.load_engine(flags, os.environ) or EngineKind.USERSPACE
         return run_daemon(
             lambda: managed.run(store=path, dns=dns, engine=engine, offloads=offloads, version=program_version())
         )
+    _take_back_dns(flags)
     settings = config.load_registry(flags, os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
@@ -113,14 +137,18 @@ def _registry_run(args: argparse.Namespace) -> int:
             publish_self=settings.publish_self,
             self_endpoint=settings.self_endpoint,
             offloads=settings.offloads,
+            host_dns=settings.host_dns,
             version=program_version(),
+            secondaries=settings.secondaries,
         )
     )
 
 
 def _join_pinned(args: argparse.Namespace) -> int:
     logs.configure(args.log, args.verbose)
-    settings = config.load_join(_settings_flags(args), os.environ)
+    flags = _settings_flags(args)
+    _take_back_dns(flags)
+    settings = config.load_join(flags, os.environ)
     from wgdisco.peer.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
     if isinstance(settings, config.AttachSettings):
@@ -142,13 +170,24 @@ def _join_pinned(args: argparse.Namespace) -> int:
             dns=settings.dns,
             offloads=settings.offloads,
             engine=settings.engine,
+            host_dns=settings.host_dns,
             version=program_version(),
         )
     )
 
 
+def _take_back_dns(flags: dict[str, Any]) -> None:
+    """Have names looked up by the host's own servers, where one that was killed left others."""
+    from wgdisco.tunnel.io.host_dns import take_back_left  # noqa: PLC0415  not for every verb
+
+    asyncio.run(take_back_left(config.load_interface(flags, os.environ)))
+
+
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("conf", "zone", "dns", "interface", "offload", "engine", "self", "wgsd_exact")
+    names = (
+        *("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "self", "wgsd_exact"),
+        *("publish", "public_zone", "secondary", "tsig_key"),
+    )
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 

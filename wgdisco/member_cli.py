@@ -86,6 +86,10 @@ def add_verbs(
     accept.add_argument("name", metavar="NAME")
     accept.add_argument("--network", metavar="NETWORK", help="may be left out where there is only one")
     accept.set_defaults(run=partial(_carry_out, "accept"))
+    host_dns = verbs.add_parser("host-dns", help="have this host look a network's names up, as its unit does, or not")
+    host_dns.add_argument("network", metavar="NETWORK")
+    host_dns.add_argument("--undo", action="store_true", help="no longer")
+    host_dns.set_defaults(run=partial(_carry_out, "host_dns"))
 
 
 def _add_ways(parser: argparse.ArgumentParser) -> None:

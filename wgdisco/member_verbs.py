@@ -23,6 +23,7 @@ from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.io import service
 from wgdisco.peer.io.enrol import enrol, no_answer
 from wgdisco.peer.io.member import run
+from wgdisco.peer.io.member_names import tell_names
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.records import Network
 from wgdisco.peer.roster import Accept, Memory
@@ -31,13 +32,13 @@ from wgdisco.status import render_table
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode, Need
 from wgdisco.tunnel.io import control, firewall
-from wgdisco.tunnel.io.driven import remove_left
-from wgdisco.tunnel.io.gateway import take_back
-from wgdisco.tunnel.io.policy import Policy
+from wgdisco.tunnel.io.host_dns import HostDns
+from wgdisco.tunnel.io.leftovers import is_left, take_back
 from wgdisco.tunnel.io.port import free_port
 
 SETTLE_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
+START_TIMEOUT = 5.0
 DEGRADED = 4
 _INTERFACE_NAME = re.compile(r"[^/:@\s-][^/:\s]{0,14}")
 
@@ -59,6 +60,7 @@ def join(args: argparse.Namespace) -> int:
         mdns=mdns_policy(state.mdns, everywhere=args.mdns, none_on=args.no_mdns),
         offloads=state.offloads if args.offload is None else config.load_offloads({"offload": args.offload}, {}),
         engine=config.load_engine({"engine": args.engine}, os.environ) or state.engine,
+        host_dns=config.load_host_dns({"host_dns": args.host_dns}, os.environ) or state.host_dns,
     )
     wanted = with_ways(wanted, args.offer, args.exit)
     _keep_options(state, wanted, store)
@@ -304,9 +306,29 @@ def up(args: argparse.Namespace) -> int:
 
 
 def down(args: argparse.Namespace) -> int:
-    """Disconnect, and stay a member."""
-    _stop(_known(args.network, StateStore()))
+    """Disconnect, and stay a member. Of an interface that is no network's, take back what was left of it."""
+    store = StateStore()
+    if args.network is not None and args.network not in store.names() and is_left(args.network):
+        _take_back_unknown(args.network)
+        return 0
+    network = _known(args.network, store)
+    _stop(network)
+    _take_back(network, store.load(network))
     return 0
+
+
+def _take_back(network: str, state: MemberState | None) -> None:
+    key = None if state is None else state.private_key.public_key()
+    need = None if state is None else Need(network, state.listen_port)
+    asyncio.run(take_back(network, key, need))
+
+
+def _take_back_unknown(interface: str) -> None:
+    """Of a pinned member that was killed."""
+    if _is_running(interface):
+        raise LocalError(f"{interface} is up: end its daemon (Ctrl-C, or `systemctl stop` of its unit)")
+    asyncio.run(take_back(interface))
+    print(f"wgdisco: nothing is left of {interface}", file=sys.stderr)
 
 
 def _stop(network: str) -> None:
@@ -328,6 +350,8 @@ def leave(args: argparse.Namespace) -> int:
     """Give the membership up."""
     store = StateStore()
     if not store.names() or (args.network is not None and args.network not in store.names()):
+        if args.network is not None and is_left(args.network):
+            _take_back_unknown(args.network)
         print(f"this host is no member of {args.network or 'any network'}")
         return 0
     network = _known(args.network, store)
@@ -343,18 +367,25 @@ def leave(args: argparse.Namespace) -> int:
     state = store.load(network)
     if state is not None:
         asyncio.run(_close_firewall(state))
-    asyncio.run(_take_back(network))
-    if state is not None:
-        remove_left(network, state.private_key.public_key())
+    _take_back(network, state)
     store.forget(network)
     print(f"left {network}; whoever runs its registry may now revoke this member")
     return 0
 
 
-async def _take_back(network: str) -> None:
-    """What a daemon that was killed left: rules of routing, forwarding and our nft table."""
-    await Policy(network).close()
-    await take_back(network)
+def host_dns(args: argparse.Namespace) -> int:
+    """Tell the host's resolver of the registry, or (`--undo`) take that back: what the daemon itself may not do."""
+    state = StateStore().load(args.network)
+    if args.undo or state is None:
+        asyncio.run(HostDns(args.network).close())
+        return 0
+    deadline = time.monotonic() + START_TIMEOUT
+    while not _is_running(state.name):
+        if time.monotonic() > deadline:
+            raise NotRunningError(f"the daemon of {state.name} does not answer")
+        time.sleep(0.05)
+    asyncio.run(tell_names(state))
+    return 0
 
 
 def rotate_key(args: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,7 @@ from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import DeviceFacts, DeviceRequest
 from wgdisco.tunnel.firewall import Mode
 from wgdisco.tunnel.io import control, firewall
-from wgdisco.tunnel.io.driven import remove_left
-from wgdisco.tunnel.io.forwarding import Hub
+from wgdisco.tunnel.io.leftovers import take_back
 
 START_TIMEOUT = 15.0
 
@@ -130,12 +129,6 @@ async def _close_firewall(network: Network) -> None:
         _say(f"this host's firewall was left as it is: {error}")
 
 
-async def _take_back(interface: str) -> None:
-    """What a daemon that was killed left: its nft table, and forwarding."""
-    with suppress(LocalError):  # without nft there was neither
-        await Hub(interface).close()
-
-
 def _make_network(args: argparse.Namespace) -> Network:
     check_network_name(args.network)
     if args.network in (name for _, name in socket.if_nameindex()):
@@ -189,10 +182,8 @@ def uninstall(args: argparse.Namespace) -> int:
     setup.stop_unit(args.root)
     if network is not None:
         asyncio.run(_close_firewall(network))
+        asyncio.run(take_back(network.name, network.private_key.public_key()))
     store.delete(args.store)
-    if network is not None:
-        asyncio.run(_take_back(network.name))
-        remove_left(network.name, network.private_key.public_key())
     _say(f"{name} is gone; members forget it with `wgdisco leave`")
     return 0
 
@@ -439,7 +430,7 @@ def check(args: argparse.Namespace) -> int:
     network = _network(args.store)
     findings = asyncio.run(check_machine(network, args.store, args.root))
     for finding in findings:
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.said}")
+        print(finding.to_text())
     return 0 if all(finding.ok for finding in findings) else 4
 
 

@@ -45,7 +45,7 @@ def connect(engine, hosts, patience=1):
                 await_(lambda host=host: "peer" not in lab.hosts[host].run(["wg", "show", "mesh"]).stdout, "no peers")
                 lab.hosts[host].run(["ip", "link", "delete", "mesh"])
             else:
-                assert lab.hosts[host].run(["ip", "link", "show", "mesh"], check=False).returncode
+                await_(lambda host=host: "mesh" not in lab.hosts[host].run(["ip", "link"]).stdout, "no interface")
 
 
 BOTH_WAYS = pytest.mark.parametrize(

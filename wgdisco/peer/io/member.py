@@ -35,6 +35,7 @@ from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.finder import RegistryFinder
 from wgdisco.peer.io.member_interface import member_interface
+from wgdisco.peer.io.member_names import keep_names
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
@@ -60,7 +61,8 @@ from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.driven import chosen
 from wgdisco.tunnel.io.firewall import kept_open
-from wgdisco.tunnel.io.gateway import Gateway, gateway, take_back
+from wgdisco.tunnel.io.gateway import Gateway, gateway
+from wgdisco.tunnel.io.leftovers import take_back
 from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.nft import block_incoming_rules
 from wgdisco.tunnel.noise import static_static
@@ -96,6 +98,7 @@ async def run(
         clock = HostClock(state)
         state = clock.reserve(state, store)
         engine = await asyncio.to_thread(chosen, state.engine)
+        await take_back(state.name)  # what one that was killed left
         device = await stack.enter_async_context(member_interface(state, roster, engine, clock.handshake_time))
         forwarder = await stack.enter_async_context(_let_in(state, device.interface))
         need = Need(state.name, device.status().listen_port, full_tunnel=forwarder is not None)
@@ -119,6 +122,7 @@ async def run(
                         member.zone.run(),
                         member.finder.run(),
                         member.keep(),
+                        keep_names(state),
                         member.behind.run(),
                     )
                 ]
@@ -141,7 +145,6 @@ async def _let_in(state: MemberState, interface: str) -> AsyncIterator[Gateway |
         async with gateway(interface) as it:
             yield it
         return
-    await take_back(interface)
     if state.block_incoming:
         async with nft_table(interface, block_incoming_rules(interface)):
             yield None

@@ -15,6 +15,9 @@ After=network-online.target
 [Service]
 Type=exec
 ExecStart={command} join --network {network} --foreground
+# systemd-resolved and resolvconf take name servers from root alone
+ExecStartPost=-+{command} host-dns {network}
+ExecStopPost=-+{command} host-dns --undo {network}
 Restart=on-failure
 RestartSec=2
 # 2: the configuration is wrong, and stays so

@@ -23,6 +23,7 @@ from wgdisco.peer.records import parse_snapshot
 from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode
+from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.offloads import ALL, Offloads
 
 DIRECTORY = Path("/var/lib/wgdisco")
@@ -54,6 +55,7 @@ class MemberState:
     met: tuple[str, ...] = ()
     offloads: Offloads = ALL
     engine: EngineKind = EngineKind.USERSPACE
+    host_dns: DnsMode = DnsMode.AUTO
     offers: tuple[IPNetwork, ...] = ()
     exit_name: str | None = None
     listen_port: int = 0
@@ -82,6 +84,7 @@ class MemberState:
             "met": list(self.met),
             "offload": self.offloads.to_text(),
             "engine": self.engine.value,
+            "host_dns": self.host_dns.value,
             "offers": [str(network) for network in self.offers],
             "exit": self.exit_name,
             "listen_port": self.listen_port,
@@ -126,6 +129,7 @@ class MemberState:
             met=tuple(str(network) for network in data.get("met", [])),
             offloads=Offloads.from_text(str(data.get("offload", "all"))),
             engine=EngineKind(data.get("engine", "userspace")),
+            host_dns=DnsMode(data.get("host_dns", "auto")),
             offers=tuple(ip_network(network) for network in data.get("offers", [])),
             exit_name=None if data.get("exit") is None else str(data["exit"]),
             listen_port=int(data["listen_port"]),

@@ -17,6 +17,7 @@ from wgdisco.registry.relay import Forward, Relay
 from wgdisco.tunnel.cookie import mac1_key
 from wgdisco.tunnel.events import Foreign
 from wgdisco.tunnel.io.backend import Backend
+from wgdisco.tunnel.messages import TRANSPORT, message_type
 
 LOG = logging.getLogger(__name__)
 
@@ -81,10 +82,11 @@ class Relaying:
         self.relay.leave(key, other, boot_time())
 
     def _forward(self, forward: Forward | None) -> None:
-        if self._beside is not None and forward is not None:
+        if forward is None or self._send is None:
+            return
+        if self._beside is not None and message_type(forward.data) != TRANSPORT:
             self._beside.learn()
-        if forward is not None and self._send is not None:
-            self._send(forward.data, forward.row, forward.endpoint)
+        self._send(forward.data, forward.row, forward.endpoint)
 
     def follow(self, before: Mapping[PublicKey, Member], membership: Membership) -> None:
         """Membership has changed: nobody passes who is revoked, or shares no group any more."""

@@ -2,14 +2,13 @@
 
 import socket
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from ipaddress import ip_network
 
 from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from wgdisco.endpoint import IPNetwork
-from wgdisco.errors import LocalError
 from wgdisco.offers import overlaps
 from wgdisco.tunnel.io.forwarding import Forwarding, default_routes
 from wgdisco.tunnel.io.link import refused
@@ -57,12 +56,6 @@ async def gateway(interface: str) -> AsyncIterator[Gateway]:
         yield it
     finally:
         await it.close()
-
-
-async def take_back(interface: str) -> None:
-    """What a daemon that was killed left, where there is an nft to ask."""
-    with suppress(LocalError):
-        await Gateway(interface).close()
 
 
 async def _interfaces_towards(networks: Iterable[IPNetwork]) -> set[str]:

@@ -20,7 +20,7 @@ from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.events import DeviceStatus
 from wgdisco.tunnel.io import netlink
 from wgdisco.tunnel.io.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST
-from wgdisco.tunnel.io.wireguard_netlink import get_device, read_status, set_device, set_peer
+from wgdisco.tunnel.io.wireguard_netlink import StatusReader, get_device, set_device, set_peer
 
 _NETLINK_GENERIC = 16
 _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY = 16, 3
@@ -42,6 +42,7 @@ class KernelWireGuard:
         self._index = index
         self._family = family
         self._socket = sock
+        self._reader = StatusReader()
 
     @staticmethod
     def is_there() -> bool:
@@ -98,7 +99,7 @@ class KernelWireGuard:
         for _ in range(_DUMP_ATTEMPTS):
             bodies = self._dump()
             if bodies is not None:
-                return read_status(bodies, offset)
+                return self._reader.read(bodies, offset)
         raise LocalError(f"{self.interface} changes faster than it can be read")
 
     def close(self) -> None:

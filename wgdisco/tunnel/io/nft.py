@@ -1,7 +1,7 @@
 """Our table in the kernel: loaded by `nft -f -` in one transaction, taken out at the end.
 
 A crash leaves the table behind, which does no harm: it speaks of our interface only; the next start replaces it, and
-giving the network up takes it out.
+`leftovers.py` takes it out.
 """
 
 import asyncio

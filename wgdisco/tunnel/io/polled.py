@@ -53,6 +53,7 @@ class PolledDevice:
         self._tell(first)
         self._keepalives = {peer.key: peer.persistent_keepalive for peer in self._status.peers}
         self._applied: DeviceConfig | None = None
+        self._managed: set[PublicKey] = set()  # members: the registry alone has a keepalive, and is where it is
         self._relay: Endpoint | None = None
         self._waiting: dict[PublicKey, PeerConfig] = {}
         self._sender = RawSender.open()
@@ -70,6 +71,8 @@ class PolledDevice:
         )
         self._turns = Turns(self._status.public_key, can_send)
         self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
+        self._is_closed = False
         self._applied_by = 0  # what was done last when it was applied, and when each peer was moved
         self._moved_by: dict[PublicKey, int] = {}
         self._moved: dict[PublicKey, Endpoint] = {}  # not in the status yet
@@ -88,6 +91,7 @@ class PolledDevice:
         before, self._applied = self._applied, config
         if config == before:
             return
+        self._managed = {peer.public_key for peer in peers if peer.managed and not peer.persistent_keepalive}
         known = {} if before is None else {peer.public_key: peer for peer in before.peers}
         gone = self._keepalives.keys() - {peer.public_key for peer in peers}
         for key in gone:
@@ -130,8 +134,9 @@ class PolledDevice:
         self._check(key)
         self._looker.expect()
         peer = self._observed.known.get(key) or _unseen(PeerConfig(key))
-        self._turns.initiate(peer, endpoints, boot_time(), is_ordered=key in self._managed())
-        self._settle()
+        self._turns.initiate(peer, endpoints, boot_time(), is_ordered=key in self._managed)
+        if self._soon is None:  # many at once are settled at once
+            self._soon = self._loop.call_soon(self._settle)
 
     def probe(self, key: PublicKey, endpoint: Endpoint) -> None:
         """It cannot."""
@@ -159,8 +164,10 @@ class PolledDevice:
 
     async def close(self) -> None:
         """Let go of the interface, which stays as it is."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._is_closed = True
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
         for tap in self._taps.values():
             self._loop.remove_reader(tap.fileno())
             tap.close()
@@ -182,7 +189,7 @@ class PolledDevice:
 
     def _looked(self, status: DeviceStatus, done: int) -> None:
         """The device as it was after so much was done to it."""
-        if done < self._applied_by:
+        if done < self._applied_by or self._is_closed:
             return
         self._moved_by = {key: by for key, by in self._moved_by.items() if by > done}
         if status.listen_port != self._status.listen_port:
@@ -221,6 +228,7 @@ class PolledDevice:
     def _settle(self) -> None:
         """Do what is due, and arm the next deadline."""
         now = boot_time()
+        self._soon = None
         self._turns.handle_timer(now)
         for step in self._turns.steps():
             self._carry_out(step, now)
@@ -282,12 +290,6 @@ class PolledDevice:
 
     # The relay
 
-    def _managed(self) -> set[PublicKey]:
-        """Members of a network: the registry alone has a keepalive, and is where it is."""
-        if self._applied is None:
-            return set()
-        return {peer.public_key for peer in self._applied.peers if peer.managed and not peer.persistent_keepalive}
-
     def _as_new(self, peer: PeerConfig) -> PeerConfig:
         """One that is there keeps its endpoint and keepalive; one that is new is at the relay, if it is managed."""
         if peer.public_key in self._keepalives:
@@ -306,12 +308,11 @@ class PolledDevice:
 
     def _lead_to_relay(self, now: float, before: Endpoint | None = None) -> None:
         """Have managed peers without a session at the relay; `before` it was elsewhere."""
-        managed = set() if self._relay is None else self._managed()
-        if self._relay is None or not managed:
+        if self._relay is None or not self._managed:
             return
         for peer in self.status().peers:
             is_idle = not has_session(peer, now) and now - self._turns.begun_at(peer.key) > EAGER_FOR
-            if peer.key in managed and peer.endpoint != self._relay and (is_idle or peer.endpoint == before):
+            if peer.key in self._managed and peer.endpoint != self._relay and (is_idle or peer.endpoint == before):
                 self._do(peer.key, (self._relay, self._keepalives[peer.key]))
 
 

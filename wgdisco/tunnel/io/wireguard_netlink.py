@@ -25,6 +25,7 @@ _PEER_KEY, _PEER_PSK, _PEER_FLAGS, _PEER_ENDPOINT, _PEER_KEEPALIVE = 1, 2, 3, 4,
 _PEER_HANDSHAKE, _PEER_RX, _PEER_TX, _PEER_ALLOWED_IPS = 6, 7, 8, 9
 _REMOVE_ME, _REPLACE_ALLOWED_IPS, _UPDATE_ONLY = 1, 2, 4
 _IP_FAMILY, _IP_ADDRESS, _IP_LENGTH = 1, 2, 3
+_KEY_HEADER, _KEY_AT = attribute(_PEER_KEY, bytes(KEY_SIZE))[:4], slice(4, 4 + KEY_SIZE)
 _GENERIC = struct.Struct("=BBH")
 _U16, _U32 = struct.Struct("=H"), struct.Struct("=I")
 _TIME = struct.Struct("=qq")
@@ -60,32 +61,37 @@ def set_peer(index: int, key: PublicKey, endpoint: Endpoint | None, keepalive: i
     return message
 
 
-def read_status(bodies: Iterable[bytes], boot_offset: float) -> DeviceStatus:
-    """What a dump says, its messages in order; a peer may go on in the next one.
+class StatusReader:
+    """Reads dumps. A peer of which a dump says what the last one said is the same object again."""
 
-    `boot_offset` is the boot-time clock less unix time. What the kernel does not tell is None.
-    """
-    own: PublicKey | None = None
-    port = fwmark = 0
-    peers: dict[bytes, dict[int, bytes]] = {}
-    networks: dict[bytes, list[IPNetwork]] = {}
-    for body in bodies:
-        for kind, value in attributes(body[_GENERIC.size :]):
-            if kind == _PUBLIC_KEY and len(value) == KEY_SIZE:
-                own = PublicKey(value) if any(value) else None
-            elif kind == _LISTEN_PORT:
-                port = _number(value)
-            elif kind == _FWMARK:
-                fwmark = _number(value)
-            elif kind == _PEERS:
-                for _, part in attributes(value):
-                    fields = dict(attributes(part))
-                    key = fields.get(_PEER_KEY, b"")
-                    if len(key) == KEY_SIZE:
-                        peers.setdefault(key, fields)
-                        networks.setdefault(key, []).extend(_networks(fields.get(_PEER_ALLOWED_IPS, b"")))
-    statuses = tuple(_peer_status(fields, networks[key], boot_offset) for key, fields in peers.items())
-    return DeviceStatus(own, port, fwmark, statuses, {})
+    def __init__(self) -> None:
+        self._last: dict[bytes, PeerStatus] = {}
+
+    def read(self, bodies: Iterable[bytes], boot_offset: float) -> DeviceStatus:
+        """What a dump says, its messages in order; a peer may go on in the next one.
+
+        `boot_offset` is the boot-time clock less unix time. What the kernel does not tell is None.
+        """
+        own: PublicKey | None = None
+        port = fwmark = 0
+        told: dict[bytes, bytes] = {}
+        for body in bodies:
+            for kind, value in attributes(body[_GENERIC.size :]):
+                if kind == _PUBLIC_KEY and len(value) == KEY_SIZE:
+                    own = PublicKey(value) if any(value) else None
+                elif kind == _LISTEN_PORT:
+                    port = _number(value)
+                elif kind == _FWMARK:
+                    fwmark = _number(value)
+                elif kind == _PEERS:
+                    for _, part in attributes(value):
+                        key = part[_KEY_AT] if part.startswith(_KEY_HEADER) else _key(part)
+                        if len(key) == KEY_SIZE:
+                            told[key] = told[key] + part if key in told else part
+        known, self._last = self._last, {}
+        for part in told.values():
+            self._last[part] = known.get(part) or _peer_status(part, boot_offset)
+        return DeviceStatus(own, port, fwmark, tuple(self._last.values()), {})
 
 
 def _in_messages(index: int, device: bytes, parts: Iterable[bytes]) -> Iterator[bytes]:
@@ -169,7 +175,18 @@ def _networks(value: bytes) -> Iterator[IPNetwork]:
             yield ip_network((ip_address(packed), length), strict=False)
 
 
-def _peer_status(fields: dict[int, bytes], networks: list[IPNetwork], boot_offset: float) -> PeerStatus:
+def _key(part: bytes) -> bytes:
+    return dict(attributes(part)).get(_PEER_KEY, b"")
+
+
+def _peer_status(part: bytes, boot_offset: float) -> PeerStatus:
+    fields: dict[int, bytes] = {}
+    networks: list[IPNetwork] = []
+    for kind, value in attributes(part):
+        if kind == _PEER_ALLOWED_IPS:
+            networks.extend(_networks(value))
+        else:
+            fields.setdefault(kind, value)
     time = fields.get(_PEER_HANDSHAKE, b"")
     seconds, nanoseconds = _TIME.unpack(time) if len(time) == _TIME.size else (0, 0)
     handshake = seconds + nanoseconds / 1e9 if seconds or nanoseconds else None
