@@ -49,6 +49,22 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ADDRESS:PORT",
         help="publish the registry's own key too, at this endpoint or at the address it is asked on",
     )
+    run.add_argument(
+        "--publish",
+        nargs="+",
+        metavar="NAME",
+        help="with --dns on a public address: whoever knows the key of one of these members is told where it is",
+    )
+    run.add_argument(
+        "--public-zone", choices=config.PUBLIC_ZONES, help="with --dns: tell strangers that, or all of the zone (full)"
+    )
+    run.add_argument(
+        "--secondary",
+        action="append",
+        metavar="ADDRESS[:PORT]",
+        help="a name server that has the zone from here (AXFR, IXFR), and is told when it changes; may be repeated",
+    )
+    run.add_argument("--tsig-key", metavar="FILE", help="the key, of tsig-keygen, with which it has to sign")
     run.add_argument("--store", type=Path, metavar="FILE", help="where `registry init` put its facts")
     run.set_defaults(run=_registry_run, holds_signals=True)
     registry_cli.add_verbs(registry_verbs)
@@ -99,7 +115,8 @@ def _registry_run(args: argparse.Namespace) -> int:
     if config.is_managed(flags, os.environ):
         from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
 
-        dns, offloads = config.load_dns(flags, os.environ), config.load_offloads(flags, os.environ)
+        public, offloads = config.load_public_dns(flags, os.environ), config.load_offloads(flags, os.environ)
+        dns = managed.PublicDns(public.listen, public.published, public.is_full, public.secondaries)
         path = args.store or store.PATH
         engine = config.load_engine(flags, os.environ) or EngineKind.USERSPACE
         return run_daemon(
@@ -122,6 +139,7 @@ def _registry_run(args: argparse.Namespace) -> int:
             offloads=settings.offloads,
             host_dns=settings.host_dns,
             version=program_version(),
+            secondaries=settings.secondaries,
         )
     )
 
@@ -166,7 +184,10 @@ def _take_back_dns(flags: dict[str, Any]) -> None:
 
 
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "self", "wgsd_exact")
+    names = (
+        *("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "self", "wgsd_exact"),
+        *("publish", "public_zone", "secondary", "tsig_key"),
+    )
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 

@@ -56,6 +56,15 @@ def add_verbs(verbs: Any) -> None:
     restore = _verb(verbs, "restore", "put a backup in place; the registry must not run")
     restore.add_argument("file", type=Path, metavar="FILE")
     _verb(verbs, "check", "ports, forwarding, zone, time, disk, unit")
+    zone = verbs.add_parser("dns", help="the zone in the public tree: what its parent needs, and what is missing there")
+    zone.description = "Print the lines the zone's parent needs, and look from the root down at what is missing."
+    _add_flags(zone)
+    zone.add_argument("--interface", metavar="NAME", help="of a registry that has its peers in a .conf")
+    zone.add_argument("--export", metavar="FILE|-", help="write the zone as a file for other servers instead")
+    zone.add_argument(
+        "--root-server", action="append", metavar="ADDRESS[:PORT]", help="start at this one instead of the Internet's"
+    )
+    zone.set_defaults(run=_dns)
     uninstall = _verb(verbs, "uninstall", "end the network: stop the registry and delete its facts")
     uninstall.add_argument("--yes", action="store_true", help="do not ask")
 
@@ -88,3 +97,9 @@ def _run(args: argparse.Namespace) -> int:
     from wgdisco import registry_verbs  # noqa: PLC0415  costs nothing to those who do not use it
 
     return registry_verbs.VERBS[args.registry_verb](args)
+
+
+def _dns(args: argparse.Namespace) -> int:
+    from wgdisco import registry_dns  # noqa: PLC0415  costs nothing to those who do not use it
+
+    return registry_dns.run(args)

@@ -430,7 +430,7 @@ def check(args: argparse.Namespace) -> int:
     network = _network(args.store)
     findings = asyncio.run(check_machine(network, args.store, args.root))
     for finding in findings:
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.said}")
+        print(finding.to_text())
     return 0 if all(finding.ok for finding in findings) else 4
 
 

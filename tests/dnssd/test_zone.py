@@ -33,7 +33,7 @@ def browsed(answer):
 
 def test_srv_has_one_record_then_host_then_txt():
     answer = ask(ALICE_NAME, SRV)
-    assert [record.data for record in answer.answer] == [SrvData(7777, ALICE_NAME)]
+    assert [record.data for record in answer.answer] == [SrvData(7777, NAMES.host(ALICE))]
     assert types(answer.additional) == [A, TXT]
     assert {record.ttl for record in (*answer.answer, *answer.additional)} == {5}
 

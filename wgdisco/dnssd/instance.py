@@ -85,7 +85,12 @@ def ptr_data(key: PublicKey, names: ZoneNames) -> PtrData:
 
 
 def srv_data(instance: ServiceInstance, names: ZoneNames) -> SrvData:
-    """The one SRV of an instance; its target is the instance's own name, as in wgsd."""
+    """The one SRV of an instance. It points to a host name: BIND as a primary, and getaddrinfo, take no other."""
+    return SrvData(instance.endpoint.port, names.host(instance.key))
+
+
+def wgsd_srv_data(instance: ServiceInstance, names: ZoneNames) -> SrvData:
+    """wgsd's: it points to the instance's own name."""
     return SrvData(instance.endpoint.port, names.instance(instance.key))
 
 

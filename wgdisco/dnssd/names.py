@@ -3,9 +3,12 @@
 ::
 
     example.com.                                        the origin: SOA, NS
-    ns1.example.com.                                    the name server
+    ns1.example.com.                                    the name server; ns2 to ns9, where there are more
     _wireguard._udp.example.com.                        the service: browse (PTR)
     <base32 key>._wireguard._udp.example.com.           an instance: SRV, TXT, A or AAAA
+    <base32 key, no padding>.example.com.               its host, where the SRV points: A or AAAA
+    _<group>._sub._wireguard._udp.example.com.          a sub-type: browse one group (RFC 6763 section 7.1)
+    <member>.example.com. and registry.                 a member by name: its addresses inside the tunnel
     _services._dns-sd._udp.example.com.                 service types (RFC 6763 section 9)
     b._dns-sd._udp.example.com. and db., lb.            browse domains (RFC 6763 section 11)
 
@@ -25,6 +28,8 @@ SERVICE_TYPE = "_wireguard._udp"
 
 _SERVICE_LABELS = tuple(label.encode() for label in SERVICE_TYPE.split("."))
 _KEY_LABEL_SIZE = 56
+_PADDING = "===="
+_LABEL_MAX_SIZE = 63
 # an SRV answer holds the instance name twice and must have room for its host record in 512 bytes, whoever asks
 _ORIGIN_MAX_SIZE = 120
 _ZONE_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?")
@@ -45,6 +50,7 @@ class ZoneNames:
     browse_domains: tuple[dns.name.Name, ...]
     name_server: dns.name.Name
     hostmaster: dns.name.Name
+    sub: dns.name.Name
     empty: tuple[dns.name.Name, ...]
 
     @classmethod
@@ -67,6 +73,7 @@ class ZoneNames:
             browse_domains=tuple(_below(discovery, label) for label in (b"b", b"db", b"lb")),
             name_server=_below(origin, b"ns1"),
             hostmaster=_below(origin, b"hostmaster"),
+            sub=_below(origin, b"_sub", *_SERVICE_LABELS),
             empty=(_below(origin, b"_udp"), discovery),
         )
 
@@ -83,6 +90,41 @@ class ZoneNames:
         if len(name.labels) != len(self.service.labels) + 1 or not name.is_subdomain(self.service):
             return None
         return _parse_key(name.labels[0])
+
+    def server(self, number: int) -> dns.name.Name:
+        """The name server of that number, from 1."""
+        return _below(self.origin, f"ns{number}".encode())
+
+    def host(self, key: PublicKey) -> dns.name.Name:
+        """The name of the host of `key`: base32 without padding, which every resolver takes for a host's (RFC 1123)."""
+        return _below(self.origin, key.to_label().removesuffix(_PADDING).encode())
+
+    def host_key_of(self, name: dns.name.Name) -> PublicKey | None:
+        """The key of a host name in any case, or None when it is not one of this zone's."""
+        label = self.label_of(name)
+        return None if label is None else _parse_key(label.encode() + _PADDING.encode())
+
+    def member(self, name: str) -> dns.name.Name:
+        """The name of a member."""
+        return _below(self.origin, name.encode())
+
+    def label_of(self, name: dns.name.Name) -> str | None:
+        """The label, lower case, of a name right below the origin; None for other names."""
+        if len(name.labels) != len(self.origin.labels) + 1 or not self.holds(name):
+            return None
+        return name.labels[0].lower().decode("latin-1")
+
+    def subtype(self, group: str) -> dns.name.Name | None:
+        """The sub-type of a group; None where its name is too long for one."""
+        label = b"_" + group.encode()
+        return _below(self.sub, label) if len(label) <= _LABEL_MAX_SIZE else None
+
+    def group_of(self, name: dns.name.Name) -> str | None:
+        """The group of a sub-type's name, or None when it is none."""
+        if len(name.labels) != len(self.sub.labels) + 1 or not name.is_subdomain(self.sub):
+            return None
+        label = name.labels[0].lower().decode("latin-1")
+        return label[1:] if label.startswith("_") else None
 
     def key_by_length(self, name: dns.name.Name) -> PublicKey | None:
         """The key that wgsd sees in a name of its zone: it looks at the length and the first 56 characters alone."""

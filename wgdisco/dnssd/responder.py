@@ -6,7 +6,9 @@ raised whatever the bytes are, and each query is counted once by its outcome.
 
 import struct
 from collections import Counter
+from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 import dns.exception
 import dns.message
@@ -16,6 +18,8 @@ from dns.rdataclass import IN
 from dns.rdatatype import AXFR, IXFR
 
 from wgdisco.dnssd import wgsd
+from wgdisco.dnssd.cookies import COOKIE, Cookies
+from wgdisco.dnssd.roster import EVERYBODY, Groups
 from wgdisco.dnssd.wire import (
     AA,
     HEADER_SIZE,
@@ -40,7 +44,7 @@ _DO = 0x8000
 # IXFR has one record, OPT and TSIG are two; more would only make us parse
 _QUERY_RECORDS_MAX = 4
 # what one PTR of an instance takes at the least: pointer, fixed fields, label, pointer
-_PTR_SIZE = 2 + 10 + 57 + 2
+PTR_SIZE = 2 + 10 + 57 + 2
 # CoreDNS compresses a UDP reply above these sizes even where it fits, to stay whole
 _COREDNS_WHOLE_SIZE = {4: 1480, 6: 1220}
 
@@ -85,19 +89,51 @@ _RCODE_OUTCOMES = {
 }
 
 
-class Responder:
-    """Answers for `zone`, which may be replaced at any time; `counts` only grow."""
+class Answerer(Protocol):
+    """What the server asks. It never raises, whatever the bytes; `source` is the asker's address as text."""
 
-    def __init__(self, zone: Zone, profile: Profile = Profile.STRICT) -> None:
+    def answer(self, query: bytes, source: str, local_address: IPAddress | None, transport: Transport) -> bytes | None:
+        """The reply, or None when there is to be none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    local_address: IPAddress | None
+    transport: Transport
+    groups: Groups
+    source: str
+
+
+class Responder:
+    """Answers for `zone`, which may be replaced at any time; `counts` only grow.
+
+    Lists that are cut short begin `turn` instances further on.
+    """
+
+    def __init__(self, zone: Zone, profile: Profile = Profile.STRICT, cookies: Cookies | None = None) -> None:
         self.zone = zone
         self.profile = profile
+        self._cookies = cookies
         self.counts: Counter[Outcome] = Counter()
-        self._turn = 0
+        self.turn = 0
+
+    def answer(self, query: bytes, _source: str, local_address: IPAddress | None, transport: Transport) -> bytes | None:
+        """The same to everybody."""
+        return self.respond(query, local_address, transport)
 
     def respond(
-        self, query: bytes, local_address: IPAddress | None = None, transport: Transport = Transport.UDP
+        self,
+        query: bytes,
+        local_address: IPAddress | None = None,
+        transport: Transport = Transport.UDP,
+        groups: Groups = EVERYBODY,
+        source: str = "",
     ) -> bytes | None:
-        """The reply to a query that came to `local_address`, or None when it gets none."""
+        """The reply to a query that came to `local_address` from `source`, or None when it gets none.
+
+        `groups` are those of who asks. Without a source there are no cookies.
+        """
         if len(query) < HEADER_SIZE:
             self.counts[Outcome.DROPPED_SHORT] += 1
             return None
@@ -115,21 +151,19 @@ class Responder:
             return self._fail(query, NOTAUTH)
         except (dns.exception.DNSException, ValueError):
             return self._fail(query, FORMERR)
-        return self._respond_parsed(message, local_address, transport)
+        return self._respond_parsed(message, _Asker(local_address, transport, groups, source))
 
-    def _respond_parsed(
-        self, message: dns.message.Message, local_address: IPAddress | None, transport: Transport
-    ) -> bytes | None:
+    def _respond_parsed(self, message: dns.message.Message, asker: _Asker) -> bytes | None:
         asked = message.question[0]
         question = Question(asked.name, asked.rdtype, asked.rdclass)
-        size = self._reply_size(message, transport)
+        size = self._reply_size(message, asker.transport)
         if message.edns > 0:
             answer = Answer(BADVERS, authoritative=False)
         elif question.rdclass != IN or (question.rdtype in (AXFR, IXFR) and self.profile is Profile.STRICT):
             # a secondary takes an empty answer for a broken zone (RFC 5936 section 2.2.1)
             answer = Answer(REFUSED, authoritative=False)
         else:
-            answer = self._lookup(question, local_address, size)
+            answer = self._lookup(question, asker, size)
         reply = Reply(
             id=message.id,
             flags=QR | (AA if answer.authoritative else 0) | (message.flags & RD),
@@ -138,10 +172,10 @@ class Responder:
             answer=answer.answer,
             authority=answer.authority,
             additional=answer.additional,
-            opt=self._opt(message, answer.rcode),
+            opt=self._opt(message, answer.rcode, asker.source),
         )
         try:
-            data = self._pack(reply, size, local_address, transport)
+            data = self._pack(reply, size, asker)
         except CannotPackError:
             self.counts[Outcome.DROPPED_UNPACKABLE] += 1
             return None
@@ -149,12 +183,13 @@ class Responder:
         self.counts[Outcome.NODATA if empty else _RCODE_OUTCOMES.get(answer.rcode, Outcome.ANSWERED)] += 1
         return data
 
-    def _lookup(self, question: Question, local_address: IPAddress | None, size: int) -> Answer:
+    def _lookup(self, question: Question, asker: _Asker, size: int) -> Answer:
         if self.profile is Profile.WGSD_EXACT:
-            return wgsd.lookup(self.zone, question.name, question.rdtype, local_address)
+            return wgsd.lookup(self.zone, question.name, question.rdtype, asker.local_address)
         # one more than fits makes the reply say that it is cut short
-        browse_max = min(BROWSE_MAX, size // _PTR_SIZE + 1)
-        return self.zone.lookup(question.name, question.rdtype, Vantage(local_address, browse_max, self._turn))
+        browse_max = min(BROWSE_MAX, size // PTR_SIZE + 1)
+        vantage = Vantage(asker.local_address, browse_max, self.turn, asker.groups)
+        return self.zone.lookup(question.name, question.rdtype, vantage)
 
     def _reply_size(self, message: dns.message.Message, transport: Transport) -> int:
         """How many bytes the reply may have (RFC 6891 section 6.2.3: less than 512 means 512)."""
@@ -165,24 +200,32 @@ class Responder:
         most = MESSAGE_MAX_SIZE if self.profile is Profile.WGSD_EXACT else EDNS_SIZE
         return min(most, max(PLAIN_SIZE, message.payload))
 
-    def _opt(self, message: dns.message.Message, rcode: Rcode) -> Opt | None:
+    def _opt(self, message: dns.message.Message, rcode: Rcode, source: str) -> Opt | None:
         if message.edns < 0:
             return None
+        # RFC 3225 section 3: DO comes back
+        do = message.ednsflags & _DO
         if self.profile is Profile.WGSD_EXACT:
-            return Opt(message.payload, rcode >> 4, message.ednsflags & _DO)
-        return Opt(EDNS_SIZE, rcode >> 4)
+            return Opt(message.payload, rcode >> 4, do)
+        options = b""
+        if self._cookies is not None and source:
+            asked = (option.to_wire() for option in message.options if option.otype == COOKIE)
+            cookie = next(asked, None)
+            options = b"" if cookie is None else self._cookies.option(cookie, source)
+        return Opt(EDNS_SIZE, rcode >> 4, do, options)
 
-    def _pack(self, reply: Reply, size: int, local_address: IPAddress | None, transport: Transport) -> bytes:
-        if self.profile is Profile.WGSD_EXACT:
-            version = 4 if local_address is None else local_address.version
-            whole = MESSAGE_MAX_SIZE if transport is Transport.TCP else _COREDNS_WHOLE_SIZE[version]
+    def _pack(self, reply: Reply, size: int, asker: _Asker) -> bytes:
+        if self.profile is Profile.STRICT:
+            data = pack_reply(reply, size, fold=True)
+        else:
+            version = 4 if asker.local_address is None else asker.local_address.version
+            whole = MESSAGE_MAX_SIZE if asker.transport is Transport.TCP else _COREDNS_WHOLE_SIZE[version]
             data = pack_reply(reply, min(size, whole), compress=False)
-            if not is_truncated(data):
-                return data
-        data = pack_reply(reply, size)
+            if is_truncated(data):
+                data = pack_reply(reply, size)
         if len(reply.answer) > 1:
             # a list: the next one goes on where this one ended
-            self._turn += answer_count(data)
+            self.turn += answer_count(data)
         return data
 
     def _fail(self, query: bytes, rcode: Rcode) -> bytes:

@@ -8,7 +8,7 @@ import dns.name
 from dns.rcode import NOERROR, NXDOMAIN, REFUSED
 from dns.rdatatype import AAAA, PTR, SRV, TXT, A
 
-from wgdisco.dnssd.instance import ServiceInstance, host_data, ptr_data, srv_data, wgsd_txt_data
+from wgdisco.dnssd.instance import ServiceInstance, host_data, ptr_data, wgsd_srv_data, wgsd_txt_data
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.records import Record, SoaData
 from wgdisco.dnssd.zone import Answer, Zone
@@ -36,7 +36,7 @@ def lookup(zone: Zone, qname: dns.name.Name, qtype: int, local_address: IPAddres
     host = Record(owner, 0, host_data(instance.endpoint.address))
     txt = Record(owner, 0, wgsd_txt_data(instance))
     if qtype == SRV:
-        srv = Record(owner, 0, srv_data(instance, names))
+        srv = Record(owner, 0, wgsd_srv_data(instance, names))
         return Answer(NOERROR, answer=(srv,), additional=(host, txt))
     return Answer(NOERROR, answer=(txt if qtype == TXT else host,))
 

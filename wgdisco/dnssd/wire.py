@@ -1,11 +1,12 @@
 """Packing a reply: header, question and the records that fit (RFC 1035 section 4.1).
 
-dnspython compresses names without regard to case and truncates by whole record sets. wgsd does neither, and its bytes
-are the contract here.
+dnspython truncates by whole record sets, and compresses names without regard to case. wgsd does neither, and its bytes
+are the contract here; where it is not, `fold` shares names whatever their case (RFC 4343).
 """
 
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import dns.name
 from dns.rdataclass import IN
@@ -15,7 +16,6 @@ from wgdisco.dnssd.records import Data, HinfoData, HostData, NsData, PtrData, Re
 from wgdisco.dnssd.txt import STRING_MAX_SIZE
 
 HEADER_SIZE = 12
-OPT_SIZE = 11
 MESSAGE_MAX_SIZE = 65535
 
 QR = 0x8000
@@ -38,11 +38,22 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Opt:
-    """The OPT record of a reply (RFC 6891 section 6.1): the size we advertise, upper rcode bits, version 0, flags."""
+    """The OPT record of a reply (RFC 6891 section 6.1): the size we advertise, upper rcode bits, version 0, flags.
+
+    `options` are as on the wire.
+    """
 
     payload_size: int
     extended_rcode: int = 0
     flags: int = 0
+    options: bytes = b""
+
+    def pack(self) -> bytes:
+        """The record."""
+        fixed = struct.pack(
+            "!BHHBBHH", 0, OPT, self.payload_size, self.extended_rcode, 0, self.flags, len(self.options)
+        )
+        return fixed + self.options
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +74,16 @@ class CannotPackError(ValueError):
     """A record of the reply has no wire form."""
 
 
-def pack_reply(reply: Reply, max_size: int, compress: bool = True) -> bytes:
+def pack_reply(reply: Reply, max_size: int, compress: bool = True, fold: bool = False) -> bytes:
     """The bytes of a reply, at most `max_size` of them.
 
     Records go in by section and in order. The first that does not fit is left out with all that follow, and TC is set.
     OPT, when there is one, always fits and is last. Raises CannotPackError for a TXT string above 255 bytes that
     had room.
     """
-    limit = max_size - (OPT_SIZE if reply.opt else 0)
-    message = _Message(compress)
+    opt = b"" if reply.opt is None else reply.opt.pack()
+    limit = max_size - len(opt)
+    message = _Message(compress, fold)
     message.add_question(reply.question)
     sections = (reply.answer, reply.authority, reply.additional)
     counts = [0, 0, 0]
@@ -82,13 +94,29 @@ def pack_reply(reply: Reply, max_size: int, compress: bool = True) -> bytes:
             if truncated:
                 break
             counts[index] += 1
-    if reply.opt is not None:
-        opt = reply.opt
-        message.data += struct.pack("!BHHBBHH", 0, OPT, opt.payload_size, opt.extended_rcode, 0, opt.flags, 0)
+    if opt:
+        message.data += opt
         counts[2] += 1
     flags = reply.flags | (TC if truncated else 0) | reply.rcode
     message.data[:HEADER_SIZE] = struct.pack("!6H", reply.id, flags, 1, *counts)
     return bytes(message.data)
+
+
+def pack_messages(reply: Reply, max_size: int) -> Iterator[bytes]:
+    """The answer over as many messages, of at most `max_size` bytes, as it takes (RFC 5936 section 2.2).
+
+    Raises CannotPackError for a record that alone is larger.
+    """
+    answer = reply.answer
+    while True:
+        message = pack_reply(replace(reply, answer=answer), max_size)
+        packed = answer_count(message)
+        if not packed and answer:
+            raise CannotPackError("a record does not fit into a message")
+        yield message[:2] + (int.from_bytes(message[2:4], "big") & ~TC).to_bytes(2, "big") + message[4:]
+        answer = answer[packed:]
+        if not answer:
+            return
 
 
 def is_truncated(message: bytes) -> bool:
@@ -109,6 +137,7 @@ class _Message:
     """
 
     compress: bool
+    fold: bool
     data: bytearray = field(default_factory=lambda: bytearray(HEADER_SIZE))
     offsets: dict[tuple[bytes, ...], int] = field(default_factory=dict)
 
@@ -134,13 +163,14 @@ class _Message:
         return False
 
     def add_name(self, name: dns.name.Name, compress: bool) -> None:
-        """Append a name; `compress` lets it end in a pointer. Labels must agree in case to share one, as in wgsd."""
+        """Append a name; `compress` lets it end in a pointer, to labels that agree in case too but for `fold`."""
         labels = name.labels
+        shared = tuple(label.lower() for label in labels) if self.fold else labels
         for index, label in enumerate(labels[:-1]):
-            known = self.offsets.get(labels[index:])
+            known = self.offsets.get(shared[index:])
             if known is None:
                 if len(self.data) < _POINTER_RANGE:
-                    self.offsets[labels[index:]] = len(self.data)
+                    self.offsets[shared[index:]] = len(self.data)
             elif compress:
                 self.data += struct.pack("!H", _POINTER | known)
                 return

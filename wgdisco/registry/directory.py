@@ -161,6 +161,10 @@ class Directory:
             if key in self._published
         )
 
+    def published_endpoint(self, key: PublicKey) -> Endpoint | None:
+        """Where the zone is to say that a peer is."""
+        return self._published.get(key)
+
     def entry(self, key: PublicKey) -> Entry | None:
         """One peer's."""
         return self._entries.get(key)

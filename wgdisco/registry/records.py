@@ -1,6 +1,7 @@
 """Facts and observations as the API tells them: who may know what is decided by `Membership.visible_to`."""
 
 from wgdisco.api import MemberRecord, NetworkRecord, Order, SelfRecord, Snapshot
+from wgdisco.dnssd.roster import Roster, ZoneMember
 from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.registry.candidates import with_seen
@@ -8,6 +9,19 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Member
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.orders import ORDER_LIFETIME, Punch
+
+
+def roster(membership: Membership) -> Roster:
+    """Who is to be in the zone by name: all that have shown that they hold their key."""
+    network = membership.network
+    return Roster.create(
+        (
+            ZoneMember(member.name, network.addresses(member.number), member.groups)
+            for member in membership.members.values()
+            if member.proven
+        ),
+        network.registry_addresses,
+    )
 
 
 def network_record(membership: Membership) -> NetworkRecord:

@@ -32,10 +32,10 @@ async def following(server: Endpoint, *wanted):
 
 @asynccontextmanager
 async def serving(zone: Zone, profile=Profile.STRICT, address=LOOPBACK, port=0):
-    server = DnsServer(Responder(zone, profile))
-    await server.start([(address, port)])
+    server, responder = DnsServer(), Responder(zone, profile)
+    await server.start(responder, [(address, port)])
     try:
-        yield server
+        yield server, responder
     finally:
         await server.close()
 
@@ -50,14 +50,14 @@ async def take(events, count, seconds=8):
 def test_finds_peers_and_follows_changes(profile, address):
     async def main():
         async with (
-            serving(golden_zone(), profile, ip_address(address)) as server,
+            serving(golden_zone(), profile, ip_address(address)) as (server, responder),
             following(server.endpoints[0], ALICE, BOB) as (follower, events),
         ):
             first, *found = await take(events, 3)
             assert isinstance(first, RegistryReachable)
             assert {event.instance for event in found} == {golden_zone().instances[one] for one in (ALICE, BOB)}
             moved = peer(ALICE, "192.0.2.7:7", "10.0.0.1/32")
-            server.responder.zone = golden_zone().with_instance(moved, 8).without_instance(BOB, 9)
+            responder.zone = golden_zone().with_instance(moved, 8).without_instance(BOB, 9)
             follower.poll_now()
             changed, gone = sorted(await take(events, 2), key=lambda event: isinstance(event, InstanceGone))
             assert (changed.instance, gone.key) == (moved, BOB)
@@ -70,7 +70,7 @@ def test_what_does_not_fit_comes_by_tcp():
 
     async def main():
         async with (
-            serving(Zone.create("example.com", 1, [many])) as server,
+            serving(Zone.create("example.com", 1, [many])) as (server, _),
             following(server.endpoints[0], many.key) as (_, events),
         ):
             found = [event.instance for event in await take(events, 3) if isinstance(event, InstanceFound)]
@@ -116,7 +116,7 @@ def test_refused_and_unroutable_servers_are_told_of_and_asked_on():
 
 def test_events_end_when_run_does():
     async def main():
-        async with serving(golden_zone()) as server:
+        async with serving(golden_zone()) as (server, _):
             async with following(server.endpoints[0], ALICE) as (_, events):
                 await take(events, 2)
             # nothing more: the queue has come to its end

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import dns.rcode
 import pytest
 
 from tests.dnssd.goldenzone import ALICE, golden_zone
-from wgdisco.dnssd.io import server as server_module
+from wgdisco.dnssd.io import connections as connections_module
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.responder import Profile, Responder
 from wgdisco.errors import LocalError
@@ -25,9 +25,10 @@ ALICE_NAME = f"{ALICE.to_label()}.{SERVICE}"
 
 
 @asynccontextmanager
-async def serving(*addresses: str, profile=Profile.STRICT):
-    server = DnsServer(Responder(golden_zone(), profile))
-    await server.start([(ip_address(address), 0) for address in addresses or ("127.0.0.1",)])
+async def serving(*addresses: str, profile=Profile.STRICT, answerer=None):
+    server = DnsServer()
+    responder = answerer or Responder(golden_zone(), profile)
+    await server.start(responder, [(ip_address(address), 0) for address in addresses or ("127.0.0.1",)])
     try:
         yield server
     finally:
@@ -59,7 +60,7 @@ def test_answers_by_udp_and_tcp(address):
 def test_wildcard_replies_from_the_address_queried_and_tells_it(wildcard, queried):
     async def main():
         async with serving(wildcard, profile=Profile.WGSD_EXACT) as server:
-            own = server.responder.zone.own
+            own = golden_zone().own
             query = dns.message.make_query(f"{own.key.to_label()}.{SERVICE}", "SRV")
             for ask in (dns.asyncquery.udp, dns.asyncquery.tcp):
                 # dnspython refuses a UDP reply from another address than it sent to
@@ -132,16 +133,14 @@ def test_pipelined_queries_leave_the_loop_to_others():
     """A browse of a large zone costs milliseconds a reply: pipelined queries must not stop the rest of a daemon."""
 
     async def main():
-        async with serving() as server:
+        class Counting(Responder):
+            def answer(self, *args):
+                asked_at.append(turns)
+                return super().answer(*args)
+
+        async with serving(answerer=Counting(golden_zone())) as server:
             turns = 0
             asked_at = []
-            respond = server.responder.respond
-
-            def counting(*args):
-                asked_at.append(turns)
-                return respond(*args)
-
-            server.responder.respond = counting
             stream = framed(dns.message.make_query(SERVICE, "PTR").to_wire()) * 50
             connections = [await asyncio.open_connection("127.0.0.1", server.endpoints[0].port) for _ in range(4)]
             for _, writer in connections:
@@ -150,7 +149,7 @@ def test_pipelined_queries_leave_the_loop_to_others():
                 while len(asked_at) < 200:
                     await asyncio.sleep(0)
                     turns += 1
-            assert max(asked_at.count(turn) for turn in set(asked_at)) <= 2
+            assert max(asked_at.count(turn) for turn in set(asked_at)) <= 2 * connections_module.TURN_REPLIES
             for _, writer in connections:
                 writer.close()
 
@@ -172,7 +171,7 @@ def test_a_message_that_gets_no_reply_leaves_the_connection_open():
 
 
 def test_idle_connections_are_closed(monkeypatch):
-    monkeypatch.setattr(server_module, "IDLE_TIMEOUT", 0.05)
+    monkeypatch.setattr(connections_module, "IDLE_TIMEOUT", 0.05)
 
     async def main():
         async with serving() as server:
@@ -186,22 +185,28 @@ def test_idle_connections_are_closed(monkeypatch):
 
 
 def test_connections_are_bounded(monkeypatch):
-    monkeypatch.setattr(server_module, "CONNECTIONS_MAX", 2)
-
-    async def ask(port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(framed(dns.message.make_query(SERVICE, "PTR").to_wire()))
-        try:
-            return writer, await read_framed(reader)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return writer, None
+    monkeypatch.setattr(connections_module, "CONNECTIONS_MAX", 2)
 
     async def main():
         async with serving() as server, asyncio.timeout(5):
-            results = [await ask(server.endpoints[0].port) for _ in range(3)]
-            assert [reply is not None for _, reply in results] == [True, True, False]
-            for writer, _ in results:
-                writer.close()
+            port = server.endpoints[0].port
+            idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(framed(dns.message.make_query(SERVICE, "PTR", id=7).to_wire()))
+            assert (await read_framed(reader))[:2] == b"\0\x07", "who has a question is let in"
+            with suppress(ConnectionError):
+                assert await idle[0][0].read() == b"", "who was idle longest has gone"
+            assert await still_open([reader for reader, _ in idle]) == 1
+            for _, one in [*idle, (reader, writer)]:
+                one.close()
+
+    async def still_open(readers):
+        reads = [asyncio.ensure_future(reader.read()) for reader in readers]
+        done, waiting = await asyncio.wait(reads, timeout=0.1)
+        await asyncio.gather(*done, return_exceptions=True)
+        for one in waiting:
+            one.cancel()
+        return len(waiting)
 
     asyncio.run(main())
 
@@ -218,7 +223,7 @@ def test_close_ends_connections_and_frees_the_port():
                 with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
                     await read_framed(reader)
             writer.close()
-            await server.start([(endpoint.address, endpoint.port)])
+            await server.start(Responder(golden_zone()), [(endpoint.address, endpoint.port)])
             assert server.endpoints == (endpoint,)
 
     asyncio.run(main())
@@ -232,9 +237,9 @@ def test_a_port_in_use_names_the_process(kind):
             if kind == socket.SOCK_STREAM:
                 holder.listen()
             port = holder.getsockname()[1]
-            server = DnsServer(Responder(golden_zone()))
+            server = DnsServer()
             with pytest.raises(LocalError) as caught:
-                await server.start([(ip_address("127.0.0.1"), port)])
+                await server.start(Responder(golden_zone()), [(ip_address("127.0.0.1"), port)])
             name = "udp" if kind == socket.SOCK_DGRAM else "tcp"
             assert str(caught.value) == (
                 f"DNS cannot listen on {name} 127.0.0.1:{port}: the port is in use by {COMM} (pid {os.getpid()})"
@@ -245,9 +250,9 @@ def test_a_port_in_use_names_the_process(kind):
 
 def test_a_failed_start_leaves_nothing_bound():
     async def main():
-        server = DnsServer(Responder(golden_zone()))
+        server = DnsServer()
         with pytest.raises(LocalError, match="no such address"):
-            await server.start([(ip_address("127.0.0.1"), 0), (ip_address("192.0.2.1"), 0)])
+            await server.start(Responder(golden_zone()), [(ip_address("127.0.0.1"), 0), (ip_address("192.0.2.1"), 0)])
         assert server.endpoints == ()
 
     asyncio.run(main())

@@ -8,13 +8,19 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from ipaddress import ip_network
+from typing import Any
 
+from wgdisco.api import StatusReport
+from wgdisco.dnssd.export import describe, server_addresses
+from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.instance import OwnInstance
-from wgdisco.dnssd.io.server import DnsServer
+from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
-from wgdisco.endpoint import Endpoint, IPNetwork
+from wgdisco.dnssd.secondaries import Secondaries
+from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import LIVE_FOR, Directory
@@ -25,7 +31,7 @@ from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import PeerHandshake
 from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.backend import Backend
-from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
+from wgdisco.tunnel.io.control import Command, ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import any_interface, chosen
 from wgdisco.tunnel.io.found import found_interface, found_peers
 from wgdisco.tunnel.io.host_dns import asked_by_host
@@ -49,6 +55,7 @@ async def run(
     offloads: Offloads,
     host_dns: DnsMode,
     version: str,
+    secondaries: Secondaries | None = None,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError).
 
@@ -64,13 +71,19 @@ async def run(
         own = _own_instance(device, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
-        publisher = Publisher(device, directory, zone, serials(), version, own, profile, burst.engine_name(engine))
-        server = DnsServer(publisher.responder)
-        control = ControlServer(interface, publisher.report)
+        name = burst.engine_name(engine)
+        publisher = Publisher(device, directory, zone, serials(), version, own, name, in_order=exact)
+        own_address = dns.address if self_endpoint is None else self_endpoint.address
+        secondaries, servers = with_servers(secondaries, dns.address, own_address)
+        server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own, secondaries=secondaries))
+        publisher.follow = server.follow
+        commands = {"zone": zone_command(lambda: describe(publisher.zone, servers, server.transferred, server.given))}
+        control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server), commands)
         try:
             for link in _links(dns, interface, conf):
-                await server.start([(dns.address, dns.port)], link)
+                server.bind(dns.address, dns.port, Audience.ALL, link)
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(server.run())
                 tasks.create_task(publisher.follow_device())
                 tasks.create_task(publisher.watch_silence())
                 if is_found:
@@ -79,7 +92,7 @@ async def run(
                 await control.start()
         finally:
             await control.close()
-            await server.close()
+            server.close()
 
 
 @asynccontextmanager
@@ -127,6 +140,28 @@ def _own_instance(device: Backend, conf: TunnelConf, endpoint: Endpoint | None) 
         return None
     addresses = tuple(ip_network(address.ip) for address in conf.addresses)
     return OwnInstance(status.public_key, status.listen_port, endpoint, addresses, conf.tunnel_prefixes())
+
+
+def with_servers(told: Secondaries | None, *own: IPAddress) -> tuple[Secondaries | None, tuple[IPAddress, ...]]:
+    """The secondaries with the zone's name servers: they, or we where they are on this host or there are none."""
+    servers = server_addresses(*(endpoint.address for endpoint in told.endpoints)) if told is not None else ()
+    servers = servers or server_addresses(*own)[:1]
+    return None if told is None else replace(told, servers=servers), servers
+
+
+def zone_command(told: Callable[[], dict[str, Any]]) -> Command:
+    """The command that tells of the zone. It is much to write: aside, for datagrams do not wait."""
+
+    async def tell(_asked: dict[str, Any]) -> dict[str, Any]:
+        return await asyncio.to_thread(told)
+
+    return tell
+
+
+def with_dns_drops(report: StatusReport, server: ZoneProcess) -> StatusReport:
+    """A report with what the zone's server gave no reply."""
+    dropped = {f"dns: {reason}": count for reason, count in server.dropped().items()}
+    return replace(report, drops=report.drops | dropped)
 
 
 def serials() -> Callable[[], int]:

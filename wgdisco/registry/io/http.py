@@ -92,7 +92,7 @@ class ApiServer:
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.leave: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
-        self.told: Callable[[], None] = lambda: None
+        self.told: Callable[[PublicKey], None] = lambda _key: None
         self.stun: Callable[[PublicKey], StunRecord] | None = None
         application = web.Application(middlewares=[self._checked], client_max_size=BODY_MAX_SIZE)
         application.router.add_post("/v1/enrol", self._enrol)
@@ -302,7 +302,7 @@ class ApiServer:
         self._directory.tell(member.public_key, told, asked.nat)
         self._feed.refresh([member])
         self._feed.set_heartbeat(member, asked.heartbeat or HEARTBEAT)
-        self.told()
+        self.told(member.public_key)
         return web.json_response({"schema": SCHEMA, "candidates": [asdict(one) for one in told]})
 
     async def _offers(self, request: web.Request) -> web.StreamResponse:

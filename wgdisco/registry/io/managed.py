@@ -11,11 +11,17 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
+from typing import Any
 
 from wgdisco.api import StatusReport
-from wgdisco.dnssd.io.server import DnsServer
+from wgdisco.dnssd.export import describe
+from wgdisco.dnssd.feed import Audience, Setup
+from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
-from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
+from wgdisco.dnssd.responder import Profile
+from wgdisco.dnssd.secondaries import Secondaries
+from wgdisco.dnssd.zone import public_zone
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any, parse_address
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
@@ -24,6 +30,7 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Member, Network, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io.commands import COMMANDS, Commands
+from wgdisco.registry.io.daemon import with_dns_drops, with_servers, zone_command
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
@@ -31,10 +38,9 @@ from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import NO_RELAY, Relaying
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
-from wgdisco.registry.io.views import ZoneViews
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
-from wgdisco.registry.records import network_record
+from wgdisco.registry.records import network_record, roster
 from wgdisco.registry.stun import StunResponder
 from wgdisco.tunnel.burst import engine_name
 from wgdisco.tunnel.conf import TunnelConf
@@ -64,11 +70,21 @@ PARTING = 0.05
 INITIATION_GAP = 0.005
 
 
-async def run(*, store: Path, dns: Endpoint | None, engine: EngineKind, offloads: Offloads, version: str) -> None:
-    """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`.
+@dataclass(frozen=True, slots=True)
+class PublicDns:
+    """Where strangers are answered, if anywhere, and the zone's secondaries, if there are any.
 
-    `dns` is another address for the zone's server than the registry's own inside the tunnel.
+    Both tell of the members `published`, or of all when `is_full`.
     """
+
+    listen: Endpoint | None = None
+    published: frozenset[str] = frozenset()
+    is_full: bool = False
+    secondaries: Secondaries | None = None
+
+
+async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, version: str) -> None:
+    """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`."""
     engine = await asyncio.to_thread(chosen, engine)
     ledger = Ledger.open(store)
     try:
@@ -81,7 +97,7 @@ async def run(*, store: Path, dns: Endpoint | None, engine: EngineKind, offloads
             _opened(network, conf, engine, offloads) as (device, link, relaying),
             hub(network.name) as forwarder,
         ):
-            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine).serve(dns)
+            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, dns).serve()
     finally:
         await ledger.close()
 
@@ -145,6 +161,15 @@ class _Serials:
         return self.last
 
 
+def _addresses(hosts: Iterable[str]) -> list[IPAddress]:
+    """Of those hosts that are told by address."""
+    found = []
+    for host in hosts:
+        with suppress(ValueError):
+            found.append(parse_address(host.removeprefix("[").removesuffix("]")))
+    return found
+
+
 class _Registry:
     """What the tasks share."""
 
@@ -158,6 +183,7 @@ class _Registry:
         conf: TunnelConf,
         version: str,
         kind: EngineKind,
+        dns: PublicDns,
     ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
@@ -181,6 +207,8 @@ class _Registry:
         self._publisher.heard = self._heard
         self._publisher.moved = self._moved
         self._publisher.named = self._name
+        self._publisher.roster = lambda: roster(self._membership)
+        self._publisher.publish(changed=True)
         self.relaying = relaying
         self._publisher.foreign = self.relaying.pass_on
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
@@ -192,44 +220,55 @@ class _Registry:
         self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
         self._api.admit = self.relaying.admit
         self._api.leave = self.relaying.leave
-        self._api.told = self._publisher.refresh_soon
-        self._views = ZoneViews(self._membership, self._publisher.responder)
+        self._api.told = self._publisher.told
+        self._dns = dns
+        own = _addresses(network.hosts) if dns.listen is None else [dns.listen.address, *_addresses(network.hosts)]
+        secondaries, self._name_servers = with_servers(dns.secondaries, *own)
+        setup = Setup(zone, Profile.STRICT, (), None, dns.published, secondaries)
+        self._server = ZoneProcess(self._publisher.zone, setup)
+        self._publisher.follow = self._server.follow
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
         bound = {name: commands.named(name) for name in COMMANDS}
+        bound["zone"] = zone_command(self._describe)
         self._control = ControlServer(device.interface, self._report, bound)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
 
-    async def serve(self, dns: Endpoint | None) -> None:
+    async def serve(self) -> None:
         """Run all of it, and take it down in the end."""
         network, interface = self._membership.network, self._device.interface
         own: list[IPAddress] = [network.registry_addresses[0]]
         if self._with_ipv6:
             own.append(network.registry_addresses[1])
-        # elsewhere than inside the tunnel nobody is known by an address: whoever may ask there sees all
-        server = DnsServer(self._publisher.responder, self._views.of if dns is None else None)
         try:
             await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
             await self._forward()  # before anything is let in that it confines
             # by the loopback too, since the host itself may ask; nobody else comes in by it
             for link in (interface, "lo"):
-                if dns is None:
-                    await server.start([(address, DNS_PORT) for address in own], link)
+                if self._dns.listen is None or not self._dns.listen.address.is_unspecified:
+                    for address in own:
+                        self._server.bind(address, DNS_PORT, Audience.MEMBERS, link)
                 await self._api.start(own, link)
             await self._api.start([ENROL_REGISTRY_ADDRESS], interface)
-            if dns is not None:
-                await server.start([(dns.address, dns.port)])
+            if self._dns.listen is not None:
+                audience = Audience.ALL_STRANGERS if self._dns.is_full else Audience.STRANGERS
+                self._server.bind(self._dns.listen.address, self._dns.listen.port, audience)
             await self._serve_tls()
             await self._stun.start(network.endpoints, interface)
             await self._control.start()
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._server.run())
                 tasks.create_task(self._publisher.follow_device())
                 tasks.create_task(self._publisher.watch_silence())
                 tasks.create_task(self._call_back())
                 tasks.create_task(self._write_observations())
                 tasks.create_task(self._expire())
                 tasks.create_task(self._keep_forwarding())
-                fields = {"interface": interface, "zone": network.zone, "dns": str(dns or own[0])}
+                fields = {
+                    "interface": interface,
+                    "zone": network.zone,
+                    "dns": str(self._dns.listen or own[0]),
+                }
                 LOG.info("started", extra={"fields": fields})
         finally:
             for task in self._proofs:
@@ -239,7 +278,7 @@ class _Registry:
             await self._control.close()
             await self._websocket.close()
             await self._api.close()
-            await server.close()
+            self._server.close()
             self._ledger.follow = None
 
     # What the device tells
@@ -272,9 +311,15 @@ class _Registry:
             self._heard(event)
 
     def _report(self) -> StatusReport:
-        report = self._publisher.report()
+        report = with_dns_drops(self._publisher.report(), self._server)
         notes = [*report.notes, *([] if self.relaying.is_there else [NO_RELAY])]
         return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops(), notes=notes)
+
+    def _describe(self) -> dict[str, Any]:
+        """The zone as strangers may have it."""
+        zone = self._publisher.zone
+        shown = zone if self._dns.is_full else public_zone(zone, self._dns.published)
+        return describe(shown, self._name_servers, self._server.transferred, self._server.given)
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)

@@ -6,13 +6,13 @@ Nothing between them waits, so an endpoint is answerable as soon as the packet t
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from wgdisco.api import StatusReport
 from wgdisco.dnssd.instance import OwnInstance, ServiceInstance
 from wgdisco.dnssd.names import ZoneNames
-from wgdisco.dnssd.responder import Profile, Responder
+from wgdisco.dnssd.roster import NOBODY, Roster
 from wgdisco.dnssd.zone import Zone
-from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
@@ -28,11 +28,13 @@ STATUS_INTERVAL = 1.0
 
 
 class Publisher:
-    """Holds the directory, and the responder that answers from its latest snapshot.
+    """Holds the directory, and its latest snapshot, `zone`.
 
     `next_serial()` gives the zone's serial, ever higher. `heard` is called with each event the directory has taken, and
     `moved` with the keys whose entry may be another now. `foreign` gets the datagrams that are for others. `named`
-    gives the name of a peer that has one, for the zone. `engine` says whose the device is, where it is not ours.
+    gives the name of a peer that has one, and `roster` all who have names, for the zone. `follow` is called with each
+    new snapshot and the keys whose instances alone may differ from the last. `in_order`: the zone keeps the device's
+    order. `engine` says whose the device is, where it is not ours.
     """
 
     def __init__(
@@ -43,13 +45,16 @@ class Publisher:
         next_serial: Callable[[], int],
         version: str,
         own: OwnInstance | None = None,
-        profile: Profile = Profile.STRICT,
         engine: str | None = None,
+        *,
+        in_order: bool = False,
     ) -> None:
         self.directory = directory
         self.serial = 0
         self.heard: Callable[[Event], None] | None = None
         self.named: Callable[[PublicKey], str | None] = lambda _key: None
+        self.roster: Callable[[], Roster] = lambda: NOBODY
+        self.follow: Callable[[Zone, Iterable[PublicKey]], None] = lambda _zone, _keys: None
         self.moved: Callable[[Iterable[PublicKey]], None] | None = None
         self.foreign: Callable[[Foreign], None] | None = None
         self._device = device
@@ -57,9 +62,14 @@ class Publisher:
         self._names = names
         self._next_serial = next_serial
         self._version = version
-        self._own = own
+        self._in_order = in_order
         self._refreshing: asyncio.Handle | None = None
-        self.responder = Responder(self._snapshot(), profile)
+        # whose instance may be another than in `zone`, and whether the members are others
+        self._touched: dict[PublicKey, None] = {}
+        self._is_roster_new = True
+        self.zone = Zone(names, 0, {}, own)
+        self._touched.update(dict.fromkeys(key for key, _, _ in directory.published()))
+        self._refresh()
 
     async def follow_device(self) -> None:
         """Fold every device event into the zone at once."""
@@ -105,10 +115,13 @@ class Publisher:
     def publish(self, *, changed: bool = False) -> None:
         """Make what the directory says the zone; a new serial when that, or (`changed`) a member's facts changed."""
         events = self.directory.events()
+        self._touched.update(dict.fromkeys(one.key for one in events if isinstance(one, Published | Withdrawn)))
         if changed:
+            self._is_roster_new = True
+            self._touched.update(dict.fromkeys(self.zone.instances))
             self._refresh()
-        elif any(isinstance(event, Published | Withdrawn) for event in events):
-            self.refresh_soon()
+        elif self._touched:
+            self._refresh_soon()
         for event in events:
             match event:
                 case Handshaken(key, endpoint, at):
@@ -118,7 +131,12 @@ class Publisher:
                 case Withdrawn(key, why, at):
                     LOG.info("stale", extra={"fields": {"at": at, "peer": str(key), "reason": why}})
 
-    def refresh_soon(self) -> None:
+    def told(self, key: PublicKey) -> None:
+        """What a peer says of itself may be other than before."""
+        self._touched[key] = None
+        self._refresh_soon()
+
+    def _refresh_soon(self) -> None:
         """One snapshot, and one serial, for all that one turn of the loop brings: members return by the thousand."""
         if self._refreshing is None:
             self._refreshing = asyncio.get_running_loop().call_soon(self._refresh)
@@ -127,17 +145,26 @@ class Publisher:
         if self._refreshing is not None:
             self._refreshing.cancel()
             self._refreshing = None
-        self.responder.zone = self._snapshot()
-
-    def _snapshot(self) -> Zone:
+        touched, self._touched = self._touched, {}
+        put, gone = [], []
+        for key in touched:
+            instance = self._instance(key)
+            if instance is None:
+                gone.append(key)
+            else:
+                put.append(instance)
+        roster = self.roster() if self._is_roster_new else None
+        self._is_roster_new = False
         self.serial = self._next_serial()
-        instances = {
-            key: self._instance(key, endpoint, allowed) for key, endpoint, allowed in self.directory.published()
-        }
-        return Zone(self._names, self.serial, instances, self._own)
+        zone = self.zone.following(self.serial, put, gone, roster)
+        if self._in_order:
+            ordered = {key: zone.instances[key] for key, _, _ in self.directory.published()}
+            zone = replace(zone, instances=ordered)
+        self.zone = zone
+        self.follow(self.zone, touched)
 
-    def _instance(self, key: PublicKey, endpoint: Endpoint, allowed: tuple[IPNetwork, ...]) -> ServiceInstance:
-        entry, name = self.directory.entry(key), self.named(key)
-        if entry is None:
-            return ServiceInstance(key, endpoint, allowed, name=name)
-        return ServiceInstance(key, endpoint, allowed, entry.candidates, entry.nat, name)
+    def _instance(self, key: PublicKey) -> ServiceInstance | None:
+        endpoint, entry = self.directory.published_endpoint(key), self.directory.entry(key)
+        if endpoint is None or entry is None:
+            return None
+        return ServiceInstance(key, endpoint, entry.allowed_ips, entry.candidates, entry.nat, self.named(key))

@@ -1,0 +1,189 @@
+"""The process that serves the zone, as the registry starts it."""
+
+import asyncio
+import os
+import signal
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import dns.asyncquery
+import dns.message
+import pytest
+
+from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, peer
+from wgdisco.dnssd.feed import Audience, Setup
+from wgdisco.dnssd.io import process as process_module
+from wgdisco.dnssd.io.process import ZoneProcess
+from wgdisco.dnssd.responder import Profile
+from wgdisco.dnssd.roster import Roster, ZoneMember
+
+LOOPBACK = ip_address("127.0.0.1")
+SERVICE = "_wireguard._udp.example.com."
+
+
+def inst(key):
+    return f"{key.to_label()}.{SERVICE}"
+
+
+@asynccontextmanager
+async def serving(zone, *audiences, profile=Profile.STRICT, published=()):
+    server = ZoneProcess(zone, Setup("example.com.", profile, (), zone.own, frozenset(published)))
+    for number, audience in enumerate(audiences or (Audience.ALL,), start=1):
+        server.bind(ip_address(f"127.0.0.{number}"), 0, audience)
+    task = asyncio.create_task(server.run())
+    try:
+        await server.started()
+        yield server
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        server.close()
+
+
+async def ask(server, name, rdtype="SRV", listener=0, tcp=False, source=None):
+    endpoint = server.endpoints[listener]
+    query = dns.message.make_query(name, rdtype)
+    send = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
+    return await send(query, str(endpoint.address), port=endpoint.port, timeout=5, source=source)
+
+
+async def until(condition, seconds=10):
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110  another process decides
+            await asyncio.sleep(0.01)
+
+
+def runs(pid):
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_answers_and_follows_by_udp_and_tcp():
+    async def main():
+        zone = golden_zone()
+        async with serving(zone) as server:
+            for tcp in (False, True):
+                assert (await ask(server, inst(ALICE), tcp=tcp)).answer[0][0].port == 7777
+            moved = zone.following(9, [peer(ALICE, "192.0.2.7:7")], [BOB])
+            server.follow(moved, [ALICE, BOB])
+
+            async def has_moved():
+                return (await ask(server, inst(ALICE))).answer[0][0].port == 7
+
+            await until(has_moved)
+            assert (await ask(server, inst(BOB))).rcode() == 3
+            assert (await ask(server, "example.com.", "SOA")).answer[0][0].serial == 9
+
+    asyncio.run(main())
+
+
+def test_it_has_no_privileges_no_keys_and_little_in_its_environment(monkeypatch):
+    monkeypatch.setenv("WGDISCO_SECRET", "a secret")
+
+    async def main():
+        async with serving(golden_zone()) as server:
+            proc = Path(f"/proc/{server.pid}")
+            status = dict(line.split(":\t", 1) for line in (proc / "status").read_text().splitlines() if ":\t" in line)
+            assert all(int(status[f"Cap{kind}"], 16) == 0 for kind in ("Inh", "Prm", "Eff", "Amb"))
+            assert status["NoNewPrivs"] == "1"
+            if os.geteuid() == 0:
+                assert status["Uid"].split() == status["Gid"].split() == ["65534"] * 4
+                assert status["Groups"].split() == []
+                assert b"WGDISCO_SECRET" not in (proc / "environ").read_bytes()
+
+    asyncio.run(main())
+
+
+def test_it_is_started_again_when_it_dies_and_nothing_asked_meanwhile_is_lost(monkeypatch):
+    monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
+
+    async def main():
+        zone = golden_zone()
+        async with serving(zone) as server:
+            first = server.pid
+            os.kill(first, signal.SIGKILL)
+            server.follow(zone.following(9, [peer(ALICE, "192.0.2.7:7")]), [ALICE])
+            for tcp in (False, True):
+                assert (await ask(server, inst(ALICE), tcp=tcp)).answer[0][0].port == 7
+            assert server.pid != first
+
+    asyncio.run(main())
+
+
+def test_it_ends_with_the_registry():
+    async def main():
+        async with serving(golden_zone()) as server:
+            pid = server.pid
+            assert runs(pid)
+        assert not runs(pid)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_of_a_session_leaves_its_end_to_the_registry(number):
+    async def main():
+        async with serving(golden_zone()) as server:
+            pid = server.pid
+            os.kill(pid, number)
+            assert (await ask(server, inst(ALICE))).answer
+            assert server.pid == pid
+
+    asyncio.run(main())
+
+
+def test_each_audience_sees_what_it_may():
+    members = [
+        ZoneMember("alice", (ip_address("127.0.0.11"),), ("red",)),
+        ZoneMember("bob", (ip_address("127.0.0.12"),), ("red", "blue")),
+        ZoneMember("carol", (ip_address("127.0.0.13"),), ("blue",)),
+    ]
+    zone = golden_zone()
+    named = [replace(zone.instances[ALICE], name="alice"), replace(zone.instances[BOB], name="bob")]
+    roster = Roster.create(members, (ip_address("127.0.0.1"),))
+    zone = replace(zone.following(8, named, (), roster), own=None)
+
+    async def main():
+        audiences = (Audience.MEMBERS, Audience.STRANGERS, Audience.ALL_STRANGERS)
+        async with serving(zone, *audiences, published={"bob"}) as server:
+
+            async def known(**how):
+                return [(await ask(server, inst(key), **how)).rcode() == 0 for key in (ALICE, BOB)]
+
+            assert await known(source="127.0.0.11") == [True, True]
+            assert await known(source="127.0.0.12") == [True, True]
+            assert await known(source="127.0.0.13") == [False, True]
+            assert await known(source="127.0.0.14") == [False, False]
+            assert await known(source="127.0.0.1") == [True, True]
+            assert await known(listener=1) == [False, True]
+            assert await known(listener=2) == [True, True]
+            address = (await ask(server, "alice.example.com.", "A", source="127.0.0.12")).answer[0][0].address
+            assert address == "127.0.0.11"
+            assert (await ask(server, "alice.example.com.", "A", source="127.0.0.13")).rcode() == 3
+            assert (await ask(server, SERVICE, "PTR", listener=1)).answer == []
+            assert b"".join((await ask(server, inst(BOB), "TXT", listener=1)).answer[0][0].strings).endswith(
+                b"allowed="
+            )
+
+    asyncio.run(main())
+
+
+def test_what_gets_no_reply_is_counted_by_reason():
+    async def main():
+        async with serving(golden_zone()) as server:
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.create_datagram_endpoint(
+                asyncio.DatagramProtocol, remote_addr=(str(LOOPBACK), server.endpoints[0].port)
+            )
+            transport.sendto(b"short")
+            transport.sendto(bytes((0, 0, 0x80)) + bytes(20))
+
+            async def are_counted():
+                return server.dropped() == {"short": 1, "response": 1}
+
+            await until(are_counted)
+            transport.close()
+
+    asyncio.run(main())

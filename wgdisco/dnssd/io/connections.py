@@ -1,0 +1,211 @@
+"""TCP connections of askers (RFC 7766): pipelined queries, answered in order.
+
+They are bounded. Where one more comes, the one that was idle longest goes: whoever holds thousands open keeps nobody
+out who has a question. All together get a bounded share of each turn of the loop, in turn.
+"""
+
+import asyncio
+import socket
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from typing import cast
+
+from wgdisco.dnssd.io.transfer import Transfers
+from wgdisco.dnssd.responder import Answerer, Transport
+from wgdisco.endpoint import IPAddress, parse_address
+
+CONNECTIONS_MAX = 1024
+IDLE_TIMEOUT = 10.0
+# so many replies a turn of the loop
+TURN_REPLIES = 16
+
+_IDLE_CHECK = 1.0
+_LENGTH_SIZE = 2
+# a query of any size, and more that are pipelined
+_WAITING_MAX = 1 << 17
+# replies that the asker has not taken; the kernel has room for more
+_UNREAD_MAX = 1 << 17
+_BACKLOG = 1024
+
+
+class Connections:
+    """All connections of a server. With `transfers`, the zone's secondaries are answered by that."""
+
+    def __init__(self, transfers: Transfers | None = None) -> None:
+        self.transfers = transfers
+        self._servers: list[asyncio.Server] = []
+        # by when each was last of use, the longest ago first
+        self._open: OrderedDict[_Connection, float] = OrderedDict()
+        self._ready: deque[_Connection] = deque()
+        self._turn: asyncio.Handle | None = None
+        self._check: asyncio.TimerHandle | None = None
+
+    async def listen(self, tcp: socket.socket, answerer: Answerer) -> None:
+        """Take connections at a socket that is bound."""
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_server(lambda: _Connection(self, answerer), sock=tcp, backlog=_BACKLOG))
+        if self._check is None:
+            self._check = loop.call_later(_idle_check(), self._close_idle)
+
+    async def close(self) -> None:
+        """End all. May be called twice."""
+        for handle in (self._turn, self._check):
+            if handle is not None:
+                handle.cancel()
+        self._turn = self._check = None
+        for server in self._servers:
+            server.close()
+        for connection in list(self._open):
+            connection.abort()
+        self._open.clear()
+        self._ready.clear()
+        for server in self._servers:
+            await server.wait_closed()
+        self._servers = []
+        await asyncio.sleep(0)  # what was aborted goes in the next turn of the loop
+
+    # what connections tell
+
+    def opened(self, connection: "_Connection") -> None:
+        """One more."""
+        while len(self._open) >= CONNECTIONS_MAX:
+            oldest, _ = self._open.popitem(last=False)
+            oldest.abort()
+        self.used(connection)
+
+    def used(self, connection: "_Connection") -> None:
+        """It was of use: not idle."""
+        self._open[connection] = asyncio.get_running_loop().time()
+        self._open.move_to_end(connection)
+
+    def is_open(self, connection: "_Connection") -> bool:
+        """Whether it still counts."""
+        return connection in self._open
+
+    def closed(self, connection: "_Connection") -> None:
+        """It is no more."""
+        self._open.pop(connection, None)
+
+    def ready(self, connection: "_Connection") -> None:
+        """It has something to be answered."""
+        self._ready.append(connection)
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._answer_some)
+
+    def _answer_some(self) -> None:
+        for _ in range(min(TURN_REPLIES, len(self._ready))):
+            connection = self._ready.popleft()
+            connection.is_waiting = False
+            if self.is_open(connection):
+                connection.answer_one()
+        self._turn = asyncio.get_running_loop().call_soon(self._answer_some) if self._ready else None
+
+    def _close_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._open:
+            connection, used_at = next(iter(self._open.items()))
+            if now - used_at < IDLE_TIMEOUT:
+                break
+            del self._open[connection]
+            connection.abort()
+        self._check = loop.call_later(_idle_check(), self._close_idle)
+
+
+class _Connection(asyncio.Protocol):
+    """One asker. `is_waiting`: it is among those whose turn will come."""
+
+    def __init__(self, connections: Connections, answerer: Answerer) -> None:
+        self.is_waiting = False
+        self._connections = connections
+        self._answerer = answerer
+        self._received = bytearray()
+        self._is_unread = False
+        self._has_ended = False
+        # what is left of the reply to a secondary
+        self._transfer: Iterator[bytes] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_UNREAD_MAX)
+        self._source = str(transport.get_extra_info("peername")[0])
+        self._local: IPAddress = parse_address(transport.get_extra_info("sockname")[0])
+        self._connections.opened(self)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._connections.closed(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        if len(self._received) > _WAITING_MAX:
+            self._transport.pause_reading()
+        self._wait_turn()
+
+    def eof_received(self) -> bool:
+        """Who has asked all may say so, and is answered still."""
+        self._has_ended = True
+        if not self._has_work():
+            return False
+        self._wait_turn()
+        return True
+
+    def pause_writing(self) -> None:
+        self._is_unread = True
+
+    def resume_writing(self) -> None:
+        self._is_unread = False
+        self._connections.used(self)
+        self._wait_turn()
+
+    def answer_one(self) -> None:
+        """Answer the first query that is whole; a message that gets no reply changes nothing."""
+        if self._is_unread or not self._has_work():
+            return
+        reply = self._next_reply()
+        self._connections.used(self)
+        if reply is not None:
+            self._transport.write(len(reply).to_bytes(_LENGTH_SIZE, "big") + reply)
+        if len(self._received) <= _WAITING_MAX and not self._has_ended:
+            self._transport.resume_reading()
+        self._wait_turn()
+        if self._has_ended and not self._has_work():
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End it at once."""
+        self._transport.abort()
+
+    def _wait_turn(self) -> None:
+        if not self.is_waiting and not self._is_unread and self._has_work():
+            self.is_waiting = True
+            self._connections.ready(self)
+
+    def _has_work(self) -> bool:
+        return self._transfer is not None or self._query_size() is not None
+
+    def _next_reply(self) -> bytes | None:
+        """The next message of a transfer, or the reply to the next query."""
+        if self._transfer is None:
+            size = self._query_size()
+            assert size is not None
+            query = bytes(self._received[_LENGTH_SIZE : _LENGTH_SIZE + size])
+            del self._received[: _LENGTH_SIZE + size]
+            transfers = self._connections.transfers
+            self._transfer = None if transfers is None else transfers.respond(query, self._source, Transport.TCP)
+            if self._transfer is None:
+                return self._answerer.answer(query, self._source, self._local, Transport.TCP)
+        message = next(self._transfer, None)
+        if message is None:
+            self._transfer = None
+        return message
+
+    def _query_size(self) -> int | None:
+        """The size of the first query, when all of it is here."""
+        if len(self._received) < _LENGTH_SIZE:
+            return None
+        size = int.from_bytes(self._received[:_LENGTH_SIZE], "big")
+        return size if len(self._received) >= _LENGTH_SIZE + size else None
+
+
+def _idle_check() -> float:
+    return min(_IDLE_CHECK, IDLE_TIMEOUT / 2)

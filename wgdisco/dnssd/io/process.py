@@ -1,0 +1,175 @@
+"""The registry's side of the process that serves its zone: starts it, feeds it, starts it again when it dies.
+
+The sockets are bound here, and stay open here: what is asked while there is no process waits in them.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import wgdisco
+from wgdisco.dnssd.feed import Audience, Delta, Listener, Setup, between, pack_delta, pack_setup, whole
+from wgdisco.dnssd.io.bind import bind_pair
+from wgdisco.dnssd.responder import Profile
+from wgdisco.dnssd.zone import Zone
+from wgdisco.endpoint import Endpoint, IPAddress
+from wgdisco.errors import LocalError
+from wgdisco.keys import PublicKey
+
+LOG = logging.getLogger(__name__)
+
+START_TIMEOUT = 30.0
+# between two starts of a process that dies at once
+RESTART_INTERVAL = 1.0
+
+_REPLY_MAX_SIZE = 1 << 16
+
+
+class ZoneProcess:
+    """Serves `zone`, and then each that `follow` is given.
+
+    `counts` has what became of queries, by outcome, over all processes there were. `transferred` is the serial that
+    secondaries are to have, where there are any, and `given` that which each address has, as it was a second ago.
+    """
+
+    def __init__(self, zone: Zone, setup: Setup) -> None:
+        self.endpoints: tuple[Endpoint, ...] = ()
+        self.pid: int | None = None
+        self.transferred: int | None = None
+        self.given: dict[str, int] = {}
+        self._zone = zone
+        self._setup = setup
+        self._sockets: list[tuple[socket.socket, socket.socket]] = []
+        self._touched: dict[PublicKey, None] = {}
+        self._is_new = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._past: Counter[str] = Counter()
+        self._present: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """See above."""
+        return self._past + self._present
+
+    def dropped(self) -> dict[str, int]:
+        """Of what gets no reply, how much there was by reason."""
+        prefix = "dropped: "
+        return {what.removeprefix(prefix): n for what, n in self.counts.items() if what.startswith(prefix)}
+
+    def bind(self, address: IPAddress, port: int, audience: Audience, interface: str | None = None) -> None:
+        """Answer there too, once it runs (port 0: any free one). LocalError when that cannot be.
+
+        With `interface`, nobody is heard who does not come in by it.
+        """
+        udp, tcp = bind_pair(address, port, interface)
+        self._sockets.append((udp, tcp))
+        listener = Listener(udp.fileno(), tcp.fileno(), address, audience)
+        self._setup = replace(self._setup, listeners=(*self._setup.listeners, listener))
+        self.endpoints += (Endpoint(address, udp.getsockname()[1]),)
+
+    def follow(self, zone: Zone, touched: Iterable[PublicKey]) -> None:
+        """The next snapshot, in which instances of `touched` keys alone differ from the last."""
+        self._touched.update(dict.fromkeys(touched))
+        self._zone = zone
+        self._is_new.set()
+
+    async def started(self) -> None:
+        """Wait until it answers. LocalError when it does not."""
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await self._ready.wait()
+        except TimeoutError:
+            raise LocalError(f"the zone's server did not start within {START_TIMEOUT:.0f} s") from None
+
+    async def run(self) -> None:
+        """Keep one running until cancelled."""
+        while True:
+            await self._run_once()
+            LOG.warning("the zone's server ended; it is started again")
+            await asyncio.sleep(RESTART_INTERVAL)
+
+    def close(self) -> None:
+        """Release the sockets. May be called twice."""
+        for udp, tcp in self._sockets:
+            udp.close()
+            tcp.close()
+        self._sockets, self.endpoints = [], ()
+
+    async def _run_once(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            descriptors = [theirs.fileno(), *(one.fileno() for pair in self._sockets for one in pair)]
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno())),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=_environment(),
+                pass_fds=descriptors,
+            )
+        self.pid = process.pid
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=_REPLY_MAX_SIZE)
+        feeding = asyncio.create_task(self._feed(writer))
+        try:
+            with suppress(ConnectionError):
+                await self._listen(reader)
+        finally:
+            self._ready.clear()
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+            # the end of the feed is its end; what does not hear of it is ended
+            writer.transport.abort()
+            self._past, self._present = self.counts, Counter()
+            try:
+                async with asyncio.timeout(1.0):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+            self.pid = None
+
+    async def _feed(self, writer: asyncio.StreamWriter) -> None:
+        """Tell it all there is, and then what changes: as much at once as changed since it last had room."""
+        with suppress(ConnectionError):
+            writer.write(pack_setup(self._setup))
+            self._touched.clear()
+            told = self._zone
+            await _tell(writer, whole(told))
+            while True:
+                await self._is_new.wait()
+                self._is_new.clear()
+                if self._zone is told:
+                    continue
+                touched, self._touched = self._touched, {}
+                last, told = told, self._zone
+                # wgsd lists in the device's order, which a delta does not tell
+                is_exact = self._setup.profile is Profile.WGSD_EXACT
+                await _tell(writer, whole(told) if is_exact else between(last, told, touched))
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while line := await reader.readline():
+            said = json.loads(line)
+            if "ready" in said:
+                self._ready.set()
+            else:
+                self._present = Counter(said["counts"])
+                self.transferred, self.given = said.get("serial"), said.get("given", {})
+
+
+async def _tell(writer: asyncio.StreamWriter, delta: Delta) -> None:
+    for line in pack_delta(delta):
+        writer.write(line)
+        await writer.drain()
+
+
+def _environment() -> dict[str, str]:
+    """Nothing of ours but where Python finds the same program."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
+    return kept | {"PYTHONPATH": str(Path(wgdisco.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
