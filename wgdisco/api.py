@@ -12,6 +12,7 @@ from typing import Any, Self
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile
+from wgdisco.offers import OFFERS_MAX, parse_subnet
 
 SCHEMA = 1
 MAX_CANDIDATES = 8
@@ -145,6 +146,8 @@ class MemberRecord:
     whether that is fresh. `epoch`, `sig` and `next_key` are for signed membership and key rotation. `direct` is true
     of a device that has the very member asking as a peer of its own: that member makes it a peer too, and waits for
     its packets. `candidates` are what the member says of itself, beside `endpoint`; `nat` is its NatProfile as text.
+    `subnets` are behind it, as CIDR, a default route among them where it may be an exit. What it `offers` beyond that
+    only the member itself is told.
     """
 
     name: str
@@ -161,6 +164,8 @@ class MemberRecord:
     direct: bool = False
     candidates: list[CandidateRecord] = field(default_factory=list)
     nat: str | None = None
+    subnets: list[str] = field(default_factory=list)
+    offers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +270,23 @@ class CandidatesRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class OffersRequest:
+    """All subnets that a member says are behind it, as CIDR: the body of `PUT /v1/self/offers`."""
+
+    offers: list[str]
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read a request's body; ValueError says what is wrong with it."""
+        told = _body(data).get("offers")
+        if not isinstance(told, list) or len(told) > OFFERS_MAX:
+            raise ValueError(f"offers: a list of up to {OFFERS_MAX}")
+        if not all(isinstance(one, str) and len(one) <= _NAME_MAX_SIZE for one in told):
+            raise ValueError("offers: subnets as CIDR")
+        return cls([str(parse_subnet(one)) for one in dict.fromkeys(told)])
+
+
+@dataclass(frozen=True, slots=True)
 class StunRecord:
     """Where a member may find out how its NAT behaves, and with what: the answer to `GET /v1/stun`.
 
@@ -293,14 +315,22 @@ class StunRecord:
 
 @dataclass(frozen=True, slots=True)
 class PunchRequest:
-    """A member wants a path to another: the body of `POST /v1/punch`."""
+    """A member wants a path to another: the body of `POST /v1/punch`.
+
+    Or (`leave`) it has a direct one, and wants nothing more over the relay until the next order. When both say so, the
+    relay passes nothing on.
+    """
 
     peer: str
+    leave: bool = False
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        return cls(_key(_body(data), "peer"))
+        leave = _body(data).get("leave", False)
+        if not isinstance(leave, bool):
+            raise ValueError("leave: true or false")
+        return cls(_key(data, "peer"), leave)
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +392,7 @@ Record = (
     | EnrolRequest
     | RotateRequest
     | CandidatesRequest
+    | OffersRequest
     | StunRecord
     | PunchRequest
     | Order

@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wgdisco import config, logs, member_cli, registry_cli, seeing_cli
+from wgdisco import config, export_cli, logs, member_cli, registry_cli, seeing_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
 from wgdisco.process import heed_signals, ignore_signals, program_version, run_daemon
+from wgdisco.tunnel.engines import EngineKind
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,6 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--public-zone", choices=config.PUBLIC_ZONES, help="with --dns: tell strangers that, or all of the zone (full)"
     )
+    run.add_argument(
+        "--secondary",
+        action="append",
+        metavar="ADDRESS[:PORT]",
+        help="a name server that has the zone from here (AXFR, IXFR), and is told when it changes; may be repeated",
+    )
+    run.add_argument("--tsig-key", metavar="FILE", help="the key, of tsig-keygen, with which it has to sign")
     run.add_argument("--store", type=Path, metavar="FILE", help="where `registry init` put its facts")
     run.set_defaults(run=_registry_run, holds_signals=True)
     registry_cli.add_verbs(registry_verbs)
@@ -68,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("-o", "--output", choices=("table", "json"), default="table")
     status.set_defaults(run=_status)
     seeing_cli.add_verbs(verbs)
+    export_cli.add_verb(verbs)
 
     from wgdisco.lab import cli as lab_cli  # noqa: PLC0415  costs nothing to those who do not use it
 
@@ -90,6 +99,12 @@ def _add_daemon_flags(parser: argparse.ArgumentParser) -> None:
         help="what the kernel may do for many packets at once: of tso,uso,udp_gso,udp_gro those to use; all, or none",
     )
     parser.add_argument(
+        "--host-dns",
+        choices=("auto", "resolved", "resolvconf", "none"),
+        help="what has this host ask the name servers inside the tunnel: systemd-resolved or resolvconf, whichever"
+        " looks names up here (auto, the default), one of them, or nothing",
+    )
+    parser.add_argument(
         "--log", choices=("text", "json"), default="text", help="one line an event, for people or machines"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is usually not worth a line")
@@ -102,9 +117,13 @@ def _registry_run(args: argparse.Namespace) -> int:
         from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
 
         public, offloads = config.load_public_dns(flags, os.environ), config.load_offloads(flags, os.environ)
-        dns = None if public is None else managed.PublicDns(public.listen, public.published, public.is_full)
+        dns = managed.PublicDns(public.listen, public.published, public.is_full, public.secondaries)
         path = args.store or store.PATH
-        return run_daemon(lambda: managed.run(store=path, dns=dns, offloads=offloads, version=program_version()))
+        engine = config.load_engine(flags, os.environ) or EngineKind.USERSPACE
+        return run_daemon(
+            lambda: managed.run(store=path, dns=dns, engine=engine, offloads=offloads, version=program_version())
+        )
+    _take_back_dns(flags)
     settings = config.load_registry(flags, os.environ)
     from wgdisco.registry.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
@@ -119,14 +138,18 @@ def _registry_run(args: argparse.Namespace) -> int:
             publish_self=settings.publish_self,
             self_endpoint=settings.self_endpoint,
             offloads=settings.offloads,
+            host_dns=settings.host_dns,
             version=program_version(),
+            secondaries=settings.secondaries,
         )
     )
 
 
 def _join_pinned(args: argparse.Namespace) -> int:
     logs.configure(args.log, args.verbose)
-    settings = config.load_join(_settings_flags(args), os.environ)
+    flags = _settings_flags(args)
+    _take_back_dns(flags)
+    settings = config.load_join(flags, os.environ)
     from wgdisco.peer.io import daemon  # noqa: PLC0415  each daemon loads only its own half
 
     if isinstance(settings, config.AttachSettings):
@@ -148,13 +171,24 @@ def _join_pinned(args: argparse.Namespace) -> int:
             dns=settings.dns,
             offloads=settings.offloads,
             engine=settings.engine,
+            host_dns=settings.host_dns,
             version=program_version(),
         )
     )
 
 
+def _take_back_dns(flags: dict[str, Any]) -> None:
+    """Have names looked up by the host's own servers, where one that was killed left others."""
+    from wgdisco.tunnel.io.host_dns import take_back_left  # noqa: PLC0415  not for every verb
+
+    asyncio.run(take_back_left(config.load_interface(flags, os.environ)))
+
+
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
-    names = ("conf", "zone", "dns", "interface", "offload", "engine", "self", "wgsd_exact", "publish", "public_zone")
+    names = (
+        *("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "self", "wgsd_exact"),
+        *("publish", "public_zone", "secondary", "tsig_key"),
+    )
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
 

@@ -57,6 +57,7 @@ def add_verbs(
         choices=("auto", "print", "none"),
         help="a firewall here that drops what we need: have its own tool let it in (default), say how, or nothing",
     )
+    _add_ways(join)
     join.add_argument(
         "--engine",
         choices=("auto", "userspace", "kernel", "external"),
@@ -79,11 +80,27 @@ def add_verbs(
         if name == "leave":
             parser.add_argument("--yes", action="store_true", help="do not ask")
         if name == "up":
+            _add_ways(parser)
             _add_log_flags(parser)
     accept = verbs.add_parser("accept", help="talk to a member that is new, or whose key has changed")
     accept.add_argument("name", metavar="NAME")
     accept.add_argument("--network", metavar="NETWORK", help="may be left out where there is only one")
     accept.set_defaults(run=partial(_carry_out, "accept"))
+    host_dns = verbs.add_parser("host-dns", help="have this host look a network's names up, as its unit does, or not")
+    host_dns.add_argument("network", metavar="NETWORK")
+    host_dns.add_argument("--undo", action="store_true", help="no longer")
+    host_dns.set_defaults(run=partial(_carry_out, "host_dns"))
+
+
+def _add_ways(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--offer",
+        metavar="CIDR[,CIDR…]|exit|none",
+        help="subnets behind this host that members may reach, exit for the Internet, once the registry approves of it",
+    )
+    parser.add_argument(
+        "--exit", metavar="NAME|none", help="send everything but what is on the LAN through that member, always"
+    )
 
 
 def _add_log_flags(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +118,7 @@ def _join(join_pinned: Verb, args: argparse.Namespace) -> int:
 def _is_managed(args: argparse.Namespace) -> bool:
     pinned = [args.conf, args.zone, args.dns, args.interface, os.environ.get("WGDISCO_CONF")]
     managed = [args.link, args.network, args.name, args.accept_peers, args.offline_trust, args.mdns, args.no_mdns]
+    managed += [args.offer, args.exit]
     if any(pinned) and any(managed):
         raise ConfigError("--conf, --zone, --dns and --interface are for a .conf; a join link needs none of them")
     return not any(pinned)

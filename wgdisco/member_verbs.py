@@ -18,23 +18,27 @@ from wgdisco.invitation import JoinLink, link_id, member_preshared_key
 from wgdisco.keys import PrivateKey
 from wgdisco.machine import SleepWatch
 from wgdisco.names import check_member_name, check_network_name, label_of
+from wgdisco.offers import is_default, parse_offers, refuse
 from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.io import service
 from wgdisco.peer.io.enrol import enrol, no_answer
 from wgdisco.peer.io.member import run
+from wgdisco.peer.io.member_names import tell_names
 from wgdisco.peer.io.state import MemberState, StateStore
+from wgdisco.peer.records import Network
 from wgdisco.peer.roster import Accept, Memory
 from wgdisco.process import program_version, run_daemon
 from wgdisco.status import render_table
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode, Need
 from wgdisco.tunnel.io import control, firewall
-from wgdisco.tunnel.io.driven import remove_left
-from wgdisco.tunnel.io.nft import remove_leftovers
+from wgdisco.tunnel.io.host_dns import HostDns
+from wgdisco.tunnel.io.leftovers import is_left, take_back
 from wgdisco.tunnel.io.port import free_port
 
 SETTLE_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
+START_TIMEOUT = 5.0
 DEGRADED = 4
 _INTERFACE_NAME = re.compile(r"[^/:@\s-][^/:\s]{0,14}")
 
@@ -56,14 +60,44 @@ def join(args: argparse.Namespace) -> int:
         mdns=mdns_policy(state.mdns, everywhere=args.mdns, none_on=args.no_mdns),
         offloads=state.offloads if args.offload is None else config.load_offloads({"offload": args.offload}, {}),
         engine=config.load_engine({"engine": args.engine}, os.environ) or state.engine,
+        host_dns=config.load_host_dns({"host_dns": args.host_dns}, os.environ) or state.host_dns,
     )
-    if wanted != state:
-        if _is_running(state.name):
-            raise LocalError(
-                f"{state.name} is up: `wgdisco down {state.name}` first, then join again with these options"
-            )
-        store.save(wanted)
+    wanted = with_ways(wanted, args.offer, args.exit)
+    _keep_options(state, wanted, store)
     return _connect(wanted, store, args.foreground, None if args.firewall is None else Mode(args.firewall))
+
+
+def _keep_options(state: MemberState, wanted: MemberState, store: StateStore) -> None:
+    if wanted == state:
+        return
+    if _is_running(state.name):
+        raise LocalError(f"{state.name} is up: `wgdisco down {state.name}` first, then again with these options")
+    store.save(wanted)
+
+
+def with_ways(state: MemberState, offer: str | None, exit_name: str | None) -> MemberState:
+    """What `--offer` and `--exit` make of a membership; ConfigError for what cannot be."""
+    offers = state.offers
+    if offer is not None:
+        try:
+            offers = () if offer == "none" else parse_offers(offer)
+        except ValueError as error:
+            raise ConfigError(f"--offer: {error}") from error
+        prefixes = Network.of(state.memory.snapshot.network).prefixes
+        for network in offers:
+            if (why := refuse(network, prefixes)) is not None:
+                raise ConfigError(f"--offer: {network}: {why}")
+    if exit_name is None:
+        exit_name = state.exit_name
+    elif exit_name == "none":
+        exit_name = None
+    else:
+        check_member_name(exit_name)
+    if exit_name is not None and any(map(is_default, offers)):
+        raise ConfigError("--exit and --offer exit: whoever goes out by another member cannot be an exit itself")
+    if offers and state.block_incoming:
+        raise ConfigError("--offer and --block-incoming: what is offered comes in; take one back (--offer none)")
+    return replace(state, offers=offers, exit_name=exit_name)
 
 
 def mdns_policy(known: MdnsPolicy, *, everywhere: bool, none_on: list[str] | None) -> MdnsPolicy:
@@ -187,7 +221,8 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
 async def _open_firewall(state: MemberState) -> None:
     """What cannot be done is said: most paths come about all the same, since we speak first."""
     try:
-        outcome = await firewall.open_firewall(Need(state.name, state.listen_port), state.firewall)
+        need = Need(state.name, state.listen_port, full_tunnel=bool(state.offers))
+        outcome = await firewall.open_firewall(need, state.firewall)
     except LocalError as error:
         print(f"wgdisco: this host's firewall was not looked at: {error}", file=sys.stderr)
         return
@@ -200,7 +235,7 @@ async def _open_firewall(state: MemberState) -> None:
 
 async def _close_firewall(state: MemberState) -> None:
     try:
-        await firewall.close_firewall(Need(state.name, state.listen_port), permanent=True)
+        await firewall.close_firewall(Need(state.name, state.listen_port, full_tunnel=True), permanent=True)
     except LocalError as error:
         print(f"wgdisco: this host's firewall was left as it is: {error}", file=sys.stderr)
 
@@ -265,13 +300,35 @@ def up(args: argparse.Namespace) -> int:
     store = StateStore()
     state = store.load(_known(args.network, store))
     assert state is not None, "its file was listed"
-    return _connect(state, store, foreground=False)
+    wanted = with_ways(state, args.offer, args.exit)
+    _keep_options(state, wanted, store)
+    return _connect(wanted, store, foreground=False)
 
 
 def down(args: argparse.Namespace) -> int:
-    """Disconnect, and stay a member."""
-    _stop(_known(args.network, StateStore()))
+    """Disconnect, and stay a member. Of an interface that is no network's, take back what was left of it."""
+    store = StateStore()
+    if args.network is not None and args.network not in store.names() and is_left(args.network):
+        _take_back_unknown(args.network)
+        return 0
+    network = _known(args.network, store)
+    _stop(network)
+    _take_back(network, store.load(network))
     return 0
+
+
+def _take_back(network: str, state: MemberState | None) -> None:
+    key = None if state is None else state.private_key.public_key()
+    need = None if state is None else Need(network, state.listen_port)
+    asyncio.run(take_back(network, key, need))
+
+
+def _take_back_unknown(interface: str) -> None:
+    """Of a pinned member that was killed."""
+    if _is_running(interface):
+        raise LocalError(f"{interface} is up: end its daemon (Ctrl-C, or `systemctl stop` of its unit)")
+    asyncio.run(take_back(interface))
+    print(f"wgdisco: nothing is left of {interface}", file=sys.stderr)
 
 
 def _stop(network: str) -> None:
@@ -293,6 +350,8 @@ def leave(args: argparse.Namespace) -> int:
     """Give the membership up."""
     store = StateStore()
     if not store.names() or (args.network is not None and args.network not in store.names()):
+        if args.network is not None and is_left(args.network):
+            _take_back_unknown(args.network)
         print(f"this host is no member of {args.network or 'any network'}")
         return 0
     network = _known(args.network, store)
@@ -308,11 +367,24 @@ def leave(args: argparse.Namespace) -> int:
     state = store.load(network)
     if state is not None:
         asyncio.run(_close_firewall(state))
-    asyncio.run(remove_leftovers(network))
-    if state is not None:
-        remove_left(network, state.private_key.public_key())
+    _take_back(network, state)
     store.forget(network)
     print(f"left {network}; whoever runs its registry may now revoke this member")
+    return 0
+
+
+def host_dns(args: argparse.Namespace) -> int:
+    """Tell the host's resolver of the registry, or (`--undo`) take that back: what the daemon itself may not do."""
+    state = StateStore().load(args.network)
+    if args.undo or state is None:
+        asyncio.run(HostDns(args.network).close())
+        return 0
+    deadline = time.monotonic() + START_TIMEOUT
+    while not _is_running(state.name):
+        if time.monotonic() > deadline:
+            raise NotRunningError(f"the daemon of {state.name} does not answer")
+        time.sleep(0.05)
+    asyncio.run(tell_names(state))
     return 0
 
 

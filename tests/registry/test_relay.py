@@ -11,6 +11,8 @@ from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.relay import (
     BYTES_AT_ONCE,
     BYTES_PER_SECOND,
+    CROSSING,
+    CROSSING_EVERY,
     HANDSHAKES_AT_ONCE,
     HELD_FOR,
     IDLE_EXPIRY,
@@ -20,9 +22,10 @@ from wgdisco.registry.relay import (
     Forward,
     Relay,
     RelayDrop,
+    row_of,
 )
 from wgdisco.tunnel.burst import Burst
-from wgdisco.tunnel.cookie import CookieJar
+from wgdisco.tunnel.cookie import CookieJar, mac1_key
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop, Foreign, PathSeen, PeerHandshake
 from wgdisco.tunnel.messages import REJECT_AFTER_TIME, UNDER_LOAD_QUEUE
@@ -129,6 +132,23 @@ def test_a_handshake_begun_by_both_at_once_passes(wire):
     wire.bob.ping(wire.alice)
     wire.release()
     assert len(wire.bob.delivered) == len(wire.alice.delivered) == 1
+
+
+def test_of_two_that_cross_the_first_goes_on_and_nobody_is_kept_out(wire):
+    """Those of other engines spoil each other; who is sent forged initiations waits once, and not for long."""
+    wire.admit(wire.alice, wire.bob)
+    to_bob, to_alice = _initiation(wire.bob.key), _initiation(wire.alice.key)
+    assert wire.foreign(to_bob, wire.alice) is not None
+    assert wire.foreign(to_alice, wire.bob) is None
+    assert wire.foreign(to_bob, wire.alice) is not None
+    assert wire.foreign(to_alice, wire.bob) is not None  # the next one
+    assert wire.relay.drops == {RelayDrop.CROSSING: 1}
+    wire.now += CROSSING_EVERY
+    assert wire.foreign(to_bob, wire.alice) is not None
+    assert wire.foreign(_response(wire.alice.key, 9, 7), wire.bob) is not None
+    assert wire.foreign(to_alice, wire.bob) is not None  # it was answered
+    wire.now += CROSSING
+    assert wire.foreign(to_bob, wire.alice) is not None  # nobody answered in time
 
 
 def test_a_cookie_reply_finds_its_way(wire):
@@ -404,6 +424,7 @@ def test_handshakes_are_limited_by_sender(wire):
     passed = sum(wire.foreign(message, wire.alice) is not None for _ in range(1000))
     assert passed == HANDSHAKES_AT_ONCE
     assert wire.relay.drops == {RelayDrop.TOO_MANY_HANDSHAKES: 1000 - HANDSHAKES_AT_ONCE}
+    wire.now += CROSSING
     assert wire.foreign(_initiation(wire.alice.key), wire.bob) is not None
 
 
@@ -423,3 +444,63 @@ def test_a_device_that_relays_keeps_what_is_its_own(wire):
     assert len(wire.registry.delivered) == 1
     assert not [event for event in wire.registry.events if isinstance(event, Foreign)]
     assert replace(wire.registry.device.status(), drops={}).peers[0].rx_bytes > 0
+
+
+# Beside an engine that takes its own part
+
+
+def test_what_is_the_engines_own_is_left_to_it(wire):
+    alice, bob = wire.alice.endpoint, wire.bob.endpoint
+    own = mac1_key(wire.registry.key)
+    for member in (wire.alice, wire.bob):
+        wire.relay.locate(member.key, member.endpoint)
+    wire.admit(wire.alice, wire.bob)
+
+    def concerns(data: bytes, source: Endpoint) -> bool:
+        return wire.relay.concerns(Foreign(data, len(data), source), own)
+
+    assert not concerns(_initiation(wire.registry.key), alice)
+    assert concerns(_initiation(wire.bob.key), alice)
+    assert not concerns(_initiation(wire.bob.key), STRANGER)
+    assert not concerns(_response(wire.alice.key, 9, 7), bob)
+    wire.foreign(_initiation(wire.bob.key, 7), alice)
+    assert wire.relay.indices(9) == {7}
+    for message in (_response(wire.alice.key, 9, 7), _data(7)):
+        assert concerns(message, bob)
+        assert not concerns(message, alice)
+    assert not concerns(_data(8), bob)
+    assert not any(concerns(bytes(size), bob) for size in range(200))
+    wire.foreign(_response(wire.alice.key, 9, 7), bob)
+    assert wire.relay.indices(2) == {7, 9}
+    assert len(wire.relay.indices(0)) == 1
+    assert not wire.relay.drops
+
+
+def test_when_both_have_left_nothing_passes_until_they_are_admitted_again(wire):
+    wire.admit(wire.alice, wire.bob)
+    wire.alice.ping(wire.bob)
+    wire.relay.leave(wire.alice.key, wire.bob.key, wire.now)
+    wire.alice.ping(wire.bob)
+    assert len(wire.bob.delivered) == 2
+    wire.relay.leave(wire.bob.key, wire.alice.key, wire.now)
+    wire.relay.leave(wire.bob.key, wire.carol.key, wire.now)  # of those they have no order with, nothing
+    wire.alice.ping(wire.bob)
+    assert len(wire.bob.delivered) == 2
+    wire.admit(wire.bob, wire.alice)
+    wire.alice.ping(wire.bob)
+    assert len(wire.bob.delivered) == 3
+
+
+def test_a_burst_that_came_as_one_is_cut_where_it_was_joined():
+    chance = random.Random(3)
+
+    def message(size: int) -> bytes:
+        return b"\4\0\0\0\7\0\0\0" + chance.randbytes(size - 8)
+
+    for size in (32, 48, 1312):
+        assert row_of(message(size)) == size
+        assert row_of(message(size) * 2) == size
+        assert row_of(b"".join(message(size) for _ in range(40)) + message(32)) == size
+    handshake = b"\1\0\0\0" + bytes(144)
+    assert row_of(handshake) == len(handshake)
+    assert [row_of(bytes(size)) for size in (0, 7, 64)] == [0, 7, 64]

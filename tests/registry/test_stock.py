@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 
 import pytest
@@ -143,3 +144,19 @@ def test_another_versions_objects_are_refused_without_showing_them(made):
 def test_no_secret_shows_in_a_repr(membership):
     request = DeviceRequest("phone", PHONE.public_key(), PSK)
     assert PSK.to_text() not in repr(request) + repr(add(membership))
+
+
+def test_the_file_has_what_is_behind_members_at_the_peer_it_is_reached_by(membership):
+    lan, office, secret = (ip_network(text) for text in ("192.168.7.0/24", "fd01::/64", "10.1.0.0/16"))
+    vps = Member("vps", VPS, 2, ("all",), 0.0, proven=True, endpoint=Endpoint.from_text("203.0.113.9:51820"))
+    laptop = Member("laptop", LAPTOP, 3, ("all",), 0.0, proven=True)
+    other = Member("other", PrivateKey(bytes(31) + b"\x15").public_key(), 4, ("guests",), 0.0, proven=True)
+    exits = ip_network("0.0.0.0/0")
+    behind = [(vps, (lan,)), (laptop, (office, exits)), (other, (secret,))]
+    members = [replace(member, offers=subnets, approved=subnets) for member, subnets in behind]
+    one = Membership([replace(NETWORK, next_host=5), *members])
+    _, facts = add_device(one, DeviceRequest("phone", PHONE.public_key(), PSK, direct_to=("vps",)), 0.0)
+    assert DeviceFacts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+    registry, direct = parse_conf(device_conf(facts, PSK, PHONE), "phone.conf").device.peers
+    assert registry.allowed_ips == (NETWORK.prefix4, NETWORK.prefix6, office)
+    assert direct.allowed_ips[2:] == (lan,)

@@ -14,6 +14,7 @@ from wgdisco.registry.io import managed
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import PATH
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.offloads import Offloads
 
 
@@ -53,7 +54,15 @@ def main():
         match line.split():
             case ["start"]:
                 child = fork(
-                    lambda: run_daemon(lambda: managed.run(store=PATH, dns=None, offloads=Offloads(), version="test"))
+                    lambda: run_daemon(
+                        lambda: managed.run(
+                            store=PATH,
+                            dns=managed.PublicDns(),
+                            engine=EngineKind.USERSPACE,
+                            offloads=Offloads(),
+                            version="test",
+                        )
+                    )
                 )
                 say({"pid": child})
             case ["kill"]:

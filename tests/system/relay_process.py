@@ -55,7 +55,7 @@ async def main():
     )
     conf = TunnelConf(DeviceConfig(private, 51820, 0, peers), (ip_interface("10.9.0.254/24"),), 1280)
     async with tunnel_device("relay", conf, relays=True) as (engine, _link):
-        relaying = Relaying(engine)
+        relaying = Relaying(engine.send_burst)
         following = asyncio.create_task(follow_device(engine, relaying))
         await obey(engine, relaying, keys)
         following.cancel()

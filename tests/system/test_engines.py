@@ -42,10 +42,10 @@ def connect(engine, hosts, patience=1):
         for host in hosts:
             mesh.verb(host, "down")
             if engine == "external":
-                assert "peer" not in lab.hosts[host].run(["wg", "show", "mesh"]).stdout
+                await_(lambda host=host: "peer" not in lab.hosts[host].run(["wg", "show", "mesh"]).stdout, "no peers")
                 lab.hosts[host].run(["ip", "link", "delete", "mesh"])
             else:
-                assert lab.hosts[host].run(["ip", "link", "show", "mesh"], check=False).returncode
+                await_(lambda host=host: "mesh" not in lab.hosts[host].run(["ip", "link"]).stdout, "no interface")
 
 
 BOTH_WAYS = pytest.mark.parametrize(

@@ -75,10 +75,11 @@ def connect(engine: str, attached: tuple[str, ...]) -> None:
         network.wait("alice", "direct", "bob", seconds=90)
         network.wait("bob", "direct", "alice", seconds=90)
         assert network.ping("alice", "bob") == 3
-        before = allowed_ips(network, "alice")
-        assert network.stop("alice") == 0
+        left = attached[0]
+        before = allowed_ips(network, left)
+        assert network.stop(left) == 0
         # The interface is left as it was found, and goes on
-        assert allowed_ips(network, "alice") == before
+        assert allowed_ips(network, left) == before
         assert network.ping("alice", "bob") == 3
         for host in attached:
             take_down(network, host)

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from tests.system.network import Network, await_
+from tests.system.network import Network
 from wgdisco.lab.topology import Lab
 from wgdisco.machine import boot_time
 
@@ -115,26 +115,6 @@ def test_table_off_and_a_table_of_ones_own(network):
     network.lab.hosts["alice"].write_file("/run/lab/alice.conf", conf)
 
 
-def killed_and_started_again(network, count, dice):
-    """Kill alice once it is up, then at moments while it comes up; a start and a stop later all is as before."""
-    before = network.state()
-    left = 0
-    usual = network.up_and_down()
-    for number in range(count):
-        process = network.lab.hosts["alice"].popen(network.command("alice"), stdout=-1, stderr=-1)
-        if number == 0:
-            await_(lambda: "lookup 51820" in network.run("alice", "ip -6 rule"), "the last of the rules")
-        else:
-            time.sleep(dice.uniform(0.6, 1.2) * usual)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        left += network.state() != before
-        network.up_and_down()
-        assert network.state() == before
-    print(f"\n{count} kills, of which {left} left something behind")
-    assert left
-
-
 def test_whenever_it_is_told_to_end_nothing_is_left(network):
     before = network.state()
     usual, dice = network.up_and_down(), random.Random(7)
@@ -145,12 +125,3 @@ def test_whenever_it_is_told_to_end_nothing_is_left(network):
         _, complaint = process.communicate()
         assert "Traceback" not in complaint
         assert network.state() == before
-
-
-def test_3_kills_leave_nothing_after_the_next_start_and_stop(network):
-    killed_and_started_again(network, 3, random.Random(3))
-
-
-@pytest.mark.soak
-def test_50_kills_leave_nothing_after_the_next_start_and_stop(network):
-    killed_and_started_again(network, 50, random.Random(50))

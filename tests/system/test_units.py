@@ -8,6 +8,7 @@ import pytest
 
 from tests.system.machine import ROOT, machine
 from tests.system.network import PROGRAM, Network, await_
+from tests.system.resolvers import give_resolved_to_machine
 from tests.system.test_walled import WALLS
 from wgdisco.lab.topology import Lab
 from wgdisco.peer.io import service
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("needs_lab")
 
 UNITS = ROOT / "examples" / "systemd"
 NET_ADMIN, NET_BIND_SERVICE = 1 << 12, 1 << 10
+RESOLVECTL = "/usr/local/sbin/resolvectl"
 EXPOSURE_MAX = 20  # tenths
 GROUP = "4242"
 INVITE = ("wgdisco", "registry", "invite")
@@ -178,3 +180,27 @@ def test_the_group_may_ask_for_status(host):
         booted.popen([*confined, *network.command(host)])
         ask = ["setpriv", "--reuid=12345", "--regid=12345", f"--groups={GROUP}", *PROGRAM, "status"]
         await_(lambda: f"interface: {host}" in booted.run(ask, check=False).stdout, "a status for the group", 15)
+
+
+def test_the_zone_is_looked_up_at_the_registry_though_the_member_is_not_root():
+    with Lab() as lab, machine(lab.hosts["registry"]) as registry, machine(lab.hosts["alice"]) as alice:
+        for booted in (registry, alice):
+            install(booted)
+        give_resolved_to_machine(alice)
+        registry.run("wgdisco", "registry", "init")
+        join(alice, registry.run(*INVITE).stdout, "alice")
+        assert daemon(alice, "wgdisco-join@mesh") == ("wgdisco", NET_ADMIN)
+        assert alice.run(RESOLVECTL, "domain", "mesh").stdout.endswith(": ~wg.internal\n")
+        assert "NOERROR" in alice.run("dig", "@127.0.0.53", "_wireguard._udp.wg.internal", "PTR").stdout
+        confined = (
+            "setpriv",
+            "--reuid=wgdisco",
+            "--inh-caps=+net_admin",
+            "--ambient-caps=+net_admin",
+            "--clear-groups",
+        )
+        refused = alice.run(*confined, "--regid=wgdisco", RESOLVECTL, "dns", "mesh", "10.0.0.1", check=False)
+        assert refused.returncode, "the unit's daemon could do it by itself"
+        alice.run("wgdisco", "down")
+        assert "wg.internal" not in alice.run(RESOLVECTL, "domain").stdout
+        assert "mesh.dns" not in alice.run("ls", "/run/wgdisco").stdout

@@ -214,7 +214,8 @@ def test_zero_keys_are_no_keys():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("DNS = 10.0.0.1", "DNS is not supported yet: remove the line, or use wg-quick for this interface"),
+        ("DNS = 10.0.0.1, 10.0.0", "DNS '10.0.0' is not an IP address"),
+        ("DNS = -x", "DNS '-x' is neither an IP address nor a domain"),
         ("PostUp = iptables -A %i", "PostUp is not supported yet"),
         ("saveconfig = true", "saveconfig is not supported yet"),
         ("Colour = red", "Colour is not a key of [Interface]"),

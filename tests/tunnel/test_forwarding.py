@@ -39,3 +39,12 @@ def test_the_way_back_is_the_way_there_backwards():
 
 def test_the_tunnel_is_not_its_own_uplink():
     assert uplinks(ROUTES, "mesh") == {4: ("eth0",), 6: ("eth0",)}
+
+
+def test_one_ip_version_alone_and_by_an_interface_that_is_no_uplink():
+    assert list(forwarding_settings("mesh", ROUTES, True, ["lan"], {4})) == [
+        "ipv4/conf/mesh/forwarding",
+        "ipv4/conf/eth0/forwarding",
+        "ipv4/conf/lan/forwarding",
+    ]
+    assert list(forwarding_settings("mesh", ROUTES, True, ["lan"], {6})) == ["ipv6/conf/eth0/accept_ra", ALL_IPV6]

@@ -1,8 +1,17 @@
-from ipaddress import IPv4Address, IPv4Network, IPv6Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 
 import pytest
 
-from wgdisco.tunnel.nft import Enrolment, HubHost, HubRules, block_incoming_rules, remove_table, table_name
+from wgdisco.tunnel.nft import (
+    Enrolment,
+    HubHost,
+    HubRules,
+    block_incoming_rules,
+    gateway_rules,
+    remove_table,
+    table_name,
+)
 
 
 def host(number, *groups, full=False):
@@ -70,6 +79,39 @@ def test_further_ports_lead_to_the_devices_own_from_outside_only():
     assert "type nat hook prerouting priority dstnat" in text
 
 
+def test_beside_a_server_its_interface_is_ours_to_forward_and_it_hears_no_initiations():
+    rules = HubRules("mesh", (host(2, "a"),), (IPv4Address("10.7.8.1"),), port=51820)
+    both, initiation = 'iifname { "mesh", "wg0" } oifname { "mesh", "wg0" }', "udp dport 51820 @th,64,8 1 counter drop"
+    text = replace(rules, beside="wg0").to_text()
+    assert text.index(f"{both} ip saddr vmap @class_of4") < text.index('iifname "mesh" counter drop')
+    assert 'iifname != { "mesh", "wg0" } ip daddr 10.7.8.1 fib' in text
+    assert text.count(initiation) == 1
+    assert "wg0" not in rules.to_text()
+    assert initiation not in rules.to_text()
+
+
 def test_block_incoming_is_about_its_interface_only():
     lines = [line for line in block_incoming_rules("mesh").splitlines() if "drop" in line or "accept" in line]
     assert all("mesh" in line or "policy accept" in line for line in lines)
+
+
+def test_what_is_behind_a_host_is_in_its_groups_and_of_its_class():
+    behind = HubHost((ip_address("10.7.8.2"),), ("a",), False, (ip_network("10.1.0.0/24"), ip_network("fd01::/64")))
+    text = HubRules("mesh", (behind, host(3, "a"))).to_text()
+    assert "10.7.8.2 : jump class0, 10.1.0.0/24 : jump class0, 10.7.8.3 : jump class0" in text
+    assert "flags interval;" in text
+    assert "flags interval;" not in HubRules("mesh", (host(3, "a"),)).to_text()
+
+
+def test_a_gateway_that_has_nothing_behind_it_lets_nothing_through():
+    text = gateway_rules("mesh", ())
+    forward = text.partition("chain forward")[2].partition("}")[0]
+    assert [line.split()[-1] for line in forward.splitlines()[2:-1]] == ["accept", "accept", "drop"]
+    assert "masquerade" not in text
+
+
+def test_a_gateway_leads_to_its_subnets_and_an_exit_to_no_private_address():
+    text = gateway_rules("mesh", (ip_network("10.1.0.0/24"), ip_network("::/0")))
+    assert 'iifname "mesh" oifname != "mesh" ip daddr 10.1.0.0/24 accept' in text
+    assert "ip6 daddr != { fc00::/7, fe80::/10 } masquerade" in text
+    assert "ip daddr != " not in text

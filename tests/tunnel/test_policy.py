@@ -50,3 +50,8 @@ def test_rules_read_back_and_nothing_else():
     bad = [[5, 1, 1, 1], [4, 1, 1], [4, -1, 1, 1], [4, 1, 2**32, 1], [4, True, 1, 1], ["4", 1, 1, 1], 4, None]
     assert kept_rules([*bad, good]) == (Rule(4, 32764, 254),)
     assert kept_rules(None) == kept_rules({"4": 1}) == ()
+
+
+def test_one_pair_of_rules_an_ip_version_however_many_networks():
+    networks = [ip_network(text) for text in ("10.1.0.0/24", "10.2.0.0/24", "::/0", "0.0.0.0/0")]
+    assert rules_for(networks, 7, ()) == rules_for([networks[3], networks[2]], 7, ())

@@ -12,7 +12,7 @@ from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.uapi import SetOperation, format_get
-from wgdisco.tunnel.uapi_client import check_answer, format_set_peer, parse_get
+from wgdisco.tunnel.uapi_client import StatusReader, check_answer, format_set_peer
 
 OWN = PrivateKey(bytes(range(32)))
 KEY = PublicKey(bytes(range(1, 33)))
@@ -32,11 +32,20 @@ def device() -> Device:
 
 def test_what_a_server_tells():
     made = device()
-    seen = parse_get("".join(format_get(made)) + "errno=0\n\n", 0.0)
+    seen = StatusReader().read("".join(format_get(made)) + "errno=0\n\n", 0.0)
     told = made.status()
     assert (seen.public_key, seen.listen_port, seen.fwmark) == (OWN.public_key(), 51820, 3)
     # when a handshake attempt began is not told
     assert seen.peers == tuple(replace(peer, unanswered_since=None) for peer in told.peers)
+
+
+def test_a_peer_that_did_nothing_is_the_same_object():
+    made, reader = device(), StatusReader()
+    before = reader.read("".join(format_get(made)) + "errno=0\n\n", 0.0).peers
+    made.set_peer(KEY, SIX, 7, 0.0)
+    after = reader.read("".join(format_get(made)) + "errno=0\n\n", 5.0).peers
+    assert after[1] is before[1]
+    assert (after[0].persistent_keepalive, before[0].persistent_keepalive) == (7, 25)
 
 
 def test_a_server_understands():
@@ -63,7 +72,7 @@ def test_a_server_understands():
 )
 def test_answers_that_are_none(text):
     with pytest.raises(LocalError):
-        parse_get(text, 0.0)
+        StatusReader().read(text, 0.0)
 
 
 def test_refusals_have_names():
@@ -74,4 +83,4 @@ def test_refusals_have_names():
 
 def test_an_engine_that_changes_no_peer_is_named():
     with pytest.raises(LocalError, match="use wireguard-go"):
-        parse_get(f"own_public_key={KEY.raw.hex()}\nlisten_port=1\nerrno=0\n\n", 0.0)
+        StatusReader().read(f"own_public_key={KEY.raw.hex()}\nlisten_port=1\nerrno=0\n\n", 0.0)

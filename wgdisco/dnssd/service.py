@@ -83,6 +83,15 @@ class Service:
             if view is not None:
                 view.quick.forget_cookies()
 
+    def transferred(self) -> Zone:
+        """The snapshot that secondaries are to have: they may tell it to everybody."""
+        told = self._setup.secondaries
+        if told is None or told.is_full:
+            return self._zone
+        if self._public is None:
+            self._public = _View(public_zone(self._zone, self._setup.published), self._setup.profile, self._cookies)
+        return self._public.responder.zone
+
     def counts(self) -> Counter[str]:
         """What became of all queries, by outcome."""
         total: Counter[str] = Counter()

@@ -32,6 +32,8 @@ _SETTLES = 0.3
 PATIENCE = 4.0
 # With an engine that does not say what happens, and tries one endpoint after the other
 POLLED_PATIENCE = 30.0
+# Until it is led back from where it followed the peer, seconds
+FOLLOWS_FOR = 1.2
 # How long a relayed pair is watched for a better path that theory denies it
 _RELAY_SETTLES = 0.8
 # How long a pair that something happened to is watched
@@ -74,6 +76,7 @@ class Members:
         self._links = dict(zip((pair.a, pair.b), links, strict=True))
         self._rtt = rtt
         self._engines = dict(zip((pair.a, pair.b), engines, strict=True))
+        self._follows_for = 0.0 if set(engines) == {EngineKind.USERSPACE} else FOLLOWS_FOR
         self._registry_key = JoinLink.from_text(links[0]).registry_key.to_text()
         self._output = io.StringIO()
         self._timeline = Timeline({self._registry_key: REGISTRY}, self._output)
@@ -104,6 +107,7 @@ class Members:
             self._start_pings()
             since = boot_time()
             self._timeline.wait(self._is_there, patience)
+            self._timeline.wait(lambda: False, self._follows_for)
             if self._pair.expected is Outcome.RELAY:
                 self._timeline.wait(lambda: False, since + _RELAY_SETTLES - boot_time())
 
@@ -206,6 +210,7 @@ class Members:
             window=WINDOW,
             rtt=self._rtt,
             event_at=self._event_at,
+            follows_for=self._follows_for,
         )
         names = {
             address: host if not number else f"{host}/{number + 1}"

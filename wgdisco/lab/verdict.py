@@ -102,7 +102,10 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """All that is known of one trial. `asker` pinged the other until `until`; the last `window` seconds decide."""
+    """All that is known of one trial. `asker` pinged the other until `until`; the last `window` seconds decide.
+
+    `follows_for`: for how long an engine that is not ours may yet follow what comes over the relay, seconds.
+    """
 
     asker: Side
     other: Side
@@ -113,6 +116,7 @@ class Observed:
     window: float
     rtt: float
     event_at: float | None = None
+    follows_for: float = 0.0
 
 
 @dataclass(slots=True)
@@ -273,7 +277,7 @@ def _measure(observed: Observed, verdict: Verdict) -> None:
     verdict.packets = (packets[0], packets[1])
     if observed.event_at is not None:
         return  # what the relay carries meanwhile is what it is for
-    _, relayed = _payload(observed, both + 1.5 * observed.rtt + 0.05)
+    _, relayed = _payload(observed, both + 1.5 * observed.rtt + 0.05 + observed.follows_for)
     verdict.relayed_after = len(relayed)
 
 

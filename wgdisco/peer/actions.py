@@ -47,7 +47,14 @@ class AskOrder:
     key: PublicKey
 
 
-PathAction = SetPeer | Initiate | Ping | Probe | AskOrder
+@dataclass(frozen=True, slots=True)
+class LeaveRelay:
+    """Tell the registry that this peer and we have a direct path."""
+
+    key: PublicKey
+
+
+PathAction = SetPeer | Initiate | Ping | Probe | AskOrder | LeaveRelay
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +73,4 @@ class SetRelays:
     endpoints: frozenset[Endpoint]
 
 
-Action = SetPeer | Initiate | Probe | AskOrder | SendRaw | SetRelays
+Action = SetPeer | Initiate | Probe | AskOrder | LeaveRelay | SendRaw | SetRelays

@@ -68,7 +68,7 @@ class Agent:
     """See the module's docstring. `peers` are the device's, in its order; `set_peers` gives it others later.
 
     Whoever changes peers tells the device first: an action for a peer that is gone there would be refused. `checks` are
-    for members of a registry's network, which relays (`relays`).
+    for members of a registry's network, which relays (`relays`). `managed`: the device's capability.
     """
 
     def __init__(
@@ -77,12 +77,15 @@ class Agent:
         ourselves: Ourselves,
         now: float,
         checks: Checks | None = None,
+        *,
+        managed: bool = True,
     ) -> None:
         self.ourselves = ourselves
         self.nat: NatProfile | None = None
         self._paths: dict[PublicKey, Path | CheckedPath] = {}
         self._checked: dict[PublicKey, CheckedPath] = {}
         self._checks = checks
+        self._managed = managed
         self.relay: Endpoint | None = None
         self._orders = Budget(ORDERS_BURST, ORDERS_RATE)
         self._told: dict[PublicKey, tuple[PathWord, tuple[Endpoint, ...]]] = {}
@@ -123,7 +126,7 @@ class Agent:
         path = self._checked.get(peer.public_key)
         if path is None:
             self.remove_peer(peer.public_key)  # it was a key announced to follow another
-            path = CheckedPath(peer.public_key, self.relay)
+            path = CheckedPath(peer.public_key, self.relay, managed=self._managed)
             self._paths[peer.public_key] = self._checked[peer.public_key] = path
         if peer.endpoint is not None:
             path.set_last_known(peer.endpoint)

@@ -19,7 +19,7 @@ from wgdisco.api import CandidateKind, Origin, PathWord, Reason
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile, can_punch
-from wgdisco.peer.actions import AskOrder, Initiate, PathAction, Ping, Probe, SetPeer
+from wgdisco.peer.actions import AskOrder, Initiate, LeaveRelay, PathAction, Ping, Probe, SetPeer
 from wgdisco.peer.budget import Budget
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Pinged, Ponged
@@ -55,11 +55,16 @@ TRYING_FOR = 1.5
 
 
 class CheckedPath:
-    """See the module's docstring. `relay` is where the registry forwards, None while there is none."""
+    """See the module's docstring. `relay` is where the registry forwards, None while there is none.
 
-    def __init__(self, key: PublicKey, relay: Endpoint | None) -> None:
+    Where the engine has no managed peers (`managed`) handshakes must not cross: nobody begins over the relay before the
+    order says who does; and it follows whatever it hears, so that it has to be led back.
+    """
+
+    def __init__(self, key: PublicKey, relay: Endpoint | None, *, managed: bool = True) -> None:
         self.key = key
         self.relay = relay
+        self._managed = managed
         self.state: State = Idle()
         self.ways = Ways()
         self.is_online = True
@@ -213,6 +218,9 @@ class CheckedPath:
                 return False
             case Live(current, since) if is_relayed:
                 # the peer cannot hear us where we are, or has not found it yet: see whether it answers there
+                if not self._managed:
+                    self._actions.append(SetPeer(self.key, current, 0))
+                    self._leave_relay()
                 answered = self.ways.verified.get(current)
                 if now - max(since, float("-inf") if answered is None else answered.at) > UNHEARD_DIRECT:
                     self._use(endpoint, now)
@@ -392,7 +400,7 @@ class CheckedPath:
             return
         self._asked_at, self._is_asked = now, True
         self._actions.append(AskOrder(self.key))
-        self._relay_due = now + HOLD
+        self._relay_due = now + HOLD if self._managed else None
 
     def _ping(self, endpoint: Endpoint, now: float) -> None:
         self.ways.ask(endpoint, now)
@@ -501,10 +509,15 @@ class CheckedPath:
         self._moved_to = None
         self._doubt.end()
         self._alone_at = float("-inf")
+        self._actions.append(SetPeer(self.key, endpoint, 0))
         if endpoint != self.relay:
             self.ways.last_known = endpoint
             self._failures, self._retry_at = 0, None
-        self._actions.append(SetPeer(self.key, endpoint, 0))
+            self._leave_relay()
+
+    def _leave_relay(self) -> None:
+        if not self._managed and self.relay is not None:
+            self._actions.append(LeaveRelay(self.key))
 
     def _device_moved(self, used: Endpoint, endpoint: Endpoint, now: float) -> None:
         """The device followed the peer from where nothing came any more; the relay is left only for what answers."""

@@ -28,6 +28,7 @@ from wgdisco.errors import LocalError
 from wgdisco.invitation import check_registry
 from wgdisco.keys import PublicKey
 from wgdisco.names import check_member_name, check_network_name
+from wgdisco.offers import OFFERS_MAX, parse_subnet
 
 MAX_MEMBERS = 4096
 MAX_ADDRESSES = 4
@@ -147,6 +148,8 @@ def parse_member(data: Any) -> MemberRecord:
         direct=_boolean(told, "direct"),
         candidates=_candidates(told),
         nat=_text_or_none(told, "nat"),
+        subnets=_subnets(told, "subnets"),
+        offers=_subnets(told, "offers"),
     )
     try:
         check_member_name(record.name)
@@ -206,6 +209,11 @@ def _candidates(told: Mapping[str, Any]) -> list[CandidateRecord]:
     if "candidates" not in told:
         return []
     return [parse_candidate(one) for one in _list(told, "candidates", MAX_CANDIDATES)]
+
+
+def _subnets(told: Mapping[str, Any], name: str) -> list[str]:
+    """Absent is none, as above."""
+    return [str(parse_subnet(text)) for text in _texts({name: [], **told}, name, OFFERS_MAX)]
 
 
 def _object(data: Any, schema: bool = False) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from wgdisco.api import EndpointChange, MemberRecord, Removed, Snapshot
 from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork, in_any
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.offers import EXIT, is_default, judge_subnets
 from wgdisco.peer.records import KIND_DEVICE, MAX_MEMBERS, Network
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 
@@ -95,7 +96,8 @@ RosterNews = Accepted | Gone | MemberRefused | OlderEpoch | TrustExpired
 class Member:
     """A member or device that is trusted. `next_key` is announced to follow `key`.
 
-    `is_direct` of a device that has us as a peer of its own, beside the registry.
+    `is_direct` of a device that has us as a peer of its own, beside the registry. `subnets` are behind it; with default
+    routes among them it may be our exit.
     """
 
     name: str
@@ -104,15 +106,27 @@ class Member:
     is_device: bool
     next_key: PublicKey | None
     is_direct: bool = False
+    subnets: tuple[IPNetwork, ...] = ()
+
+    def allowed_ips(self, exit_name: str | None) -> tuple[IPNetwork, ...]:
+        """Its addresses, and what is behind it; the Internet only of the one that is our exit."""
+        is_exit = self.name == exit_name
+        return (*self.addresses, *(one for one in self.subnets if is_exit or not is_default(one)))
 
 
 class Roster:
     """See the module's docstring."""
 
     def __init__(
-        self, own_key: PublicKey, accept: Accept, memory: Memory, offline_trust: float = OFFLINE_TRUST
+        self,
+        own_key: PublicKey,
+        accept: Accept,
+        memory: Memory,
+        offline_trust: float = OFFLINE_TRUST,
+        exit_name: str | None = None,
     ) -> None:
-        """Begin with what is remembered."""
+        """Begin with what is remembered. Everything goes to the member `exit_name`, if it may be an exit."""
+        self.exit_name = exit_name
         self._offline_trust = offline_trust
         self.keepalive = KEEPALIVE  # towards the registry, in seconds
         self.own_key = own_key
@@ -130,6 +144,7 @@ class Roster:
         self._is_older = False
         self._is_expired = False
         self._refused: dict[PublicKey, MemberRefused] = {}
+        self._subnets_refused: list[tuple[str, IPNetwork, str]] = []
         self._news: list[RosterNews] = []
         self._judge()
 
@@ -251,21 +266,27 @@ class Roster:
         peers: list[PeerConfig] = []
         for member in trusted:
             if member.is_device and not member.is_direct:
-                to_registry.extend(member.addresses)
+                to_registry.extend(member.allowed_ips(None))
                 continue
             if member.is_device:
                 # it comes to us, who are at a fixed endpoint: there is nothing to keep open
-                peers.append(PeerConfig(member.key, None, None, member.addresses, managed=True))
+                peers.append(PeerConfig(member.key, None, None, member.allowed_ips(None), managed=True))
                 continue
             endpoint = endpoints.get(member.key) or _endpoint(self._records[member.key])
-            peers.append(PeerConfig(member.key, None, endpoint, member.addresses, managed=True))
+            allowed_ips = member.allowed_ips(self.exit_name)
+            peers.append(PeerConfig(member.key, None, endpoint, allowed_ips, managed=True))
             if member.next_key is not None:
                 peers.append(PeerConfig(member.next_key, managed=True, replaces=member.key))
         at = endpoints.get(registry_key)
         return (PeerConfig(registry_key, None, at, tuple(to_registry), self.keepalive, managed=True), *peers)
 
     def device_config(
-        self, private_key: PrivateKey, preshared_key: PresharedKey, listen_port: int, peers: tuple[PeerConfig, ...]
+        self,
+        private_key: PrivateKey,
+        preshared_key: PresharedKey,
+        listen_port: int,
+        peers: tuple[PeerConfig, ...],
+        fwmark: int = 0,
     ) -> DeviceConfig:
         """`peers` as the device is told them: endpoints are the agent's business."""
         told = tuple(
@@ -276,7 +297,30 @@ class Roster:
             )
             for peer in peers
         )
-        return DeviceConfig(private_key, listen_port, 0, told)
+        return DeviceConfig(private_key, listen_port, fwmark, told)
+
+    # What is behind members
+
+    def own_subnets(self) -> tuple[IPNetwork, ...]:
+        """What is behind us and approved, default routes (we may be an exit) among it."""
+        return tuple(ip_network(subnet) for subnet in self._own.subnets)
+
+    def own_offers(self) -> tuple[IPNetwork, ...]:
+        """What the registry has heard that we offer."""
+        return tuple(ip_network(offer) for offer in self._own.offers)
+
+    def routes(self) -> tuple[IPNetwork, ...]:
+        """What leads into the tunnel besides the network's own prefixes.
+
+        With an exit that is the Internet whatever the exit allows: what cannot go there goes nowhere.
+        """
+        exits = () if self.exit_name is None else EXIT
+        subnets = (subnet for member in self.members.values() for subnet in member.subnets if not is_default(subnet))
+        return (*subnets, *exits)
+
+    def subnets_refused(self) -> tuple[tuple[str, IPNetwork, str], ...]:
+        """What the registry says is behind members and is not routed: name, subnet, and why in one phrase."""
+        return tuple(self._subnets_refused)
 
     def live_endpoints(self) -> dict[PublicKey, Endpoint | None]:
         """Where the registry sees each trusted member now; None for those it has not heard lately, or by TLS only."""
@@ -317,6 +361,7 @@ class Roster:
         before = self.members
         members: dict[PublicKey, Member] = {}
         refused: dict[PublicKey, MemberRefused] = {}
+        self._subnets_refused = []
         for key, record in sorted(self._records.items(), key=lambda item: item[0] not in before):
             judged = self._judge_one(key, record, members)
             if isinstance(judged, str):
@@ -342,7 +387,10 @@ class Roster:
             next_key = None
         if next_key is not None:
             self._announced[key] = next_key
-        return Member(record.name, key, addresses, record.kind == KIND_DEVICE, next_key, record.direct)
+        taken = [*self.own_subnets(), *(subnet for member in members.values() for subnet in member.subnets)]
+        subnets, bad = judge_subnets(map(ip_network, record.subnets), self.network.prefixes, taken)
+        self._subnets_refused += [(record.name, subnet, why) for subnet, why in bad]
+        return Member(record.name, key, addresses, record.kind == KIND_DEVICE, next_key, record.direct, subnets)
 
     def _judge_addresses(self, addresses: tuple[IPNetwork, ...], members: Mapping[PublicKey, Member]) -> str | None:
         taken = {address for member in members.values() for address in member.addresses}

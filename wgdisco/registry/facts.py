@@ -7,16 +7,17 @@ more is passed over.
 import json
 from dataclasses import dataclass, field, fields
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.firewall import Mode
 
 DEFAULT_GROUP = "all"
 REGISTRY_HOST_NUMBER = 1
+MTU = 1280  # what every path carries (RFC 8200 section 5); a phone cannot measure it
 REGISTRIES_MAX = 8  # what a member takes at most
 
 
@@ -40,7 +41,8 @@ class Network:
 
     `also_ports` are UDP ports that lead to `listen_port`, `tls_port` the TCP port for those who have no UDP at all.
     `firewall` is what to do about this host's own. `next_host` is the host number given out next: freed ones come round
-    again only after all others.
+    again only after all others. `own_host` is the registry's own. `mtu` is its interface's. `predecessor` is the
+    interface of the server it was adopted from, until its place is taken.
     """
 
     name: str
@@ -55,6 +57,9 @@ class Network:
     also_ports: tuple[int, ...] = ()
     tls_port: int | None = None
     firewall: Mode = Mode.NONE
+    own_host: int = REGISTRY_HOST_NUMBER
+    mtu: int = MTU
+    predecessor: str | None = None
 
     @property
     def reached_at(self) -> tuple[str, ...]:
@@ -79,7 +84,7 @@ class Network:
     @property
     def registry_addresses(self) -> tuple[IPv4Address, IPv6Address]:
         """The registry's own."""
-        return self.addresses(REGISTRY_HOST_NUMBER)
+        return self.addresses(self.own_host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ class Member:
     `invitation` is the one-time key it was enrolled under, until it is proven. `endpoint` is a fixed public one.
     `next_key` is announced while the key is being rotated. `created_at` is unix time. Of devices only: `direct_to`
     names the members it has as peers of its own, and with `full_tunnel` it sends everything through the registry.
+    `offers` are the subnets a member says are behind it, `approved` those an administrator said yes to.
     """
 
     name: str
@@ -105,6 +111,14 @@ class Member:
     next_key: PublicKey | None = None
     direct_to: tuple[str, ...] = ()
     full_tunnel: bool = False
+    offers: tuple[IPNetwork, ...] = ()
+    approved: tuple[IPNetwork, ...] = ()
+
+    @property
+    def subnets(self) -> tuple[IPNetwork, ...]:
+        """What is routed to it: approved, and still offered. Stock devices say nothing of themselves."""
+        is_device = self.kind is Kind.DEVICE
+        return tuple(network for network in self.approved if is_device or network in self.offers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +221,8 @@ def _to_json(value: object) -> object:
 
 def _from_json(value: Any, hint: Any) -> Any:
     """`value` as the type of its field; ValueError or TypeError when it is none."""
+    if hint == IPNetwork:
+        return ip_network(value)
     if isinstance(hint, UnionType):
         wanted = next(option for option in get_args(hint) if option is not type(None))
         return None if value is None else _from_json(value, wanted)

@@ -23,6 +23,7 @@ from wgdisco.invitation import (
 )
 from wgdisco.keys import PresharedKey, PublicKey
 from wgdisco.names import check_member_name
+from wgdisco.offers import is_default
 from wgdisco.registry.facts import (
     DEFAULT_GROUP,
     REGISTRIES_MAX,
@@ -235,6 +236,10 @@ class Membership:
         network = replace(self.network, also_ports=also_ports, tls_port=tls_port)
         return [] if network == self.network else [Put(network)]
 
+    def succeed(self) -> list[Change]:
+        """The server that the network was adopted from is gone for good."""
+        return [Put(replace(self.network, predecessor=None))]
+
     def set_firewall(self, mode: Mode) -> list[Change]:
         """What to do about the registry host's own firewall."""
         return [] if mode is self.network.firewall else [Put(replace(self.network, firewall=mode))]
@@ -306,8 +311,9 @@ class Membership:
         return bool(common) and other.proven and other.number != member.number
 
     def allowed_ips(self, member: Member) -> tuple[IPNetwork, ...]:
-        """A member's own two addresses."""
-        return tuple(ip_network(address) for address in self.network.addresses(member.number))
+        """A member's own two addresses, and the subnets behind it. An exit is the business of who uses it."""
+        own = (ip_network(address) for address in self.network.addresses(member.number))
+        return (*own, *(network for network in member.subnets if not is_default(network)))
 
     def device_config(self) -> DeviceConfig:
         """What the registry's device is to be: every member, device and live invitation a peer."""
@@ -353,7 +359,7 @@ class Membership:
 
     def _allocate(self) -> tuple[int, Network]:
         """A free host number, and the network that has moved past it; LocalError when there is none left."""
-        used = {member.number for member in self.members.values()}
+        used = {self.network.own_host, *(member.number for member in self.members.values())}
         last = self.network.prefix4.num_addresses - 2
         first = REGISTRY_HOST_NUMBER + 1
         size = last - first + 1

@@ -59,6 +59,8 @@ def member_record(membership: Membership, directory: Directory, member: Member, 
         direct=viewer.name in member.direct_to,
         candidates=[] if entry is None else list(entry.candidates),
         nat=None if entry is None else entry.nat,
+        subnets=[str(network) for network in member.subnets],
+        offers=[str(network) for network in member.offers] if viewer.number == member.number else [],
     )
 
 

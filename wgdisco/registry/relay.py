@@ -18,13 +18,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import islice
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.tunnel import messages
 from wgdisco.tunnel.cookie import check_mac1, mac1_key
 from wgdisco.tunnel.events import Foreign
-from wgdisco.tunnel.messages import REJECT_AFTER_TIME, TRANSPORT, message_type
+from wgdisco.tunnel.messages import MINIMUM_TRANSPORT_SIZE, REJECT_AFTER_TIME, TRANSPORT, message_type
 
 IDLE_EXPIRY = 60.0
 MAX_ORDERS = 64
@@ -32,6 +33,10 @@ MAX_ORDERS = 64
 MAX_ANSWERED = 8
 MAX_OFFERED = 16
 # A member's own, counted where it sends: 100 Mbit/s; and handshakes, whose mac1 costs a hash for each of its orders
+# Handshakes begun by both sides within that time would spoil each other where the engines are not ours: the first one
+# goes on. Not more often than the other side begins anew, so that nobody is kept out by what a stranger forged.
+CROSSING = 0.5
+CROSSING_EVERY = 4.0
 # How long an initiation waits for an order, in seconds
 HELD_FOR = 2.0
 BYTES_PER_SECOND = 12_500_000
@@ -48,6 +53,7 @@ class RelayDrop(Enum):
     UNKNOWN_INDEX = "relay: unknown receiver index"
     TOO_MANY_HANDSHAKES = "relay: too many handshakes"
     TOO_MANY_BYTES = "relay: too many bytes"
+    CROSSING = "relay: handshakes cross"
     NO_ENDPOINT = "relay: destination not there"
 
 
@@ -99,10 +105,26 @@ class _Indices:
 
 @dataclass(slots=True, eq=False)
 class _Order:
-    """Two members may reach each other until `until`; `told` has the indices each of them told the other."""
+    """Two members may reach each other until `until`; `told` has the indices each of them told the other.
+
+    `begun` is who began a handshake that is not answered yet, and when. `left` are those who have no use for it now.
+    """
 
     until: float
     told: dict[PublicKey, _Indices]
+    begun: tuple[PublicKey, float] | None = None
+    crossed_at: float = float("-inf")
+    left: set[PublicKey] = field(default_factory=set)
+
+    def begin(self, key: PublicKey, now: float) -> bool:
+        """This member begins a handshake; False when it is to take part in the other's."""
+        if self.begun is not None and self.begun[0] != key and now - self.begun[1] < CROSSING:
+            if now - self.crossed_at >= CROSSING_EVERY:
+                self.crossed_at = now
+                return False
+            return True
+        self.begun = key, now
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -146,7 +168,19 @@ class Relay:
             order = _Order(now, {a: _Indices(), b: _Indices()})
             self._members[a].orders[b] = self._members[b].orders[a] = order
         order.until = now + IDLE_EXPIRY
+        order.left.clear()
         return True
+
+    def leave(self, key: PublicKey, other: PublicKey, now: float) -> None:
+        """This member reaches the other directly. When both say so, nothing is passed on until they are admitted again.
+
+        Engines that follow whatever they hear would be led back and forth by what is still under way.
+        """
+        member = self._members.get(key)
+        order = None if member is None else member.orders.get(other)
+        if order is not None:
+            order.left.add(key)
+            order.until = now if {key, other} == order.left else order.until
 
     def held(self, a: PublicKey, b: PublicKey, now: float) -> list[Forward]:
         """What these two, just admitted, have sent each other a moment ago, when it had no order; each once."""
@@ -186,6 +220,7 @@ class Relay:
             self._sources[member.endpoint] = new
         for other, order in member.orders.items():
             order.told[new] = order.told.pop(old)
+            order.left.clear()
             there = self._members[other]
             there.orders[new] = there.orders.pop(old)
             there.routes = {index: new if key == old else key for index, key in there.routes.items()}
@@ -225,6 +260,30 @@ class Relay:
             return None
         return passed
 
+    def concerns(self, seen: Foreign, own_key: bytes) -> bool:
+        """Whether what comes to a device that takes its own part is for another. `own_key`: the device's `mac1_key`.
+
+        What is nobody's is not counted: it is the device's, or a stranger's.
+        """
+        key = self._sources.get(seen.source)
+        if key is None:
+            return False
+        message = memoryview(seen.data)[: seen.row]
+        kind = message_type(message)
+        if kind == messages.INITIATION:
+            return not check_mac1(message, own_key)
+        at = 8 if kind == messages.RESPONSE else 4
+        return kind is not None and int.from_bytes(message[at : at + 4], "little") in self._members[key].routes
+
+    def indices(self, most: int) -> set[int]:
+        """The receiver indices that are somebody's, or of these `most` and one."""
+        found: set[int] = set()
+        for member in self._members.values():
+            found.update(member.routes)
+            if len(found) > most:
+                return set(islice(found, most + 1))
+        return found
+
     def _destination(self, sender: _Member, message: memoryview, now: float) -> _Member | RelayDrop:
         kind = message_type(message)
         if kind != TRANSPORT and not sender.handshakes.take(1, now):
@@ -245,8 +304,9 @@ class Relay:
             receiver = self._members[key]
             if now < order.until and check_mac1(message, receiver.mac1_key):
                 index = int.from_bytes(message[4:8], "little")
-                learnt = self._learn(receiver, sender.key, index, order.told[sender.key])
-                return receiver if learnt else RelayDrop.UNKNOWN_INDEX
+                if not self._learn(receiver, sender.key, index, order.told[sender.key]):
+                    return RelayDrop.UNKNOWN_INDEX
+                return receiver if order.begin(sender.key, now) else RelayDrop.CROSSING
         return RelayDrop.NO_ORDER
 
     def _answered(self, sender: _Member, message: memoryview, now: float) -> _Member | RelayDrop:
@@ -255,7 +315,8 @@ class Relay:
         receiver = self._routed(sender, index, now)
         if isinstance(receiver, RelayDrop):
             return receiver
-        told = sender.orders[receiver.key].told
+        order = sender.orders[receiver.key]
+        order.begun, told = None, order.told
         if not self._learn(receiver, sender.key, own, told[sender.key], answered=True):
             return RelayDrop.UNKNOWN_INDEX
         self._learn(sender, receiver.key, index, told[receiver.key], answered=True)
@@ -328,3 +389,13 @@ class Relay:
             oldest = next(iter(indices))
             del indices[oldest], member.routes[oldest]
         return True
+
+
+def row_of(data: bytes) -> int:
+    """How long each of the datagrams is that came as one: a burst that no wire has cut yet (UDP_SEGMENT).
+
+    That is data to one receiver, and all begin alike; nothing else has these eight bytes within it but by a chance of
+    one in 2^64.
+    """
+    at = data.find(data[:8], MINIMUM_TRANSPORT_SIZE) if message_type(data) == TRANSPORT else -1
+    return len(data) if at < 0 else at

@@ -12,12 +12,12 @@ from typing import Any, Self
 from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.registry.facts import DEFAULT_GROUP, Change, Kind, Member
+from wgdisco.offers import is_default
+from wgdisco.registry.facts import DEFAULT_GROUP, MTU, Change, Kind, Member
 from wgdisco.registry.membership import Membership
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 
-MTU = 1280  # what every path carries (RFC 8200 section 5); a phone cannot measure it
 KEEPALIVE = 25
 EVERYTHING: tuple[IPNetwork, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 # Refused by every app with a line that says so, rather than a device that comes up and is silent.
@@ -59,19 +59,21 @@ class DeviceRequest:
 
 @dataclass(frozen=True, slots=True)
 class DirectPeer:
-    """A member that a device reaches without the registry."""
+    """A member that a device reaches without the registry, with what is behind it."""
 
     name: str
     public_key: PublicKey
     endpoint: Endpoint
     addresses: tuple[IPAddress, ...]
+    subnets: tuple[IPNetwork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
     """All that goes into a device's file, but for its two secrets.
 
-    `registries` are `HOST:PORT`, the first one is used; `zone` is the network's, with its final dot.
+    `registries` are `HOST:PORT`, the first one is used; `zone` is the network's, with its final dot. `subnets` are
+    behind members that it reaches through the registry.
     """
 
     name: str
@@ -83,6 +85,7 @@ class DeviceFacts:
     zone: str
     full_tunnel: bool
     direct: tuple[DirectPeer, ...]
+    subnets: tuple[IPNetwork, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The object `from_json` reads; no secret is in it."""
@@ -101,9 +104,11 @@ class DeviceFacts:
                     "public_key": peer.public_key.to_text(),
                     "endpoint": peer.endpoint.to_text(),
                     "addresses": [str(address) for address in peer.addresses],
+                    "subnets": [str(subnet) for subnet in peer.subnets],
                 }
                 for peer in self.direct
             ],
+            "subnets": [str(subnet) for subnet in self.subnets],
         }
 
     @classmethod
@@ -116,6 +121,7 @@ class DeviceFacts:
                     PublicKey.from_text(peer["public_key"]),
                     Endpoint.from_text(peer["endpoint"]),
                     tuple(map(ip_address, peer["addresses"])),
+                    tuple(map(ip_network, peer["subnets"])),
                 )
                 for peer in data["direct"]
             )
@@ -129,6 +135,7 @@ class DeviceFacts:
                 data["zone"],
                 data["full_tunnel"],
                 direct,
+                tuple(map(ip_network, data["subnets"])),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LocalError("the registry speaks another version: restart it") from error
@@ -154,6 +161,7 @@ def device_facts(membership: Membership, device: Member) -> DeviceFacts:
     """What the file of a device is made of; LocalError when one of its direct peers has no fixed endpoint any more."""
     network = membership.network
     direct = (_direct_peer(membership, membership.by_name(name), device.groups) for name in device.direct_to)
+    others = (member for member in membership.visible_to(device) if member.name not in device.direct_to)
     return DeviceFacts(
         device.name,
         network.addresses(device.number),
@@ -164,6 +172,7 @@ def device_facts(membership: Membership, device: Member) -> DeviceFacts:
         network.zone,
         device.full_tunnel,
         tuple(direct),
+        tuple(subnet for member in others for subnet in _subnets(member)),
     )
 
 
@@ -177,7 +186,7 @@ def direct_devices(membership: Membership, member: Member) -> tuple[Member, ...]
 
 def device_conf(
     facts: DeviceFacts,
-    preshared_key: PresharedKey,
+    preshared_key: PresharedKey | None,
     private_key: PrivateKey | None,
     dns: tuple[str, ...] = (),
 ) -> str:
@@ -189,10 +198,10 @@ def device_conf(
     registry = facts.registry_key
     endpoint = _endpoint(facts.registries[0])
     fixed = endpoint if isinstance(endpoint, Endpoint) else None
-    prefixes = EVERYTHING if facts.full_tunnel else facts.prefixes
+    prefixes = EVERYTHING if facts.full_tunnel else (*facts.prefixes, *facts.subnets)
     peers = [PeerConfig(registry, preshared_key, fixed, prefixes, KEEPALIVE)]
     peers += [
-        PeerConfig(peer.public_key, None, peer.endpoint, tuple(map(ip_network, peer.addresses)), KEEPALIVE)
+        PeerConfig(peer.public_key, None, peer.endpoint, (*map(ip_network, peer.addresses), *peer.subnets), KEEPALIVE)
         for peer in facts.direct
     ]
     conf = TunnelConf(
@@ -224,7 +233,12 @@ def _direct_peer(membership: Membership, member: Member, groups: tuple[str, ...]
         )
     if not set(groups).intersection(member.groups):
         raise LocalError(f"--direct-to {name}: it is in none of the groups {', '.join(groups)}: add --group")
-    return DirectPeer(name, member.public_key, member.endpoint, membership.network.addresses(member.number))
+    addresses = membership.network.addresses(member.number)
+    return DirectPeer(name, member.public_key, member.endpoint, addresses, _subnets(member))
+
+
+def _subnets(member: Member) -> tuple[IPNetwork, ...]:
+    return tuple(subnet for subnet in member.subnets if not is_default(subnet))
 
 
 def _endpoint(text: str) -> Endpoint | tuple[str, int]:

@@ -4,8 +4,8 @@ The WireGuard part is read as `wg` reads it (engine rules F1 to F5), oddities in
 ends a line, all white space inside a line goes, section and key names are case-insensitive, and a port past 65535
 loses its upper bits. Every line is taken or refused as wg 1.0.20210914 does, but for these, which are meant:
 
-* Of wg-quick's own keys `Address`, `MTU` and `Table` are understood, a table by its number alone. The others are an
-  error that says so, as for `wg`, never a line silently passed over.
+* Of wg-quick's own keys `Address`, `DNS`, `MTU` and `Table` are understood, a table by its number alone. The others,
+  which run a shell or write the file, are an error that says so, as for `wg`, never a line silently passed over.
 * `AllowedIPs` may be empty, and its prefixes may carry the `+` or `-` of 2025 (rule F3).
 * Port 0 and `*` in an `Endpoint` are taken, as `wg` does, but nothing can be sent there: the peer has no endpoint.
 * An `Endpoint` whose host no name server could know (other characters than letters, digits, `-`, `_` and `.`) is
@@ -23,6 +23,7 @@ from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import ConfigError
 from wgdisco.keys import KEY_SIZE, PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.host_dns import NameServers
 from wgdisco.tunnel.notation import (
     IPInterface,
     ServicePorts,
@@ -33,12 +34,12 @@ from wgdisco.tunnel.notation import (
     parse_port,
     parse_prefix,
 )
+from wgdisco.tunnel.path_mtu import MAX_MTU
 from wgdisco.tunnel.policy import AUTO, Table, parse_table
 
 MIN_MTU = 68  # RFC 791: what every IPv4 link must carry
-MAX_MTU = 65535 - 32  # the largest packet that still fits a transport message in one datagram (rule M1)
 
-NOT_SUPPORTED = frozenset({"dns", "preup", "postup", "predown", "postdown", "saveconfig"})
+NOT_SUPPORTED = frozenset({"preup", "postup", "predown", "postdown", "saveconfig"})
 
 _ZERO_KEY = "A" * 43 + "="
 _SPACE = str.maketrans("", "", " \t\n\r\v\f")
@@ -59,6 +60,7 @@ class TunnelConf:
     mtu: int | None = None
     endpoint_names: Mapping[PublicKey, tuple[str, int]] = field(default_factory=dict)
     table: Table = AUTO
+    dns: NameServers = field(default_factory=NameServers)
 
     def tunnel_prefixes(self) -> tuple[IPNetwork, ...]:
         """What is inside the tunnel: the interface's own subnets and all peers' allowed IPs. No endpoint lies there.
@@ -80,11 +82,16 @@ class TunnelConf:
         names = {key: name for key, name in self.endpoint_names.items() if key not in found}
         return replace(self, device=replace(self.device, peers=peers), endpoint_names=names)
 
-    def to_text(self) -> str:
-        """The file `parse_conf` reads back to this value, keys included: never for logs. As `wg showconf` (rule F7)."""
-        device = self.device
+    def to_text(self, names: Mapping[PublicKey, str] | None = None) -> str:
+        """The file `parse_conf` reads back to this value, keys included: never for logs. As `wg showconf` (rule F7).
+
+        A peer's name in `names`, which has to be one line, is a comment under its [Peer].
+        """
+        device, names = self.device, names or {}
         lines = ["[Interface]"]
         lines += [f"Address = {address}" for address in self.addresses]
+        if self.dns.items():
+            lines.append(f"DNS = {', '.join(self.dns.items())}")
         if self.mtu is not None:
             lines.append(f"MTU = {self.mtu}")
         if self.table != AUTO:
@@ -95,7 +102,10 @@ class TunnelConf:
             lines.append(f"FwMark = {device.fwmark:#x}")
         if device.private_key is not None:
             lines.append(f"PrivateKey = {device.private_key.to_text()}")
-        peers = ["\n".join(("[Peer]", *self._peer_lines(peer), "")) for peer in device.peers]
+        said = {key: [f"# {name}"] for key, name in names.items()}
+        peers = [
+            "\n".join(("[Peer]", *said.get(peer.public_key, ()), *self._peer_lines(peer), "")) for peer in device.peers
+        ]
         return "\n".join((*lines, "", "")) + "\n".join(peers)
 
     def _peer_lines(self, peer: PeerConfig) -> list[str]:
@@ -164,6 +174,7 @@ class _Parser:
         self.listen_port = 0
         self.fwmark = 0
         self.addresses: list[IPInterface] = []
+        self.dns: list[str] = []
         self.mtu: int | None = None
         self.table: Table = AUTO
         self.peers: list[_PeerSection] = []
@@ -193,8 +204,12 @@ class _Parser:
             if key in NOT_SUPPORTED:
                 raise ValueError(f"{name} is not supported yet: remove the line, or use wg-quick for this interface")
             if key == "address":
-                # wg-quick takes addresses apart at commas and at white space.
-                self.addresses += [parse_interface_address(item) for item in re.split(r"[,\s]+", spaced_value) if item]
+                self.addresses += [parse_interface_address(item) for item in _items(spaced_value)]
+                return
+            if key == "dns":
+                items = _items(spaced_value)
+                NameServers.from_items(items)
+                self.dns += items
                 return
             interface_setter = _INTERFACE_KEYS.get(key)
             if interface_setter is not None:
@@ -220,7 +235,13 @@ class _Parser:
             if isinstance(section.endpoint, tuple):
                 names[section.public_key] = section.endpoint
         device = DeviceConfig(self.private_key, self.listen_port, self.fwmark, tuple(merged.values()))
-        return TunnelConf(device, tuple(self.addresses), self.mtu, names, self.table)
+        dns = NameServers.from_items(self.dns)
+        return TunnelConf(device, tuple(self.addresses), self.mtu, names, self.table, dns)
+
+
+def _items(value: str) -> list[str]:
+    """wg-quick takes lists apart at commas and at white space."""
+    return [item for item in re.split(r"[,\s]+", value) if item]
 
 
 def _merge(peer: PeerConfig, section: _PeerSection) -> PeerConfig:
@@ -245,7 +266,7 @@ def _merge(peer: PeerConfig, section: _PeerSection) -> PeerConfig:
 def _elsewhere(key: str, section: str) -> str:
     if section == "[interface]" and key in _PEER_KEYS:
         return ": it belongs under [Peer]"
-    if section == "[peer]" and (key in _INTERFACE_KEYS or key in NOT_SUPPORTED or key == "address"):
+    if section == "[peer]" and (key in _INTERFACE_KEYS or key in NOT_SUPPORTED or key in ("address", "dns")):
         return ": it belongs under [Interface]"
     return ""
 

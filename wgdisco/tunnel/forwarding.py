@@ -5,7 +5,7 @@ the interface. IPv6 knows one switch for all. Turning that on makes a host deaf 
 routes it has from them, unless accept_ra is 2 first (Documentation/networking/ip-sysctl).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 ALL_IPV6 = "ipv6/conf/all/forwarding"
@@ -20,16 +20,24 @@ class DefaultRoute:
     advertised: bool
 
 
-def forwarding_settings(interface: str, routes: Sequence[DefaultRoute], uplink: bool) -> dict[str, str]:
-    """Paths below /proc/sys/net and what they must hold, in order.
+def forwarding_settings(
+    interface: str,
+    routes: Sequence[DefaultRoute],
+    uplink: bool,
+    through: Iterable[str] = (),
+    versions: Collection[int] = (4, 6),
+) -> dict[str, str]:
+    """Paths below /proc/sys/net and what they must hold, in order, for these IP versions.
 
-    With `uplink` packets also come back in by the default routes' interfaces.
+    With `uplink` packets also come back in by the default routes' interfaces, and always by those named in `through`.
     """
-    settings = {f"ipv4/conf/{interface}/forwarding": "1"}
-    if uplink:
-        settings |= {f"ipv4/conf/{route.interface}/forwarding": "1" for route in routes if route.version == 4}
-    settings |= {f"ipv6/conf/{route.interface}/accept_ra": "2" for route in routes if route.advertised}
-    settings[ALL_IPV6] = "1"
+    settings: dict[str, str] = {}
+    if 4 in versions:
+        uplinks = (route.interface for route in routes if uplink and route.version == 4)
+        settings |= {f"ipv4/conf/{name}/forwarding": "1" for name in (interface, *uplinks, *through)}
+    if 6 in versions:
+        settings |= {f"ipv6/conf/{route.interface}/accept_ra": "2" for route in routes if route.advertised}
+        settings[ALL_IPV6] = "1"
     return settings
 
 

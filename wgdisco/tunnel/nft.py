@@ -8,23 +8,35 @@ that the source is in, however many peers and groups there are.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from wgdisco.endpoint import IPAddress, IPNetwork
+from wgdisco.endpoint import LINK_LOCAL, SITE_LOCAL, IPAddress, IPNetwork
 
 _UNFIT = re.compile(r"[^A-Za-z0-9_.-]")
 _LINK_LOCAL = {4: "169.254.0.0/16", 6: "fe80::/10"}
 _FAMILY = {4: "ip", 6: "ip6"}
+# What an exit does not lead to: its own site and link
+_NOT_INTERNET = {
+    version: [str(network) for network in SITE_LOCAL + LINK_LOCAL if network.version == version] for version in (4, 6)
+}
 
 
 @dataclass(frozen=True, slots=True)
 class HubHost:
-    """A peer as the hub sees it: its own addresses, its groups, and whether it sends everything through the hub."""
+    """A peer as the hub sees it: its own addresses, its groups, and whether it sends everything through the hub.
+
+    `subnets` are behind it, and no other peer's.
+    """
 
     addresses: tuple[IPAddress, ...]
     groups: tuple[str, ...]
     full_tunnel: bool = False
+    subnets: tuple[IPNetwork, ...] = ()
+
+    def elements(self, version: int) -> list[str]:
+        """All that is sent to it and comes from it."""
+        return [str(one) for one in (*self.addresses, *self.subnets) if one.version == version]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,8 @@ class HubRules:
 
     `own` are the registry's addresses in the tunnel. What comes from outside for UDP `also_ports` is taken as for the
     device's own `port`. `uplinks` has the interfaces of the default routes, by IP version;
-    without one, full-tunnel peers get nowhere with that version.
+    without one, full-tunnel peers get nowhere with that version. `beside` is the interface of another WireGuard whose
+    peers are becoming ours: it forwards to us and we to it, and hears of no new handshakes.
     """
 
     interface: str
@@ -52,6 +65,7 @@ class HubRules:
     uplinks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     port: int = 0
     also_ports: tuple[int, ...] = ()
+    beside: str | None = None
 
     @property
     def needs_uplink(self) -> bool:
@@ -80,15 +94,14 @@ class HubRules:
         lines = []
         numbers = self._group_numbers()
         for version in (4, 6):
-            members: dict[int, list[IPAddress]] = {number: [] for number in numbers.values()}
-            full: list[IPAddress] = []
+            members: dict[int, list[str]] = {number: [] for number in numbers.values()}
+            full: list[str] = []
             for host in self.hosts:
-                addresses = [address for address in host.addresses if address.version == version]
                 for group in dict.fromkeys(host.groups):
-                    members[numbers[group]] += addresses
-                full += addresses if host.full_tunnel else []
-            for number, addresses in members.items():
-                lines += _set(f"group{number}_{version}", version, addresses)
+                    members[numbers[group]] += host.elements(version)
+                full += [str(one) for one in host.addresses if host.full_tunnel and one.version == version]
+            for number, elements in members.items():
+                lines += _set(f"group{number}_{version}", version, elements)
             lines += _set(f"full{version}", version, full)
         return lines
 
@@ -105,17 +118,20 @@ class HubRules:
             lines += _chain(f"class{number}", "", rules)
         for version in (4, 6):
             elements = [
-                f"{address} : jump class{classes[groups]}"
+                f"{element} : jump class{classes[groups]}"
                 for host, groups in zip(self.hosts, groups_of, strict=True)
-                for address in host.addresses
-                if address.version == version
+                for element in host.elements(version)
             ]
-            lines += _block(f"map class_of{version}", [f"type {_type(version)} : verdict;", *_elements(elements)])
+            head = [f"type {_type(version)} : verdict;", *_flags(elements), *_elements(elements)]
+            lines += _block(f"map class_of{version}", head)
         return lines
 
     def _forward(self) -> list[str]:
         into, out_of = f"oifname {_quoted(self.interface)}", f"iifname {_quoted(self.interface)}"
         rules = [f"{out_of} {into} {_FAMILY[version]} saddr vmap @class_of{version}" for version in (4, 6)]
+        if self.beside is not None:
+            both = f"iifname {self._inside()} oifname {self._inside()}"
+            rules = [f"{both} {_FAMILY[version]} saddr vmap @class_of{version}" for version in (4, 6)]
         for version in (4, 6):
             uplinks = self.uplinks.get(version, ())
             if uplinks and self.needs_uplink:
@@ -134,19 +150,26 @@ class HubRules:
 
     def _input(self) -> list[str]:
         rules = []
-        interface = _quoted(self.interface)
+        interface, inside = _quoted(self.interface), self._inside()
         # Nobody speaks to our addresses in the tunnel from outside of it (Linux takes them on any interface).
         own = [*self.own, *([self.enrolment.address] if self.enrolment else [])]
         rules += [
-            f"iifname != {interface} {_FAMILY[address.version]} daddr {address} fib saddr type != local counter drop"
+            f"iifname != {inside} {_FAMILY[address.version]} daddr {address} fib saddr type != local counter drop"
             for address in own
         ]
+        if self.beside is not None:
+            # an initiation to it as well as to us: the peer would keep the session that was answered first
+            rules.append(f"udp dport {self.port} @th,64,8 1 counter drop")
         if self.enrolment is not None:
             it = self.enrolment
             family = _FAMILY[it.address.version]
             peers = f"iifname {interface} {family} saddr {it.peers}"
             rules += [f"{peers} {family} daddr {it.address} tcp dport {it.port} accept", f"{peers} counter drop"]
         return rules
+
+    def _inside(self) -> str:
+        """The interfaces that our peers come in by."""
+        return _quoted(self.interface) if self.beside is None else _names((self.interface, self.beside))
 
     def _redirect(self) -> list[str]:
         """The host's own traffic, and what is only passing through, keep their ports."""
@@ -189,6 +212,39 @@ def block_incoming_rules(interface: str) -> str:
     forward = [f"iifname {name} ct state != {{ established, related }} counter drop"]
     both += _chain("forward", "type filter hook forward priority filter; policy accept;", forward)
     return _table(interface, both)
+
+
+def gateway_rules(interface: str, subnets: Iterable[IPNetwork]) -> str:
+    """Input of `nft -f` for a member behind which are `subnets` (with a default route: the Internet); it replaces them.
+
+    Nothing else that comes out of the tunnel is forwarded, but answers, and what the host itself led elsewhere. What
+    gets through leaves under this host's address: nobody behind it needs a route back.
+    """
+    name, subnets = _quoted(interface), list(subnets)
+    out_of, away = f"iifname {name}", f"iifname {name} oifname != {name}"
+    passing = []
+    for network in subnets:
+        family = _FAMILY[network.version]
+        if network.prefixlen:
+            passing.append(f"{away} {family} daddr {network}")
+        else:
+            passing.append(f"{away} {family} daddr != {{ {', '.join(_NOT_INTERNET[network.version])} }}")
+    forward = [
+        f"{out_of} ct direction reply ct state established,related accept",
+        f"{out_of} ct status dnat accept",
+        *(f"{one} accept" for one in passing),
+        f"{out_of} counter drop",
+    ]
+    clamp = "tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu"
+    body = _chain("forward", "type filter hook forward priority filter; policy accept;", forward)
+    body += _chain(
+        "clamp",
+        "type filter hook forward priority mangle; policy accept;",
+        [f"{direction} {name} {clamp}" for direction in ("iifname", "oifname")] if subnets else [],
+    )
+    masquerade = ["ct status dnat return", *(f"{one} masquerade" for one in passing)]
+    body += _chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", masquerade)
+    return _table(interface, body)
 
 
 def full_tunnel_rules(interface: str, mark: int, addresses: Iterable[IPAddress]) -> str:
@@ -235,8 +291,13 @@ def _chain(name: str, hook: str, rules: Iterable[str]) -> list[str]:
     return _block(f"chain {name}", [*([hook] if hook else []), *rules])
 
 
-def _set(name: str, version: int, addresses: Iterable[IPAddress]) -> list[str]:
-    return _block(f"set {name}", [f"type {_type(version)};", *_elements(map(str, addresses))])
+def _set(name: str, version: int, elements: Sequence[str]) -> list[str]:
+    return _block(f"set {name}", [f"type {_type(version)};", *_flags(elements), *_elements(elements)])
+
+
+def _flags(elements: Iterable[str]) -> list[str]:
+    """Addresses alone are looked up faster."""
+    return ["flags interval;"] if any("/" in element for element in elements) else []
 
 
 def _elements(elements: Iterable[str]) -> list[str]:

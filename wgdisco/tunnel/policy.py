@@ -6,6 +6,9 @@ unless the main table knows something better than a default route::
     P-1  table main, suppress_prefixlength 0     the LAN, and whatever else has a route of its own
     P    not fwmark M  ──►  table M              default ──► the tunnel
          table main                              what bears the mark: WireGuard's datagrams, by the way there was
+
+What is behind members of a network stands in that table too: a host that is on such a subnet itself, or has a route to
+it, goes on as before.
 """
 
 from collections.abc import Collection, Iterable
@@ -75,19 +78,19 @@ def free_table(used: Collection[int]) -> int:
     return next(number for number in range(FIRST_TABLE, HIGHEST_NUMBER) if number not in used)
 
 
-def rules_for(defaults: Iterable[IPNetwork], mark: int, priorities: Collection[int]) -> tuple[Rule, ...]:
-    """The rules for `defaults`, before all that have one of `priorities`; the one that keeps the LAN comes first.
+def rules_for(networks: Iterable[IPNetwork], mark: int, priorities: Collection[int]) -> tuple[Rule, ...]:
+    """The rules for `networks` in the mark's table, before all that have one of `priorities`.
 
-    ValueError when there is no room. In the order in which they may be made: nothing goes into the tunnel that the main
-    table has a route for.
+    The one that keeps the LAN comes first. ValueError when there is no room. In the order in which they may be made:
+    nothing goes into the tunnel that the main table has a route for.
     """
     priority = min((number for number in priorities if number), default=MAIN_PRIORITY) - 1
     if priority < 2:
         raise ValueError("there is a routing rule of priority 1 or 2: ours would have to come before it")
     rules = []
-    for network in defaults:
-        rules.append(Rule(network.version, priority - 1, MAIN_TABLE))
-        rules.append(Rule(network.version, priority, mark, mark))
+    for version in dict.fromkeys(network.version for network in networks):
+        rules.append(Rule(version, priority - 1, MAIN_TABLE))
+        rules.append(Rule(version, priority, mark, mark))
     return tuple(rules)
 
 

@@ -5,14 +5,26 @@ a packet so sees it before any firewall of the host, and nobody has looked at it
 """
 
 import struct
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
 from wgdisco.endpoint import Endpoint, IPAddress
 from wgdisco.tunnel.device import CHECK_MAGIC, STUN_COOKIE
-from wgdisco.tunnel.messages import INITIATION, INITIATION_SIZE, RESPONSE, RESPONSE_SIZE
+from wgdisco.tunnel.messages import (
+    COOKIE_REPLY,
+    INITIATION,
+    INITIATION_SIZE,
+    MINIMUM_TRANSPORT_SIZE,
+    RESPONSE,
+    RESPONSE_SIZE,
+    TRANSPORT,
+)
 from wgdisco.tunnel.segment import checksum
 
 DEFAULT_TTL = 64
+# Receivers that a filter tells apart: BPF_MAXINSNS is 4096
+MAX_INDICES = 1024
+_NEAR = 128
 _UDP = 17
 _V4 = struct.Struct("!BBHHHBBH4s4s")
 _V6 = struct.Struct("!IHBB16s16s")
@@ -73,7 +85,7 @@ def handshake_filter(port: int, version: int) -> bytes:
     """Lets through what looks like a handshake initiation or response to that UDP port, of that IP version."""
     return _filter(
         version,
-        port,
+        [port],
         [
             (_LOAD_HALF_AT_X, "", "", 4),
             (_IF_EQUAL, "initiation", "", _PORTS.size + INITIATION_SIZE),
@@ -92,7 +104,7 @@ def other_filter(port: int, version: int) -> bytes:
     """Lets through what comes to that UDP port and is a check datagram, or STUN's; never WireGuard's."""
     return _filter(
         version,
-        port,
+        [port],
         [
             (_LOAD_WORD_AT_X, "", "", 8),
             (_IF_EQUAL, "yes", "", int.from_bytes(CHECK_MAGIC, "big")),
@@ -102,11 +114,63 @@ def other_filter(port: int, version: int) -> bytes:
     )
 
 
+def port_filter(port: int, version: int) -> bytes:
+    """Lets through all that comes to that UDP port."""
+    return _filter(version, [port], [(_IF_EQUAL, "yes", "yes", 0)])
+
+
+def together(data: bytes) -> int:
+    """The size of each WireGuard message but the last, where the kernel has put several into one datagram.
+
+    That is what it does for a port whose socket wants that (UDP_GRO). All are of one source, and data of one session.
+    """
+    if data[:4] != TRANSPORT.to_bytes(4, "little"):
+        return len(data)
+    again = data.find(data[:8], MINIMUM_TRANSPORT_SIZE)  # by chance once in 2^64
+    return len(data) if again < 0 else again
+
+
+def relay_filter(ports: Sequence[int], version: int, indices: Collection[int]) -> bytes:
+    """Lets through what comes to those UDP ports and is an initiation, or another message to one of these receivers.
+
+    More receivers than MAX_INDICES are not told apart: then it is every message.
+    """
+    words = [int.from_bytes(index.to_bytes(4, "little"), "big") for index in sorted(indices)]
+    chain: list[_Line] = []
+    # What a jump reaches is near, and forward
+    for number, at in enumerate(range(0, len(words) if len(words) <= MAX_INDICES else 0, _NEAR)):
+        *others, last = words[at : at + _NEAR]
+        chain += [(_IF_EQUAL, f"yes {number}", "", word) for word in others]
+        chain += [(_IF_EQUAL, "", f"next {number}", last), f"yes {number}", (_RETURN, "", "", _ALL), f"next {number}"]
+    end = (_RETURN, "", "", 0 if len(words) <= MAX_INDICES else _ALL)
+    lines: list[_Line] = [
+        (_LOAD_WORD_AT_X, "", "", 8),
+        (_IF_EQUAL, "yes", "", INITIATION << 24),
+        (_IF_EQUAL, "response", "", RESPONSE << 24),
+        (_IF_EQUAL, "other", "", COOKIE_REPLY << 24),
+        (_IF_EQUAL, "other", "no", TRANSPORT << 24),
+    ]
+    receiver: list[_Line] = [
+        "response",
+        (_LOAD_WORD_AT_X, "", "", 16),
+        (_IF_EQUAL, "receiver", "receiver", 0),
+        "other",
+        (_LOAD_WORD_AT_X, "", "", 12),
+        "receiver",
+        *chain,
+        end,
+    ]
+    return _filter(version, ports, lines, receiver)
+
+
 _Line = str | tuple[int, str, str, int]
 
 
-def _filter(version: int, port: int, lines: list[_Line]) -> bytes:
-    """`lines` over an unfragmented datagram to `port`, its UDP header at X: instructions, and labels they jump to."""
+def _filter(version: int, ports: Sequence[int], lines: list[_Line], more: Sequence[_Line] = ()) -> bytes:
+    """`lines` over an unfragmented datagram to a port, its UDP header at X: instructions, and labels they jump to.
+
+    `more` they may jump to.
+    """
     if version == 4:
         protocol, start = 9, [(_LOAD_HALF, "", "", 6), (_IF_ANY_BIT, "no", "", 0x3FFF), (_LOAD_X_HEADER, "", "", 0)]
     else:
@@ -119,12 +183,15 @@ def _filter(version: int, port: int, lines: list[_Line]) -> bytes:
             (_IF_EQUAL, "", "no", _UDP),
             *start,
             (_LOAD_HALF_AT_X, "", "", 2),
-            (_IF_EQUAL, "", "no", port),
+            *((_IF_EQUAL, "ours", "", port) for port in ports[:-1]),
+            (_IF_EQUAL, "", "no", ports[-1]),
+            "ours",
             *lines,
             "no",
             (_RETURN, "", "", 0),
             "yes",
             (_RETURN, "", "", _ALL),
+            *more,
         ]
     )
 

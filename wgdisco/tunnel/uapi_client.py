@@ -1,7 +1,7 @@
 """The cross-platform protocol from the other side: what we say to another engine's socket, and what it answers."""
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
@@ -57,40 +57,48 @@ def check_answer(text: str) -> None:
     raise LocalError(f"the engine refuses it: {errno.errorcode.get(abs(number), number)}")
 
 
-def parse_get(text: str, boot_offset: float) -> DeviceStatus:
-    """The device that an answer to GET describes; LocalError when it cannot be read.
+class StatusReader:
+    """Reads answers to GET. A peer of which one says what the last one said is the same object again."""
 
-    `boot_offset` is the boot-time clock less unix time. Lines that nobody here knows are passed over.
-    """
-    check_answer(text)
-    own: dict[str, str] = {}
-    peers: list[tuple[dict[str, str], list[str]]] = []
+    def __init__(self) -> None:
+        self._last: dict[str, PeerStatus] = {}
+
+    def read(self, text: str, boot_offset: float) -> DeviceStatus:
+        """The device that an answer describes; LocalError when it cannot be read.
+
+        `boot_offset` is the boot-time clock less unix time. Lines that nobody here knows are passed over.
+        """
+        check_answer(text)
+        head, *peers = ("\n" + text.rpartition("errno=")[0]).split("\npublic_key=")
+        own = dict(_fields(head))
+        if "own_public_key" in own:  # boringtun's word: it panics when a peer that is there is changed
+            raise LocalError("this engine (boringtun?) cannot change a peer that it has: use wireguard-go")
+        known, self._last = self._last, {}
+        try:
+            for peer in peers:
+                self._last[peer] = known.get(peer) or _peer(f"public_key={peer}", boot_offset)
+            private = bytes.fromhex(own.get("private_key", ""))
+            return DeviceStatus(
+                PrivateKey(private).public_key() if any(private) else None,
+                int(own.get("listen_port", "0")),
+                int(own.get("fwmark", "0")),
+                tuple(self._last.values()),
+                {},
+            )
+        except ValueError:
+            raise LocalError("the engine's answer cannot be read") from None
+
+
+def _fields(text: str) -> Iterator[tuple[str, str]]:
     for line in text.splitlines():
         name, separator, value = line.partition("=")
-        if not separator:
-            continue
-        if name == "public_key":
-            peers.append(({name: value}, []))
-        elif name == "allowed_ip" and peers:
-            peers[-1][1].append(value)
-        else:
-            (peers[-1][0] if peers else own)[name] = value
-    if "own_public_key" in own:  # boringtun's word: it panics when a peer that is there is changed
-        raise LocalError("this engine (boringtun?) cannot change a peer that it has: use wireguard-go")
-    try:
-        private = bytes.fromhex(own.get("private_key", ""))
-        return DeviceStatus(
-            PrivateKey(private).public_key() if any(private) else None,
-            int(own.get("listen_port", "0")),
-            int(own.get("fwmark", "0")),
-            tuple(_peer(fields, prefixes, boot_offset) for fields, prefixes in peers),
-            {},
-        )
-    except ValueError:
-        raise LocalError("the engine's answer cannot be read") from None
+        if separator:
+            yield name, value
 
 
-def _peer(fields: dict[str, str], prefixes: list[str], boot_offset: float) -> PeerStatus:
+def _peer(text: str, boot_offset: float) -> PeerStatus:
+    prefixes = [value for name, value in _fields(text) if name == "allowed_ip"]
+    fields = dict(_fields(text))
     seconds, nanoseconds = (int(fields.get(f"last_handshake_time_{unit}", "0")) for unit in ("sec", "nsec"))
     handshake = seconds + nanoseconds / 1e9 if seconds or nanoseconds else None
     endpoint = fields.get("endpoint")

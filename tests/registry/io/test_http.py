@@ -4,7 +4,7 @@ import asyncio
 import json
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 import aiohttp
 import pytest
@@ -439,5 +439,34 @@ def test_a_receipt_comes_before_all_else_and_may_be_handed_back(tmp_path):
             status, _ = await registry.ask("127.9.8.2", "POST", "/v1/receipt", json={"receipt": forged})
             assert status == 400
         assert (await registry.ask("127.9.8.99", "POST", "/v1/receipt", json={"receipt": later}))[0] == 403
+
+    run(tmp_path, scenario)
+
+
+def test_a_member_says_what_is_behind_it_and_only_it_and_its_registry_hear(tmp_path):
+    async def scenario(registry):
+        asked = {"schema": 1, "offers": ["10.1.0.0/24", "0.0.0.0/0"]}
+        for _ in range(2):
+            status, told = await registry.ask("127.9.8.2", "PUT", "/v1/self/offers", json=asked)
+            assert (status, told["member"]["offers"], told["member"]["subnets"]) == (200, asked["offers"], [])
+        _, members = await registry.ask("127.9.8.3", "GET", "/v1/members")
+        (alice,) = [one for one in members["members"] if one["name"] == "alice"]
+        assert (alice["offers"], alice["subnets"]) == ([], [])
+        offers = (ip_network("10.1.0.0/24"), ip_network("0.0.0.0/0"))
+        await registry.put(Put(replace(ALICE, offers=offers, approved=offers[:1])))
+        _, members = await registry.ask("127.9.8.3", "GET", "/v1/members")
+        (alice,) = [one for one in members["members"] if one["name"] == "alice"]
+        assert (alice["offers"], alice["subnets"]) == ([], ["10.1.0.0/24"])
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    "offers", [None, "10.0.0.0/8", [7], ["10.0.0.1/24"], ["lan"], ["x" * 300], [f"10.{n}.0.0/16" for n in range(17)]]
+)
+def test_what_is_no_list_of_subnets_is_refused(tmp_path, offers):
+    async def scenario(registry):
+        status, _ = await registry.ask("127.9.8.2", "PUT", "/v1/self/offers", json={"schema": 1, "offers": offers})
+        assert status == 400
 
     run(tmp_path, scenario)

@@ -1,6 +1,7 @@
 """Raw sockets beside another's port: what is sent as the other side has it, what is seen by real packets."""
 
 import os
+import random
 import select
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from tests.tunnel.io.namespace import in_namespace, ip
 from wgdisco.endpoint import Endpoint
 from wgdisco.tunnel.io.raw import RawSender, Tap
-from wgdisco.tunnel.raw import handshake_filter, other_filter
+from wgdisco.tunnel.raw import MAX_INDICES, handshake_filter, other_filter, relay_filter
 from wgdisco.tunnel.segment import checksum, pseudo_header
 
 OURS = {4: "192.0.2.1", 6: "2001:db8::1"}
@@ -153,6 +154,38 @@ def test_what_is_seen_by_ipv4():
 @in_namespace
 def test_what_is_seen_by_ipv6():
     seen(6)
+
+
+def relayed(version, count):
+    """Initiations, and other messages to one of so many receivers, that come to two of three ports."""
+    chance = random.Random(count)
+    indices = {chance.getrandbits(32) | 1 for _ in range(count)}
+    tap = Tap.open(version, relay_filter([PORT, PORT + 2], version, indices), 1 << 20)
+    other = (2).to_bytes(4, "little")
+    say = [INITIATION, *_to(other)]
+    expected = [INITIATION, *(_to(other) if count > MAX_INDICES else ())]
+    for index in (min(indices), max(indices), sorted(indices)[count // 2]) if indices else ():
+        say += _to(index.to_bytes(4, "little"))
+        expected += _to(index.to_bytes(4, "little"))
+    loopback = "127.0.0.1" if version == 4 else "::1"
+    with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        for port in (PORT, PORT + 1, PORT + 2):
+            for data in (*say, b"\5\0\0\0" + bytes(60), b"\4\0\0\0", b""):
+                sock.sendto(data, (loopback, port))
+    assert [data for _, data in tap.receive(99)] == expected * 2
+    tap.close()
+
+
+def _to(index):
+    """A response, a cookie reply and data."""
+    return [b"\2\0\0\0own." + index + bytes(80), b"\3\0\0\0" + index + bytes(56), b"\4\0\0\0" + index + bytes(24)]
+
+
+@in_namespace
+def test_what_a_relay_sees():
+    for count in (0, 1, 2, 128, 129, 300, MAX_INDICES, MAX_INDICES + 1):
+        relayed(4, count)
+        relayed(6, count)
 
 
 @in_namespace

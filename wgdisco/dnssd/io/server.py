@@ -13,6 +13,7 @@ from typing import Any
 from wgdisco.dnssd.io import batch
 from wgdisco.dnssd.io.bind import ANCILLARY_SIZE, Ancillary, bind_pair, read_pktinfo
 from wgdisco.dnssd.io.connections import Connections
+from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Answerer, Transport
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.errors import LocalError
@@ -24,14 +25,18 @@ _QUERY_MAX_SIZE = batch.QUERY_MAX_SIZE
 
 
 class DnsServer:
-    """Serves on any number of addresses."""
+    """Serves on any number of addresses.
 
-    def __init__(self) -> None:
+    With `transfers`, the zone's secondaries are answered by that, wherever they ask.
+    """
+
+    def __init__(self, transfers: Transfers | None = None) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
         self._unsent = 0
         self._batches: list[batch.Batch] = []
         self._udp: list[socket.socket] = []
-        self._connections = Connections()
+        self._transfers = transfers
+        self._connections = Connections(transfers)
 
     @property
     def unsent(self) -> int:
@@ -57,7 +62,10 @@ class DnsServer:
 
     async def serve(self, answerer: Answerer, address: IPAddress, udp: socket.socket, tcp: socket.socket) -> None:
         """Answer at two sockets that are bound to `address` and one port; they are ours from now on."""
+        await self._connections.listen(tcp, answerer)
         self._udp.append(udp)
+        if self._transfers is not None:
+            answerer = _WithTransfers(answerer, self._transfers)
         loop = asyncio.get_running_loop()
         if address.is_unspecified:
             loop.add_reader(udp, self._drain_wildcard, udp, answerer)
@@ -67,7 +75,6 @@ class DnsServer:
             loop.add_reader(udp, self._batches[-1].answer, answer)
         else:
             loop.add_reader(udp, self._drain, udp, answerer, _unmapped(address))
-        await self._connections.listen(tcp, answerer)
         self.endpoints += (Endpoint(address, udp.getsockname()[1]),)
 
     async def close(self) -> None:
@@ -120,6 +127,21 @@ class DnsServer:
 def _answer_datagram(answer: Any, local_address: IPAddress, query: bytes, source: str) -> bytes | None:
     found: bytes | None = answer(query, source, local_address, Transport.UDP)
     return found
+
+
+class _WithTransfers:
+    """Answers what secondaries ask by UDP, which is one message, and has the others answered by `answerer`."""
+
+    def __init__(self, answerer: Answerer, transfers: Transfers) -> None:
+        self._answerer = answerer
+        self._transfers = transfers
+
+    def answer(self, query: bytes, source: str, local_address: IPAddress | None, transport: Transport) -> bytes | None:
+        """As the protocol has it."""
+        replies = self._transfers.respond(query, source, transport)
+        if replies is not None:
+            return next(replies)
+        return self._answerer.answer(query, source, local_address, transport)
 
 
 def _unmapped(address: IPAddress) -> IPAddress:

@@ -27,10 +27,12 @@ from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.engines import EngineKind
+from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import any_interface, chosen
 from wgdisco.tunnel.io.found import found_interface
+from wgdisco.tunnel.io.host_dns import asked_by_host
 from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
@@ -44,12 +46,16 @@ async def run(
     dns: Endpoint,
     offloads: Offloads,
     engine: EngineKind,
+    host_dns: DnsMode,
     version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
     await refuse_second_daemon(interface)
     engine = await asyncio.to_thread(chosen, engine)
-    async with any_interface(interface, conf, engine, offloads=offloads) as device:
+    async with (
+        any_interface(interface, conf, engine, offloads=offloads) as device,
+        asked_by_host(interface, conf.dns, host_dns),
+    ):
         notes = engine_notes(engine)
         for note in notes:
             LOG.warning("%s", note)

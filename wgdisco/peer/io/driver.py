@@ -9,7 +9,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
-from wgdisco.peer.actions import Action, AskOrder, Initiate, Probe, SendRaw, SetPeer, SetRelays
+from wgdisco.peer.actions import Action, AskOrder, Initiate, LeaveRelay, Probe, SendRaw, SetPeer, SetRelays
 from wgdisco.peer.agent import Agent
 from wgdisco.peer.io.interfaces import local_addresses
 from wgdisco.peer.news import Checked, Found, News, Ordered, PathChanged, Refused
@@ -28,7 +28,8 @@ class AgentDriver:
     """Call `settle` after telling the agent anything.
 
     `settled` is called after each settling, `handshake` for each handshake that completes, `ask_order` where a member
-    is to be punched, `raw` with datagrams that are neither WireGuard's nor checks, `checked` with answered checks.
+    is to be punched, `leave_relay` where it is reached directly now, `raw` with datagrams that are neither WireGuard's
+    nor checks, `checked` with answered checks.
     `quiet` logs nothing.
     """
 
@@ -41,6 +42,7 @@ class AgentDriver:
         ask_order: Callable[[PublicKey], None] = lambda _key: None,
         raw: Callable[[RawReceived], None] = lambda _raw: None,
         checked: Callable[[Checked], None] = lambda _checked: None,
+        leave_relay: Callable[[PublicKey], None] = lambda _key: None,
         *,
         quiet: bool = False,
     ) -> None:
@@ -51,6 +53,7 @@ class AgentDriver:
         self._ask_order = ask_order
         self._raw = raw
         self._checked = checked
+        self._leave_relay = leave_relay
         self._quiet = quiet
         self._timer: asyncio.TimerHandle | None = None
 
@@ -132,6 +135,8 @@ class AgentDriver:
                 self.device.probe(key, endpoint)
             case SetRelays(endpoints):
                 self.device.set_relays(endpoints)
+            case LeaveRelay(key):
+                self._leave_relay(key)
             case AskOrder(key):
                 if not self._quiet:
                     LOG.info("ordered", extra={"fields": {"at": boot_time(), "peer": str(key)}})

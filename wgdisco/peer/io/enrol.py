@@ -24,7 +24,7 @@ from wgdisco.peer.roster import KEEPALIVE
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.interface import tunnel_interface
+from wgdisco.tunnel.io.interface import tunnel_device
 
 HANDSHAKE_TIMEOUT = 10.0
 ATTEMPTS = 3
@@ -46,7 +46,7 @@ async def enrol(link: JoinLink, key: PublicKey, name: str | None) -> SelfRecord:
     peer = PeerConfig(link.registry_key, None, None, (ip_network(ENROL_REGISTRY_ADDRESS),), KEEPALIVE, managed=True)
     conf = TunnelConf(DeviceConfig(private_key, peers=(peer,)), (ip_interface(f"{own}/32"),), MTU)
     interface = f"wgd-join{os.getpid() % 1_000_000}"
-    async with tunnel_interface(interface, conf) as device:
+    async with tunnel_device(interface, conf, shown=False) as (device, _link):
         _accept_local(interface)
         agent = Agent(
             (replace(peer, endpoint=endpoints[0]),), Ourselves(private_key.public_key(), LINK_LOCAL), boot_time()

@@ -41,7 +41,7 @@ class RegistryFinder:
         """While no registry answers, look up where it is, and try every address; then by TLS until UDP answers."""
         agent, device = self._driver.agent, self._driver.device
         unanswered = 0
-        async with TlsFallback() as tls:
+        async with TlsFallback(lambda: device.status().fwmark) as tls:
             while True:
                 at = self.endpoint()
                 if at is None:

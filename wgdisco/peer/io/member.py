@@ -7,8 +7,8 @@ to keep, or to begin again with, the peers that are known.
 import asyncio
 import logging
 import os
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -30,10 +30,12 @@ from wgdisco.machine import SleepWatch, boot_time
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import parse_candidates
 from wgdisco.peer.check import Checks
+from wgdisco.peer.io.behind import Behind
 from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.finder import RegistryFinder
 from wgdisco.peer.io.member_interface import member_interface
+from wgdisco.peer.io.member_names import keep_names
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
@@ -59,6 +61,8 @@ from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.driven import chosen
 from wgdisco.tunnel.io.firewall import kept_open
+from wgdisco.tunnel.io.gateway import Gateway, gateway
+from wgdisco.tunnel.io.leftovers import take_back
 from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.nft import block_incoming_rules
 from wgdisco.tunnel.noise import static_static
@@ -89,19 +93,21 @@ async def run(
     `sleeps` is what the loop waits in. `connected` is called once, when the registry and the members that are online
     answer, or SETTLE_TIMEOUT is over.
     """
-    roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust)
+    roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust, state.exit_name)
     async with AsyncExitStack() as stack:
         clock = HostClock(state)
         state = clock.reserve(state, store)
         engine = await asyncio.to_thread(chosen, state.engine)
+        await take_back(state.name)  # what one that was killed left
         device = await stack.enter_async_context(member_interface(state, roster, engine, clock.handshake_time))
-        await stack.enter_async_context(kept_open(Need(state.name, device.status().listen_port), state.firewall))
-        if state.block_incoming:
-            await stack.enter_async_context(nft_table(device.interface, block_incoming_rules(device.interface)))
+        forwarder = await stack.enter_async_context(_let_in(state, device.interface))
+        need = Need(state.name, device.status().listen_port, full_tunnel=forwarder is not None)
+        await stack.enter_async_context(kept_open(need, state.firewall))
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
         for note in engine_notes(engine):
             LOG.warning("%s", note)
-        member = _Managed(device, engine, state, store, roster, clock, version, connected)
+        member = _Managed(device, engine, state, store, roster, clock, version, connected, forwarder)
+        stack.push_async_callback(member.behind.close)
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
         try:
@@ -116,6 +122,8 @@ async def run(
                         member.zone.run(),
                         member.finder.run(),
                         member.keep(),
+                        keep_names(state),
+                        member.behind.run(),
                     )
                 ]
                 await control.start()
@@ -128,6 +136,20 @@ async def run(
             await member.disconnect()
             await member.save()
             await control.close()  # after the state is kept: who waits for us to be down may write it next
+
+
+@asynccontextmanager
+async def _let_in(state: MemberState, interface: str) -> AsyncIterator[Gateway | None]:
+    """What may come out of the tunnel here: our nft table while this lasts, and the gateway where we offer one."""
+    if state.offers:
+        async with gateway(interface) as it:
+            yield it
+        return
+    if state.block_incoming:
+        async with nft_table(interface, block_incoming_rules(interface)):
+            yield None
+    else:
+        yield None
 
 
 class _Managed:
@@ -143,6 +165,7 @@ class _Managed:
         clock: HostClock,
         version: str,
         connected: Callable[[StatusReport], None],
+        forwarder: Gateway | None,
     ) -> None:
         self.stopping = asyncio.Event()
         self._device = device
@@ -164,8 +187,10 @@ class _Managed:
         self._greeted: set[PublicKey] = set()
         ourselves = Ourselves(roster.own_key, roster.network.prefixes, (self._registry_key,))
         checks = Checks(roster.own_key, self._shared, os.urandom)
-        agent = Agent((), ourselves, boot_time(), checks)
-        self.driver = AgentDriver(device, agent, self._look, self._handshake, self._ask, self._raw)
+        agent = Agent((), ourselves, boot_time(), checks, managed=device.capabilities.managed)
+        self.driver = AgentDriver(
+            device, agent, self._look, self._handshake, self._ask, self._raw, leave_relay=self._leave
+        )
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
         self._orders = OrderDesk(self.driver, self._client, self._stream_up)
@@ -179,6 +204,7 @@ class _Managed:
         )
         self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
         self.surroundings.keepalive = self._set_keepalive
+        self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -310,7 +336,11 @@ class _Managed:
             version=self._version,
             peers=peers,
             drops={reason.value: count for reason, count in status.drops.items()},
-            notes=[*notes(self._roster, self._clock.time(), self._older_epoch, trouble), *engine_notes(self._engine)],
+            notes=[
+                *notes(self._roster, self._clock.time(), self._older_epoch, trouble),
+                *self.behind.notes(self.surroundings.local),
+                *engine_notes(self._engine),
+            ],
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
 
@@ -324,6 +354,7 @@ class _Managed:
                 self._trouble = Trouble()
                 self._handed_back = False
                 self.surroundings.registry_up(True)
+                self.behind.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
             case StreamDown(why, is_other_version):
@@ -362,6 +393,9 @@ class _Managed:
     def _ask(self, key: PublicKey) -> None:
         self._orders.ask(key)
 
+    def _leave(self, key: PublicKey) -> None:
+        self._orders.leave(key)
+
     def _firewalled(self, is_firewalled: bool) -> None:
         self._trouble = replace(self._trouble, is_firewalled=is_firewalled)
 
@@ -393,6 +427,7 @@ class _Managed:
         if self._stream_up.is_set():
             self._stream_up.clear()
             self.surroundings.registry_up(False)
+            self.behind.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
         if not self._trouble.is_other_version:
@@ -418,7 +453,9 @@ class _Managed:
         if not self._known:
             peers = peers[:1]  # the registry
         state, port = self._state, self._device.status().listen_port
-        self._device.apply(self._roster.device_config(state.private_key, state.preshared_key, port, peers))
+        mark = self.behind.mark
+        self._device.apply(self._roster.device_config(state.private_key, state.preshared_key, port, peers, mark))
+        self.behind.changed()
         members = frozenset(one.key for one in self._roster.members.values() if not one.is_device)
         self.driver.agent.set_peers(peers, boot_time(), members)
         self.surroundings.set_known(members)

@@ -17,8 +17,6 @@ from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.driven import any_interface
 from wgdisco.tunnel.notation import IPInterface
 
-MTU = 1280  # until it is measured
-
 
 @asynccontextmanager
 async def member_interface(
@@ -35,12 +33,12 @@ async def member_interface(
                 "is it joined twice? Stop the other, or have the network given other prefixes"
             )
     port = 0 if state.listen_port and port_in_use(state.listen_port) else state.listen_port
-    conf = TunnelConf(DeviceConfig(state.private_key, port), _addresses(roster), MTU)
+    conf = TunnelConf(DeviceConfig(state.private_key, port), interface_addresses(roster))
     async with any_interface(state.name, conf, engine, handshake_time, state.offloads) as device:
         yield device
 
 
-def _addresses(roster: Roster) -> tuple[IPInterface, ...]:
+def interface_addresses(roster: Roster) -> tuple[IPInterface, ...]:
     """Our own, each with the network's prefix it is in: that routes the whole of it into the tunnel."""
     prefixes = [prefix for prefix in roster.network.prefixes if prefix.version == 4 or has_ipv6()]
     return tuple(

@@ -37,10 +37,22 @@ class OrderDesk:
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
 
+    def leave(self, key: PublicKey) -> None:
+        """Tell that nothing needs to go over the relay; if that gets lost, it is told again when something does."""
+        task = asyncio.ensure_future(self._leave(key))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
     def close(self) -> None:
         """Ask no more."""
         for task in self._asking:
             task.cancel()
+
+    async def _leave(self, key: PublicKey) -> None:
+        try:
+            await self._client.punch(key, leave=True)
+        except RemoteError as error:
+            LOG.debug("relay not left: %s", error.reason)
 
     async def _ask(self, key: PublicKey) -> None:
         try:

@@ -22,7 +22,9 @@ from wgdisco.api import (
     EndpointChange,
     EnrolRequest,
     MemberRecord,
+    OffersRequest,
     Order,
+    PunchRequest,
     Receipt,
     Removed,
     RotateRequest,
@@ -175,13 +177,15 @@ class RegistryClient:
         if self._connection is not None:
             self._connection.abort()
 
-    async def punch(self, peer: PublicKey) -> bool:
+    async def punch(self, peer: PublicKey, *, leave: bool = False) -> bool:
         """`POST /v1/punch`: order `peer` and us to punch; False when it is offline or no member (any longer).
+
+        Or `leave` the relay: the two reach each other directly.
 
         RemoteError when there is no answer, or not now. It goes over a connection that is there already: a new one
         would cost a round trip.
         """
-        status, _ = await self._ask("POST", "/v1/punch", {"schema": SCHEMA, "peer": peer.to_text()})
+        status, _ = await self._ask("POST", "/v1/punch", to_json(PunchRequest(peer.to_text(), leave)))
         if status not in (202, 404, 409):
             raise RemoteError(f"the registry answers {status}")
         return status == 202
@@ -189,6 +193,14 @@ class RegistryClient:
     async def tell_candidates(self, request: CandidatesRequest) -> None:
         """`PUT /v1/self/candidates`: where we may be reached. RemoteError when the registry does not take it."""
         status, _ = await self._ask("PUT", "/v1/self/candidates", to_json(request))
+        if status != 200:
+            raise RemoteError(f"the registry answers {status}")
+
+    async def tell_offers(self, request: OffersRequest) -> None:
+        """`PUT /v1/self/offers`: what is behind us. RemoteError when the registry does not take it."""
+        status, _ = await self._ask("PUT", "/v1/self/offers", to_json(request))
+        if status == 404:
+            raise RemoteError("the registry is of a version that knows no subnets behind members: update it")
         if status != 200:
             raise RemoteError(f"the registry answers {status}")
 

@@ -15,6 +15,9 @@ After=network-online.target
 [Service]
 Type=exec
 ExecStart={command} join --network {network} --foreground
+# systemd-resolved and resolvconf take name servers from root alone
+ExecStartPost=-+{command} host-dns {network}
+ExecStopPost=-+{command} host-dns --undo {network}
 Restart=on-failure
 RestartSec=2
 # 2: the configuration is wrong, and stays so
@@ -49,6 +52,8 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectKernelTunables=yes
+# but for the network's: what leads out of here by another member, or in to what is offered
+ReadWritePaths=/proc/sys/net
 ProtectProc=invisible
 ProtectSystem=strict
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK

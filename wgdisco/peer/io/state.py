@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 from wgdisco.api import SCHEMA
-from wgdisco.endpoint import Endpoint
+from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.invitation import check_registry
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
@@ -22,6 +23,7 @@ from wgdisco.peer.records import parse_snapshot
 from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode
+from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.offloads import ALL, Offloads
 
 DIRECTORY = Path("/var/lib/wgdisco")
@@ -34,6 +36,7 @@ class MemberState:
 
     `next_private_key` is announced and not yet in use; `endpoints` are where peers last were; `listen_port` 0 is any.
     `receipt` is what the registry gave us to keep. For `offline_trust` seconds members are trusted without a registry.
+    `offers` are subnets that we say are behind us, and everything goes to the member `exit_name`.
     `met` are the ids of networks where another member was met.
     Timestamps of our handshakes are below `handshake_time` (unix time), or were when it was kept.
     """
@@ -52,6 +55,9 @@ class MemberState:
     met: tuple[str, ...] = ()
     offloads: Offloads = ALL
     engine: EngineKind = EngineKind.USERSPACE
+    host_dns: DnsMode = DnsMode.AUTO
+    offers: tuple[IPNetwork, ...] = ()
+    exit_name: str | None = None
     listen_port: int = 0
     next_private_key: PrivateKey | None = field(default=None, repr=False)
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)
@@ -78,6 +84,9 @@ class MemberState:
             "met": list(self.met),
             "offload": self.offloads.to_text(),
             "engine": self.engine.value,
+            "host_dns": self.host_dns.value,
+            "offers": [str(network) for network in self.offers],
+            "exit": self.exit_name,
             "listen_port": self.listen_port,
             "handshake_time": self.handshake_time,
             "confirmed_at": self.memory.confirmed_at,
@@ -120,6 +129,9 @@ class MemberState:
             met=tuple(str(network) for network in data.get("met", [])),
             offloads=Offloads.from_text(str(data.get("offload", "all"))),
             engine=EngineKind(data.get("engine", "userspace")),
+            host_dns=DnsMode(data.get("host_dns", "auto")),
+            offers=tuple(ip_network(network) for network in data.get("offers", [])),
+            exit_name=None if data.get("exit") is None else str(data["exit"]),
             listen_port=int(data["listen_port"]),
             next_private_key=None if next_key is None else PrivateKey.from_text(next_key),
             endpoints={PublicKey.from_text(k): Endpoint.from_text(e) for k, e in data["endpoints"].items()},

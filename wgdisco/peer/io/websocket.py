@@ -6,10 +6,11 @@ learns no more than from the same datagrams in the open.
 
 import asyncio
 import logging
+import socket
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Self
+from typing import Any, Self
 
 import aiohttp
 
@@ -30,13 +31,16 @@ RETRY_PAUSES = (0.2, 1.0, 5.0, 15.0)
 
 
 @asynccontextmanager
-async def standing_in(registries: Sequence[str], device_port: int) -> AsyncIterator[Endpoint]:
+async def standing_in(
+    registries: Sequence[str], device_port: int, mark: Callable[[], int] = lambda: 0
+) -> AsyncIterator[Endpoint]:
     """An endpoint on the loopback that leads to one of `registries` (HOST:PORT), for the device that has `device_port`.
 
-    Connections are made anew when they break, for as long as this lasts.
+    Connections are made anew when they break, for as long as this lasts. They bear `mark`, the device's own: neither
+    may lead into the tunnel.
     """
     stand_in = await StandIn.open(device_port)
-    connecting = asyncio.ensure_future(_connect(registries, stand_in))
+    connecting = asyncio.ensure_future(_connect(registries, stand_in, mark))
     try:
         yield stand_in.endpoint
     finally:
@@ -48,7 +52,8 @@ async def standing_in(registries: Sequence[str], device_port: int) -> AsyncItera
 class TlsFallback:
     """A stand-in for when UDP goes unanswered, for as long as it does; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, mark: Callable[[], int]) -> None:
+        self._mark = mark
         self._stack = AsyncExitStack()
         self._endpoints: frozenset[Endpoint] = frozenset()
         self._since: float | None = None
@@ -65,7 +70,9 @@ class TlsFallback:
         self._since = now if self._since is None else self._since
         if not self._endpoints and registries and now - self._since >= UDP_TIMEOUT:
             self._udp_tried_at = now
-            self._endpoints = frozenset([await self._stack.enter_async_context(standing_in(registries, device_port))])
+            self._endpoints = frozenset(
+                [await self._stack.enter_async_context(standing_in(registries, device_port, self._mark))]
+            )
         return self._endpoints
 
     async def answered(self) -> frozenset[Endpoint]:
@@ -89,18 +96,29 @@ class TlsFallback:
         await self._stack.aclose()
 
 
-async def _connect(registries: Sequence[str], stand_in: StandIn) -> None:
+async def _connect(registries: Sequence[str], stand_in: StandIn, mark: Callable[[], int]) -> None:
+    connector = aiohttp.TCPConnector(socket_factory=lambda address: _socket(address, mark()))
+    timeout = aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     failures = 0
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(connect=CONNECT_TIMEOUT)) as session:
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         while True:
             for registry in registries:
                 if await _carry_by(session, context, registry, stand_in):
                     failures = 0
             await asyncio.sleep(RETRY_PAUSES[min(failures, len(RETRY_PAUSES) - 1)])
             failures += 1
+
+
+def _socket(address: Any, mark: int) -> socket.socket:
+    family, kind, protocol = address[:3]
+    sock = socket.socket(family, kind, protocol)
+    sock.setblocking(False)
+    if mark:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    return sock
 
 
 async def _carry_by(session: aiohttp.ClientSession, context: ssl.SSLContext, registry: str, stand_in: StandIn) -> bool:

@@ -13,6 +13,8 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.invitation import SECRET_SIZE
 from wgdisco.keys import PublicKey
+from wgdisco.offers import parse_subnet
+from wgdisco.registry.approval import approve, disapprove
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Invitation, Kind, Member, Role
 from wgdisco.registry.io.feed import Feed
@@ -29,6 +31,7 @@ COMMANDS = (
     "show",
     "rename",
     "revoke",
+    "approve",
     "set_endpoint",
     "set_registries",
     "set_ports",
@@ -65,6 +68,7 @@ class Commands:
             "show": self.show,
             "rename": self.rename,
             "revoke": self.revoke,
+            "approve": self.approve,
             "set_endpoint": self.set_endpoint,
             "set_registries": self.set_registries,
             "set_ports": self.set_ports,
@@ -126,6 +130,18 @@ class Commands:
         name, new_name = _text(asked, "name"), _text(asked, "new_name")
         await self._ledger.change(lambda: (self._membership.rename(name, new_name), None))
         return {}
+
+    async def approve(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`name`, `networks` as CIDR, `is_taken_back` → `told`: members that have received it, `unseen`."""
+        name = _text(asked, "name")
+        try:
+            networks = tuple(map(parse_subnet, _texts(asked, "networks")))
+        except ValueError as error:
+            raise LocalError(str(error)) from error
+        command = disapprove if asked.get("is_taken_back") else approve
+        await self._ledger.change(lambda: (command(self._membership, name, networks), None))
+        told, unseen = await self._heard(self._membership.visible_to(self._membership.by_name(name)))
+        return {"told": told, "unseen": unseen}
 
     async def set_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
         """`name`, `endpoint` as ADDRESS:PORT or None → nothing."""
@@ -204,6 +220,8 @@ class Commands:
             "last_seen": None if seen is None else seen.at,
             "created_at": member.created_at,
             "next_key": None if member.next_key is None else str(member.next_key),
+            "offers": [str(network) for network in member.offers],
+            "approved": [str(network) for network in member.approved],
         }
 
 

@@ -12,24 +12,29 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from wgdisco.api import StatusReport
+from wgdisco.dnssd.export import describe
 from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.instance import OwnInstance
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
+from wgdisco.dnssd.secondaries import Secondaries
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import LIVE_FOR, Directory
 from wgdisco.registry.io.publisher import Publisher
+from wgdisco.registry.io.secondaries import with_servers, zone_command
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import PeerHandshake
+from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import any_interface, chosen
 from wgdisco.tunnel.io.found import found_interface, found_peers
+from wgdisco.tunnel.io.host_dns import asked_by_host
 from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
@@ -48,7 +53,9 @@ async def run(
     publish_self: bool,
     self_endpoint: Endpoint | None,
     offloads: Offloads,
+    host_dns: DnsMode,
     version: str,
+    secondaries: Secondaries | None = None,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError).
 
@@ -57,16 +64,21 @@ async def run(
     await refuse_second_daemon(interface)
     is_found = conf is None
     engine = await asyncio.to_thread(chosen, engine)
-    opened = found_interface(interface, engine) if conf is None else _opened(interface, conf, engine, offloads)
+    opened = (
+        found_interface(interface, engine) if conf is None else _opened(interface, conf, engine, offloads, host_dns)
+    )
     async with opened as (device, conf):
         own = _own_instance(device, conf, self_endpoint) if publish_self else None
         directory = Directory(conf.device, conf.tunnel_prefixes(), exact)
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
         name = burst.engine_name(engine)
         publisher = Publisher(device, directory, zone, serials(), version, own, name, in_order=exact)
-        server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own))
+        own_endpoint = dns if self_endpoint is None else self_endpoint
+        secondaries, servers = with_servers(secondaries, (dns.address, own_endpoint.address))
+        server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own, secondaries=secondaries))
         publisher.follow = server.follow
-        control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server))
+        commands = {"zone": zone_command(lambda: describe(publisher.zone, servers, server.transferred, server.given))}
+        control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server), commands)
         try:
             for link in _links(dns, interface, conf):
                 is_public = link is None and not in_any(dns.address, LOOPBACK)
@@ -87,9 +99,12 @@ async def run(
 
 @asynccontextmanager
 async def _opened(
-    interface: str, conf: TunnelConf, engine: EngineKind, offloads: Offloads
+    interface: str, conf: TunnelConf, engine: EngineKind, offloads: Offloads, host_dns: DnsMode
 ) -> AsyncIterator[tuple[Backend, TunnelConf]]:
-    async with any_interface(interface, conf, engine, offloads=offloads) as device:
+    async with (
+        any_interface(interface, conf, engine, offloads=offloads) as device,
+        asked_by_host(interface, conf.dns, host_dns),
+    ):
         yield device, conf
 
 

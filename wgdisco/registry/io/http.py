@@ -23,6 +23,7 @@ from wgdisco.api import (
     SCHEMA,
     CandidatesRequest,
     EnrolRequest,
+    OffersRequest,
     PunchRequest,
     Receipt,
     RotateRequest,
@@ -33,6 +34,8 @@ from wgdisco.api import (
 from wgdisco.endpoint import IPAddress, parse_address
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PublicKey
+from wgdisco.offers import parse_subnet
+from wgdisco.registry.approval import offer
 from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Kind, Member, Revoked
@@ -71,7 +74,8 @@ class RefusedError(Exception):
 class ApiServer:
     """See the module's docstring. `names` are the host names it goes by, besides its addresses.
 
-    `admit` is called with two members that the relay is to forward between, `proven` asked for addresses a member was
+    `admit` is called with two members that the relay is to forward between, `leave` with one that needs it no more to
+    reach another, `proven` asked for addresses a member was
     seen at beside its endpoint, `told` called when a member has said where it may be reached; `stun` says where
     and with what a member may ask about its NAT.
     """
@@ -86,6 +90,7 @@ class ApiServer:
         self._accepting: list[asyncio.Task[None]] = []
         self._orders = Orders()
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
+        self.leave: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
         self.told: Callable[[PublicKey], None] = lambda _key: None
         self.stun: Callable[[PublicKey], StunRecord] | None = None
@@ -99,6 +104,7 @@ class ApiServer:
         application.router.add_post("/v1/self/rotate", self._rotate)
         application.router.add_post("/v1/receipt", self._recall)
         application.router.add_put("/v1/self/candidates", self._candidates)
+        application.router.add_put("/v1/self/offers", self._offers)
         application.router.add_post("/v1/punch", self._punch)
         self._runner = web.AppRunner(
             application, access_log=None, handle_signals=False, shutdown_timeout=0.5, keepalive_timeout=KEPT_FOR
@@ -299,6 +305,15 @@ class ApiServer:
         self.told(member.public_key)
         return web.json_response({"schema": SCHEMA, "candidates": [asdict(one) for one in told]})
 
+    async def _offers(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        self._limit(_source(request))
+        asked = await _body(request, OffersRequest.from_json)
+        membership, offers = self._ledger.membership, tuple(map(parse_subnet, asked.offers))
+        await self._ledger.change(lambda: (offer(membership, member.public_key, offers), None))
+        told = membership.members.get(member.public_key, member)
+        return web.json_response(to_json(self_record(membership, self._directory, told)))
+
     async def _punch(self, request: web.Request) -> web.StreamResponse:
         """Who asks too often gets 429, for a member that is not there 404, for one that does not listen 409."""
         member = await self._member(request)
@@ -307,6 +322,9 @@ class ApiServer:
         other = membership.members.get(key)
         if other is None or key == member.public_key or not membership.sees(member, other):
             raise RefusedError(404, "there is no such member")
+        if asked.leave:
+            self.leave(member.public_key, key)
+            return web.json_response({"schema": SCHEMA}, status=202)
         if other.kind is not Kind.MEMBER or other.number not in self._feed.listening():
             raise RefusedError(409, f"{other.name} is offline")
         places = self._directory.places(member.public_key, key)

@@ -6,17 +6,21 @@ What changes is stored first, then applied to the device, the directory, the zon
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
+from typing import Any
 
 from wgdisco.api import StatusReport
+from wgdisco.dnssd.export import describe
 from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
+from wgdisco.dnssd.secondaries import Secondaries
+from wgdisco.dnssd.zone import public_zone
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
@@ -24,35 +28,41 @@ from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Member, Revoked
-from wgdisco.registry.hub import firewall_need, hub_rules
+from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
+from wgdisco.registry.io import setup
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.daemon import with_dns_drops
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
-from wgdisco.registry.io.relay import Relaying
+from wgdisco.registry.io.relay import NO_RELAY, Relaying
+from wgdisco.registry.io.secondaries import addresses_of, with_servers, zone_command
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
+from wgdisco.registry.io.takeover import Takeover
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.records import network_record, roster
 from wgdisco.registry.stun import StunResponder
+from wgdisco.tunnel.burst import engine_name
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
+from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
-from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.driven import chosen, driven_device
 from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
 from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.subnets import SubnetRoutes
 from wgdisco.tunnel.notation import IPInterface
 from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
-MTU = 1280
 DNS_PORT = 53
 EXPIRY_INTERVAL = 30.0
 FORWARDING_INTERVAL = 60.0
@@ -64,29 +74,56 @@ INITIATION_GAP = 0.005
 
 @dataclass(frozen=True, slots=True)
 class PublicDns:
-    """Where strangers are answered, and about whom: the members `published`, or about all when `is_full`."""
+    """Where strangers are answered, if anywhere, and the zone's secondaries, if there are any.
 
-    listen: Endpoint
+    Both tell of the members `published`, or of all when `is_full`.
+    """
+
+    listen: Endpoint | None = None
     published: frozenset[str] = frozenset()
     is_full: bool = False
+    secondaries: Secondaries | None = None
 
 
-async def run(*, store: Path, dns: PublicDns | None, offloads: Offloads, version: str) -> None:
+async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, version: str) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`."""
+    engine = await asyncio.to_thread(chosen, engine)
     ledger = Ledger.open(store)
     try:
         network = ledger.membership.network
         await refuse_second_daemon(network.name)
         conf = _conf(ledger.membership, with_ipv6=has_ipv6())
         full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
+        beside = setup.server_beside(network)
+        engine = engine if beside is None else EngineKind.USERSPACE  # no other can do that
         async with (
             kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
-            tunnel_device(network.name, conf, offloads=offloads, relays=True) as (engine, link),
+            _opened(ledger.membership, conf, engine, offloads, beside) as (device, link, relaying, takeover),
             hub(network.name) as forwarder,
         ):
-            await _Registry(ledger, engine, link, forwarder, conf, version, dns).serve()
+            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, dns, takeover).serve()
     finally:
         await ledger.close()
+
+
+@asynccontextmanager
+async def _opened(
+    membership: Membership, conf: TunnelConf, kind: EngineKind, offloads: Offloads, beside: str | None
+) -> AsyncIterator[tuple[Backend, Link, Relaying, Takeover | None]]:
+    """The interface on whichever engine, and what relays beside it; ours may have to take the place of `beside`."""
+    name = membership.network.name
+    if kind is EngineKind.USERSPACE:
+        is_beside = beside is not None
+        async with tunnel_device(name, conf, offloads=offloads, relays=True, beside=is_beside) as (engine, link):
+            takeover = None if beside is None else Takeover(beside, engine, link, membership)
+            yield engine, link, Relaying(engine.send_burst), takeover
+    else:
+        async with driven_device(name, conf, kind) as (device, link):
+            relaying = Relaying.beside(device, membership.network)
+            try:
+                yield device, link, relaying, None
+            finally:
+                relaying.close()
 
 
 def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
@@ -98,7 +135,7 @@ def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
     ]
     if with_ipv6:
         addresses.append(IPv6Interface((address6, network.prefix6.prefixlen)))
-    return TunnelConf(_device_config(membership, with_ipv6=with_ipv6), tuple(addresses), MTU)
+    return TunnelConf(_device_config(membership, with_ipv6=with_ipv6), tuple(addresses), network.mtu)
 
 
 def _device_config(membership: Membership, *, with_ipv6: bool) -> DeviceConfig:
@@ -137,19 +174,25 @@ class _Registry:
     def __init__(
         self,
         ledger: Ledger,
-        engine: Engine,
+        device: Backend,
         link: Link,
+        relaying: Relaying,
         forwarder: Hub,
         conf: TunnelConf,
         version: str,
-        dns: PublicDns | None,
+        kind: EngineKind,
+        dns: PublicDns,
+        takeover: Takeover | None = None,
     ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
-        self._engine = engine
+        self._device = device
         self._link = link
         self._forwarder = forwarder
+        self._routes = SubnetRoutes(device.interface, conf.addresses)
+        self._mark = 0
         self._forwarding_due = asyncio.Event()
+        self._takeover = takeover  # stays when it is done
         self._network_record = network_record(self._membership)
         self._with_ipv6 = any(address.version == 6 for address in conf.addresses)
         network = self._membership.network
@@ -158,13 +201,15 @@ class _Registry:
         self._set_directory()
         names = ZoneNames.from_text(network.zone)
         serials = _Serials(ledger.store)
-        self._publisher = Publisher(engine, self._directory, names, serials.following, version)
+        self._publisher = Publisher(
+            device, self._directory, names, serials.following, version, engine=engine_name(kind)
+        )
         self._publisher.heard = self._heard
         self._publisher.moved = self._moved
         self._publisher.named = self._name
         self._publisher.roster = lambda: roster(self._membership)
         self._publisher.publish(changed=True)
-        self.relaying = Relaying(engine)
+        self.relaying = relaying
         self._publisher.foreign = self.relaying.pass_on
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
         zone = names.to_text()
@@ -174,20 +219,26 @@ class _Registry:
         self._api.stun = self._stun.responder.issue
         self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
         self._api.admit = self.relaying.admit
+        self._api.leave = self.relaying.leave
         self._api.told = self._publisher.told
         self._dns = dns
-        published = frozenset[str]() if dns is None else dns.published
-        self._server = ZoneProcess(self._publisher.zone, Setup(zone, Profile.STRICT, (), None, published))
+        listening = () if dns.listen is None else (dns.listen.address,)
+        secondaries, self._name_servers = with_servers(dns.secondaries, (*listening, *addresses_of(network.hosts)))
+        setup = Setup(zone, Profile.STRICT, (), None, dns.published, secondaries)
+        self._server = ZoneProcess(self._publisher.zone, setup)
         self._publisher.follow = self._server.follow
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
         bound = {name: commands.named(name) for name in COMMANDS}
-        self._control = ControlServer(engine.interface, self._report, bound)
+        bound["zone"] = zone_command(self._describe)
+        if takeover is not None:
+            bound["takeover"] = self._tell_takeover
+        self._control = ControlServer(device.interface, self._report, bound)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
 
     async def serve(self) -> None:
         """Run all of it, and take it down in the end."""
-        network, interface = self._membership.network, self._engine.interface
+        network, interface = self._membership.network, self._device.interface
         own: list[IPAddress] = [network.registry_addresses[0]]
         if self._with_ipv6:
             own.append(network.registry_addresses[1])
@@ -196,12 +247,12 @@ class _Registry:
             await self._forward()  # before anything is let in that it confines
             # by the loopback too, since the host itself may ask; nobody else comes in by it
             for link in (interface, "lo"):
-                if self._dns is None or not self._dns.listen.address.is_unspecified:
+                if self._dns.listen is None or not self._dns.listen.address.is_unspecified:
                     for address in own:
                         self._server.bind(address, DNS_PORT, Audience.MEMBERS, link)
                 await self._api.start(own, link)
             await self._api.start([ENROL_REGISTRY_ADDRESS], interface)
-            if self._dns is not None:
+            if self._dns.listen is not None:
                 audience = Audience.ALL_STRANGERS if self._dns.is_full else Audience.STRANGERS
                 self._server.bind(self._dns.listen.address, self._dns.listen.port, audience)
             await self._serve_tls()
@@ -212,19 +263,21 @@ class _Registry:
                 tasks.create_task(self._publisher.follow_device())
                 tasks.create_task(self._publisher.watch_silence())
                 tasks.create_task(self._call_back())
+                tasks.create_task(self._take_over())
                 tasks.create_task(self._write_observations())
                 tasks.create_task(self._expire())
                 tasks.create_task(self._keep_forwarding())
                 fields = {
                     "interface": interface,
                     "zone": network.zone,
-                    "dns": str(self._dns.listen if self._dns else own[0]),
+                    "dns": str(self._dns.listen or own[0]),
                 }
                 LOG.info("started", extra={"fields": fields})
         finally:
             for task in self._proofs:
                 task.cancel()
             self._stun.close()
+            await self._routes.close()
             await self._control.close()
             await self._websocket.close()
             await self._api.close()
@@ -241,6 +294,8 @@ class _Registry:
                 return
         member = self._membership.members.get(key)
         if member is not None and member.proven:
+            if self._takeover is not None:
+                self._takeover.heard(member)
             self._ledger.store.observe(key, endpoint, time.time())
             self._moved([key])
         elif isinstance(event, PeerHandshake) and key not in self._membership.invitations:
@@ -262,7 +317,14 @@ class _Registry:
 
     def _report(self) -> StatusReport:
         report = with_dns_drops(self._publisher.report(), self._server)
-        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops())
+        notes = [*report.notes, *([] if self.relaying.is_there else [NO_RELAY])]
+        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops(), notes=notes)
+
+    def _describe(self) -> dict[str, Any]:
+        """The zone as strangers may have it."""
+        zone = self._publisher.zone
+        shown = zone if self._dns.is_full else public_zone(zone, self._dns.published)
+        return describe(shown, self._name_servers, self._server.transferred, self._server.given)
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)
@@ -285,7 +347,7 @@ class _Registry:
         told = [self._feed.part(member) for member in known.values() if member.number not in numbers]
         if any(told):
             await asyncio.sleep(PARTING)
-        self._engine.apply(_device_config(self._membership, with_ipv6=self._with_ipv6))
+        self._apply()
         self._set_directory()
         self.relaying.follow(known, self._membership)
         routes = [ip_network(invitation.address) for invitation in self._membership.invitations.values()]
@@ -306,6 +368,11 @@ class _Registry:
         except LocalError as error:
             LOG.error("%s", error)
 
+    def _apply(self) -> None:
+        """Have the device hold the members as they are now."""
+        config = _device_config(self._membership, with_ipv6=self._with_ipv6)
+        self._device.apply(replace(config, fwmark=self._mark))
+
     def _set_directory(self) -> None:
         proven = {key: member for key, member in self._membership.members.items() if member.proven}
         peers = [PeerConfig(key, allowed_ips=self._membership.allowed_ips(member)) for key, member in proven.items()]
@@ -322,8 +389,15 @@ class _Registry:
             LOG.error("%s", error)
 
     async def _forward(self) -> None:
-        interface = self._engine.interface
-        await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks()))
+        interface = self._device.interface
+        is_alone = self._takeover is None or self._takeover.is_done
+        beside = None if is_alone else self._membership.network.predecessor
+        await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks(), beside))
+        subnets = hub_subnets(self._membership)
+        if subnets and not self._mark:
+            self._mark = await self._routes.mark()
+            self._apply()
+        await self._routes.set(subnets)
 
     async def _keep_forwarding(self) -> None:
         """Forward as membership says now; and look now and then where the default routes lead."""
@@ -346,9 +420,19 @@ class _Registry:
             if member is None or member.endpoint is not None or in_any(seen.endpoint.address, LOOPBACK):
                 continue
             # a keepalive that is switched on goes out at once, and asks for a session to go out in
-            self._engine.set_peer(seen.key, seen.endpoint, 1)
-            self._engine.set_peer(seen.key, seen.endpoint, 0)
+            self._device.set_peer(seen.key, seen.endpoint, 1)
+            self._device.set_peer(seen.key, seen.endpoint, 0)
             await asyncio.sleep(INITIATION_GAP)
+
+    async def _take_over(self) -> None:
+        """Have the place of the server that this network was adopted from, if that is still to be taken."""
+        if self._takeover is not None:
+            await self._takeover.run(self._ledger.store.observations())
+        if self._membership.network.predecessor is not None:
+            await self._ledger.change(lambda: (self._membership.succeed(), None))
+
+    async def _tell_takeover(self, _asked: dict[str, Any]) -> dict[str, Any]:
+        return {} if self._takeover is None else self._takeover.report()
 
     async def _write_observations(self) -> None:
         await self._every(OBSERVATIONS_INTERVAL, self._ledger.store.flush)

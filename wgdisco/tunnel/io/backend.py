@@ -14,10 +14,12 @@ from wgdisco.tunnel.events import DeviceStatus, Event
 class Capabilities:
     """What a backend can do; callers ask here and never for its type.
 
-    `event_latency` is how late an event may be, in seconds: 0 for our own engine.
+    `managed`: handshakes that both sides begin at the same time complete, and what comes over a relay moves no peer
+    that is reached otherwise. `event_latency` is how late an event may be, in seconds: 0 for our own engine.
     """
 
     initiate_many: bool
+    managed: bool
     probe_via: bool
     raw_send: bool
     raw_receive: bool

@@ -21,9 +21,9 @@ from wgdisco.tunnel.io.external import ExternalWireGuard
 from wgdisco.tunnel.io.interface import tunnel_interface
 from wgdisco.tunnel.io.kernel import KernelWireGuard
 from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.path_mtu import conf_mtu, kept_to_path
 from wgdisco.tunnel.io.policy import Policy
-from wgdisco.tunnel.io.polled import PolledDevice
-from wgdisco.tunnel.messages import DEFAULT_MTU
+from wgdisco.tunnel.io.polled import PolledDevice, without_haste
 from wgdisco.tunnel.offloads import ALL, Offloads
 from wgdisco.tunnel.policy import plan
 
@@ -69,15 +69,17 @@ async def driven_device(name: str, conf: TunnelConf, kind: EngineKind) -> AsyncI
     try:
         link = await Link.open(name)
         try:
-            mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
+            mtu = await conf_mtu(conf)
             routes = plan([network for peer in conf.device.peers for network in peer.allowed_ips], conf.table)
             mark = await policy.mark(conf.device.fwmark) if routes.defaults else conf.device.fwmark
-            await asyncio.to_thread(client.apply, replace(conf.device, fwmark=mark))
+            peers = tuple(map(without_haste, conf.device.peers))
+            await asyncio.to_thread(client.apply, replace(conf.device, fwmark=mark, peers=peers))
             await link.configure(conf.addresses, mtu, routes.routes, routes.table)
             await policy.open(link, routes.defaults, mark, conf.addresses)
             device = PolledDevice(client)
             try:
-                yield device, link
+                async with kept_to_path(link, device.status, conf, mtu):
+                    yield device, link
             finally:
                 await device.close()
         finally:

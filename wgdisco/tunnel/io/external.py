@@ -11,7 +11,7 @@ from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.events import DeviceStatus
-from wgdisco.tunnel.uapi_client import GET, check_answer, format_set_device, format_set_peer, parse_get
+from wgdisco.tunnel.uapi_client import GET, StatusReader, check_answer, format_set_device, format_set_peer
 
 SOCKETS = Path("/var/run/wireguard")
 _TIMEOUT = 5.0
@@ -25,6 +25,7 @@ class ExternalWireGuard:
     def __init__(self, interface: str) -> None:
         self.interface = interface
         self._path = SOCKETS / f"{interface}.sock"
+        self._reader = StatusReader()
 
     def apply(self, config: DeviceConfig) -> None:
         """Make it as `config` says; sessions of peers that stay are kept. LocalError as `set_peer`."""
@@ -42,7 +43,7 @@ class ExternalWireGuard:
     def status(self) -> DeviceStatus:
         """The device now; LocalError when nobody answers."""
         offset = boot_time() - time.time()
-        return parse_get(self._ask(GET), offset)
+        return self._reader.read(self._ask(GET), offset)
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -60,6 +61,8 @@ class ExternalWireGuard:
                     if not data:
                         break
                     answer += data
+        except PermissionError as error:
+            raise LocalError(f"no permission to use {self._path}: run as root") from error
         except OSError as error:
             raise LocalError(
                 f"no engine answers for {self.interface} at {self._path} ({error.strerror or error}):"

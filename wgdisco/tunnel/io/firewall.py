@@ -1,8 +1,6 @@
 """The host's firewall, asked and told through its own tools. ufw, firewalld and iptables want root."""
 
-import asyncio
 import logging
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,11 +8,9 @@ from dataclasses import dataclass
 from wgdisco.errors import LocalError
 from wgdisco.tunnel.firewall import Command, Facts, Finding, Mode, Need, findings, removals
 from wgdisco.tunnel.io.nft import list_ruleset
+from wgdisco.tunnel.io.programs import execute, which
 
 LOG = logging.getLogger(__name__)
-
-_TIMEOUT = 30.0
-_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,37 +89,17 @@ async def read_facts() -> Facts:
 
 
 def _installed(command: str) -> bool:
-    return shutil.which(command, path=_PATH) is not None
-
-
-async def _execute(command: Command) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        shutil.which(command[0], path=_PATH) or command[0],
-        *command[1:],
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={"PATH": _PATH, "LC_ALL": "C"},
-    )
-    try:
-        async with asyncio.timeout(_TIMEOUT):
-            output, complaint = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return 1, "", f"no answer in {_TIMEOUT:.0f} s"
-    assert process.returncode is not None
-    return process.returncode, output.decode(errors="replace"), complaint.decode(errors="replace")
+    return which(command) is not None
 
 
 async def _ask(*command: str) -> str | None:
     """What it prints; None when it fails."""
-    code, output, _ = await _execute(command)
+    code, output, _ = await execute(command)
     return None if code else output
 
 
 async def _run(command: Command) -> None:
-    code, output, complaint = await _execute(command)
+    code, output, complaint = await execute(command)
     if code:
         said = (complaint.strip() or output.strip() or "no reason given").splitlines()[0]
         raise LocalError(f"{' '.join(command)}: {said}: do it by hand, or use --firewall none")

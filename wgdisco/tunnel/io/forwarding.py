@@ -5,12 +5,10 @@ one that was killed puts them back in the end, and so does `registry uninstall`.
 """
 
 import contextlib
-import json
 import logging
-import os
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -26,15 +24,16 @@ from wgdisco.tunnel.forwarding import (
     settings_to_write,
     uplinks,
 )
-from wgdisco.tunnel.io.control import DIRECTORY, make_directory
-from wgdisco.tunnel.io.nft import Table, list_ruleset
-from wgdisco.tunnel.nft import HubRules, table_name
+from wgdisco.tunnel.io.kept import kept_path, read_kept, write_kept
+from wgdisco.tunnel.io.nft import Table
+from wgdisco.tunnel.nft import HubRules
 
 LOG = logging.getLogger(__name__)
 
 _SYSCTL = Path("/proc/sys/net")
 # Root reads what the daemons' user wrote: no other switch is turned by it
 _SWITCH = re.compile(r"ipv[46]/conf/[^/]+/(forwarding|accept_ra)")
+_SUFFIX = "forwarding"
 _RT_TABLE_MAIN = 254
 _RTPROT_RA = 9  # linux/rtnetlink.h
 
@@ -63,13 +62,21 @@ class Forwarding:
 
     def __init__(self, interface: str) -> None:
         self.interface = interface
-        self._kept = DIRECTORY / f"{interface}.forwarding"
-        self._before = self._load()
+        self._kept = kept_path(interface, _SUFFIX)
+        self._before: dict[str, str] = {}
 
-    def switch_on(self, routes: list[DefaultRoute], uplink: bool) -> None:
+    def switch_on(
+        self,
+        routes: list[DefaultRoute],
+        uplink: bool,
+        through: Iterable[str] = (),
+        versions: Collection[int] = (4, 6),
+    ) -> None:
         """Let packets through, as `forwarding_settings` says; LocalError when the system refuses. May be repeated."""
-        wanted = forwarding_settings(self.interface, routes, uplink)
+        wanted = forwarding_settings(self.interface, routes, uplink, through, versions)
         present = {path: value for path in wanted if (value := _read(path)) is not None}
+        self._before = _load(self._kept) | self._before
+        self._keep()  # also where all are on: from now on they are needed here
         for path, value in settings_to_write(wanted, present).items():
             before = {path: present[path]}
             if path == ALL_IPV6:
@@ -81,33 +88,29 @@ class Forwarding:
             _write(path, value)
 
     async def restore(self) -> None:
-        """Put back what was there; left as it is while another of our tables needs it too."""
-        if await _others(self.interface):
-            self._before.clear()
-        for path, value in settings_to_restore(self._before).items():
-            with contextlib.suppress(LocalError):  # an interface that is gone took its switch along
-                _write(path, value)
-        self._before.clear()
-        self._keep()
+        """Put back what was there, here or in a process that was killed; another interface of ours that needs it too
+        does so in the end."""
+        before = _load(self._kept) | self._before
+        if before and not self._hand_over(before):
+            for path, value in settings_to_restore(before).items():
+                with contextlib.suppress(LocalError):  # an interface that is gone took its switch along
+                    _write(path, value)
+        self._before = {}
+        with contextlib.suppress(OSError):
+            self._kept.unlink()
 
-    def _load(self) -> dict[str, str]:
-        try:
-            kept = json.loads(self._kept.read_text())
-        except (OSError, ValueError):
-            return {}
-        found = kept.items() if isinstance(kept, dict) else ()
-        return {name: str(value) for name, value in found if _SWITCH.fullmatch(name) and str(value) in {"0", "1", "2"}}
+    def _hand_over(self, before: dict[str, str]) -> bool:
+        """Leave it to another; False when there is none."""
+        for path in self._kept.parent.glob(f"*.{_SUFFIX}"):
+            if path != self._kept:
+                write_kept(path, before | _load(path))
+                return True
+        return False
 
     def _keep(self) -> None:
         try:
-            if self._before:
-                make_directory(self._kept.parent)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-                with os.fdopen(os.open(self._kept, flags, 0o644), "w") as file:
-                    json.dump(self._before, file)
-            else:
-                self._kept.unlink(missing_ok=True)
-        except OSError as error:
+            write_kept(self._kept, self._before)
+        except LocalError as error:
             LOG.debug("what the switches were is not kept: %s", error)
 
 
@@ -146,6 +149,12 @@ async def hub(interface: str) -> AsyncIterator[Hub]:
         await it.close()
 
 
+def _load(path: Path) -> dict[str, str]:
+    """What the switches were, by their paths."""
+    found = (read_kept(path) or {}).items()
+    return {name: str(value) for name, value in found if _SWITCH.fullmatch(name) and str(value) in {"0", "1", "2"}}
+
+
 def _read(path: str) -> str | None:
     try:
         return (_SYSCTL / path).read_text().strip()
@@ -165,9 +174,3 @@ def _forwarding_ipv6() -> list[Path]:
     """The switches of single interfaces that are on."""
     paths = [path for path in (_SYSCTL / "ipv6/conf").glob("*/forwarding") if path.parent.name != "all"]
     return [path for path in paths if path.read_text().strip() == "1"]
-
-
-async def _others(interface: str) -> bool:
-    """Whether other interfaces have tables of ours."""
-    names = {item["table"]["name"] for item in await list_ruleset() if "table" in item}
-    return any(name.startswith("wgdisco_") for name in names - {table_name(interface)})

@@ -1,5 +1,6 @@
 """A whole tunnel interface as a `.conf` describes it: engine, addresses, MTU and routing, up and down together."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,9 +11,10 @@ from wgdisco.errors import ConfigError, LocalError
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
+from wgdisco.tunnel.io.link_state import LinkEvent, LinkState
+from wgdisco.tunnel.io.path_mtu import conf_mtu, kept_to_path
 from wgdisco.tunnel.io.policy import Policy
 from wgdisco.tunnel.io.uapi import UapiServer
-from wgdisco.tunnel.messages import DEFAULT_MTU
 from wgdisco.tunnel.offloads import ALL, Offloads
 from wgdisco.tunnel.policy import plan
 
@@ -48,17 +50,20 @@ async def tunnel_device(
     offloads: Offloads = ALL,
     *,
     relays: bool = False,
+    shown: bool = True,
+    beside: bool = False,
 ) -> AsyncIterator[tuple[Engine, Link]]:
     """The same, with the link, for those whose peers and routes change while it is up.
 
-    One that `relays` tells of datagrams for others (`events.Foreign`).
+    One that `relays` tells of datagrams for others (`events.Foreign`). One that is not `shown` is none of `wg`'s
+    business, and leaves no file behind when it is killed. `beside` as for `Engine.open`.
     """
     if conf.device.private_key is None:
         raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
-    mtu = DEFAULT_MTU if conf.mtu is None else conf.mtu
     policy = Policy(name)
     await policy.close()  # what one that was killed left
-    engine = await Engine.open(name, mtu, conf.device.listen_port, handshake_time, relays=relays, offloads=offloads)
+    mtu, port = await conf_mtu(conf), conf.device.listen_port
+    engine = await Engine.open(name, mtu, port, handshake_time, relays=relays, offloads=offloads, beside=beside)
     try:
         link = await Link.open(name)
         try:
@@ -70,8 +75,9 @@ async def tunnel_device(
             engine.apply(replace(conf.device, fwmark=mark, peers=peers))
             # The mark is set before there are rules that look for it.
             await policy.open(link, routes.defaults, mark, conf.addresses)
-            with await _shown(engine):
-                yield engine, link
+            with await _shown(engine) if shown else nullcontext():
+                async with kept_to_path(link, engine.status, conf, mtu), _followed(engine):
+                    yield engine, link
         finally:
             try:
                 await policy.close()
@@ -79,6 +85,22 @@ async def tunnel_device(
                 await link.remove()
     finally:
         await engine.close()
+
+
+@asynccontextmanager
+async def _followed(engine: Engine) -> AsyncIterator[None]:
+    """While this lasts the engine knows the link's MTU, whoever sets it (rule M1)."""
+
+    def told(event: LinkEvent) -> None:
+        if isinstance(event, LinkState):
+            engine.set_mtu(event.mtu)
+
+    following = asyncio.ensure_future(engine.watch_link(told))
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 async def _shown(engine: Engine) -> AbstractContextManager[object]:

@@ -29,17 +29,26 @@ def message(kind: int, body: bytes, flags: int = NLM_F_REQUEST) -> bytes:
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type and body of each message in what netlink handed over at once."""
-    while len(data) >= _HEADER.size:
-        size, kind, _flags, _sequence, _port = _HEADER.unpack_from(data)
+    at = 0
+    while len(data) - at >= _HEADER.size:
+        size, kind, _flags, _sequence, _port = _HEADER.unpack_from(data, at)
         if size < _HEADER.size:
             return
-        yield kind, data[_HEADER.size : size]
-        data = data[_aligned(size) :]
+        yield kind, data[at + _HEADER.size : at + size]
+        at += _aligned(size)
 
 
 def was_interrupted(data: bytes) -> bool:
-    """Whether the first message says that what is listed changed meanwhile: the list is to be asked for again."""
-    return len(data) >= _HEADER.size and bool(_HEADER.unpack_from(data)[2] & NLM_F_DUMP_INTR)
+    """Whether a message in it says that what is listed changed meanwhile: the list is to be asked for again."""
+    at = 0
+    while len(data) - at >= _HEADER.size:
+        size, _kind, flags, _sequence, _port = _HEADER.unpack_from(data, at)
+        if flags & NLM_F_DUMP_INTR:
+            return True
+        if size < _HEADER.size:
+            return False
+        at += _aligned(size)
+    return False
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -50,12 +59,13 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Type, without NESTED, and value of each attribute in a row."""
-    while len(data) >= _ATTRIBUTE.size:
-        size, kind = _ATTRIBUTE.unpack_from(data)
+    at, end = 0, len(data)
+    while end - at >= _ATTRIBUTE.size:
+        size, kind = _ATTRIBUTE.unpack_from(data, at)
         if size < _ATTRIBUTE.size:
             return
-        yield kind & ~NESTED, data[_ATTRIBUTE.size : size]
-        data = data[_aligned(size) :]
+        yield kind & ~NESTED, data[at + _ATTRIBUTE.size : at + size]
+        at += (size + 3) & ~3
 
 
 def _aligned(size: int) -> int:

@@ -1,13 +1,13 @@
 """Our table in the kernel: loaded by `nft -f -` in one transaction, taken out at the end.
 
 A crash leaves the table behind, which does no harm: it speaks of our interface only; the next start replaces it, and
-giving the network up takes it out.
+`leftovers.py` takes it out.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from wgdisco.errors import LocalError
@@ -62,12 +62,6 @@ class Table:
         async with self._lock:
             await run_nft("-f", "-", text=remove_table(self.interface))
             self._loaded = None
-
-
-async def remove_leftovers(interface: str) -> None:
-    """Take out what a daemon that was killed left, where there is an nft to ask."""
-    with suppress(LocalError):
-        await Table(interface).remove()
 
 
 @asynccontextmanager

@@ -5,9 +5,7 @@ can do it. The rules bear a protocol number of ours: nobody else's are ever dele
 """
 
 import contextlib
-import json
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -18,7 +16,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from wgdisco.endpoint import IPNetwork
 from wgdisco.errors import LocalError
-from wgdisco.tunnel.io.control import DIRECTORY, make_directory
+from wgdisco.tunnel.io.kept import kept_path, read_kept, write_kept
 from wgdisco.tunnel.io.link import Link, family, if_there, refused
 from wgdisco.tunnel.io.nft import run_nft
 from wgdisco.tunnel.nft import full_tunnel_rules, remove_full_tunnel
@@ -30,7 +28,7 @@ LOG = logging.getLogger(__name__)
 PROTOCOL = 119  # of our rules (FRA_PROTOCOL); /etc/iproute2/rt_protos has no such number
 _FIB_RULE_INVERT = 2  # linux/fib_rules.h
 _SWITCH = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
-_SUFFIX = ".routes"
+_SUFFIX = "routes"
 
 
 class Policy:
@@ -38,7 +36,7 @@ class Policy:
 
     def __init__(self, interface: str) -> None:
         self.interface = interface
-        self._kept = DIRECTORY / f"{interface}{_SUFFIX}"
+        self._kept = kept_path(interface, _SUFFIX)
 
     async def mark(self, wanted: int) -> int:
         """The mark of WireGuard's datagrams, which is also the table's number: `wanted`, or for 0 a free one."""
@@ -54,28 +52,28 @@ class Policy:
         return free_table(used)
 
     async def open(
-        self, link: Link, defaults: Sequence[IPNetwork], mark: int, addresses: Iterable[IPInterface]
+        self, link: Link, networks: Sequence[IPNetwork], mark: int, addresses: Iterable[IPInterface]
     ) -> None:
-        """Lead `defaults` into the link, but for what bears the mark; LocalError when the system refuses."""
-        if not defaults:
+        """Lead `networks` into the link, but for what bears the mark; LocalError when the system refuses."""
+        if not networks:
             return
         try:
             table = full_tunnel_rules(self.interface, mark, [address.ip for address in addresses])
             async with AsyncIPRoute() as netlink:
                 priorities = {rule.get_attr("FRA_PRIORITY") or 0 for rule in await _rules(netlink)}
-                rules = rules_for(defaults, mark, priorities)
-                turns = any(network.version == 4 for network in defaults) and _is_off()
+                rules = rules_for(networks, mark, priorities)
+                turns = any(network.version == 4 for network in networks) and _is_off()
                 _keep(self._kept, rules, turns)
                 await run_nft("-f", "-", text=table)
                 if turns:
                     _turn("1")
-                await link.set_routes(defaults, mark)
+                await link.set_routes(networks, mark)
                 for rule in rules:
                     await netlink.rule("add", **_fields(rule))
         except NetlinkError as error:
             raise refused(f"make routing rules for {self.interface}", error) from error
         except ValueError as error:
-            raise LocalError(f"cannot route everything into {self.interface}: {error}") from error
+            raise LocalError(f"cannot route into {self.interface}: {error}") from error
 
     async def close(self) -> None:
         """Undo what `open` did, here or in a process that was killed. The routes go with the interface.
@@ -102,7 +100,7 @@ class Policy:
 
     def _hand_over(self) -> bool:
         """Leave the switch to another interface that needs it; False when there is none."""
-        for path in self._kept.parent.glob(f"*{_SUFFIX}"):
+        for path in self._kept.parent.glob(f"*.{_SUFFIX}"):
             if path != self._kept and (kept := _load(path)) is not None:
                 _keep(path, kept[0], True)
                 return True
@@ -111,29 +109,12 @@ class Policy:
 
 def _load(path: Path) -> tuple[tuple[Rule, ...], bool] | None:
     """The rules, and whether the switch was turned; None for nothing kept."""
-    try:
-        kept = json.loads(path.read_text())
-    except OSError:
-        return None
-    except ValueError:
-        kept = {}
-    if not isinstance(kept, dict):
-        kept = {}
-    return kept_rules(kept.get("rules")), kept.get("src_valid_mark") is True
+    kept = read_kept(path)
+    return None if kept is None else (kept_rules(kept.get("rules")), kept.get("src_valid_mark") is True)
 
 
 def _keep(path: Path, rules: Sequence[Rule], turned: bool) -> None:
-    text = json.dumps({"rules": [astuple(rule) for rule in rules], "src_valid_mark": turned})
-    new = path.with_name(path.name + ".new")
-    try:
-        make_directory(path.parent)
-        new.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with os.fdopen(os.open(new, flags, 0o644), "w") as file:
-            file.write(text)
-        new.replace(path)
-    except OSError as error:
-        raise LocalError(f"cannot write {path}, by which routing is put back: {error.strerror}") from error
+    write_kept(path, {"rules": [astuple(rule) for rule in rules], "src_valid_mark": turned})
 
 
 def _is_off() -> bool:

@@ -17,7 +17,7 @@ from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
-from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event, PeerStatus, RawReceived
+from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event, PeerHandshake, PeerStatus, RawReceived
 from wgdisco.tunnel.io.backend import Capabilities
 from wgdisco.tunnel.io.looker import EngineClient, Looker
 from wgdisco.tunnel.io.raw import RawSender, Tap
@@ -53,13 +53,21 @@ class PolledDevice:
         self._tell(first)
         self._keepalives = {peer.key: peer.persistent_keepalive for peer in self._status.peers}
         self._applied: DeviceConfig | None = None
+        self._managed: set[PublicKey] = set()  # members: the registry alone has a keepalive, and is where it is
         self._relay: Endpoint | None = None
-        self._sender = RawSender.open()
+        self._waiting: dict[PublicKey, PeerConfig] = {}
         port = self._status.listen_port
         self._taps = {v: tap for v in (4, 6) if (tap := Tap.open(v, other_filter(port, v), _BUFFER)) is not None}
+        # who sends checks must hear the answers
+        self._sender = RawSender.open() if self._taps else None
         can_send, can_hear = self._sender is not None, bool(self._taps)
+        if not can_send:
+            LOG.info(
+                "without CAP_NET_RAW there are no checks beside %s: handshakes are tried, one by one", self.interface
+            )
         self.capabilities = Capabilities(
             initiate_many=False,
+            managed=False,
             probe_via=False,
             raw_send=can_send,
             raw_receive=can_hear,
@@ -68,6 +76,8 @@ class PolledDevice:
         )
         self._turns = Turns(self._status.public_key, can_send)
         self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
+        self._is_closed = False
         self._applied_by = 0  # what was done last when it was applied, and when each peer was moved
         self._moved_by: dict[PublicKey, int] = {}
         self._moved: dict[PublicKey, Endpoint] = {}  # not in the status yet
@@ -86,6 +96,7 @@ class PolledDevice:
         before, self._applied = self._applied, config
         if config == before:
             return
+        self._managed = {peer.public_key for peer in peers if peer.managed and not peer.persistent_keepalive}
         known = {} if before is None else {peer.public_key: peer for peer in before.peers}
         gone = self._keepalives.keys() - {peer.public_key for peer in peers}
         for key in gone:
@@ -94,20 +105,25 @@ class PolledDevice:
             was = known.get(peer.public_key)
             if was is not None and was.persistent_keepalive != peer.persistent_keepalive:
                 self._keepalives[peer.public_key] = peer.persistent_keepalive
-        changed = tuple(self._as_new(peer) for peer in peers if known.get(peer.public_key) != peer)
+        changed = [self._as_new(peer) for peer in peers if known.get(peer.public_key) != peer]
+        waiting = {key: peer for key, peer in self._waiting.items() if key not in gone}
+        self._waiting = waiting | {peer.public_key: peer for peer in changed if self._has_to_wait(peer)}
         self._keepalives = {
             peer.public_key: self._keepalives.get(peer.public_key, peer.persistent_keepalive) for peer in peers
         }
         seen = {peer.key: peer for peer in self.status().peers}
         self._status = replace(self._status, peers=tuple(seen.get(peer.public_key) or _unseen(peer) for peer in peers))
-        self._applied_by = self._looker.do(lambda: self._client.change(replace(config, peers=changed), gone))
+        told = replace(config, peers=tuple(peer for peer in changed if peer.public_key not in self._waiting))
+        self._applied_by = self._looker.do(lambda: self._client.change(told, gone))
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
-        """Set a peer's endpoint and persistent keepalive in one step."""
+        """Set a peer's endpoint and persistent keepalive in one step; one that is off stays so until its turn."""
         self._check(key)
         self._keepalives[key] = keepalive
         self._turns.moved(key)
-        self._do(key, (endpoint, keepalive))
+        peer = self._observed.known.get(key)
+        is_off = peer is None or not (peer.persistent_keepalive or has_session(peer, boot_time()))
+        self._do(key, (endpoint, 0 if is_off else keepalive))
 
     def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
         """Whatever authenticates moves peers here; those without a session are reached by the first of these."""
@@ -123,8 +139,9 @@ class PolledDevice:
         self._check(key)
         self._looker.expect()
         peer = self._observed.known.get(key) or _unseen(PeerConfig(key))
-        self._turns.initiate(peer, endpoints, boot_time(), is_ordered=key in self._managed())
-        self._settle()
+        self._turns.initiate(peer, endpoints, boot_time(), is_ordered=key in self._managed)
+        if self._soon is None:  # many at once are settled at once
+            self._soon = self._loop.call_soon(self._settle)
 
     def probe(self, key: PublicKey, endpoint: Endpoint) -> None:
         """It cannot."""
@@ -152,8 +169,10 @@ class PolledDevice:
 
     async def close(self) -> None:
         """Let go of the interface, which stays as it is."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._is_closed = True
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
         for tap in self._taps.values():
             self._loop.remove_reader(tap.fileno())
             tap.close()
@@ -175,7 +194,7 @@ class PolledDevice:
 
     def _looked(self, status: DeviceStatus, done: int) -> None:
         """The device as it was after so much was done to it."""
-        if done < self._applied_by:
+        if done < self._applied_by or self._is_closed:
             return
         self._moved_by = {key: by for key, by in self._moved_by.items() if by > done}
         if status.listen_port != self._status.listen_port:
@@ -190,7 +209,16 @@ class PolledDevice:
                 self._turns.look(peer)
         self._lead_to_relay(now)
         self._tell(events)
+        for event in events:
+            if isinstance(event, PeerHandshake) and event.key not in self._moved_by:
+                self._restore_keepalive(event.key)
         self._settle()
+
+    def _restore_keepalive(self, key: PublicKey) -> None:
+        """It was off for as long as there was no session."""
+        wanted = self._keepalives.get(key)
+        if wanted is not None and self._observed.known[key].persistent_keepalive != wanted:
+            self._do(key, (None, wanted))
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:
@@ -205,6 +233,7 @@ class PolledDevice:
     def _settle(self) -> None:
         """Do what is due, and arm the next deadline."""
         now = boot_time()
+        self._soon = None
         self._turns.handle_timer(now)
         for step in self._turns.steps():
             self._carry_out(step, now)
@@ -244,7 +273,16 @@ class PolledDevice:
     def _do(self, key: PublicKey, *steps: tuple[Endpoint | None, int]) -> None:
         """Have the thread set these one after the other; what the engine refuses is said."""
 
+        new = self._waiting.pop(key, None)
+        there, keepalive = steps[0]
+        change = None
+        if new is not None and self._applied is not None:
+            peer = replace(new, endpoint=there, persistent_keepalive=keepalive)
+            change = replace(self._applied, peers=(peer,))
+
         def work() -> None:
+            if change is not None:
+                self._client.change(change)
             for endpoint, keepalive in steps:
                 self._client.set_peer(key, endpoint, keepalive)
 
@@ -257,28 +295,38 @@ class PolledDevice:
 
     # The relay
 
-    def _managed(self) -> set[PublicKey]:
-        """Members of a network: the registry alone has a keepalive, and is where it is."""
-        if self._applied is None:
-            return set()
-        return {peer.public_key for peer in self._applied.peers if peer.managed and not peer.persistent_keepalive}
-
     def _as_new(self, peer: PeerConfig) -> PeerConfig:
         """One that is there keeps its endpoint and keepalive; one that is new is at the relay, if it is managed."""
         if peer.public_key in self._keepalives:
             return replace(peer, endpoint=None, persistent_keepalive=self._keepalives[peer.public_key])
-        at_relay = peer.managed and not peer.persistent_keepalive
-        return replace(peer, endpoint=self._relay or peer.endpoint) if at_relay else peer
+        if peer.managed:
+            return peer if peer.persistent_keepalive else replace(peer, endpoint=self._relay or peer.endpoint)
+        return without_haste(peer)
+
+    def _has_to_wait(self, peer: PeerConfig) -> bool:
+        """Whether the engine is not to know it yet: the registry, while nobody knows where it is.
+
+        wireguard-go begins a handshake with nobody as soon as something is sent, and waits REKEY_TIMEOUT after that.
+        """
+        is_new = peer.public_key not in self._keepalives or peer.public_key in self._waiting
+        return is_new and peer.managed and peer.persistent_keepalive > 0 and peer.endpoint is None
 
     def _lead_to_relay(self, now: float, before: Endpoint | None = None) -> None:
         """Have managed peers without a session at the relay; `before` it was elsewhere."""
-        managed = set() if self._relay is None else self._managed()
-        if self._relay is None or not managed:
+        if self._relay is None or not self._managed:
             return
         for peer in self.status().peers:
             is_idle = not has_session(peer, now) and now - self._turns.begun_at(peer.key) > EAGER_FOR
-            if peer.key in managed and peer.endpoint != self._relay and (is_idle or peer.endpoint == before):
+            if peer.key in self._managed and peer.endpoint != self._relay and (is_idle or peer.endpoint == before):
                 self._do(peer.key, (self._relay, self._keepalives[peer.key]))
+
+
+def without_haste(peer: PeerConfig) -> PeerConfig:
+    """A new peer whose endpoint is to be found has no keepalive until then.
+
+    Its engine would begin a handshake with nobody, and wait REKEY_TIMEOUT after that.
+    """
+    return peer if peer.endpoint is not None else replace(peer, persistent_keepalive=0)
 
 
 def _unseen(peer: PeerConfig) -> PeerStatus:
