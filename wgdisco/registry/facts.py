@@ -39,8 +39,9 @@ class Network:
     """The network itself. `endpoints` are `HOST:PORT` of its registries; `epoch` rises with every restore from backup.
 
     `also_ports` are UDP ports that lead to `listen_port`, `tls_port` the TCP port for those who have no UDP at all.
-    `firewall` is what to do about this host's own. `next_host` is the host number given out next: freed ones come round
-    again only after all others.
+    `firewall` is what to do about this host's own. With `forward_dns` the registry's DNS server passes members'
+    questions about other zones on to the host's resolvers. `next_host` is the host number given out next: freed ones
+    come round again only after all others.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Network:
     also_ports: tuple[int, ...] = ()
     tls_port: int | None = None
     firewall: Mode = Mode.NONE
+    forward_dns: bool = False
 
     @property
     def reached_at(self) -> tuple[str, ...]:

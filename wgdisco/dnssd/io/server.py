@@ -6,11 +6,14 @@ flood leaves the loop to others between two of them.
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from wgdisco.dnssd.forwarding import is_refused
 from wgdisco.dnssd.io.bind import ANCILLARY_SIZE, Ancillary, bind_pair, read_pktinfo
 from wgdisco.dnssd.io.connections import Connections
+from wgdisco.dnssd.io.forwarder import Forwarder
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Answerer, Transport
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
@@ -52,13 +55,27 @@ class DnsServer:
             await self.close()
             raise
 
-    async def serve(self, answerer: Answerer, address: IPAddress, udp: socket.socket, tcp: socket.socket) -> None:
-        """Answer at two sockets that are bound to `address` and one port; they are ours from now on."""
-        await self._connections.listen(tcp, answerer)
+    async def serve(
+        self,
+        answerer: Answerer,
+        address: IPAddress,
+        udp: socket.socket,
+        tcp: socket.socket,
+        forwarder: Forwarder | None = None,
+    ) -> None:
+        """Answer at two sockets that are bound to `address` and one port; they are ours from now on.
+
+        What the answerer refuses, `forwarder` may take.
+        """
+        await self._connections.listen(tcp, answerer, forwarder)
         self._udp.append(udp)
         if self._transfers is not None:
             answerer = _WithTransfers(answerer, self._transfers)
-        drain = self._drain_wildcard if address.is_unspecified else self._drain
+        drain: Callable[[socket.socket, Answerer, IPAddress], None]
+        if forwarder is not None:
+            drain = partial(self._drain, forwarder=forwarder)
+        else:
+            drain = self._drain_wildcard if address.is_unspecified else self._drain
         asyncio.get_running_loop().add_reader(udp, drain, udp, answerer, _unmapped(address))
         self.endpoints += (Endpoint(address, udp.getsockname()[1]),)
 
@@ -71,7 +88,9 @@ class DnsServer:
         self._udp, self.endpoints = [], ()
         await self._connections.close()
 
-    def _drain(self, udp: socket.socket, answerer: Answerer, local_address: IPAddress) -> None:
+    def _drain(
+        self, udp: socket.socket, answerer: Answerer, local_address: IPAddress, forwarder: Forwarder | None = None
+    ) -> None:
         answer, receive, send, kind = answerer.answer, udp.recvfrom, udp.sendto, Transport.UDP
         for _ in range(DRAIN_MAX):
             try:
@@ -83,6 +102,10 @@ class DnsServer:
                 continue
             reply = answer(query, source[0], local_address, kind)
             if reply is not None:
+                if forwarder is not None and is_refused(reply):
+                    deliver = partial(self._send, udp, ancillary=[], target=source)
+                    if forwarder.forward(query, source[0], deliver, whole=False):
+                        continue
                 try:
                     send(reply, source)
                 except OSError:
@@ -106,6 +129,7 @@ class DnsServer:
         try:
             udp.sendmsg([reply], ancillary, 0, target)
         except OSError:
+            # EBADF too: what was passed on is answered after we closed
             self.unsent += 1
 
 
