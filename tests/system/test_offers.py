@@ -73,6 +73,14 @@ class Sites(Mesh):
 IN_SHELF = "ip netns exec shelf"
 
 
+def again(sites, host, *words):
+    """Down, and up again with other options; what the network is to be called."""
+    network = json.loads(sites.registry("list", "-o", "json"))["network"]
+    sites.verb(host, "down")
+    sites.stay(host, "up", network, *words)
+    sites.members[host].wait_for("PEER ")
+
+
 @pytest.fixture(scope="module")
 def sites():
     with read_lab("eim-other-port", *["port-restricted"] * 3) as lab:
@@ -163,6 +171,14 @@ def test_what_is_taken_back_is_gone_in_the_middle_of_a_flow(sites):
     sites.wait_for(lambda: sites.reaches("bob", "10.1.0.9"), "bob to reach it again")
 
 
+def test_the_relay_leads_there_too(sites):
+    sites.lab.block_direct()
+    again(sites, "bob")
+    sites.wait_for(lambda: sites.peers("alice")["bob"]["path"] == "relay", "the relay")
+    sites.wait_for(lambda: sites.reaches("alice", "10.2.0.9", IN_SHELF), "alice's shelf to reach bob's")
+    sites.lab.unblock_direct()
+
+
 WHO = """
 import http.server as h
 class Who(h.BaseHTTPRequestHandler):
@@ -185,14 +201,6 @@ def beyond(sites):
     server.communicate()
 
 
-def again(sites, host, *words):
-    """Down, and up again with other options; what the network is to be called."""
-    network = json.loads(sites.registry("list", "-o", "json"))["network"]
-    sites.verb(host, "down")
-    sites.stay(host, "up", network, *words)
-    sites.members[host].wait_for("PEER ")
-
-
 def test_an_exit_is_used_by_who_asks_for_it_once_it_is_approved(sites, beyond):
     assert beyond("alice") == "192.0.2.10"
     again(sites, "bob", "--offer", "10.2.0.0/24,fd01:2::/64,exit")
@@ -204,7 +212,7 @@ def test_an_exit_is_used_by_who_asks_for_it_once_it_is_approved(sites, beyond):
     sites.wait_for(lambda: beyond("alice") == "203.0.113.10", "alice to come from bob's address")
     assert sites.reaches("alice", "2001:db8:7::7")
     assert "dev mesh table 51820" in sites.run("alice", "ip route get 8.8.8.8")
-    assert sites.peers("alice")["bob"]["path"] == "direct"
+    sites.wait_for(lambda: sites.peers("alice")["bob"]["path"] == "direct", "a direct path")
     assert sites.peers("alice")["registry"]["path"] == "direct"
 
 
