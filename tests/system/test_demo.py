@@ -51,9 +51,7 @@ def test_the_pair_of_the_walkthrough_is_direct_within_five_seconds():
 
 
 @pytest.mark.skipif(not shutil.which("wireguard-go"), reason="needs wireguard-go")
-@pytest.mark.parametrize(
-    "hosts", [("alice",), ("bob",), ("alice", "bob"), ("registry", "alice", "bob")], ids="+".join
-)
+@pytest.mark.parametrize("hosts", [("alice",), ("bob",), ("alice", "bob"), ("registry", "alice", "bob")], ids="+".join)
 def test_with_wireguard_go_for_an_engine(hosts):
     code, report = demo(*(f"--engine={host}=external" for host in hosts))
     assert (code, report["direct"], report["registry_saw_payload"]) == (0, True, False), report
