@@ -36,6 +36,25 @@ SAMPLED = """The engine at work. Its processes are sampled by perf during one st
 datagrams of 64 bytes; a part's share of the samples times the processor time of a packet (`python -m bench.remains`):
 """
 
+LOOKS = """A device that another engine runs is looked at: all its peers are read, whatever they did. Milliseconds for
+a look at peers that did nothing (median of 20), and how much of a core that is; what `wg show dump` takes in the same
+run, and `wg --version`, which looks at nothing. Then the processor while nothing happens but the looks that `join`
+makes, and how old a handshake of one of the peers is when it is heard of. wireguard-go ran here; the kernel's WireGuard
+on Debian's kernel in qemu, where the processor is emulated: of that only ratios say something. By
+`python -m bench.kernel`.
+"""
+LOOKS_COLUMNS = (
+    ("first_look_ms", "first look"),
+    ("look_ms", "look"),
+    ("look_cpu_ms", "of a core"),
+    ("wg_show_dump_ms", "wg show dump"),
+    ("wg_version_ms", "wg --version"),
+    ("idle_percent", "idle, %"),
+    ("idle_percent_with_engine", "with the engine"),
+    ("handshake_p50_ms", "handshake p50"),
+    ("handshake_max_ms", "max"),
+)
+
 COLUMNS = (
     ("tcp_gbit", "TCP 1"),
     ("tcp_four_gbit", "TCP 4"),
@@ -55,6 +74,7 @@ PROGRAMS = {
     "throughput": "throughput",
     "responsive": "answers under load",
     "idle": "idle member",
+    "looks": "engines that are not ours",
     "remains": "what remains",
 }
 
@@ -99,6 +119,8 @@ def to_markdown(record: dict[str, Any]) -> str:
             f"{idle['cpu_percent_max']:.2g} % at most), {idle['rss_mib']:.0f} MiB resident "
             f"({idle['rss_mib_max']:.0f} at most). By `python -m bench.idle`.\n"
         )
+    if "looks" in record:
+        parts += _looks(record["looks"])
     if "remains" in record:
         parts += _remains(record["remains"])
     return "\n".join([*parts, *_machines(record)])
@@ -227,6 +249,16 @@ def _responsive(data: dict[str, Any]) -> list[str]:
         RESPONSIVE.format(**data),
         _table(("", "idle p50", "p99", "max", "full p50", "p99", "max"), rows, numbers=True),
     ]
+
+
+def _looks(data: dict[str, Any]) -> list[str]:
+    rows = [
+        [f"{name}, {found['peers']} peers", *(f"{found[key]:.3g}" for key, _ in LOOKS_COLUMNS)]
+        for name, engine in (("wireguard-go", "external"), ("the kernel's, emulated", "kernel"))
+        for found in data.get(engine, ())
+    ]
+    head = ("", *(title for _, title in LOOKS_COLUMNS))
+    return ["## Engines that are not ours\n", LOOKS, _table(head, rows, numbers=True)]
 
 
 def _remains(data: dict[str, Any]) -> list[str]:

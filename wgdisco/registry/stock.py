@@ -13,12 +13,11 @@ from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.offers import is_default
-from wgdisco.registry.facts import DEFAULT_GROUP, Change, Kind, Member
+from wgdisco.registry.facts import DEFAULT_GROUP, MTU, Change, Kind, Member
 from wgdisco.registry.membership import Membership
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 
-MTU = 1280  # what every path carries (RFC 8200 section 5); a phone cannot measure it
 KEEPALIVE = 25
 EVERYTHING: tuple[IPNetwork, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 # Refused by every app with a line that says so, rather than a device that comes up and is silent.
@@ -187,7 +186,7 @@ def direct_devices(membership: Membership, member: Member) -> tuple[Member, ...]
 
 def device_conf(
     facts: DeviceFacts,
-    preshared_key: PresharedKey,
+    preshared_key: PresharedKey | None,
     private_key: PrivateKey | None,
     dns: tuple[str, ...] = (),
 ) -> str:
