@@ -206,7 +206,7 @@ def beyond(sites):
 
 
 def test_an_exit_is_used_by_who_asks_for_it_once_it_is_approved(sites, beyond):
-    assert beyond("alice") == "192.0.2.10"
+    sites.wait_for(lambda: beyond("alice") == "192.0.2.10", "the usual way")
     again(sites, "bob", "--offer", "10.2.0.0/24,fd01:2::/64,exit")
     again(sites, "alice", "--exit", "bob")
     sites.wait_for(lambda: "exit (offered)" in sites.registry("list"), "the offer")
@@ -228,10 +228,10 @@ def test_an_exit_leads_to_the_internet_and_not_into_its_own_lan(sites, beyond):
 
 
 def test_who_does_not_ask_for_an_exit_goes_out_as_ever(sites, beyond):
-    assert beyond("carol") == "198.18.3.10"
+    sites.wait_for(lambda: beyond("carol") == "198.18.3.10", "the usual way")
     assert "0.0.0.0/0" not in sites.run("carol", "wg show all allowed-ips")
     again(sites, "alice", "--exit", "none")
-    assert beyond("alice") == "192.0.2.10"
+    sites.wait_for(lambda: beyond("alice") == "192.0.2.10", "the usual way")
     assert "0.0.0.0/0" not in sites.run("alice", "wg show all allowed-ips")
 
 
