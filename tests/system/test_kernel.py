@@ -73,6 +73,15 @@ def test_punching_across_nat_types_on_the_kernel_s_engine(engines):
 
 
 @pytest.mark.soak
+def test_routes_and_policy_routing_on_the_kernel_s_engine():
+    """All of test_full_tunnel.py, its counts of kills left out, with the kernel's devices at all three hosts."""
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "tests/system/test_full_tunnel.py"]
+    told = in_kernel_vm("env", "LAB_ENGINE=kernel", sys.executable, *tests, seconds=1800)
+    print(told)
+    assert " passed" in told
+
+
+@pytest.mark.soak
 def test_roaming_on_the_kernel_s_engine():
     roams = ["--topologies", "T5", "--types", "port-restricted", "--engines", "kernel,kernel", "--failures", "/tmp/f"]
     told = in_kernel_vm(sys.executable, "-m", "wgdisco", "lab", "matrix", *roams, seconds=1800)
