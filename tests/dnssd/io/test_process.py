@@ -5,6 +5,9 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -21,6 +24,7 @@ from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.roster import Roster, ZoneMember
 
+ROOT = Path(__file__).parents[3]
 LOOPBACK = ip_address("127.0.0.1")
 SERVICE = "_wireguard._udp.example.com."
 
@@ -96,6 +100,27 @@ def test_it_has_no_privileges_no_keys_and_little_in_its_environment(monkeypatch)
                 assert b"WGDISCO_SECRET" not in (proc / "environ").read_bytes()
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives capabilities away")
+def test_a_unit_of_another_user_gives_it_none_of_its_capabilities():
+    ours, theirs = socket.socketpair()
+    user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    command = ["setpriv", *user, "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"]
+    serve = [sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno())]
+    with ours, theirs:
+        process = subprocess.Popen(
+            [*command, *serve], env={"PYTHONPATH": str(ROOT)}, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL
+        )
+        theirs.close()
+        deadline = time.monotonic() + 20
+        while "NoNewPrivs:\t1" not in (status := Path(f"/proc/{process.pid}/status").read_text()):
+            assert process.poll() is None, "nobody may not read this checkout"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert "CapPrm:\t0000000000000000" in status
+        assert "CapAmb:\t0000000000000000" in status
+    assert process.wait(10) == 0
 
 
 def test_it_is_started_again_when_it_dies_and_nothing_asked_meanwhile_is_lost(monkeypatch):

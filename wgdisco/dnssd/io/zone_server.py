@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import dns.rdata
 from dns.rdataclass import IN
@@ -46,10 +47,20 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # the registry is told, and ends the feed
         signal.signal(number, signal.SIG_IGN)
+    exec_without_ambient()
     give_up_privileges()
     feed = socket.socket(fileno=int(sys.argv[1]))
     with suppress(ConnectionError, asyncio.IncompleteReadError):
         asyncio.run(_serve(feed))
+
+
+def exec_without_ambient() -> None:
+    """Begin anew without the capabilities that a unit gives its programs: its filter may not let us drop them."""
+    status = Path("/proc/self/status").read_text()
+    ambient = next(line for line in status.splitlines() if line.startswith("CapAmb:"))
+    if int(ambient.split()[1], 16):
+        ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  ourselves
 
 
 def give_up_privileges() -> None:
@@ -66,7 +77,6 @@ def give_up_privileges() -> None:
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     libc = ctypes.CDLL(None)
-    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     libc.capset((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
