@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from wgdisco.dnssd.forwarding import is_refused
 from wgdisco.dnssd.io import batch
 from wgdisco.dnssd.io.bind import ANCILLARY_SIZE, Ancillary, bind_pair, read_pktinfo
 from wgdisco.dnssd.io.connections import Connections
+from wgdisco.dnssd.io.forwarder import Forwarder
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Answerer, Transport
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
@@ -60,14 +62,26 @@ class DnsServer:
             await self.close()
             raise
 
-    async def serve(self, answerer: Answerer, address: IPAddress, udp: socket.socket, tcp: socket.socket) -> None:
-        """Answer at two sockets that are bound to `address` and one port; they are ours from now on."""
-        await self._connections.listen(tcp, answerer)
+    async def serve(
+        self,
+        answerer: Answerer,
+        address: IPAddress,
+        udp: socket.socket,
+        tcp: socket.socket,
+        forwarder: Forwarder | None = None,
+    ) -> None:
+        """Answer at two sockets that are bound to `address` and one port; they are ours from now on.
+
+        What the answerer refuses, `forwarder` may take.
+        """
+        await self._connections.listen(tcp, answerer, forwarder)
         self._udp.append(udp)
         if self._transfers is not None:
             answerer = _WithTransfers(answerer, self._transfers)
         loop = asyncio.get_running_loop()
-        if address.is_unspecified:
+        if forwarder is not None:
+            loop.add_reader(udp, partial(self._drain, udp, answerer, _unmapped(address), forwarder))
+        elif address.is_unspecified:
             loop.add_reader(udp, self._drain_wildcard, udp, answerer)
         elif batch.is_possible():
             self._batches.append(batch.Batch(udp))
@@ -86,7 +100,9 @@ class DnsServer:
         self._udp, self.endpoints = [], ()
         await self._connections.close()
 
-    def _drain(self, udp: socket.socket, answerer: Answerer, local_address: IPAddress) -> None:
+    def _drain(
+        self, udp: socket.socket, answerer: Answerer, local_address: IPAddress, forwarder: Forwarder | None = None
+    ) -> None:
         answer, receive, send, kind = answerer.answer, udp.recvfrom, udp.sendto, Transport.UDP
         for _ in range(DRAIN_MAX):
             try:
@@ -98,6 +114,10 @@ class DnsServer:
                 continue
             reply = answer(query, source[0], local_address, kind)
             if reply is not None:
+                if forwarder is not None and is_refused(reply):
+                    deliver = partial(self._send, udp, ancillary=[], target=source)
+                    if forwarder.forward(query, source[0], deliver, whole=False):
+                        continue
                 try:
                     send(reply, source)
                 except OSError:
@@ -121,6 +141,7 @@ class DnsServer:
         try:
             udp.sendmsg([reply], ancillary, 0, target)
         except OSError:
+            # EBADF too: what was passed on is answered after we closed
             self._unsent += 1
 
 
