@@ -100,7 +100,7 @@ async def _serve(feed: socket.socket) -> None:
                 continue
             service.apply(delta)
             if transfers is not None:
-                transfers.publish(service.transferred())
+                transfers.publish(service.transferred(), delta.touched())
             if counting is None:
                 # the zone is there: what it is made of need not be looked at again by the garbage collector
                 gc.collect()
