@@ -320,6 +320,8 @@ def approve(args: argparse.Namespace) -> int:
     told, unseen = answer["told"], answer["unseen"]
     count = f"{len(told)} of {len(told) + len(unseen)} members know it"
     _say(f"{args.networks} is {'no longer ' if args.is_taken_back else ''}routed to {args.name}: {count}")
+    if unseen:
+        _say(f"not seen since: {', '.join(unseen)}; they hear of it when they reach the registry next")
     return 0
 
 

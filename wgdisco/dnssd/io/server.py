@@ -6,11 +6,12 @@ flood leaves the loop to others between two of them.
 
 import asyncio
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from wgdisco.dnssd.forwarding import is_refused
+from wgdisco.dnssd.io import batch
 from wgdisco.dnssd.io.bind import ANCILLARY_SIZE, Ancillary, bind_pair, read_pktinfo
 from wgdisco.dnssd.io.connections import Connections
 from wgdisco.dnssd.io.forwarder import Forwarder
@@ -19,24 +20,30 @@ from wgdisco.dnssd.responder import Answerer, Transport
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.errors import LocalError
 
-DRAIN_MAX = 64
+DRAIN_MAX = batch.BATCH
 
 # a query that is longer is cut, and then no query
-_QUERY_MAX_SIZE = 4096
+_QUERY_MAX_SIZE = batch.QUERY_MAX_SIZE
 
 
 class DnsServer:
-    """Serves on any number of addresses. `unsent` counts UDP replies the kernel did not take.
+    """Serves on any number of addresses.
 
     With `transfers`, the zone's secondaries are answered by that, wherever they ask.
     """
 
     def __init__(self, transfers: Transfers | None = None) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
-        self.unsent = 0
+        self._unsent = 0
+        self._batches: list[batch.Batch] = []
         self._udp: list[socket.socket] = []
         self._transfers = transfers
         self._connections = Connections(transfers)
+
+    @property
+    def unsent(self) -> int:
+        """UDP replies the kernel did not take."""
+        return self._unsent + sum(batch.unsent for batch in self._batches)
 
     async def start(
         self, answerer: Answerer, addresses: Sequence[tuple[IPAddress, int]], interface: str | None = None
@@ -71,12 +78,17 @@ class DnsServer:
         self._udp.append(udp)
         if self._transfers is not None:
             answerer = _WithTransfers(answerer, self._transfers)
-        drain: Callable[[socket.socket, Answerer, IPAddress], None]
+        loop = asyncio.get_running_loop()
         if forwarder is not None:
-            drain = partial(self._drain, forwarder=forwarder)
+            loop.add_reader(udp, partial(self._drain, udp, answerer, _unmapped(address), forwarder))
+        elif address.is_unspecified:
+            loop.add_reader(udp, self._drain_wildcard, udp, answerer)
+        elif batch.is_possible():
+            self._batches.append(batch.Batch(udp))
+            answer = partial(_answer_datagram, answerer.answer, _unmapped(address))
+            loop.add_reader(udp, self._batches[-1].answer, answer)
         else:
-            drain = self._drain_wildcard if address.is_unspecified else self._drain
-        asyncio.get_running_loop().add_reader(udp, drain, udp, answerer, _unmapped(address))
+            loop.add_reader(udp, self._drain, udp, answerer, _unmapped(address))
         self.endpoints += (Endpoint(address, udp.getsockname()[1]),)
 
     async def close(self) -> None:
@@ -110,9 +122,9 @@ class DnsServer:
                     send(reply, source)
                 except OSError:
                     # full buffer, no route, source port 0: the asker asks again
-                    self.unsent += 1
+                    self._unsent += 1
 
-    def _drain_wildcard(self, udp: socket.socket, answerer: Answerer, _address: IPAddress) -> None:
+    def _drain_wildcard(self, udp: socket.socket, answerer: Answerer) -> None:
         for _ in range(DRAIN_MAX):
             try:
                 query, ancillary, _, source = udp.recvmsg(_QUERY_MAX_SIZE, ANCILLARY_SIZE)
@@ -130,7 +142,12 @@ class DnsServer:
             udp.sendmsg([reply], ancillary, 0, target)
         except OSError:
             # EBADF too: what was passed on is answered after we closed
-            self.unsent += 1
+            self._unsent += 1
+
+
+def _answer_datagram(answer: Any, local_address: IPAddress, query: bytes, source: str) -> bytes | None:
+    found: bytes | None = answer(query, source, local_address, Transport.UDP)
+    return found
 
 
 class _WithTransfers:

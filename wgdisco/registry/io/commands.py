@@ -142,7 +142,8 @@ class Commands:
             raise LocalError(str(error)) from error
         command = disapprove if asked.get("is_taken_back") else approve
         await self._ledger.change(lambda: (command(self._membership, name, networks), None))
-        told, unseen = await self._heard(self._membership.visible_to(self._membership.by_name(name)))
+        member = self._membership.by_name(name)
+        told, unseen = await self._heard((member, *self._membership.visible_to(member)))
         return {"told": told, "unseen": unseen}
 
     async def set_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
