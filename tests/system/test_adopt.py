@@ -128,6 +128,9 @@ def test_a_hub_is_adopted_under_running_pings():
             assert "not taken over: PostUp, PostDown" in said
             assert "its peers reach the Internet through it, and will" in said
             assert f"wg-quick down {CONF}" in said
+            again = hub.run([*PROGRAM, "registry", "init"]).stderr
+            assert "nothing was changed" in again
+            assert "wg-quick down wg0" in again
             daemon = Daemon(hub, [*PROGRAM, "registry", "run"])
             daemon.wait_for("ready to take the server's place")
             assert "devices=3" in daemon.err[-1]

@@ -21,6 +21,7 @@ from dns.rdataclass import IN
 from dns.rdatatype import AAAA, OPT, PTR, SOA, SRV, TXT, A
 
 from wgdisco.dnssd.feed import LINE_MAX_SIZE, Audience, DeltaReader, Setup, parse_setup
+from wgdisco.dnssd.io.forwarder import Forwarder, Resolvers
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.service import Service
@@ -79,6 +80,7 @@ async def _serve(feed: socket.socket) -> None:
     setup = parse_setup(await _line(reader))
     transfers = None if setup.secondaries is None else Transfers(setup.secondaries)
     service, server = Service(setup, os.urandom(KEY_SIZE), time.time, time.monotonic), DnsServer(transfers)
+    forwarder = Forwarder(Resolvers(one.address for one in setup.listeners).now, service.forwards_for, setup.zone)
     deltas = DeltaReader()
     counting: asyncio.Task[None] | None = None
     try:
@@ -93,7 +95,7 @@ async def _serve(feed: socket.socket) -> None:
                 # the zone is there: what it is made of need not be looked at again by the garbage collector
                 gc.collect()
                 gc.freeze()
-                await _listen(setup, service, server)
+                await _listen(setup, service, server, forwarder)
                 if transfers is not None:
                     transfers.start(_notify_source(setup))
                 writer.write(READY)
@@ -104,6 +106,7 @@ async def _serve(feed: socket.socket) -> None:
         if transfers is not None:
             transfers.close()
         await server.close()
+        await forwarder.close()
         writer.close()
 
 
@@ -114,10 +117,11 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     return line
 
 
-async def _listen(setup: Setup, service: Service, server: DnsServer) -> None:
+async def _listen(setup: Setup, service: Service, server: DnsServer, forwarder: Forwarder) -> None:
     for one in setup.listeners:
         udp, tcp = socket.socket(fileno=one.udp), socket.socket(fileno=one.tcp)
-        await server.serve(service.answerer(one.audience), one.address, udp, tcp)
+        passing = forwarder if one.audience is Audience.MEMBERS else None
+        await server.serve(service.answerer(one.audience), one.address, udp, tcp, passing)
 
 
 def _notify_source(setup: Setup) -> IPAddress | None:
