@@ -108,6 +108,8 @@ async def run(
             LOG.warning("%s", note)
         member = _Managed(device, engine, state, store, roster, clock, version, connected, forwarder)
         stack.push_async_callback(member.behind.close)
+        if state.exit_name is not None:
+            await member.behind.route()  # or not at all: nothing shall leave by another way
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
         try:
