@@ -73,7 +73,7 @@ class Killed:
         return [line for line in lines if stored or STORED not in line]
 
     def times(self, count, dice):
-        """Kill one that is up, then at moments that the dice say, the ways by turns; after each, end one at such a moment."""
+        """Kill one that is up, then as the dice say, the ways by turns; after each, end one at such a moment."""
         for number in range(count):
             self.send(signal.SIGKILL, dice if number else None)
             self.left += bool(self.changed())
