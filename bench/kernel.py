@@ -1,10 +1,10 @@
 """What it costs to look at a device that is not ours, and how late a handshake is heard of.
 
-usage, as root: python -m bench.kernel [--engine kernel|external] [--peers N…] [--seconds N] [--handshakes N]
+usage, as root: python -m bench.kernel [--peers N…] [--seconds N] [--handshakes N] [--to DIRECTORY | --only ENGINE]
 
 Peers are configured and quiet but for one, which begins handshakes from a namespace of its own. Times are in
-milliseconds; `wg show dump` runs in turn with the looks. On Debian's kernel: scripts/kernel-vm --seconds 600
-.venv/bin/python -m bench.kernel; all of that is emulated, and only ratios mean something.
+milliseconds; `wg show dump` runs in turn with the looks. wireguard-go is measured here, the kernel's WireGuard on
+Debian's kernel in qemu, where a processor is emulated: of that only ratios mean something.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from contextlib import suppress
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from bench.record import check_tools
+from bench import record
 from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
@@ -34,7 +34,7 @@ PORT = 51820
 OTHER = "bench-peer"
 TURNS = 20
 ALONE = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-INSIDE = "WGDISCO_BENCH_INSIDE"
+ENGINES = ("external", "kernel")
 # Handshakes come at all times of a second
 APART = 0.37
 
@@ -106,7 +106,13 @@ def looks(client: Client) -> dict[str, float]:
         nothing, _ = timed(lambda: run("wg", "--version"))
         rows.append((look, of_a_core, dump, nothing))
     look, of_a_core, dump, nothing = map(statistics.median, zip(*rows, strict=True))
-    return {"first look": first, "look": look, "of a core": of_a_core, "wg show dump": dump, "wg --version": nothing}
+    return {
+        "first_look_ms": first,
+        "look_ms": look,
+        "look_cpu_ms": of_a_core,
+        "wg_show_dump_ms": dump,
+        "wg_version_ms": nothing,
+    }
 
 
 def processor_time(pids: list[int]) -> float:
@@ -147,22 +153,21 @@ async def driven(pair: Pair, seconds: float, handshakes: int) -> dict[str, float
     await following
     lags.sort()
     return {
-        "idle, % of a core": idle,
-        "with the engine's": idle_all,
+        "idle_percent": idle,
+        "idle_percent_with_engine": idle_all,
         "handshakes": len(lags),
-        "heard of after, median": statistics.median(lags) if lags else float("nan"),
-        "and at the latest": max(lags, default=float("nan")),
+        "handshake_p50_ms": statistics.median(lags) if lags else float("nan"),
+        "handshake_max_ms": max(lags, default=float("nan")),
     }
 
 
 def measured(engine: str, peers: int, seconds: float, handshakes: int) -> dict[str, float]:
-    """All of it with so many peers, rounded."""
+    """All of it with so many peers."""
     pair = Pair(engine, peers)
     try:
-        found = looks(pair.client) | asyncio.run(driven(pair, seconds, handshakes))
+        return looks(pair.client) | asyncio.run(driven(pair, seconds, handshakes))
     finally:
         pair.close()
-    return {name: round(value, 1) for name, value in found.items()}
 
 
 def _processes(command: bytes) -> list[int]:
@@ -182,22 +187,38 @@ def _await(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def measured_alone(engine: str, counts: list[int], seconds: float, handshakes: int) -> list[dict[str, float]]:
+    """The same in namespaces of their own (`external`), or in a machine of its own."""
+    words = [*map(str, counts), "--seconds", str(seconds), "--handshakes", str(handshakes)]
+    command = [sys.executable, "-m", "bench.kernel", "--only", engine, "--peers", *words]
+    where = [str(record.ROOT / "scripts/kernel-vm"), "--seconds", "900"] if engine == "kernel" else []
+    ran = subprocess.run([*where, *ALONE, *command], stdout=subprocess.PIPE, text=True, check=False)
+    found = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
+    if ran.returncode or len(found) != len(counts):
+        raise LocalError(f"{engine}: it was not measured: {ran.stdout[-1000:]}")
+    return found
+
+
 def main() -> int:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", choices=("kernel", "external"), default="kernel")
     parser.add_argument("--peers", type=int, nargs="+", default=[1, 1000, 5000])
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--handshakes", type=int, default=20)
+    parser.add_argument("--to", type=Path, default=record.DOCS)
+    parser.add_argument("--only", choices=ENGINES, help=argparse.SUPPRESS)  # in namespaces that were made for it
     args = parser.parse_args()
-    check_tools("wg", "ip", "unshare", *(["wireguard-go"] if args.engine == "external" else []))
-    if os.environ.get(INSIDE) is None:  # in namespaces that end with us, whatever happens
-        again = [*ALONE, sys.executable, "-m", "bench.kernel", *sys.argv[1:]]
-        return subprocess.run(again, env=os.environ | {INSIDE: "1"}, check=False).returncode
+    if args.only is None:
+        record.check_tools("wg", "ip", "unshare", "wireguard-go")
+        about = record.machine()
+        results = {engine: measured_alone(engine, args.peers, args.seconds, args.handshakes) for engine in ENGINES}
+        record.update(args.to, "looks", results, about)
+        return 0
     run("mount", "-t", "tmpfs", "tmpfs", "/run")
     run("ip", "link", "set", "lo", "up")
     for peers in args.peers:
-        print(json.dumps({"peers": peers} | measured(args.engine, peers, args.seconds, args.handshakes)), flush=True)
+        found = {"peers": peers} | measured(args.only, peers, args.seconds, args.handshakes)
+        print(json.dumps(found), flush=True)
     return 0
 
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wgdisco import config, logs, member_cli, registry_cli, seeing_cli
+from wgdisco import config, export_cli, logs, member_cli, registry_cli, seeing_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
 from wgdisco.process import heed_signals, ignore_signals, program_version, run_daemon
@@ -76,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("-o", "--output", choices=("table", "json"), default="table")
     status.set_defaults(run=_status)
     seeing_cli.add_verbs(verbs)
+    export_cli.add_verb(verbs)
 
     from wgdisco.lab import cli as lab_cli  # noqa: PLC0415  costs nothing to those who do not use it
 

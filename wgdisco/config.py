@@ -18,6 +18,7 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.secondaries import Secondaries, TsigKey
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
+from wgdisco.invitation import check_registry
 from wgdisco.names import check_member_name
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.engines import EngineKind
@@ -109,6 +110,20 @@ def parse_duration(flag: str, text: str) -> float:
     if match is None or not int(match[1]):
         raise ConfigError(f"{flag}: {text!r} is not a time: write 30m, 24h or 7d")
     return float(int(match[1]) * SECONDS[match[2]])
+
+
+def registry_endpoint(text: str, port: int, flag: str = "--endpoint") -> str:
+    """HOST, HOST:PORT, an IPv6 address with or without brackets, as HOST:PORT."""
+    try:
+        address = parse_address(text.removeprefix("[").removesuffix("]"))
+        text = f"[{address}]" if address.version == 6 else str(address)
+    except ValueError:
+        pass
+    whole = text if re.fullmatch(r"(\[[^]]*\]|[^:]*):[0-9]+", text) else f"{text}:{port}"
+    try:
+        return check_registry(whole)
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {text!r} is not HOST[:PORT]") from error
 
 
 def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings | AttachSettings:

@@ -8,10 +8,18 @@ from typing import Any
 def add_verbs(verbs: Any) -> None:
     """Add them to the subparsers of `wgdisco registry`."""
     init = _verb(verbs, "init", "make a network, with this machine as its registry")
-    init.add_argument("--network", default="mesh", metavar="NAME", help="the network's and its interface's (mesh)")
+    init.add_argument(
+        "--adopt",
+        metavar="IF|FILE",
+        help="take over a wg-quick server: its key, port and addresses, its peers as devices",
+    )
+    init.add_argument("--network", metavar="NAME", help="the network's and its interface's (mesh)")
+    init.add_argument(
+        "--full-tunnel", action="store_true", help="with --adopt: its peers reach the Internet through it"
+    )
     init.add_argument("--zone", default="wg.internal.", help="DNS zone of the network (wg.internal.)")
     init.add_argument("--endpoint", metavar="HOST[:PORT]", help="where members reach this machine")
-    init.add_argument("--port", type=int, default=51820, help="UDP port to listen on (51820)")
+    init.add_argument("--port", type=int, help="UDP port to listen on (51820)")
     init.add_argument("--also-port", default="none", metavar="PORT[,PORT…]", help="UDP ports that lead to it as well")
     init.add_argument(
         "--tls-port", default="none", metavar="PORT", help="TCP port for members whose network has no UDP"
@@ -48,7 +56,8 @@ def add_verbs(verbs: Any) -> None:
     change.add_argument(
         "words",
         nargs="+",
-        metavar="endpoint HOST:PORT[,HOST:PORT…] | also-port PORT[,PORT…]|none | tls-port PORT|none | NAME endpoint"
+        metavar="endpoint HOST:PORT[,HOST:PORT…] | also-port PORT[,PORT…]|none | tls-port PORT|none | forward-dns"
+        " on|off | NAME endpoint"
         " ADDRESS:PORT|none",
     )
     backup = _verb(verbs, "backup", "write all facts, secrets included, to a file or (-) standard output")

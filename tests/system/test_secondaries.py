@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,32 @@ def test_a_second_server_that_does_not_sign_is_told_of(tree):
     assert f"FAIL  delegation: com. lacks ns2.{ZONE}" in found
     assert f"FAIL  glue of ns2.{ZONE}: com. has none: it should be {BIND}" in found
     assert f"FAIL  DS: {BIND} does not sign, and {KNOT} does" in found
+
+
+def test_a_registry_of_its_own_store_gives_what_strangers_may_be_told(tree):
+    """Asked by dig from the secondary's address, with the key: of all of the zone, then of what is published."""
+    host, secret = tree.registry_host, re.search(r"secret: (\S+)", example("knot.conf"))[1]
+    zone, address = "mesh.example.com.", "198.51.100.11"
+    init = ["--network", "mesh", "--zone", zone, "--endpoint", address, "--port", "51821", "--firewall", "none"]
+    host.run([*PROGRAM, "registry", "init", *init])
+    # those whom it serves already serve another zone of this registry
+    flags = ["--dns", f"{address}:53", "--secondary", KNOT, "--tsig-key", KEY_FILE]
+
+    def transferred(*words):
+        with host.popen([*PROGRAM, "registry", "run", *flags, *words], stderr=subprocess.DEVNULL) as daemon:
+            try:
+                ask = ["dig", "-b", KNOT, "-y", f"hmac-sha256:secondary:{secret}", f"@{address}", "AXFR", zone]
+                await_(lambda: "XFR size" in tree.core.run(ask, check=False).stdout, "a transfer")
+                await_(lambda: host.run(["test", "-S", "/run/wgdisco/mesh.sock"], check=False).returncode == 0, "it")
+                return tree.core.run(ask).stdout, host.run([*PROGRAM, "registry", "dns", "--export", "-"]).stdout
+            finally:
+                daemon.stop()
+
+    for text in transferred("--public-zone", "full"):
+        assert f"\nregistry.{zone}" in text
+        assert re.search(rf"ns1\.{zone}\s+3600\s+IN\s+A\s+{KNOT}", text)
+    for text in transferred("--publish", "nobody"):
+        assert f"\n_services._dns-sd._udp.{zone}" in text
+        assert "registry" not in text
+    private = host.run([*PROGRAM, "registry", "dns"], check=False)
+    assert (private.returncode, private.stderr.count("\n")) == (3, 1)

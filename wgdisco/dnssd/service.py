@@ -77,6 +77,10 @@ class Service:
         shown = view.responder.zone.following(delta.serial, put, gone)
         view.update(shown, Delta(delta.serial, tuple(put), tuple(gone)))
 
+    def forwards_for(self, source: str) -> bool:
+        """Whether a member's question about another zone, from `source`, is to be passed on."""
+        return self._zone.roster.forwards_for(parse_address(source))
+
     def forget_cookies(self) -> None:
         """To be called every few minutes."""
         for view in (self._whole, self._public):

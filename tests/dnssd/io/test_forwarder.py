@@ -16,6 +16,7 @@ from wgdisco.endpoint import Endpoint, parse_address
 
 ASKER = "10.0.0.2"
 ANSWER = "192.0.2.80"
+STRANGER = "203.0.113.9"
 
 
 class Upstream(asyncio.DatagramProtocol):
@@ -48,7 +49,8 @@ async def upstream():
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(Upstream, ("127.0.0.1", port))
     tcp = await asyncio.start_server(server.tcp, sock=listener)
-    passing = Forwarder(lambda: (Endpoint(parse_address("127.0.0.1"), port),))
+    resolver = Endpoint(parse_address("127.0.0.1"), port)
+    passing = Forwarder(lambda: (resolver,), lambda asker: asker != STRANGER, "wg.internal.")
     try:
         yield server, passing
     finally:
@@ -138,6 +140,7 @@ def test_one_asker_has_no_more_outstanding_than_its_share():
             taken = [passing.forward(query, ASKER, lambda _reply: None, whole=False) for _ in range(EACH_MAX + 5)]
             assert taken == [True] * EACH_MAX + [False] * 5
             assert passing.forward(query, "10.0.0.3", lambda _reply: None, whole=False)
+            assert not passing.forward(query, STRANGER, lambda _reply: None, whole=False)
 
     asyncio.run(run())
 

@@ -133,6 +133,26 @@ def test_a_peer_that_did_not_move_is_left_where_it_answers():
     asyncio.run(body())
 
 
+@in_namespace
+def test_without_the_capability_it_is_polled():
+    two_hosts()
+    without = ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"]
+    code = "from tests.tunnel.io import test_polled; test_polled.polled_only()"
+    done = subprocess.run([*without, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def polled_only():
+    async def body():
+        device, _ = await connected()
+        assert not device.capabilities.raw_send
+        assert not device.capabilities.raw_receive
+        device.send_raw(CHECK, Endpoint.from_text(f"{THEIRS[4]}:{PORT}"))
+        await device.close()
+
+    asyncio.run(body())
+
+
 class Engine:
     """One that is always the same."""
 

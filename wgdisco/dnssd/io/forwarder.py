@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+import dns.name
+
 from wgdisco.dnssd.forwarding import Budget, Query, read_query
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 
@@ -54,10 +56,12 @@ class Resolvers:
 
 
 class Forwarder:
-    """Asks `resolvers()` for others. `close` ends it."""
+    """Asks `resolvers()` about what is not in `zone`, for askers that it `serves`. `close` ends it."""
 
-    def __init__(self, resolvers: Callable[[], tuple[Endpoint, ...]]) -> None:
+    def __init__(self, resolvers: Callable[[], tuple[Endpoint, ...]], serves: Callable[[str], bool], zone: str) -> None:
         self._resolvers = resolvers
+        self._serves = serves
+        self._zone = dns.name.from_text(zone)
         self._budget = Budget()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,7 +70,7 @@ class Forwarder:
 
         `whole`: the reply may be of any size, since the asker uses TCP.
         """
-        asked = read_query(query)
+        asked = read_query(query, self._zone) if self._serves(asker) else None
         if asked is None or not self._budget.take(asker):
             return False
         task = asyncio.ensure_future(self._answer(asked, deliver, whole=whole))

@@ -10,28 +10,28 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
-from typing import Any
 
 from wgdisco.api import StatusReport
-from wgdisco.dnssd.export import describe, server_addresses
+from wgdisco.dnssd.export import describe
 from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.instance import OwnInstance
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.secondaries import Secondaries
-from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import LIVE_FOR, Directory
 from wgdisco.registry.io.publisher import Publisher
+from wgdisco.registry.io.secondaries import with_servers, zone_command
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import PeerHandshake
 from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.backend import Backend
-from wgdisco.tunnel.io.control import Command, ControlServer, refuse_second_daemon
+from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import any_interface, chosen
 from wgdisco.tunnel.io.found import found_interface, found_peers
 from wgdisco.tunnel.io.host_dns import asked_by_host
@@ -73,15 +73,17 @@ async def run(
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
         name = burst.engine_name(engine)
         publisher = Publisher(device, directory, zone, serials(), version, own, name, in_order=exact)
-        own_address = dns.address if self_endpoint is None else self_endpoint.address
-        secondaries, servers = with_servers(secondaries, dns.address, own_address)
+        own_endpoint = dns if self_endpoint is None else self_endpoint
+        secondaries, servers = with_servers(secondaries, (dns.address, own_endpoint.address))
         server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own, secondaries=secondaries))
         publisher.follow = server.follow
         commands = {"zone": zone_command(lambda: describe(publisher.zone, servers, server.transferred, server.given))}
         control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server), commands)
         try:
             for link in _links(dns, interface, conf):
-                server.bind(dns.address, dns.port, Audience.ALL, link)
+                is_public = link is None and not in_any(dns.address, LOOPBACK)
+                audience = Audience.ALL_STRANGERS if is_public else Audience.ALL
+                server.bind(dns.address, dns.port, audience, link)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.run())
                 tasks.create_task(publisher.follow_device())
@@ -140,22 +142,6 @@ def _own_instance(device: Backend, conf: TunnelConf, endpoint: Endpoint | None) 
         return None
     addresses = tuple(ip_network(address.ip) for address in conf.addresses)
     return OwnInstance(status.public_key, status.listen_port, endpoint, addresses, conf.tunnel_prefixes())
-
-
-def with_servers(told: Secondaries | None, *own: IPAddress) -> tuple[Secondaries | None, tuple[IPAddress, ...]]:
-    """The secondaries with the zone's name servers: they, or we where they are on this host or there are none."""
-    servers = server_addresses(*(endpoint.address for endpoint in told.endpoints)) if told is not None else ()
-    servers = servers or server_addresses(*own)[:1]
-    return None if told is None else replace(told, servers=servers), servers
-
-
-def zone_command(told: Callable[[], dict[str, Any]]) -> Command:
-    """The command that tells of the zone. It is much to write: aside, for datagrams do not wait."""
-
-    async def tell(_asked: dict[str, Any]) -> dict[str, Any]:
-        return await asyncio.to_thread(told)
-
-    return tell
 
 
 def with_dns_drops(report: StatusReport, server: ZoneProcess) -> StatusReport:
