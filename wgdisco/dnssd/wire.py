@@ -5,7 +5,8 @@ are the contract here; where it is not, `fold` shares names whatever their case 
 """
 
 import struct
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import dns.name
 from dns.rdataclass import IN
@@ -99,6 +100,23 @@ def pack_reply(reply: Reply, max_size: int, compress: bool = True, fold: bool = 
     flags = reply.flags | (TC if truncated else 0) | reply.rcode
     message.data[:HEADER_SIZE] = struct.pack("!6H", reply.id, flags, 1, *counts)
     return bytes(message.data)
+
+
+def pack_messages(reply: Reply, max_size: int) -> Iterator[bytes]:
+    """The answer over as many messages, of at most `max_size` bytes, as it takes (RFC 5936 section 2.2).
+
+    Raises CannotPackError for a record that alone is larger.
+    """
+    answer = reply.answer
+    while True:
+        message = pack_reply(replace(reply, answer=answer), max_size)
+        packed = answer_count(message)
+        if not packed and answer:
+            raise CannotPackError("a record does not fit into a message")
+        yield message[:2] + (int.from_bytes(message[2:4], "big") & ~TC).to_bytes(2, "big") + message[4:]
+        answer = answer[packed:]
+        if not answer:
+            return
 
 
 def is_truncated(message: bytes) -> bool:

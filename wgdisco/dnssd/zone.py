@@ -141,10 +141,14 @@ class Zone:
             additional=tuple(self._additional(qname, qtype, node, vantage)),
         )
 
-    def soa(self) -> Record:
-        """The SOA record; its TTL is that of a negative answer too, which is the lesser of the two (RFC 2308)."""
+    def soa(self, serial: int | None = None) -> Record:
+        """The SOA record; its TTL is that of a negative answer too, which is the lesser of the two (RFC 2308).
+
+        With `serial` it is that of an earlier snapshot.
+        """
         names = self.names
-        data = SoaData(names.name_server, names.hostmaster, self.serial, *_SOA_TIMES, NEGATIVE_TTL)
+        number = self.serial if serial is None else serial
+        data = SoaData(names.name_server, names.hostmaster, number, *_SOA_TIMES, NEGATIVE_TTL)
         return Record(names.origin, NEGATIVE_TTL, data)
 
     def listed(self, groups: Groups, subtype: str | None = None) -> Iterator[ServiceInstance]:

@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import resource
 import signal
+import socket
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -12,7 +14,7 @@ import dns.asyncquery
 import dns.message
 import pytest
 
-from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, peer
+from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, load, peer
 from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.io import process as process_module
 from wgdisco.dnssd.io.process import ZoneProcess
@@ -187,3 +189,46 @@ def test_what_gets_no_reply_is_counted_by_reason():
             transport.close()
 
     asyncio.run(main())
+
+
+def test_in_the_exact_profile_every_captured_reply_of_wgsd_comes_from_it():
+    async def main():
+        async with serving(golden_zone(), profile=Profile.WGSD_EXACT) as server:
+            loop = asyncio.get_running_loop()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+                asker.setblocking(False)
+                asker.connect((str(LOOPBACK), server.endpoints[0].port))
+                for vector in load():
+                    await loop.sock_sendall(asker, vector.query())
+                    async with asyncio.timeout(5):
+                        assert (await loop.sock_recv(asker, 4096)).hex() == vector.reply.hex()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("many", [2_000, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_thousands_of_idle_connections_keep_nobody_out(many):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < many + 200:
+        pytest.skip(f"no more than {hard} descriptors allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, many + 200), hard))
+
+    async def main():
+        async with serving(golden_zone()) as server:
+            idle = []
+            try:
+                for number in range(many):
+                    idle.append(socket.create_connection(("127.0.0.1", server.endpoints[0].port), 5))
+                    if number % 1000 == 0:
+                        assert (await ask(server, inst(ALICE))).answer
+                for tcp in (False, True):
+                    assert (await ask(server, inst(ALICE), tcp=tcp)).answer[0][0].port == 7777
+                assert len(os.listdir(f"/proc/{server.pid}/fd")) < 1100
+            finally:
+                for one in idle:
+                    one.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -188,6 +188,8 @@ def test_cancelled_while_it_starts_it_leaves_nothing():
         await asyncio.gather(start, return_exceptions=True)
         await server.close()
         assert not SOCKET.exists()
+        async with asyncio.timeout(10):  # nor does the loop watch a descriptor that is a pipe's by now
+            assert (await ask())[0] == 3
 
     asyncio.run(scenario())
 

@@ -36,12 +36,15 @@ _REPLY_MAX_SIZE = 1 << 16
 class ZoneProcess:
     """Serves `zone`, and then each that `follow` is given.
 
-    `counts` has what became of queries, by outcome, over all processes there were.
+    `counts` has what became of queries, by outcome, over all processes there were. `transferred` is the serial that
+    secondaries are to have, where there are any, and `given` that which each address has, as it was a second ago.
     """
 
     def __init__(self, zone: Zone, setup: Setup) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
         self.pid: int | None = None
+        self.transferred: int | None = None
+        self.given: dict[str, int] = {}
         self._zone = zone
         self._setup = setup
         self._sockets: list[tuple[socket.socket, socket.socket]] = []
@@ -157,6 +160,7 @@ class ZoneProcess:
                 self._ready.set()
             else:
                 self._present = Counter(said["counts"])
+                self.transferred, self.given = said.get("serial"), said.get("given", {})
 
 
 async def _tell(writer: asyncio.StreamWriter, delta: Delta) -> None:

@@ -47,7 +47,7 @@ class Behind:
         self._is_up = False
 
     def changed(self) -> None:
-        """The roster is another."""
+        """The roster is another, or this host's networks are."""
         self._due.set()
 
     def registry_up(self, is_up: bool) -> None:

@@ -205,6 +205,7 @@ class _Managed:
         self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
         self.surroundings.keepalive = self._set_keepalive
         self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
+        self.surroundings.moved = self.behind.changed
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]

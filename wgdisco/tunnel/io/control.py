@@ -127,6 +127,8 @@ class ControlServer:
                 await runner.cleanup()
         finally:
             if listener is not None:
+                if listener.fileno() >= 0:  # told to stop as it began to serve: nobody but the loop knows of it
+                    asyncio.get_running_loop().remove_reader(listener)
                 listener.close()
 
 
