@@ -274,7 +274,12 @@ def _responsive(data: dict[str, Any]) -> list[str]:
 def _dns(data: dict[str, Any]) -> list[str]:
     titles = {"knot": "Knot DNS", "wgdisco": "ours", "moving": "ours, 100 peers moving a second"}
     rows = [
-        [title, f"{data['medians'][what]:,.0f}", " ".join(f"{rate:,.0f}" for rate in data["rounds"][what])]
+        [
+            title,
+            f"{data['medians'][what]:,.0f}",
+            f"{data['processor'][what]:,.0f}",
+            " ".join(f"{rate:,.0f}" for rate in data["rounds"][what]),
+        ]
         for what, title in titles.items()
     ]
     times = [
@@ -284,7 +289,7 @@ def _dns(data: dict[str, Any]) -> list[str]:
     return [
         "## The zone's server\n",
         DNS.format(**data | {"rounds": len(data["ratio"])}),
-        _table(("", "answers/s, median", "each round"), rows, numbers=True),
+        _table(("", "answers/s, median", "a processor second", "answers/s, each round"), rows, numbers=True),
         _table(("ms", "p50", "p99"), times, numbers=True),
         f"It takes {data['rss_mib']:.0f} MiB.\n",
     ]

@@ -139,6 +139,26 @@ def test_it_is_started_again_when_it_dies_and_nothing_asked_meanwhile_is_lost(mo
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("said", ["garbage", "[1]", '{"counts":{"x":"y"}}'])
+def test_what_it_cannot_say_ends_it_and_not_the_registry(said, tmp_path, monkeypatch):
+    monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
+    first = tmp_path / "first"
+    first.touch()
+    rogue = tmp_path / "python"
+    rogue.write_text(
+        f"#!/bin/bash\n[ -e {first} ] || exec {sys.executable} \"$@\"\nrm {first}\necho '{said}' >&$4\nexec sleep 60\n"
+    )
+    rogue.chmod(0o755)
+
+    async def main():
+        monkeypatch.setattr(sys, "executable", str(rogue))
+        async with serving(golden_zone()) as server:
+            assert not first.exists()
+            assert (await ask(server, inst(ALICE))).answer
+
+    asyncio.run(main())
+
+
 def test_it_ends_with_the_registry():
     async def main():
         async with serving(golden_zone()) as server:

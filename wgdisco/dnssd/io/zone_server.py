@@ -109,7 +109,7 @@ async def _serve(feed: socket.socket) -> None:
                 if transfers is not None:
                     transfers.start(_notify_source(setup))
                 writer.write(READY)
-                counting = asyncio.create_task(_report(service, server, transfers, writer))
+                counting = asyncio.create_task(_report(service, server, forwarder, transfers, writer))
     finally:
         if counting is not None:
             counting.cancel()
@@ -141,7 +141,11 @@ def _notify_source(setup: Setup) -> IPAddress | None:
 
 
 async def _report(
-    service: Service, server: DnsServer, transfers: Transfers | None, writer: asyncio.StreamWriter
+    service: Service,
+    server: DnsServer,
+    forwarder: Forwarder,
+    transfers: Transfers | None,
+    writer: asyncio.StreamWriter,
 ) -> None:
     told: dict[str, object] = {}
     renewed_at = time.monotonic()
@@ -151,6 +155,7 @@ async def _report(
             renewed_at = time.monotonic()
             service.forget_cookies()
         counts = dict(service.counts()) | ({"dropped: unsent": server.unsent} if server.unsent else {})
+        counts |= {what.value: count for what, count in forwarder.counts.items()}
         report: dict[str, object] = {"counts": counts}
         if transfers is not None:
             counts |= {f"transfer: {what.value}": count for what, count in transfers.primary.counts.items()}
