@@ -193,9 +193,10 @@ def measured_alone(engine: str, counts: list[int], seconds: float, handshakes: i
     command = [sys.executable, "-m", "bench.kernel", "--only", engine, "--peers", *words]
     where = [str(record.ROOT / "scripts/kernel-vm"), "--seconds", "900"] if engine == "kernel" else []
     ran = subprocess.run([*where, *ALONE, *command], stdout=subprocess.PIPE, text=True, check=False)
+    print(ran.stdout, file=sys.stderr)
     found = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith("{")]
     if ran.returncode or len(found) != len(counts):
-        raise LocalError(f"{engine}: it was not measured: {ran.stdout[-1000:]}")
+        raise LocalError(f"{engine} was not measured")
     return found
 
 

@@ -90,6 +90,12 @@ def test_roaming_on_the_kernel_s_engine():
 
 
 @pytest.mark.soak
+def test_the_kernels_device_looked_at():
+    """Sessions, checks and STUN by raw sockets beside it, a peer that moves and one that does not."""
+    assert "3 passed" in run_the_kernels("tests/tunnel/io/test_polled.py", 400)
+
+
+@pytest.mark.soak
 def test_join_on_the_kernels_interfaces():
     """The registry and two members behind NATs, all of it in the machine that has such a kernel."""
     assert "2 passed" in run_the_kernels("tests/system/test_external.py", 900)
