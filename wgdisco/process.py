@@ -63,6 +63,11 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def hold_signals() -> None:
+    """Let those wait that ask to end, until `run_daemon` heeds them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+
+
 def heed_signals() -> None:
     """Let those through that `__main__` made wait: a daemon once it can take down what it sets up, all else at once."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)

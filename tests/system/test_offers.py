@@ -17,7 +17,7 @@ import sys
 import pytest
 
 from tests.system.members import Mesh, read_lab
-from tests.system.network import await_
+from tests.system.network import PROGRAM, await_
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -244,4 +244,14 @@ def test_a_kill_leaves_nothing_after_the_next_start_and_stop(sites):
             assert sites.state("alice") != sites.before["alice"]
             sites.stay("alice", "join", "--network", network, "--offer", "none", "--foreground")
             sites.members["alice"].wait_for("PEER ")
+    assert sites.state("alice") == sites.before["alice"]
+
+
+def test_without_nft_there_is_no_exit_rather_than_one_that_leaks(sites):
+    tools = "mkdir -p /run/bin; for tool in ip env; do ln -s $(command -v $tool) /run/bin/; done"
+    sites.lab.hosts["alice"].run(["sh", "-ec", tools])
+    command = ["env", "PATH=/run/bin", *PROGRAM, "up", "--exit", "bob"]
+    done = sites.lab.hosts["alice"].run(command, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "wgdisco: there is no nft here: install the package nftables"
     assert sites.state("alice") == sites.before["alice"]

@@ -265,6 +265,20 @@ def test_relayed_with_wireguard_go_at_all_three():
     relayed("external", "alice", "bob")
 
 
+@pytest.mark.soak
+def test_by_tls_with_wireguard_go():
+    """A member without UDP: to the engine it is on the loopback, and the relay serves it there."""
+    with read_lab("symmetric-random", "port-restricted") as lab:
+        let_out(lab.hosts["nat-a"], "tcp dport 443")
+        mesh = MeshOn(lab, "external", "--tls-port", "443")
+        for host in ("alice", "bob"):
+            mesh.join(host)
+        await_(lambda: mesh.ping("alice", "bob", 1), "a ping", 20.0)
+        assert sent(mesh, "alice", "bob", 500_000)
+        assert mesh.peers("alice")["bob"]["endpoint"].startswith("127.0.0.1:")
+        mesh.stop_registry()
+
+
 def test_relayed_with_the_kernel():
     if not has_kernel_wireguard():
         pytest.skip("this kernel has no WireGuard: test_kernel.py runs this on one that has")

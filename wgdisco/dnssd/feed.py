@@ -86,6 +86,12 @@ class Delta:
     forwards: bool = False
     whole: bool = False
 
+    def touched(self) -> tuple[PublicKey, ...] | None:
+        """Whose instances alone differ; None where more does."""
+        if self.whole or self.members is not None:
+            return None
+        return (*(instance.key for instance in self.put), *self.gone)
+
 
 def whole(zone: Zone) -> Delta:
     """All of a zone."""

@@ -8,6 +8,7 @@ question as we spelled it, which carries random bits too (RFC 5452 section 9.1, 
 import struct
 from collections import Counter
 from dataclasses import dataclass
+from enum import Enum
 
 import dns.exception
 import dns.message
@@ -105,6 +106,14 @@ def read_query(query: bytes, zone: dns.name.Name) -> Query | None:
     size = PLAIN_SIZE if message.edns < 0 else min(EDNS_SIZE, max(PLAIN_SIZE, message.payload))
     edns = None if message.edns < 0 else message.ednsflags
     return Query(message_id, flags, question, size, edns, any(asked.name.is_subdomain(name) for name in _LOCAL))
+
+
+class Passed(Enum):
+    """What became of a query about another zone."""
+
+    ANSWERED = "passed on"
+    UNANSWERED = "passed on, and not answered"
+    TOO_MANY = "refused: too many outstanding"
 
 
 class Budget:

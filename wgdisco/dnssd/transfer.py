@@ -14,7 +14,7 @@ Only who is asked to call here as a secondary is answered: whoever holds a `Prim
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, dropwhile
@@ -33,6 +33,7 @@ from wgdisco.dnssd.tsig import TSIG_MAX_SIZE, Signer, unsigned, verify
 from wgdisco.dnssd.wire import AA, HEADER_SIZE, QR, RD, Opt, Question, Reply, pack_messages
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import IPAddress
+from wgdisco.keys import PublicKey
 
 # of one message: to pack it holds up others for a millisecond or two
 TRANSFER_SIZE = 30_000
@@ -77,13 +78,16 @@ class Journal:
         self._steps: deque[_Step] = deque()
         self._parts = 0
 
-    def add(self, zone: Zone) -> bool:
-        """Take the next snapshot; false when others see no difference, and keep the serial they have."""
+    def add(self, zone: Zone, touched: Iterable[PublicKey] | None = None) -> bool:
+        """Take the next snapshot; false when others see no difference, and keep the serial they have.
+
+        With `touched`, instances of these keys alone differ from the last one given, and no member.
+        """
         before = self.zone
         if before is None:
             self.zone = zone
             return True
-        step = _Step(before.serial, zone.serial, difference(before, zone))
+        step = _Step(before.serial, zone.serial, difference(before, zone, touched))
         if not step.difference:
             return False
         self.zone = zone

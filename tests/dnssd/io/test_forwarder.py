@@ -9,7 +9,7 @@ import dns.rcode
 import pytest
 
 from tests.system.name_server import reply_to
-from wgdisco.dnssd.forwarding import EACH_MAX
+from wgdisco.dnssd.forwarding import EACH_MAX, Passed
 from wgdisco.dnssd.io import forwarder
 from wgdisco.dnssd.io.forwarder import ATTEMPTS, Forwarder, Resolvers
 from wgdisco.endpoint import Endpoint, parse_address
@@ -123,6 +123,7 @@ def test_silence_is_told_after_some_attempts_of_which_the_last_is_spelled_as_ask
             reply = await ask(passing, "www.example.net")
             assert reply.rcode() == dns.rcode.SERVFAIL
             assert len(server.asked) == ATTEMPTS
+            assert passing.counts == {Passed.UNANSWERED: 1}
             assert server.asked[-1][0][12:29] == b"\3www\7example\3net\0"
             local = await ask(passing, "printer.local")
             assert local.rcode() == dns.rcode.NXDOMAIN
@@ -139,6 +140,7 @@ def test_one_asker_has_no_more_outstanding_than_its_share():
             query = dns.message.make_query("www.example.net", "A").to_wire()
             taken = [passing.forward(query, ASKER, lambda _reply: None, whole=False) for _ in range(EACH_MAX + 5)]
             assert taken == [True] * EACH_MAX + [False] * 5
+            assert passing.counts == {Passed.TOO_MANY: 5}
             assert passing.forward(query, "10.0.0.3", lambda _reply: None, whole=False)
             assert not passing.forward(query, STRANGER, lambda _reply: None, whole=False)
 

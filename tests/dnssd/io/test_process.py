@@ -5,6 +5,9 @@ import os
 import resource
 import signal
 import socket
+import subprocess
+import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -21,6 +24,7 @@ from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.roster import Roster, ZoneMember
 
+ROOT = Path(__file__).parents[3]
 LOOPBACK = ip_address("127.0.0.1")
 SERVICE = "_wireguard._udp.example.com."
 
@@ -98,6 +102,27 @@ def test_it_has_no_privileges_no_keys_and_little_in_its_environment(monkeypatch)
     asyncio.run(main())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives capabilities away")
+def test_a_unit_of_another_user_gives_it_none_of_its_capabilities():
+    ours, theirs = socket.socketpair()
+    user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    command = ["setpriv", *user, "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"]
+    serve = [sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno())]
+    with ours, theirs:
+        process = subprocess.Popen(
+            [*command, *serve], env={"PYTHONPATH": str(ROOT)}, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL
+        )
+        theirs.close()
+        deadline = time.monotonic() + 20
+        while "NoNewPrivs:\t1" not in (status := Path(f"/proc/{process.pid}/status").read_text()):
+            assert process.poll() is None, "nobody may not read this checkout"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert "CapPrm:\t0000000000000000" in status
+        assert "CapAmb:\t0000000000000000" in status
+    assert process.wait(10) == 0
+
+
 def test_it_is_started_again_when_it_dies_and_nothing_asked_meanwhile_is_lost(monkeypatch):
     monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
 
@@ -110,6 +135,26 @@ def test_it_is_started_again_when_it_dies_and_nothing_asked_meanwhile_is_lost(mo
             for tcp in (False, True):
                 assert (await ask(server, inst(ALICE), tcp=tcp)).answer[0][0].port == 7
             assert server.pid != first
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("said", ["garbage", "[1]", '{"counts":{"x":"y"}}'])
+def test_what_it_cannot_say_ends_it_and_not_the_registry(said, tmp_path, monkeypatch):
+    monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
+    first = tmp_path / "first"
+    first.touch()
+    rogue = tmp_path / "python"
+    rogue.write_text(
+        f"#!/bin/bash\n[ -e {first} ] || exec {sys.executable} \"$@\"\nrm {first}\necho '{said}' >&$4\nexec sleep 60\n"
+    )
+    rogue.chmod(0o755)
+
+    async def main():
+        monkeypatch.setattr(sys, "executable", str(rogue))
+        async with serving(golden_zone()) as server:
+            assert not first.exists()
+            assert (await ask(server, inst(ALICE))).answer
 
     asyncio.run(main())
 

@@ -60,7 +60,7 @@ from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.driven import chosen
-from wgdisco.tunnel.io.firewall import kept_open
+from wgdisco.tunnel.io.firewall import closed_in_the_end, open_again
 from wgdisco.tunnel.io.gateway import Gateway, gateway
 from wgdisco.tunnel.io.leftovers import take_back
 from wgdisco.tunnel.io.nft import nft_table
@@ -95,6 +95,8 @@ async def run(
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust, state.exit_name)
     async with AsyncExitStack() as stack:
+        # before anything is waited for: the verb has opened it
+        await stack.enter_async_context(closed_in_the_end(Need(state.name, state.listen_port), state.firewall))
         clock = HostClock(state)
         state = clock.reserve(state, store)
         engine = await asyncio.to_thread(chosen, state.engine)
@@ -102,12 +104,14 @@ async def run(
         device = await stack.enter_async_context(member_interface(state, roster, engine, clock.handshake_time))
         forwarder = await stack.enter_async_context(_let_in(state, device.interface))
         need = Need(state.name, device.status().listen_port, full_tunnel=forwarder is not None)
-        await stack.enter_async_context(kept_open(need, state.firewall))
+        await open_again(need, state.firewall)
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
         for note in engine_notes(engine):
             LOG.warning("%s", note)
         member = _Managed(device, engine, state, store, roster, clock, version, connected, forwarder)
         stack.push_async_callback(member.behind.close)
+        if state.exit_name is not None:
+            await member.behind.route()  # or not at all: nothing shall leave by another way
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
         try:
