@@ -47,7 +47,7 @@ LOOKS = """A device that another engine runs is looked at: all its peers are rea
 a look at peers that did nothing (median of 20), and how much of a core that is; first the same over what `wg show dump`
 takes in the same run, less what `wg` takes for nothing. Then the processor while nothing happens but the looks that
 `join` makes (a twentieth of a core at most, by itself), and how old a handshake of one of the peers is when it is heard
-of. wireguard-go ran here; the kernel's WireGuard on Debian's kernel in qemu, where the processor is emulated, and shared
+of. wireguard-go ran here; the kernel's WireGuard on Debian's kernel in qemu, where the processor is emulated and shared
 with whatever else ran: of that only the ratio says something. By `python -m bench.kernel`.
 """
 LOOKS_COLUMNS = (
