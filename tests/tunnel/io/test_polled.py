@@ -205,7 +205,12 @@ def test_an_engine_that_ends_while_it_is_asked_is_gone():
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("/var/run/wireguard/ours.sock")
         server.listen()
-        ending = threading.Thread(target=lambda: server.accept()[0].close())
+
+        def end() -> None:
+            connection, _ = server.accept()
+            connection.close()
+
+        ending = threading.Thread(target=end)
         ending.start()
         with pytest.raises(LocalError, match="no engine answers for ours"):
             ExternalWireGuard("ours").status()
