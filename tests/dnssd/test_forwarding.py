@@ -98,6 +98,7 @@ def test_one_that_is_too_large_is_cut():
         b"\0" * 12,
         b"",
     ],
+    ids=range(10),
 )
 def test_what_is_not_passed_on(wire):
     assert read(wire) is None

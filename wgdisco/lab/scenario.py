@@ -29,7 +29,7 @@ MOST_REGISTRY_PACKETS = 20
 TUNNEL_ADDRESSES = {"registry": "10.0.0.254", "alice": "10.0.0.1", "bob": "10.0.0.2"}
 _OTHER = {"alice": "bob", "bob": "alice"}
 _CONF_DIRECTORY = "/run/wgdisco-lab"
-_START_TIMEOUT = 20.0
+_START_TIMEOUT = 60.0  # on an emulated processor
 
 
 @dataclass(frozen=True, slots=True)
