@@ -9,10 +9,12 @@ alice's shelf has alice as its gateway. Bob's has no route to anybody beyond its
 """
 
 import json
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -245,6 +247,26 @@ def test_a_kill_leaves_nothing_after_the_next_start_and_stop(sites):
             sites.stay("alice", "join", "--network", network, "--offer", "none", "--foreground")
             sites.members["alice"].wait_for("PEER ")
     assert sites.state("alice") == sites.before["alice"]
+
+
+@pytest.mark.soak
+def test_20_kills_while_it_comes_up_leave_nothing(sites):
+    """Of one that offers two subnets which are approved, and sends everything to bob."""
+    network, dice = json.loads(sites.registry("list", "-o", "json"))["network"], random.Random(20)
+    left = 0
+    sites.wait_for(lambda: "10.1.0.0/24" in sites.registry("show", "alice"), "the offer")
+    sites.registry("approve", "alice", "10.1.0.0/24,fd01:1::/64")
+    sites.verb("alice", "down")
+    for _ in range(20):
+        sites.stay("alice", "up", network, "--offer", "10.1.0.0/24,fd01:1::/64", "--exit", "bob")
+        sites.members["alice"].wait_for("started")
+        time.sleep(dice.uniform(0.0, 1.0))
+        sites.members["alice"].process.kill()
+        sites.members["alice"].process.wait()
+        left += sites.state("alice") != sites.before["alice"]
+        sites.verb("alice", "down")
+        assert sites.state("alice") == sites.before["alice"]
+    assert left
 
 
 def test_without_nft_there_is_no_exit_rather_than_one_that_leaks(sites):
