@@ -150,8 +150,8 @@ zone:
 
 
 @asynccontextmanager
-async def knot(peers: Peers, directory: Path) -> AsyncIterator[int]:
-    """Knot with the same zone; its port."""
+async def knot(peers: Peers, directory: Path) -> AsyncIterator[tuple[int, int]]:
+    """Knot with the same zone; its process and port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -175,7 +175,7 @@ async def knot(peers: Peers, directory: Path) -> AsyncIterator[int]:
                 await asyncio.sleep(0.2)
             else:
                 raise LocalError("Knot does not answer")
-        yield port
+        yield process.pid, port
     finally:
         process.terminate()
         await process.wait()
@@ -216,6 +216,19 @@ async def dnsperf(port: int, questions: Path, seconds: int, limit: int | None = 
     if int(lost[1]):
         print(f"lost: {lost[1]}", file=sys.stderr)
     return float(found[1])
+
+
+async def rates(pid: int, port: int, questions: Path, seconds: int) -> tuple[float, float]:
+    """Answers a second, and a second of the server's processor time."""
+    before = processor_time(pid)
+    rate = await dnsperf(port, questions, seconds)
+    return rate, rate * seconds / (processor_time(pid) - before)
+
+
+def processor_time(pid: int) -> float:
+    """What a process has used, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def moving(peers: Peers) -> None:
@@ -270,33 +283,35 @@ async def measure(count: int, rounds: int, seconds: int) -> dict[str, Any]:
     """All of it."""
     os.sched_setaffinity(0, ASKER)
     peers = Peers(count)
-    found: dict[str, list[float]] = {"knot": [], "wgdisco": [], "moving": []}
+    found: dict[str, list[tuple[float, float]]] = {"knot": [], "wgdisco": [], "moving": []}
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         questions = directory / "questions"
         questions.write_text("\n".join(peers.questions()) + "\n")
-        async with knot(peers, directory) as other, ours(peers) as server:
-            port = server.endpoints[0].port
+        async with knot(peers, directory) as (other, other_port), ours(peers) as server:
+            port, pid = server.endpoints[0].port, server.pid
+            assert pid is not None
             for _ in range(rounds):
-                found["knot"].append(await dnsperf(other, questions, seconds))
-                found["wgdisco"].append(await dnsperf(port, questions, seconds))
+                found["knot"].append(await rates(other, other_port, questions, seconds))
+                found["wgdisco"].append(await rates(pid, port, questions, seconds))
                 changing = asyncio.create_task(moving(peers))
-                found["moving"].append(await dnsperf(port, questions, seconds))
+                found["moving"].append(await rates(pid, port, questions, seconds))
                 changing.cancel()
-                print({what: round(rates[-1]) for what, rates in found.items()}, file=sys.stderr)
+                print({what: all_[-1] for what, all_ in found.items()}, file=sys.stderr)
             loading = asyncio.create_task(dnsperf(port, questions, MOVES // 25, LOAD))
             await asyncio.sleep(1)
             after, answers = await shown_after(peers, port)
             rate = await loading
-            assert server.pid is not None
-            memory = resident(server.pid)
+            memory = resident(pid)
+    a_second = {what: [rate for rate, _ in all_] for what, all_ in found.items()}
     return {
         "peers": count,
         "seconds": seconds,
-        "rounds": found,
-        "medians": {what: statistics.median(rates) for what, rates in found.items()},
-        "ratio": [mine / theirs for mine, theirs in zip(found["wgdisco"], found["knot"], strict=True)],
-        "moving": [moved / still for moved, still in zip(found["moving"], found["wgdisco"], strict=True)],
+        "rounds": a_second,
+        "medians": {what: statistics.median(all_) for what, all_ in a_second.items()},
+        "processor": {what: statistics.median(rate for _, rate in all_) for what, all_ in found.items()},
+        "ratio": [mine / theirs for mine, theirs in zip(a_second["wgdisco"], a_second["knot"], strict=True)],
+        "moving": [moved / still for moved, still in zip(a_second["moving"], a_second["wgdisco"], strict=True)],
         "load": rate,
         "shown_p50_ms": percentile(after, 0.5),
         "shown_p99_ms": percentile(after, 0.99),

@@ -125,7 +125,9 @@ class _View:
 
     def answer(self, query: bytes, source: str, local_address: IPAddress | None, transport: Transport) -> bytes | None:
         """The same to everybody."""
-        return self.answer_as(query, source, local_address, transport, ALL, EVERYBODY)
+        if not self._is_exact and (reply := self.quick.answer(query, source, transport, ALL, EVERYBODY)) is not None:
+            return reply
+        return self.responder.respond(query, local_address, transport, EVERYBODY, source)
 
     def answer_as(
         self,

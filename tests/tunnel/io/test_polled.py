@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from ipaddress import ip_network
 
@@ -17,6 +18,7 @@ import pytest
 from tests.tunnel.io.namespace import in_namespace, ip
 from tests.tunnel.io.test_raw import CHECK, INITIATION, OURS, STUN, THEIRS, two_hosts
 from wgdisco.endpoint import Endpoint
+from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, PathSeen, PeerHandshake, RawReceived
@@ -195,6 +197,24 @@ def polled_only(engine="external"):
         await device.close()
 
     asyncio.run(body())
+
+
+@in_namespace
+def test_an_engine_that_ends_while_it_is_asked_is_gone():
+    os.makedirs("/var/run/wireguard")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("/var/run/wireguard/ours.sock")
+        server.listen()
+
+        def end() -> None:
+            connection, _ = server.accept()
+            connection.close()
+
+        ending = threading.Thread(target=end)
+        ending.start()
+        with pytest.raises(LocalError, match="no engine answers for ours"):
+            ExternalWireGuard("ours").status()
+        ending.join()
 
 
 class Engine:

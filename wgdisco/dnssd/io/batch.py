@@ -7,8 +7,10 @@ into it as numbers. For 64-bit machines; on others datagrams are received one by
 import ctypes
 import socket
 import struct
-from collections.abc import Callable
 from typing import Any
+
+from wgdisco.dnssd.responder import Answerer, Transport
+from wgdisco.endpoint import IPAddress
 
 BATCH = 64
 QUERY_MAX_SIZE = 4096
@@ -21,8 +23,6 @@ _WORDS = 8
 _NAME, _NAME_LENGTH, _PIECE, _PIECES = range(4)
 _RECEIVED = 14  # in words of 4
 
-Answer = Callable[[bytes, str], bytes | None]
-
 
 def is_possible() -> bool:
     """Whether this machine has it."""
@@ -30,11 +30,13 @@ def is_possible() -> bool:
 
 
 class Batch:
-    """For one UDP socket, not blocking, that is bound to an address and not to all. `unsent` counts replies."""
+    """For one UDP socket, not blocking, that is bound to `address` and not to all. `unsent` counts replies."""
 
-    def __init__(self, udp: socket.socket) -> None:
+    def __init__(self, udp: socket.socket, answerer: Answerer, address: IPAddress) -> None:
         self.unsent = 0
         self._udp = udp
+        self._answer = answerer.answer
+        self._local = address
         is_v4 = udp.family == socket.AF_INET
         self._address = slice(4, 8) if is_v4 else slice(8, 24)
         self._family = udp.family
@@ -61,14 +63,15 @@ class Batch:
                 words[slot * _WORDS + _PIECES] = 1
         self._sources: dict[bytes, str] = {}
 
-    def answer(self, answer: Answer) -> None:
-        """Receive what waits, at most BATCH datagrams, and send what `answer` says to each and its source."""
+    def answer(self) -> None:
+        """Receive what waits, at most BATCH datagrams, and send the answers."""
+        answer, local = self._answer, self._local
         count = _libc.recvmmsg(self._udp.fileno(), self._pointer_in, BATCH, socket.MSG_DONTWAIT, None)
         replies = 0
         for slot in range(max(0, count)):
             start = slot * QUERY_MAX_SIZE
             query = bytes(self._queries[start : start + self._in[slot * 2 * _WORDS + _RECEIVED]])
-            reply = answer(query, self._source(slot))
+            reply = answer(query, self._source(slot), local, Transport.UDP)
             if reply is None:
                 continue
             if len(reply) > _REPLY_MAX_SIZE:

@@ -84,9 +84,8 @@ class DnsServer:
         elif address.is_unspecified:
             loop.add_reader(udp, self._drain_wildcard, udp, answerer)
         elif batch.is_possible():
-            self._batches.append(batch.Batch(udp))
-            answer = partial(_answer_datagram, answerer.answer, _unmapped(address))
-            loop.add_reader(udp, self._batches[-1].answer, answer)
+            self._batches.append(batch.Batch(udp, answerer, _unmapped(address)))
+            loop.add_reader(udp, self._batches[-1].answer)
         else:
             loop.add_reader(udp, self._drain, udp, answerer, _unmapped(address))
         self.endpoints += (Endpoint(address, udp.getsockname()[1]),)
@@ -143,11 +142,6 @@ class DnsServer:
         except OSError:
             # EBADF too: what was passed on is answered after we closed
             self._unsent += 1
-
-
-def _answer_datagram(answer: Any, local_address: IPAddress, query: bytes, source: str) -> bytes | None:
-    found: bytes | None = answer(query, source, local_address, Transport.UDP)
-    return found
 
 
 class _WithTransfers:
