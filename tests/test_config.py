@@ -1,13 +1,14 @@
 """Settings from flags, environment and TOML: who wins, and that every mistake says where it is and no secret."""
 
+import re
 from ipaddress import ip_address
 
 import pytest
 
 from wgdisco import config
-from wgdisco.config import load_join, load_registry
+from wgdisco.config import PublicDns, load_join, load_public_dns, load_registry
 from wgdisco.endpoint import Endpoint
-from wgdisco.errors import ConfigError
+from wgdisco.errors import ConfigError, LocalError
 from wgdisco.keys import PrivateKey
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.offloads import Offloads
@@ -326,3 +327,84 @@ class TestEngines:
     def test_nothing_is_there(self):
         told = {"interface": "wg-none", "zone": "example.com.", "dns": "198.51.100.1"}
         assert "there is no interface wg-none to take as it is" in complaint(told, load=load_registry)
+
+
+class TestSecondaries:
+    KEY = 'key "k" { algorithm hmac-sha256; secret "c2l4dGVlbiBieXRlcyBhcmUgZW5vdWdoIQ=="; };'
+
+    @pytest.fixture
+    def key(self, tmp_path):
+        path = tmp_path / "k.key"
+        path.write_text(self.KEY)
+        return str(path)
+
+    def test_none(self, conf):
+        assert load_registry(flags(conf), {}).secondaries is None
+        assert load_public_dns({}, {}).secondaries is None
+
+    def test_by_flag_variable_and_file(self, conf, tmp_path, key):
+        wanted = (Endpoint.from_text("192.0.2.1:53"), Endpoint.from_text("[2001:db8::1]:5353"))
+        texts = ["192.0.2.1", "[2001:db8::1]:5353"]
+        told = load_registry(flags(conf, secondary=texts, tsig_key=key), {}).secondaries
+        assert told.endpoints == wanted
+        assert told.key.name.to_text() == "k."
+        assert told.is_full
+        variables = {"WGDISCO_SECONDARY": " ".join(texts)}
+        assert load_registry(flags(conf), variables).secondaries.endpoints == wanted
+        (tmp_path / "alice.toml").write_text(f'secondary = ["{texts[0]}", "{texts[1]}"]\ntsig_key = "{key}"\n')
+        assert load_registry(flags(conf), {}).secondaries == told
+
+    def test_of_a_registry_of_its_own_store_get_what_is_published(self, key):
+        told = load_public_dns({"secondary": ["192.0.2.1"], "tsig_key": key, "publish": ["alice"]}, {})
+        assert (told.listen, told.published, told.secondaries.is_full) == (None, frozenset({"alice"}), False)
+        variables = {"WGDISCO_SECONDARY": "192.0.2.1", "WGDISCO_PUBLIC_ZONE": "full"}
+        assert load_public_dns({}, variables).secondaries.is_full
+
+    def test_mistakes(self, conf, tmp_path, key):
+        def said(**more):
+            return complaint(flags(conf, **more), load=load_registry)
+
+        assert said(secondary=["ns.example.net"]).startswith("--secondary: 'ns.example.net' is not ADDRESS:PORT")
+        assert said(tsig_key=key).startswith("--tsig-key: it is for secondaries")
+        assert "No such file" in said(secondary=["192.0.2.1"], tsig_key=str(tmp_path / "none"))
+        (tmp_path / "k.key").write_text(self.KEY.replace("sha256", "md5"))
+        text = said(secondary=["192.0.2.1"], tsig_key=key)
+        assert "not a TSIG key: the algorithm must be one of hmac-sha256" in text
+        assert "c2l4" not in text
+        (tmp_path / "k.key").write_bytes(b"\xff")
+        assert "not a TSIG key" in said(secondary=["192.0.2.1"], tsig_key=key)
+        (tmp_path / "alice.toml").write_text("secondary = 7\n")
+        assert "write an address, or a list of them" in said()
+
+
+class TestPublicDns:
+    def test_without_an_address_strangers_are_not_answered(self):
+        assert load_public_dns({}, {}).listen is None
+
+    def test_flags_win_over_the_environment(self):
+        told = {"dns": "192.0.2.1", "publish": ["alice", "bob"], "public_zone": "full"}
+        found = load_public_dns(told, {"WGDISCO_DNS": "192.0.2.2:5353", "WGDISCO_PUBLISH": "carol"})
+        assert found == PublicDns(Endpoint.from_text("192.0.2.1:53"), frozenset({"alice", "bob"}), True, None)
+        variables = {"WGDISCO_DNS": "192.0.2.2:5353", "WGDISCO_PUBLISH": "carol dave"}
+        found = load_public_dns({}, variables)
+        assert found == PublicDns(Endpoint.from_text("192.0.2.2:5353"), frozenset({"carol", "dave"}), False, None)
+
+    @pytest.mark.parametrize(
+        ("told", "variables", "said"),
+        [
+            ({"publish": ["alice"]}, {}, "give where with --dns ADDRESS:PORT"),
+            ({"public_zone": "full"}, {}, "give where with --dns ADDRESS:PORT"),
+            ({"dns": "192.0.2.1", "publish": ["Alice!"]}, {}, "cannot be a name"),
+            ({"dns": "somewhere"}, {}, "--dns: "),
+            ({}, {"WGDISCO_DNS": "somewhere"}, "WGDISCO_DNS: "),
+            ({"dns": "192.0.2.1"}, {"WGDISCO_PUBLIC_ZONE": "some"}, "WGDISCO_PUBLIC_ZONE: 'some' is neither"),
+        ],
+    )
+    def test_a_mistake_is_named(self, told, variables, said):
+        with pytest.raises(LocalError, match=re.escape(said)):
+            load_public_dns(told, variables)
+
+    @pytest.mark.parametrize("told", [{"publish": ["alice"]}, {"public_zone": "full"}])
+    def test_beside_a_conf_all_is_told_anyway(self, conf, told):
+        with pytest.raises(ConfigError, match="tells all of the zone to whoever asks"):
+            load_registry(flags(conf, **told), {})

@@ -1,12 +1,18 @@
 """Where a join link is read from, and which `join` is meant."""
 
 import io
+from dataclasses import replace
 
 import pytest
 
 from wgdisco import cli, config, member_verbs
-from wgdisco.errors import ConfigError
+from wgdisco.api import MemberRecord, NetworkRecord, Snapshot
+from wgdisco.errors import ConfigError, LocalError
+from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
+from wgdisco.offers import EXIT
 from wgdisco.peer.interfaces import MdnsPolicy
+from wgdisco.peer.io.state import MemberState
+from wgdisco.peer.roster import Memory
 
 KNOWN = MdnsPolicy(not_on=("docker0",))
 
@@ -34,6 +40,7 @@ def test_a_link_file_that_is_not_there_is_named(tmp_path):
         ["wgdisco://x", "--zone", "example.com."],
         ["--conf", "x.conf", "--no-mdns"],
         ["--conf", "x.conf", "--offline-trust", "1d"],
+        ["--conf", "x.conf", "--exit", "bob"],
     ],
 )
 def test_a_conf_and_a_link_do_not_go_together(words):
@@ -73,3 +80,55 @@ def test_what_mdns_cannot_be_is_refused_and_no_link_repeated(words):
     with pytest.raises(ConfigError, match="--no-mdns") as refused:
         member_verbs.mdns_policy(KNOWN, everywhere=args.mdns, none_on=args.no_mdns)
     assert "SECRET" not in str(refused.value)
+
+
+NETWORK = NetworkRecord("home", "z.", 1, ["10.9.8.0/24"], ["h:1"], str(PublicKey(bytes(32))), ["10.9.8.1"])
+SELF = MemberRecord("a", str(PublicKey(bytes(32))), ["10.9.8.2"], "member", "member", [])
+STATE = MemberState(
+    "home",
+    PrivateKey(bytes(32)),
+    PresharedKey(bytes(32)),
+    ("h:1",),
+    PublicKey(bytes(32)),
+    "link",
+    Memory(
+        Snapshot(NETWORK, MemberRecord("a", str(PublicKey(bytes(32))), ["10.9.8.2"], "member", "member", []), []),
+        0.0,
+        1,
+    ),
+)
+
+
+def test_offers_and_the_exit_are_kept_until_it_is_said_otherwise():
+    one = member_verbs.with_ways(STATE, "10.1.0.0/24,fd01::/64", None)
+    assert [str(network) for network in one.offers] == ["10.1.0.0/24", "fd01::/64"]
+    assert member_verbs.with_ways(one, None, "bob") == replace(one, exit_name="bob")
+    assert member_verbs.with_ways(replace(one, exit_name="bob"), "none", "none") == STATE
+    both = member_verbs.with_ways(one, "exit", None)
+    assert both.offers == EXIT
+    assert MemberState.from_json(both.to_json() | {"exit": "bob"}) == replace(both, exit_name="bob")
+    old = {name: value for name, value in both.to_json().items() if name not in ("offers", "exit")}
+    assert MemberState.from_json(old) == STATE
+
+
+@pytest.mark.parametrize(
+    ("state", "offer", "exit_name", "says"),
+    [
+        (STATE, "10.1.0.1/24", None, "--offer: 10.1.0.1/24 has bits set past its length: write 10.1.0.0/24"),
+        (STATE, "lan", None, "--offer: 'lan' is not a subnet"),
+        (STATE, "10.9.0.0/16", None, "--offer: 10.9.0.0/16: it overlaps 10.9.8.0/24"),
+        (STATE, "exit", "bob", "--exit and --offer exit"),
+        (replace(STATE, exit_name="bob"), "exit", None, "--exit and --offer exit"),
+        (replace(STATE, offers=EXIT), None, "bob", "--exit and --offer exit"),
+        (replace(STATE, block_incoming=True), "10.1.0.0/24", None, "--offer and --block-incoming"),
+    ],
+)
+def test_what_cannot_be_offered_or_used_is_one_line(state, offer, exit_name, says):
+    with pytest.raises(ConfigError) as raised:
+        member_verbs.with_ways(state, offer, exit_name)
+    assert str(raised.value).startswith(says)
+
+
+def test_an_exit_that_can_be_nobodys_name_is_refused():
+    with pytest.raises(LocalError, match="cannot be a name"):
+        member_verbs.with_ways(STATE, None, "10.1.0.1/24")

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from wgdisco import config, logs, member_cli, registry_cli, seeing_cli
+from wgdisco import config, export_cli, logs, member_cli, registry_cli, seeing_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
 from wgdisco.process import heed_signals, ignore_signals, program_version, run_daemon
@@ -58,6 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--public-zone", choices=config.PUBLIC_ZONES, help="with --dns: tell strangers that, or all of the zone (full)"
     )
+    run.add_argument(
+        "--secondary",
+        action="append",
+        metavar="ADDRESS[:PORT]",
+        help="a name server that has the zone from here (AXFR, IXFR), and is told when it changes; may be repeated",
+    )
+    run.add_argument("--tsig-key", metavar="FILE", help="the key, of tsig-keygen, with which it has to sign")
     run.add_argument("--store", type=Path, metavar="FILE", help="where `registry init` put its facts")
     run.set_defaults(run=_registry_run, holds_signals=True)
     registry_cli.add_verbs(registry_verbs)
@@ -69,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("-o", "--output", choices=("table", "json"), default="table")
     status.set_defaults(run=_status)
     seeing_cli.add_verbs(verbs)
+    export_cli.add_verb(verbs)
 
     from wgdisco.lab import cli as lab_cli  # noqa: PLC0415  costs nothing to those who do not use it
 
@@ -109,7 +117,7 @@ def _registry_run(args: argparse.Namespace) -> int:
         from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
 
         public, offloads = config.load_public_dns(flags, os.environ), config.load_offloads(flags, os.environ)
-        dns = None if public is None else managed.PublicDns(public.listen, public.published, public.is_full)
+        dns = managed.PublicDns(public.listen, public.published, public.is_full, public.secondaries)
         path = args.store or store.PATH
         engine = config.load_engine(flags, os.environ) or EngineKind.USERSPACE
         return run_daemon(
@@ -132,6 +140,7 @@ def _registry_run(args: argparse.Namespace) -> int:
             offloads=settings.offloads,
             host_dns=settings.host_dns,
             version=program_version(),
+            secondaries=settings.secondaries,
         )
     )
 
@@ -178,7 +187,7 @@ def _take_back_dns(flags: dict[str, Any]) -> None:
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
     names = (
         *("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "self", "wgsd_exact"),
-        *("publish", "public_zone"),
+        *("publish", "public_zone", "secondary", "tsig_key"),
     )
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 

@@ -10,13 +10,15 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from wgdisco.dnssd.names import ZoneNames
+from wgdisco.dnssd.secondaries import Secondaries, TsigKey
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
+from wgdisco.invitation import check_registry
 from wgdisco.names import check_member_name
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.engines import EngineKind
@@ -29,7 +31,7 @@ from wgdisco.tunnel.offloads import ALL, Offloads
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
 PUBLIC_ZONES = ("published", "full")
-_VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine", "host_dns")
+_VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "secondary", "tsig_key")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
 _KEY_TEXT_SIZE = 44
@@ -78,15 +80,20 @@ class RegistrySettings:
     exact: bool
     publish_self: bool
     self_endpoint: Endpoint | None
+    secondaries: Secondaries | None
 
 
 @dataclass(frozen=True, slots=True)
 class PublicDns:
-    """Where strangers are answered, and about whom: the members `published`, or about all when `is_full`."""
+    """Where strangers are answered, and about whom: the members `published`, or about all when `is_full`.
 
-    listen: Endpoint
+    The zone's secondaries are told of the same.
+    """
+
+    listen: Endpoint | None
     published: frozenset[str]
     is_full: bool
+    secondaries: Secondaries | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,20 @@ def parse_duration(flag: str, text: str) -> float:
     if match is None or not int(match[1]):
         raise ConfigError(f"{flag}: {text!r} is not a time: write 30m, 24h or 7d")
     return float(int(match[1]) * SECONDS[match[2]])
+
+
+def registry_endpoint(text: str, port: int, flag: str = "--endpoint") -> str:
+    """HOST, HOST:PORT, an IPv6 address with or without brackets, as HOST:PORT."""
+    try:
+        address = parse_address(text.removeprefix("[").removesuffix("]"))
+        text = f"[{address}]" if address.version == 6 else str(address)
+    except ValueError:
+        pass
+    whole = text if re.fullmatch(r"(\[[^]]*\]|[^:]*):[0-9]+", text) else f"{text}:{port}"
+    try:
+        return check_registry(whole)
+    except ValueError as error:
+        raise ConfigError(f"{flag}: {text!r} is not HOST[:PORT]") from error
 
 
 def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings | AttachSettings:
@@ -140,6 +161,7 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
         exact.value,
         own.value is not False,
         endpoint,
+        _secondaries(told),
     )
 
 
@@ -148,21 +170,32 @@ def is_managed(flags: Mapping[str, Any], environment: Mapping[str, str]) -> bool
     return all(not flags.get(name) and not environment.get(f"WGDISCO_{name.upper()}") for name in ("conf", "interface"))
 
 
-def load_public_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> PublicDns | None:
+def load_public_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> PublicDns:
     """Where a registry of its own store is to answer strangers, if anywhere, and about whom."""
     where = flags.get("dns") or environment.get("WGDISCO_DNS")
     published = flags.get("publish") or environment.get("WGDISCO_PUBLISH", "").split()
     told = flags.get("public_zone") or environment.get("WGDISCO_PUBLIC_ZONE") or "published"
+    secondaries = _secondaries(_said(flags, environment))
     if told not in PUBLIC_ZONES:
         raise ConfigError(f"WGDISCO_PUBLIC_ZONE: {told!r} is neither of {', '.join(PUBLIC_ZONES)}")
     for name in published:
         check_member_name(name)
-    if where is None:
-        if published or told != "published":
-            raise ConfigError("--publish and --public-zone are about a public address: give it with --dns ADDRESS:PORT")
-        return None
+    if where is None and secondaries is None and (published or told != "published"):
+        raise ConfigError(
+            "--publish and --public-zone say what is told to strangers: give where with --dns ADDRESS:PORT, or"
+            " --secondary ADDRESS"
+        )
     source = "--dns" if flags.get("dns") else "WGDISCO_DNS"
-    return PublicDns(_endpoint(_Told(str(where), source), DNS_PORT), frozenset(published), told == "full")
+    listen = None if where is None else _endpoint(_Told(str(where), source), DNS_PORT)
+    is_full = told == "full"
+    if secondaries is not None:
+        secondaries = replace(secondaries, is_full=is_full)
+    return PublicDns(listen, frozenset(published), is_full, secondaries)
+
+
+def parse_endpoint(flag: str, text: str, default_port: int) -> Endpoint:
+    """ADDRESS or ADDRESS:PORT; ConfigError, naming the flag, for anything else."""
+    return _endpoint(_Told(text, flag), default_port)
 
 
 def load_offloads(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Offloads:
@@ -195,16 +228,21 @@ def load_interface(flags: Mapping[str, Any], environment: Mapping[str, str]) -> 
 
 
 def _merge(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
-    told = {name: _Told(value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
-    for name in _VARIABLES:
-        variable = f"WGDISCO_{name.upper()}"
-        if environment.get(variable):
-            told.setdefault(name, _Told(environment[variable], variable))
+    told = _said(flags, environment)
     interface = _interface(told)
     path = ETC / f"{interface.value}.toml"
     for name, value in _read_toml(path).items():
         told.setdefault(name, _Told(value, f"{path}: {name}"))
     told.setdefault("interface", interface)
+    return told
+
+
+def _said(flags: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, _Told]:
+    told = {name: _Told(value, f"--{name.replace('_', '-')}") for name, value in flags.items() if value is not None}
+    for name in _VARIABLES:
+        variable = f"WGDISCO_{name.upper()}"
+        if environment.get(variable):
+            told.setdefault(name, _Told(environment[variable], variable))
     return told
 
 
@@ -269,6 +307,31 @@ def _zone(told: Mapping[str, _Told]) -> ZoneNames:
 
 def _server(told: Mapping[str, _Told]) -> Endpoint:
     return _endpoint(_text(told, "dns", "198.51.100.1:53"), DNS_PORT)
+
+
+def _secondaries(told: Mapping[str, _Told]) -> Secondaries | None:
+    """By flag or in a file one or a list, in the environment with spaces between; each an address that is their own."""
+    if "secondary" not in told:
+        if "tsig_key" in told:
+            raise ConfigError(f"{told['tsig_key'].where}: it is for secondaries: name them with --secondary ADDRESS")
+        return None
+    value, where = told["secondary"].value, told["secondary"].where
+    texts = value.split() if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"{where}: write an address, or a list of them")
+    endpoints = tuple(_endpoint(_Told(text, where), DNS_PORT) for text in texts)
+    return Secondaries(endpoints, _tsig_key(told["tsig_key"]) if "tsig_key" in told else None)
+
+
+def _tsig_key(told: _Told) -> TsigKey:
+    if not isinstance(told.value, str):
+        raise ConfigError(f"{told.where}: write the name of a file")
+    try:
+        return TsigKey.from_text(Path(told.value).read_text())
+    except OSError as error:
+        raise ConfigError(f"cannot read it: {error.strerror}", told.value) from error
+    except ValueError as error:
+        raise ConfigError(f"not a TSIG key: {error}", told.value) from error
 
 
 def _engine(told: _Told | None) -> EngineKind | None:

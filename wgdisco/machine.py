@@ -5,6 +5,7 @@ import os
 import pwd
 import resource
 import selectors
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -134,6 +135,11 @@ def port_owner(port: int, kind: str = "udp") -> str | None:
 def port_in_use(port: int, kind: str = "udp") -> bool:
     """Whether a socket in this network namespace is bound to `port`, whoever's it is."""
     return bool(_bound_inodes(port, kind))
+
+
+def interface_exists(name: str) -> bool:
+    """Whether this network namespace has an interface of that name."""
+    return any(one == name for _, one in socket.if_nameindex())
 
 
 def make_state_directory(directory: Path) -> None:

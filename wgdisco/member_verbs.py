@@ -173,6 +173,7 @@ def _enrol(
         link=identifier,
         memory=Memory(snapshot, time.time(), told.network.epoch, is_fresh=True),
         firewall=Mode.AUTO,
+        zone=told.network.zone,
     )
     store.save(state)
     store.enrolment_done(identifier)

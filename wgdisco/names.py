@@ -5,7 +5,7 @@ import re
 from wgdisco.errors import LocalError
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_RESERVED = frozenset({"ns1", "registry"})
+_RESERVED = frozenset({"registry", *(f"ns{number}" for number in range(1, 10))})
 
 
 def check_member_name(name: str) -> None:

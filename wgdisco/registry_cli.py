@@ -8,10 +8,18 @@ from typing import Any
 def add_verbs(verbs: Any) -> None:
     """Add them to the subparsers of `wgdisco registry`."""
     init = _verb(verbs, "init", "make a network, with this machine as its registry")
-    init.add_argument("--network", default="mesh", metavar="NAME", help="the network's and its interface's (mesh)")
+    init.add_argument(
+        "--adopt",
+        metavar="IF|FILE",
+        help="take over a wg-quick server: its key, port and addresses, its peers as devices",
+    )
+    init.add_argument("--network", metavar="NAME", help="the network's and its interface's (mesh)")
+    init.add_argument(
+        "--full-tunnel", action="store_true", help="with --adopt: its peers reach the Internet through it"
+    )
     init.add_argument("--zone", default="wg.internal.", help="DNS zone of the network (wg.internal.)")
     init.add_argument("--endpoint", metavar="HOST[:PORT]", help="where members reach this machine")
-    init.add_argument("--port", type=int, default=51820, help="UDP port to listen on (51820)")
+    init.add_argument("--port", type=int, help="UDP port to listen on (51820)")
     init.add_argument("--also-port", default="none", metavar="PORT[,PORT…]", help="UDP ports that lead to it as well")
     init.add_argument(
         "--tls-port", default="none", metavar="PORT", help="TCP port for members whose network has no UDP"
@@ -48,7 +56,8 @@ def add_verbs(verbs: Any) -> None:
     change.add_argument(
         "words",
         nargs="+",
-        metavar="endpoint HOST:PORT[,HOST:PORT…] | also-port PORT[,PORT…]|none | tls-port PORT|none | NAME endpoint"
+        metavar="endpoint HOST:PORT[,HOST:PORT…] | also-port PORT[,PORT…]|none | tls-port PORT|none | forward-dns"
+        " on|off | NAME endpoint"
         " ADDRESS:PORT|none",
     )
     backup = _verb(verbs, "backup", "write all facts, secrets included, to a file or (-) standard output")
@@ -56,6 +65,15 @@ def add_verbs(verbs: Any) -> None:
     restore = _verb(verbs, "restore", "put a backup in place; the registry must not run")
     restore.add_argument("file", type=Path, metavar="FILE")
     _verb(verbs, "check", "ports, forwarding, zone, time, disk, unit")
+    zone = verbs.add_parser("dns", help="the zone in the public tree: what its parent needs, and what is missing there")
+    zone.description = "Print the lines the zone's parent needs, and look from the root down at what is missing."
+    _add_flags(zone)
+    zone.add_argument("--interface", metavar="NAME", help="of a registry that has its peers in a .conf")
+    zone.add_argument("--export", metavar="FILE|-", help="write the zone as a file for other servers instead")
+    zone.add_argument(
+        "--root-server", action="append", metavar="ADDRESS[:PORT]", help="start at this one instead of the Internet's"
+    )
+    zone.set_defaults(run=_dns)
     uninstall = _verb(verbs, "uninstall", "end the network: stop the registry and delete its facts")
     uninstall.add_argument("--yes", action="store_true", help="do not ask")
 
@@ -88,3 +106,9 @@ def _run(args: argparse.Namespace) -> int:
     from wgdisco import registry_verbs  # noqa: PLC0415  costs nothing to those who do not use it
 
     return registry_verbs.VERBS[args.registry_verb](args)
+
+
+def _dns(args: argparse.Namespace) -> int:
+    from wgdisco import registry_dns  # noqa: PLC0415  costs nothing to those who do not use it
+
+    return registry_dns.run(args)

@@ -16,14 +16,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from wgdisco.config import SECONDS, parse_duration
+from wgdisco import adopt_verb
+from wgdisco.config import SECONDS, parse_duration, registry_endpoint
 from wgdisco.dnssd.names import ZoneNames
-from wgdisco.endpoint import parse_address
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
-from wgdisco.invitation import check_registry
 from wgdisco.machine import port_owner
 from wgdisco.names import check_member_name, check_network_name
 from wgdisco.offers import parse_offers, parse_subnet, to_texts
+from wgdisco.registry.adopt import DEFAULT_PORT
 from wgdisco.registry.facts import DEFAULT_GROUP, Network, Put
 from wgdisco.registry.hub import firewall_need
 from wgdisco.registry.io import setup, store
@@ -72,23 +72,28 @@ def _run(args: argparse.Namespace, command: str, /, **arguments: Any) -> dict[st
 
 def init(args: argparse.Namespace) -> int:
     """`wgdisco registry init`."""
-    network = store.peek(args.store)
+    network, plan = store.peek(args.store), None
     if network is None:
-        network = _make_network(args)
+        network, plan = _make_network(args)
         _say(f"made the network {network.name} ({network.prefix4}, {network.prefix6})")
     else:
         _say(f"the network {network.name} is here already ({network.prefix4}, {network.prefix6}); nothing was changed")
     mode = network.firewall if args.firewall is None else Mode(args.firewall)
     if mode is not network.firewall:
         _run(args, "set_firewall", mode=mode.value)
-    asyncio.run(_open_firewall(network, mode))
-    if setup.start_unit(args.root):
+    asyncio.run(_open_firewall(network, mode, full_tunnel=plan is not None and plan.full_tunnel))
+    beside = setup.server_beside(network)
+    runs = setup.start_unit(args.root, beside=beside is not None)
+    if runs:
         _wait_for_daemon(network)
         _say(f"{setup.UNIT} runs, and starts with the machine")
-        runs = True
+        if beside is not None:
+            adopt_verb.take_over(args, network, beside)
     else:
         _say("there is no systemd here: run it yourself, as root:\n\n    wgdisco registry run\n")
-        runs = False
+        if beside is not None:
+            down = " ".join(adopt_verb.down(args, beside))
+            _say(f"it runs beside {beside}, and says when it can take its place; then:\n\n    {down}\n")
     _say(f"open ONE port, here and at your provider: UDP {network.listen_port} (members reach {network.endpoints[0]})")
     _say_further_ports(network)
     _say(f"{'next' if runs else 'then'}:\n\n    sudo wgdisco registry invite NAME\n")
@@ -129,42 +134,37 @@ async def _close_firewall(network: Network) -> None:
         _say(f"this host's firewall was left as it is: {error}")
 
 
-def _make_network(args: argparse.Namespace) -> Network:
-    check_network_name(args.network)
-    if args.network in (name for _, name in socket.if_nameindex()):
-        raise LocalError(f"there is an interface {args.network} here already: give another name with --network NAME")
+def _make_network(args: argparse.Namespace) -> tuple[Network, adopt_verb.Plan | None]:
+    """The network, stored; and the server it was adopted from."""
     try:
         zone = ZoneNames.from_text(args.zone).to_text()
     except ValueError as error:
         raise ConfigError(f"--zone: {error}") from error
-    if not 0 < args.port < 65536:
-        raise ConfigError("--port: a number from 1 to 65535")
-    endpoint = _endpoint(args.endpoint or setup.default_address(), args.port)
-    taken = asyncio.run(setup.local_networks())
-    network = setup.new_network(args.network, zone, endpoint, args.port, taken)
+    plan = adopt_verb.plan(args, zone) if args.adopt else None
+    network = _draw_network(args, zone) if plan is None else plan.network
     also_ports, tls_port = _ports("--also-port", args.also_port), _port("--tls-port", args.tls_port)
     _check_ports(network, also_ports, tls_port)
     rules = Membership([network])
     rules.apply(rules.set_ports(also_ports, tls_port or None))
     rules.apply(rules.set_firewall(Mode(args.firewall or "auto")))
     network = rules.network
+    adopted = None if plan is None else plan.adopted
     with closing(store.Store.open(args.store)) as facts:
-        asyncio.run(facts.commit([Put(network)]))
-    return network
+        asyncio.run(facts.commit([Put(network), *(map(Put, adopted.devices) if adopted else ())]))
+        for key, (endpoint, at) in (adopted.endpoints if adopted else {}).items():
+            facts.observe(key, endpoint, at)  # where the registry greets them first
+    return network, plan
 
 
-def _endpoint(text: str, port: int, flag: str = "--endpoint") -> str:
-    """HOST, HOST:PORT, an IPv6 address with or without brackets, as HOST:PORT."""
-    try:
-        address = parse_address(text.removeprefix("[").removesuffix("]"))
-        text = f"[{address}]" if address.version == 6 else str(address)
-    except ValueError:
-        pass
-    whole = text if re.fullmatch(r"(\[[^]]*\]|[^:]*):[0-9]+", text) else f"{text}:{port}"
-    try:
-        return check_registry(whole)
-    except ValueError as error:
-        raise ConfigError(f"{flag}: {text!r} is not HOST[:PORT]") from error
+def _draw_network(args: argparse.Namespace, zone: str) -> Network:
+    name, port = args.network or adopt_verb.DEFAULT_NETWORK, DEFAULT_PORT if args.port is None else args.port
+    check_network_name(name)
+    if name in (other for _, other in socket.if_nameindex()):
+        raise LocalError(f"there is an interface {name} here already: give another name with --network NAME")
+    if not 0 < port < 65536:
+        raise ConfigError("--port: a number from 1 to 65535")
+    endpoint = registry_endpoint(args.endpoint or setup.default_address(), port)
+    return setup.new_network(name, zone, endpoint, port, asyncio.run(setup.local_networks()))
 
 
 def uninstall(args: argparse.Namespace) -> int:
@@ -320,6 +320,8 @@ def approve(args: argparse.Namespace) -> int:
     told, unseen = answer["told"], answer["unseen"]
     count = f"{len(told)} of {len(told) + len(unseen)} members know it"
     _say(f"{args.networks} is {'no longer ' if args.is_taken_back else ''}routed to {args.name}: {count}")
+    if unseen:
+        _say(f"not seen since: {', '.join(unseen)}; they hear of it when they reach the registry next")
     return 0
 
 
@@ -330,21 +332,23 @@ def set_value(args: argparse.Namespace) -> int:
             _set_ports(args, also_ports=_ports("also-port", value))
         case ["endpoint", value]:
             _set_registries(args, value)
+        case ["forward-dns", ("on" | "off") as value]:
+            _run(args, "set_forward_dns", is_on=value == "on")
         case ["tls-port", value]:
             _set_ports(args, tls_port=_port("tls-port", value))
         case [name, "endpoint", value]:
             _run(args, "set_endpoint", name=name, endpoint=None if value == "none" else value)
         case _:
             raise ConfigError(
-                "set: write endpoint HOST:PORT[,HOST:PORT…] of the registry, also-port PORT[,PORT…], tls-port PORT, or"
-                " NAME endpoint ADDRESS:PORT; `none` takes all but the first away"
+                "set: write endpoint HOST:PORT[,HOST:PORT…] of the registry, also-port PORT[,PORT…], tls-port PORT,"
+                " forward-dns on|off, or NAME endpoint ADDRESS:PORT; `none` takes all but the first away"
             )
     return 0
 
 
 def _set_registries(args: argparse.Namespace, value: str) -> None:
     network = _network(args.store)
-    endpoints = [_endpoint(text, network.listen_port, "endpoint") for text in value.split(",")]
+    endpoints = [registry_endpoint(text, network.listen_port, "endpoint") for text in value.split(",")]
     answer = _run(args, "set_registries", endpoints=endpoints)
     told, unseen = answer["told"], answer["unseen"]
     _say(f"{len(told)} of {len(told) + len(unseen)} members know it; links and files made before have the old endpoint")
@@ -430,7 +434,7 @@ def check(args: argparse.Namespace) -> int:
     network = _network(args.store)
     findings = asyncio.run(check_machine(network, args.store, args.root))
     for finding in findings:
-        print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.said}")
+        print(finding.to_text())
     return 0 if all(finding.ok for finding in findings) else 4
 
 

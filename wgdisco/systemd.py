@@ -45,6 +45,14 @@ def remove_unit(path: Path) -> None:
         systemctl("daemon-reload")
 
 
+def is_active(unit: str) -> bool:
+    """Whether it runs; False where nobody can be asked."""
+    try:
+        return subprocess.run(["systemctl", "is-active", "--quiet", unit], check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
 def systemctl(*arguments: str) -> None:
     """LocalError with systemd's reason when it refuses."""
     _run("systemctl", *arguments)

@@ -56,7 +56,11 @@ def main():
                 child = fork(
                     lambda: run_daemon(
                         lambda: managed.run(
-                            store=PATH, dns=None, engine=EngineKind.USERSPACE, offloads=Offloads(), version="test"
+                            store=PATH,
+                            dns=managed.PublicDns(),
+                            engine=EngineKind.USERSPACE,
+                            offloads=Offloads(),
+                            version="test",
                         )
                     )
                 )

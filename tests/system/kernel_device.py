@@ -6,6 +6,7 @@ usage: python -m tests.system.kernel_device PREFIXES PEERS
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from wgdisco.endpoint import Endpoint
@@ -61,6 +62,13 @@ def set_and_dump(prefixes: int, peers: int) -> None:
         device.apply(config)
         check_same(device, config)
         print(f"set and dump, {prefixes if what == 'prefixes' else peers} {what}: {time.monotonic() - began:.1f} s")
+    some = config.peers[:2]
+    fewer = tuple(
+        replace(one, allowed_ips=(*one.allowed_ips[1:], IPv4Network((172 << 24, 24 + n)))) for n, one in enumerate(some)
+    )
+    device.change(replace(config, peers=fewer))
+    config = replace(config, peers=(*fewer, *config.peers[2:]))
+    check_same(device, config)
     device.set_peer(key(2), Endpoint(IPv4Address("192.0.2.99"), 9), 0)
     changed = next(one for one in device.status().peers if one.key == key(2))
     assert (changed.endpoint, changed.persistent_keepalive) == (Endpoint.from_text("192.0.2.99:9"), 0)

@@ -1,6 +1,7 @@
 """`wgdisco lab matrix`: pairs of NAT types with the real daemons are connected as theory says."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -56,6 +57,26 @@ def test_roaming(tmp_path) -> None:
     assert told["gap_ms"]["roams"]["max"] <= 2000
     assert told["gap_ms"]["rebinds"]["max"] <= 2500
     assert told["gap_ms"]["both_roam"]["max"] <= 3000
+
+
+BOTH_WAYS = pytest.mark.parametrize("engines", ["external,userspace", "userspace,external", "external,external"])
+NEEDS_ANOTHER = pytest.mark.skipif(not shutil.which("wireguard-go"), reason="needs wireguard-go")
+
+
+@NEEDS_ANOTHER
+@BOTH_WAYS
+def test_wireguard_go_is_led_as_our_own_engine_is(tmp_path, engines) -> None:
+    told = told_by(tmp_path, "--types", "port-restricted,eim-other-port", "--engines", engines)
+    assert told["outcomes"]["direct"] == 3
+
+
+@pytest.mark.soak
+@NEEDS_ANOTHER
+@BOTH_WAYS
+def test_every_pair_with_wireguard_go(tmp_path, engines) -> None:
+    told = told_by(tmp_path, "--engines", engines)
+    assert told["outcomes"] == {"lan": 0, "direct": 37, "relay": 18}
+    print({name: value for name, value in told.items() if name != "cells"})
 
 
 @pytest.mark.soak

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address, ip_network
 
 import pytest
@@ -76,6 +77,17 @@ def test_further_ports_lead_to_the_devices_own_from_outside_only():
     rule = 'iifname != { "mesh", "lo" } fib daddr type local udp dport { 443, 53 } redirect to :51820'
     assert text.count(rule) == text.count("redirect") == 1
     assert "type nat hook prerouting priority dstnat" in text
+
+
+def test_beside_a_server_its_interface_is_ours_to_forward_and_it_hears_no_initiations():
+    rules = HubRules("mesh", (host(2, "a"),), (IPv4Address("10.7.8.1"),), port=51820)
+    both, initiation = 'iifname { "mesh", "wg0" } oifname { "mesh", "wg0" }', "udp dport 51820 @th,64,8 1 counter drop"
+    text = replace(rules, beside="wg0").to_text()
+    assert text.index(f"{both} ip saddr vmap @class_of4") < text.index('iifname "mesh" counter drop')
+    assert 'iifname != { "mesh", "wg0" } ip daddr 10.7.8.1 fib' in text
+    assert text.count(initiation) == 1
+    assert "wg0" not in rules.to_text()
+    assert initiation not in rules.to_text()
 
 
 def test_block_incoming_is_about_its_interface_only():

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from wgdisco.endpoint import Endpoint
-from wgdisco.tunnel.raw import pack_datagram, parse_datagram
+from wgdisco.tunnel.raw import pack_datagram, parse_datagram, together
 from wgdisco.tunnel.segment import checksum, pseudo_header
 
 THERE = {4: Endpoint.from_text("192.0.2.1:7"), 6: Endpoint.from_text("[2001:db8::1]:7")}
@@ -53,3 +53,15 @@ def test_what_is_no_datagram_says_nothing():
     fragment = bytearray(pack_datagram(HERE[4], 4500, THERE[4], 3, b"data"))
     fragment[6] = 0x20
     assert parse_datagram(bytes(fragment), "eth0") is None
+
+
+@pytest.mark.parametrize("sizes", [[32], [1452], [96, 96], [1452, 1452, 1452, 32], [32, 32]])
+def test_messages_that_the_kernel_put_together_are_told_apart(sizes):
+    head = b"\4\0\0\0" + b"\x07\0\0\0"
+    data = b"".join(head + number.to_bytes(8, "little") + bytes(size - 16) for number, size in enumerate(sizes))
+    assert together(data) == sizes[0]
+
+
+def test_what_is_no_data_is_one_message():
+    for data in (b"", b"\4\0\0", b"\1\0\0\0" + bytes(144), (b"\2\0\0\0" + bytes(88)) * 2):
+        assert together(data) == len(data)

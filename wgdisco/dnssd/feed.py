@@ -1,7 +1,7 @@
 """What the registry tells the process that serves its zone: lines of JSON, each complete in itself.
 
 The first is the `Setup`. Each further one is a part of a `Delta`; with the last part (no `more`) the zone is the next
-snapshot, so that nobody sees half of one. There are no keys but public ones in any of them.
+snapshot, so that nobody sees half of one. There are no keys in any of them but public ones, and the secondaries'.
 
 ::
 
@@ -11,6 +11,7 @@ snapshot, so that nobody sees half of one. There are no keys but public ones in 
 Both ends are of one program: whatever cannot be read is an error of ours, and raised as ValueError.
 """
 
+import base64
 import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -18,11 +19,14 @@ from enum import Enum
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+import dns.name
+
 from wgdisco.api import CandidateRecord
 from wgdisco.dnssd.instance import OwnInstance, ServiceInstance
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.roster import Roster, ZoneMember
+from wgdisco.dnssd.secondaries import Secondaries, TsigKey
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork
 from wgdisco.keys import PublicKey
@@ -63,6 +67,7 @@ class Setup:
     listeners: tuple[Listener, ...]
     own: OwnInstance | None = None
     published: frozenset[str] = frozenset()
+    secondaries: Secondaries | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +83,23 @@ class Delta:
     members: tuple[ZoneMember, ...] | None = None
     left: tuple[str, ...] = ()
     registry: tuple[IPAddress, ...] = ()
+    forwards: bool = False
     whole: bool = False
+
+    def touched(self) -> tuple[PublicKey, ...] | None:
+        """Whose instances alone differ; None where more does."""
+        if self.whole or self.members is not None:
+            return None
+        return (*(instance.key for instance in self.put), *self.gone)
 
 
 def whole(zone: Zone) -> Delta:
     """All of a zone."""
     roster = zone.roster
     members = tuple(roster.members.values())
-    return Delta(zone.serial, tuple(zone.instances.values()), (), members, (), roster.registry, whole=True)
+    return Delta(
+        zone.serial, tuple(zone.instances.values()), (), members, (), roster.registry, roster.forwards, whole=True
+    )
 
 
 def between(before: Zone, after: Zone, touched: Iterable[PublicKey]) -> Delta:
@@ -103,7 +117,7 @@ def between(before: Zone, after: Zone, touched: Iterable[PublicKey]) -> Delta:
         return delta
     members = tuple(member for member in new.members.values() if old.members.get(member.name) != member)
     left = tuple(name for name in old.members if name not in new.members)
-    return replace(delta, members=members, left=left, registry=new.registry)
+    return replace(delta, members=members, left=left, registry=new.registry, forwards=new.forwards)
 
 
 def applied(zone: Zone, delta: Delta) -> Zone:
@@ -114,7 +128,7 @@ def applied(zone: Zone, delta: Delta) -> Zone:
     if delta.members is not None:
         members = {name: member for name, member in zone.roster.members.items() if name not in delta.left}
         members |= {member.name: member for member in delta.members}
-        roster = Roster.create(members.values(), delta.registry)
+        roster = Roster.create(members.values(), delta.registry, forwards=delta.forwards)
     return zone.following(delta.serial, delta.put, delta.gone, roster)
 
 
@@ -129,6 +143,7 @@ def pack_setup(setup: Setup) -> bytes:
             "profile": setup.profile.value,
             "listeners": listeners,
             "published": sorted(setup.published),
+            "secondaries": setup.secondaries and _pack_secondaries(setup.secondaries),
             "own": own
             and {
                 "key": own.key.to_text(),
@@ -163,6 +178,7 @@ def parse_setup(line: bytes) -> Setup:
             _networks(own["tunnel"]),
         ),
         frozenset(data["published"]),
+        data["secondaries"] and _parse_secondaries(data["secondaries"]),
     )
 
 
@@ -176,6 +192,7 @@ def pack_delta(delta: Delta) -> Iterator[bytes]:
         if delta.members is not None:
             data["members"] = [[one.name, _texts(one.addresses), one.groups] for one in members[span]]
             data["registry"] = _texts(delta.registry)
+            data["forwards"] = delta.forwards
         if part == 0:
             data |= {"gone": [key.to_text() for key in delta.gone], "left": delta.left, "whole": delta.whole}
         if part < parts - 1:
@@ -205,6 +222,7 @@ class DeltaReader:
                 ),
                 tuple(data.get("left", ())),
                 _addresses(data.get("registry", ())),
+                bool(data.get("forwards")),
                 data.get("whole", False),
             )
         )
@@ -220,6 +238,26 @@ class DeltaReader:
 def empty_zone(setup: Setup) -> Zone:
     """The zone before the first delta."""
     return Zone(ZoneNames.from_text(setup.zone), 0, {}, setup.own)
+
+
+def _pack_secondaries(told: Secondaries) -> dict[str, Any]:
+    key = told.key
+    return {
+        "endpoints": [endpoint.to_text() for endpoint in told.endpoints],
+        "servers": _texts(told.servers),
+        "full": told.is_full,
+        "key": key and [key.name.to_text(), key.algorithm.to_text(), base64.b64encode(key.secret).decode()],
+    }
+
+
+def _parse_secondaries(data: dict[str, Any]) -> Secondaries:
+    key = None
+    if data["key"]:
+        name, algorithm, secret = data["key"]
+        key = TsigKey(dns.name.from_text(name), dns.name.from_text(algorithm), base64.b64decode(secret))
+    return Secondaries(
+        tuple(map(Endpoint.from_text, data["endpoints"])), key, _addresses(data["servers"]), data["full"]
+    )
 
 
 def _pack_instance(one: ServiceInstance) -> dict[str, Any]:

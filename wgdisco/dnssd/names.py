@@ -3,7 +3,7 @@
 ::
 
     example.com.                                        the origin: SOA, NS
-    ns1.example.com.                                    the name server
+    ns1.example.com.                                    the name server; ns2 to ns9, where there are more
     _wireguard._udp.example.com.                        the service: browse (PTR)
     <base32 key>._wireguard._udp.example.com.           an instance: SRV, TXT, A or AAAA
     <base32 key, no padding>.example.com.               its host, where the SRV points: A or AAAA
@@ -90,6 +90,10 @@ class ZoneNames:
         if len(name.labels) != len(self.service.labels) + 1 or not name.is_subdomain(self.service):
             return None
         return _parse_key(name.labels[0])
+
+    def server(self, number: int) -> dns.name.Name:
+        """The name server of that number, from 1."""
+        return _below(self.origin, f"ns{number}".encode())
 
     def host(self, key: PublicKey) -> dns.name.Name:
         """The name of the host of `key`: base32 without padding, which every resolver takes for a host's (RFC 1123)."""

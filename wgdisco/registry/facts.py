@@ -17,6 +17,7 @@ from wgdisco.tunnel.firewall import Mode
 
 DEFAULT_GROUP = "all"
 REGISTRY_HOST_NUMBER = 1
+MTU = 1280  # what every path carries (RFC 8200 section 5); a phone cannot measure it
 REGISTRIES_MAX = 8  # what a member takes at most
 
 
@@ -39,8 +40,10 @@ class Network:
     """The network itself. `endpoints` are `HOST:PORT` of its registries; `epoch` rises with every restore from backup.
 
     `also_ports` are UDP ports that lead to `listen_port`, `tls_port` the TCP port for those who have no UDP at all.
-    `firewall` is what to do about this host's own. `next_host` is the host number given out next: freed ones come round
-    again only after all others.
+    `firewall` is what to do about this host's own. With `forward_dns` the registry's DNS server passes members'
+    questions about other zones on to the host's resolvers. `next_host` is the host number given out next: freed ones
+    come round again only after all others. `own_host` is the registry's own. `mtu` is its interface's.
+    `predecessor` is the interface of the server it was adopted from, until its place is taken.
     """
 
     name: str
@@ -55,6 +58,10 @@ class Network:
     also_ports: tuple[int, ...] = ()
     tls_port: int | None = None
     firewall: Mode = Mode.NONE
+    forward_dns: bool = False
+    own_host: int = REGISTRY_HOST_NUMBER
+    mtu: int = MTU
+    predecessor: str | None = None
 
     @property
     def reached_at(self) -> tuple[str, ...]:
@@ -79,7 +86,7 @@ class Network:
     @property
     def registry_addresses(self) -> tuple[IPv4Address, IPv6Address]:
         """The registry's own."""
-        return self.addresses(REGISTRY_HOST_NUMBER)
+        return self.addresses(self.own_host)
 
 
 @dataclass(frozen=True, slots=True)

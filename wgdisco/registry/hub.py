@@ -11,8 +11,10 @@ from wgdisco.tunnel.nft import Enrolment, HubHost, HubRules
 ENROLMENT = Enrolment(ENROL_NETWORK, ENROL_REGISTRY_ADDRESS, 80)
 
 
-def hub_rules(membership: Membership, interface: str, uplinks: dict[int, tuple[str, ...]]) -> HubRules:
-    """The rules that hold until membership changes; `uplinks` as in `HubRules`."""
+def hub_rules(
+    membership: Membership, interface: str, uplinks: dict[int, tuple[str, ...]], beside: str | None = None
+) -> HubRules:
+    """The rules that hold until membership changes; `uplinks` and `beside` as in `HubRules`."""
     network = membership.network
     hosts = tuple(
         HubHost(
@@ -25,7 +27,7 @@ def hub_rules(membership: Membership, interface: str, uplinks: dict[int, tuple[s
         if member.proven
     )
     ports = network.listen_port, network.also_ports
-    return HubRules(interface, hosts, network.registry_addresses, ENROLMENT, uplinks, *ports)
+    return HubRules(interface, hosts, network.registry_addresses, ENROLMENT, uplinks, *ports, beside)
 
 
 def hub_subnets(membership: Membership) -> tuple[IPNetwork, ...]:

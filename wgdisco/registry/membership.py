@@ -236,9 +236,17 @@ class Membership:
         network = replace(self.network, also_ports=also_ports, tls_port=tls_port)
         return [] if network == self.network else [Put(network)]
 
+    def succeed(self) -> list[Change]:
+        """The server that the network was adopted from is gone for good."""
+        return [Put(replace(self.network, predecessor=None))]
+
     def set_firewall(self, mode: Mode) -> list[Change]:
         """What to do about the registry host's own firewall."""
         return [] if mode is self.network.firewall else [Put(replace(self.network, firewall=mode))]
+
+    def set_forward_dns(self, *, is_on: bool) -> list[Change]:
+        """Whether members may ask the registry about other zones."""
+        return [] if is_on is self.network.forward_dns else [Put(replace(self.network, forward_dns=is_on))]
 
     def set_registries(self, endpoints: tuple[str, ...]) -> list[Change]:
         """Where members reach the registry from now on, as HOST:PORT; LocalError when one is none."""
@@ -355,7 +363,7 @@ class Membership:
 
     def _allocate(self) -> tuple[int, Network]:
         """A free host number, and the network that has moved past it; LocalError when there is none left."""
-        used = {member.number for member in self.members.values()}
+        used = {self.network.own_host, *(member.number for member in self.members.values())}
         last = self.network.prefix4.num_addresses - 2
         first = REGISTRY_HOST_NUMBER + 1
         size = last - first + 1

@@ -13,12 +13,11 @@ from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.offers import is_default
-from wgdisco.registry.facts import DEFAULT_GROUP, Change, Kind, Member
+from wgdisco.registry.facts import DEFAULT_GROUP, MTU, Change, Kind, Member
 from wgdisco.registry.membership import Membership
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 
-MTU = 1280  # what every path carries (RFC 8200 section 5); a phone cannot measure it
 KEEPALIVE = 25
 EVERYTHING: tuple[IPNetwork, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 # Refused by every app with a line that says so, rather than a device that comes up and is silent.
@@ -74,7 +73,7 @@ class DeviceFacts:
     """All that goes into a device's file, but for its two secrets.
 
     `registries` are `HOST:PORT`, the first one is used; `zone` is the network's, with its final dot. `subnets` are
-    behind members that it reaches through the registry.
+    behind members that it reaches through the registry. `forward_dns`: the registry answers for other zones as well.
     """
 
     name: str
@@ -87,6 +86,7 @@ class DeviceFacts:
     full_tunnel: bool
     direct: tuple[DirectPeer, ...]
     subnets: tuple[IPNetwork, ...] = ()
+    forward_dns: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The object `from_json` reads; no secret is in it."""
@@ -110,6 +110,7 @@ class DeviceFacts:
                 for peer in self.direct
             ],
             "subnets": [str(subnet) for subnet in self.subnets],
+            "forward_dns": self.forward_dns,
         }
 
     @classmethod
@@ -137,6 +138,7 @@ class DeviceFacts:
                 data["full_tunnel"],
                 direct,
                 tuple(map(ip_network, data["subnets"])),
+                data["forward_dns"],
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LocalError("the registry speaks another version: restart it") from error
@@ -174,6 +176,7 @@ def device_facts(membership: Membership, device: Member) -> DeviceFacts:
         device.full_tunnel,
         tuple(direct),
         tuple(subnet for member in others for subnet in _subnets(member)),
+        network.forward_dns,
     )
 
 
@@ -187,7 +190,7 @@ def direct_devices(membership: Membership, member: Member) -> tuple[Member, ...]
 
 def device_conf(
     facts: DeviceFacts,
-    preshared_key: PresharedKey,
+    preshared_key: PresharedKey | None,
     private_key: PrivateKey | None,
     dns: tuple[str, ...] = (),
 ) -> str:

@@ -82,9 +82,12 @@ class TunnelConf:
         names = {key: name for key, name in self.endpoint_names.items() if key not in found}
         return replace(self, device=replace(self.device, peers=peers), endpoint_names=names)
 
-    def to_text(self) -> str:
-        """The file `parse_conf` reads back to this value, keys included: never for logs. As `wg showconf` (rule F7)."""
-        device = self.device
+    def to_text(self, names: Mapping[PublicKey, str] | None = None) -> str:
+        """The file `parse_conf` reads back to this value, keys included: never for logs. As `wg showconf` (rule F7).
+
+        A peer's name in `names`, which has to be one line, is a comment under its [Peer].
+        """
+        device, names = self.device, names or {}
         lines = ["[Interface]"]
         lines += [f"Address = {address}" for address in self.addresses]
         if self.dns.items():
@@ -99,7 +102,10 @@ class TunnelConf:
             lines.append(f"FwMark = {device.fwmark:#x}")
         if device.private_key is not None:
             lines.append(f"PrivateKey = {device.private_key.to_text()}")
-        peers = ["\n".join(("[Peer]", *self._peer_lines(peer), "")) for peer in device.peers]
+        said = {key: [f"# {name}"] for key, name in names.items()}
+        peers = [
+            "\n".join(("[Peer]", *said.get(peer.public_key, ()), *self._peer_lines(peer), "")) for peer in device.peers
+        ]
         return "\n".join((*lines, "", "")) + "\n".join(peers)
 
     def _peer_lines(self, peer: PeerConfig) -> list[str]:

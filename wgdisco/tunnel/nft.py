@@ -54,7 +54,8 @@ class HubRules:
 
     `own` are the registry's addresses in the tunnel. What comes from outside for UDP `also_ports` is taken as for the
     device's own `port`. `uplinks` has the interfaces of the default routes, by IP version;
-    without one, full-tunnel peers get nowhere with that version.
+    without one, full-tunnel peers get nowhere with that version. `beside` is the interface of another WireGuard whose
+    peers are becoming ours: it forwards to us and we to it, and hears of no new handshakes.
     """
 
     interface: str
@@ -64,6 +65,7 @@ class HubRules:
     uplinks: dict[int, tuple[str, ...]] = field(default_factory=dict)
     port: int = 0
     also_ports: tuple[int, ...] = ()
+    beside: str | None = None
 
     @property
     def needs_uplink(self) -> bool:
@@ -127,6 +129,9 @@ class HubRules:
     def _forward(self) -> list[str]:
         into, out_of = f"oifname {_quoted(self.interface)}", f"iifname {_quoted(self.interface)}"
         rules = [f"{out_of} {into} {_FAMILY[version]} saddr vmap @class_of{version}" for version in (4, 6)]
+        if self.beside is not None:
+            both = f"iifname {self._inside()} oifname {self._inside()}"
+            rules = [f"{both} {_FAMILY[version]} saddr vmap @class_of{version}" for version in (4, 6)]
         for version in (4, 6):
             uplinks = self.uplinks.get(version, ())
             if uplinks and self.needs_uplink:
@@ -145,19 +150,26 @@ class HubRules:
 
     def _input(self) -> list[str]:
         rules = []
-        interface = _quoted(self.interface)
+        interface, inside = _quoted(self.interface), self._inside()
         # Nobody speaks to our addresses in the tunnel from outside of it (Linux takes them on any interface).
         own = [*self.own, *([self.enrolment.address] if self.enrolment else [])]
         rules += [
-            f"iifname != {interface} {_FAMILY[address.version]} daddr {address} fib saddr type != local counter drop"
+            f"iifname != {inside} {_FAMILY[address.version]} daddr {address} fib saddr type != local counter drop"
             for address in own
         ]
+        if self.beside is not None:
+            # an initiation to it as well as to us: the peer would keep the session that was answered first
+            rules.append(f"udp dport {self.port} @th,64,8 1 counter drop")
         if self.enrolment is not None:
             it = self.enrolment
             family = _FAMILY[it.address.version]
             peers = f"iifname {interface} {family} saddr {it.peers}"
             rules += [f"{peers} {family} daddr {it.address} tcp dport {it.port} accept", f"{peers} counter drop"]
         return rules
+
+    def _inside(self) -> str:
+        """The interfaces that our peers come in by."""
+        return _quoted(self.interface) if self.beside is None else _names((self.interface, self.beside))
 
     def _redirect(self) -> list[str]:
         """The host's own traffic, and what is only passing through, keep their ports."""

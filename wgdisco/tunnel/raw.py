@@ -10,7 +10,15 @@ from ipaddress import IPv4Address, IPv6Address
 
 from wgdisco.endpoint import Endpoint, IPAddress
 from wgdisco.tunnel.device import CHECK_MAGIC, STUN_COOKIE
-from wgdisco.tunnel.messages import COOKIE_REPLY, INITIATION, INITIATION_SIZE, RESPONSE, RESPONSE_SIZE, TRANSPORT
+from wgdisco.tunnel.messages import (
+    COOKIE_REPLY,
+    INITIATION,
+    INITIATION_SIZE,
+    MINIMUM_TRANSPORT_SIZE,
+    RESPONSE,
+    RESPONSE_SIZE,
+    TRANSPORT,
+)
 from wgdisco.tunnel.segment import checksum
 
 DEFAULT_TTL = 64
@@ -104,6 +112,22 @@ def other_filter(port: int, version: int) -> bytes:
             (_IF_EQUAL, "yes", "no", int.from_bytes(STUN_COOKIE, "big")),
         ],
     )
+
+
+def port_filter(port: int, version: int) -> bytes:
+    """Lets through all that comes to that UDP port."""
+    return _filter(version, [port], [(_IF_EQUAL, "yes", "yes", 0)])
+
+
+def together(data: bytes) -> int:
+    """The size of each WireGuard message but the last, where the kernel has put several into one datagram.
+
+    That is what it does for a port whose socket wants that (UDP_GRO). All are of one source, and data of one session.
+    """
+    if data[:4] != TRANSPORT.to_bytes(4, "little"):
+        return len(data)
+    again = data.find(data[:8], MINIMUM_TRANSPORT_SIZE)  # by chance once in 2^64
+    return len(data) if again < 0 else again
 
 
 def relay_filter(ports: Sequence[int], version: int, indices: Collection[int]) -> bytes:

@@ -1,7 +1,7 @@
 """WireGuard's netlink messages: sizes, what goes where, what cannot be read. The kernel judges in test_kernel.py."""
 
 import os
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_address, ip_network
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
@@ -82,3 +82,35 @@ def test_a_peer_that_did_nothing_is_the_same_object():
     assert [one is two for one, two in zip(before, after, strict=True)] == [True, False]
     assert [one is two for one, two in zip(after, again, strict=True)] == [True, True]
     assert (len(after[0].allowed_ips), after[1].persistent_keepalive) == (1000, 2)
+
+
+def allowed_ips_of(part: dict[int, bytes]) -> list[tuple[str, int]]:
+    """Prefixes in a part of a peer, and their flags."""
+    found = []
+    for _, packed in attributes(part[9]):
+        told = dict(attributes(packed))
+        address = f"{ip_address(told[2])}/{told[3][0]}"
+        found.append((address, int.from_bytes(told.get(4, b""), "little")))
+    return sorted(found)
+
+
+def test_allowed_ips_that_stay_are_not_touched():
+    ten, eleven, twelve = (ip_network(f"{n}.0.0.0/8") for n in (10, 11, 12))
+    replace_all, remove = 2, 1
+
+    def parts(had, wanted, *, one_by_one):
+        config = DeviceConfig(None, 0, 0, (PeerConfig(KEY, allowed_ips=wanted),))
+        (body,) = set_device(7, config, (), {} if had is None else {KEY: had}, one_by_one=one_by_one)
+        (part,) = peers_of(body)
+        return int.from_bytes(part[3], "little"), allowed_ips_of(part)
+
+    for one_by_one in (False, True):
+        assert parts(None, (ten, eleven), one_by_one=one_by_one) == (
+            replace_all,
+            [("10.0.0.0/8", 0), ("11.0.0.0/8", 0)],
+        )
+        assert parts((ten,), (ten,), one_by_one=one_by_one) == (0, [])
+        assert parts((ten,), (ten, eleven), one_by_one=one_by_one) == (0, [("11.0.0.0/8", 0)])
+    less = (ten, eleven), (eleven, twelve)
+    assert parts(*less, one_by_one=False) == (replace_all, [("11.0.0.0/8", 0), ("12.0.0.0/8", 0)])
+    assert parts(*less, one_by_one=True) == (0, [("10.0.0.0/8", remove), ("12.0.0.0/8", 0)])

@@ -7,8 +7,12 @@ out who has a question. All together get a bounded share of each turn of the loo
 import asyncio
 import socket
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import cast
 
+from wgdisco.dnssd.forwarding import is_refused
+from wgdisco.dnssd.io.forwarder import Forwarder
+from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Answerer, Transport
 from wgdisco.endpoint import IPAddress, parse_address
 
@@ -27,9 +31,10 @@ _BACKLOG = 1024
 
 
 class Connections:
-    """All connections of a server."""
+    """All connections of a server. With `transfers`, the zone's secondaries are answered by that."""
 
-    def __init__(self) -> None:
+    def __init__(self, transfers: Transfers | None = None) -> None:
+        self.transfers = transfers
         self._servers: list[asyncio.Server] = []
         # by when each was last of use, the longest ago first
         self._open: OrderedDict[_Connection, float] = OrderedDict()
@@ -37,10 +42,14 @@ class Connections:
         self._turn: asyncio.Handle | None = None
         self._check: asyncio.TimerHandle | None = None
 
-    async def listen(self, tcp: socket.socket, answerer: Answerer) -> None:
-        """Take connections at a socket that is bound."""
+    async def listen(self, tcp: socket.socket, answerer: Answerer, forwarder: Forwarder | None = None) -> None:
+        """Take connections at a socket that is bound; what the answerer refuses, `forwarder` may take."""
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(lambda: _Connection(self, answerer), sock=tcp, backlog=_BACKLOG))
+
+        def accepted() -> _Connection:
+            return _Connection(self, answerer, forwarder)
+
+        self._servers.append(await loop.create_server(accepted, sock=tcp, backlog=_BACKLOG))
         if self._check is None:
             self._check = loop.call_later(_idle_check(), self._close_idle)
 
@@ -112,13 +121,17 @@ class Connections:
 class _Connection(asyncio.Protocol):
     """One asker. `is_waiting`: it is among those whose turn will come."""
 
-    def __init__(self, connections: Connections, answerer: Answerer) -> None:
+    def __init__(self, connections: Connections, answerer: Answerer, forwarder: Forwarder | None = None) -> None:
         self.is_waiting = False
         self._connections = connections
         self._answerer = answerer
+        self._forwarder = forwarder
+        self._forwarded = 0
         self._received = bytearray()
         self._is_unread = False
         self._has_ended = False
+        # what is left of the reply to a secondary
+        self._transfer: Iterator[bytes] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -139,7 +152,7 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Who has asked all may say so, and is answered still."""
         self._has_ended = True
-        if self._query_size() is None:
+        if not self._has_work():
             return False
         self._wait_turn()
         return True
@@ -154,19 +167,30 @@ class _Connection(asyncio.Protocol):
 
     def answer_one(self) -> None:
         """Answer the first query that is whole; a message that gets no reply changes nothing."""
-        size = self._query_size()
-        if size is None or self._is_unread:
+        if self._is_unread or not self._has_work():
             return
-        query = bytes(self._received[_LENGTH_SIZE : _LENGTH_SIZE + size])
-        del self._received[: _LENGTH_SIZE + size]
-        reply = self._answerer.answer(query, self._source, self._local, Transport.TCP)
+        reply = self._next_reply()
         self._connections.used(self)
         if reply is not None:
-            self._transport.write(len(reply).to_bytes(_LENGTH_SIZE, "big") + reply)
+            self._write(reply)
         if len(self._received) <= _WAITING_MAX and not self._has_ended:
             self._transport.resume_reading()
         self._wait_turn()
-        if self._has_ended and self._query_size() is None:
+        self._close_when_done()
+
+    def _deliver(self, reply: bytes) -> None:
+        """What was passed on is answered; there may be nobody any more."""
+        self._forwarded -= 1
+        if not self._transport.is_closing():
+            self._write(reply)
+            self._connections.used(self)
+            self._close_when_done()
+
+    def _write(self, reply: bytes) -> None:
+        self._transport.write(len(reply).to_bytes(_LENGTH_SIZE, "big") + reply)
+
+    def _close_when_done(self) -> None:
+        if self._has_ended and not self._forwarded and not self._has_work():
             self._transport.close()
 
     def abort(self) -> None:
@@ -174,9 +198,37 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def _wait_turn(self) -> None:
-        if not self.is_waiting and not self._is_unread and self._query_size() is not None:
+        if not self.is_waiting and not self._is_unread and self._has_work():
             self.is_waiting = True
             self._connections.ready(self)
+
+    def _has_work(self) -> bool:
+        return self._transfer is not None or self._query_size() is not None
+
+    def _next_reply(self) -> bytes | None:
+        """The next message of a transfer, or the reply to the next query."""
+        if self._transfer is None:
+            size = self._query_size()
+            assert size is not None
+            query = bytes(self._received[_LENGTH_SIZE : _LENGTH_SIZE + size])
+            del self._received[: _LENGTH_SIZE + size]
+            transfers = self._connections.transfers
+            self._transfer = None if transfers is None else transfers.respond(query, self._source, Transport.TCP)
+            if self._transfer is None:
+                return self._answered(query)
+        message = next(self._transfer, None)
+        if message is None:
+            self._transfer = None
+        return message
+
+    def _answered(self, query: bytes) -> bytes | None:
+        reply = self._answerer.answer(query, self._source, self._local, Transport.TCP)
+        if self._forwarder is None or reply is None or not is_refused(reply):
+            return reply
+        if not self._forwarder.forward(query, self._source, self._deliver, whole=True):
+            return reply
+        self._forwarded += 1
+        return None
 
     def _query_size(self) -> int | None:
         """The size of the first query, when all of it is here."""

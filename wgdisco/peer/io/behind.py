@@ -47,7 +47,7 @@ class Behind:
         self._is_up = False
 
     def changed(self) -> None:
-        """The roster is another."""
+        """The roster is another, or this host's networks are."""
         self._due.set()
 
     def registry_up(self, is_up: bool) -> None:
@@ -58,7 +58,7 @@ class Behind:
         """Go on until cancelled."""
         while True:
             self._due.clear()
-            troubles = [trouble for step in (self._route, self._forward, self._tell) if (trouble := await _try(step))]
+            troubles = [trouble for step in (self.route, self._forward, self._tell) if (trouble := await _try(step))]
             for trouble in troubles:
                 if trouble not in self.troubles:
                     LOG.warning("%s", trouble)
@@ -71,16 +71,17 @@ class Behind:
         """What is not as it should be, and what to do."""
         return [*self.troubles, *behind_notes(self._roster, self._offers, local)]
 
-    async def close(self) -> None:
-        """Take the routes back."""
-        await self._routes.close()
-
-    async def _route(self) -> None:
+    async def route(self) -> None:
+        """Have what is behind members lead into the tunnel; LocalError when the system refuses."""
         networks = self._roster.routes()
         if networks and not self.mark:
             self.mark = await self._routes.mark()
             self._marked()
         await self._routes.set(networks)
+
+    async def close(self) -> None:
+        """Take the routes back."""
+        await self._routes.close()
 
     async def _forward(self) -> None:
         if self._gateway is not None:

@@ -110,6 +110,8 @@ async def run(
             LOG.warning("%s", note)
         member = _Managed(device, engine, state, store, roster, clock, version, connected, forwarder)
         stack.push_async_callback(member.behind.close)
+        if state.exit_name is not None:
+            await member.behind.route()  # or not at all: nothing shall leave by another way
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
         try:
@@ -207,6 +209,7 @@ class _Managed:
         self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
         self.surroundings.keepalive = self._set_keepalive
         self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
+        self.surroundings.moved = self.behind.changed
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from wgdisco.registry.relay import Relay
+from wgdisco.registry.relay import Relay, row_of
 from wgdisco.tunnel.events import Foreign
 from wgdisco.tunnel.io.raw import Tap
 from wgdisco.tunnel.raw import MAX_INDICES, relay_filter
@@ -59,6 +59,6 @@ class Beside:
 
     def _readable(self, tap: Tap) -> None:
         for source, data in tap.receive(_A_TURN):
-            seen = Foreign(data, len(data), source)
+            seen = Foreign(data, row_of(data), source)
             if self._relay.concerns(seen, self._own_key):
                 self._take(seen)

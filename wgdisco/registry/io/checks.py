@@ -2,12 +2,12 @@
 
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from wgdisco.errors import LocalError, NotRunningError
 from wgdisco.machine import port_owner
 from wgdisco.registry.facts import Network
+from wgdisco.registry.finding import Finding
 from wgdisco.registry.hub import firewall_need
 from wgdisco.registry.io.setup import UNIT, unit_state
 from wgdisco.tunnel.firewall import Mode
@@ -17,15 +17,6 @@ from wgdisco.tunnel.io.firewall import open_firewall
 DISK_FREE_MIN = 64 << 20
 # A clock before this is wrong: the program is younger than that.
 _CLOCK_MIN = 1_760_000_000.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at: `said` is what is, or what to do."""
-
-    what: str
-    ok: bool
-    said: str
 
 
 async def check_machine(network: Network, store: Path, root: Path) -> list[Finding]:

@@ -12,16 +12,19 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from wgdisco.api import StatusReport
+from wgdisco.dnssd.export import describe
 from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.instance import OwnInstance
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
-from wgdisco.endpoint import Endpoint, IPNetwork
+from wgdisco.dnssd.secondaries import Secondaries
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import LIVE_FOR, Directory
 from wgdisco.registry.io.publisher import Publisher
+from wgdisco.registry.io.secondaries import with_servers, zone_command
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.engines import EngineKind
@@ -52,6 +55,7 @@ async def run(
     offloads: Offloads,
     host_dns: DnsMode,
     version: str,
+    secondaries: Secondaries | None = None,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError).
 
@@ -69,12 +73,17 @@ async def run(
         profile = Profile.WGSD_EXACT if exact else Profile.STRICT
         name = burst.engine_name(engine)
         publisher = Publisher(device, directory, zone, serials(), version, own, name, in_order=exact)
-        server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own))
+        own_endpoint = dns if self_endpoint is None else self_endpoint
+        secondaries, servers = with_servers(secondaries, (dns.address, own_endpoint.address))
+        server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own, secondaries=secondaries))
         publisher.follow = server.follow
-        control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server))
+        commands = {"zone": zone_command(lambda: describe(publisher.zone, servers, server.transferred, server.given))}
+        control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server), commands)
         try:
             for link in _links(dns, interface, conf):
-                server.bind(dns.address, dns.port, Audience.ALL, link)
+                is_public = link is None and not in_any(dns.address, LOOPBACK)
+                audience = Audience.ALL_STRANGERS if is_public else Audience.ALL
+                server.bind(dns.address, dns.port, audience, link)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.run())
                 tasks.create_task(publisher.follow_device())

@@ -11,20 +11,25 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
+from typing import Any
 
 from wgdisco.api import StatusReport
+from wgdisco.dnssd.export import describe
 from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
+from wgdisco.dnssd.secondaries import Secondaries
+from wgdisco.dnssd.zone import public_zone
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.facts import Change, Member, Network, Revoked
+from wgdisco.registry.facts import Change, Member, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
+from wgdisco.registry.io import setup
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.daemon import with_dns_drops
 from wgdisco.registry.io.feed import Feed
@@ -32,8 +37,10 @@ from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import NO_RELAY, Relaying
+from wgdisco.registry.io.secondaries import addresses_of, with_servers, zone_command
 from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
 from wgdisco.registry.io.stun import StunServer
+from wgdisco.registry.io.takeover import Takeover
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.records import network_record, roster
@@ -56,7 +63,6 @@ from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
-MTU = 1280
 DNS_PORT = 53
 EXPIRY_INTERVAL = 30.0
 FORWARDING_INTERVAL = 60.0
@@ -68,14 +74,18 @@ INITIATION_GAP = 0.005
 
 @dataclass(frozen=True, slots=True)
 class PublicDns:
-    """Where strangers are answered, and about whom: the members `published`, or about all when `is_full`."""
+    """Where strangers are answered, if anywhere, and the zone's secondaries, if there are any.
 
-    listen: Endpoint
+    Both tell of the members `published`, or of all when `is_full`.
+    """
+
+    listen: Endpoint | None = None
     published: frozenset[str] = frozenset()
     is_full: bool = False
+    secondaries: Secondaries | None = None
 
 
-async def run(*, store: Path, dns: PublicDns | None, engine: EngineKind, offloads: Offloads, version: str) -> None:
+async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, version: str) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`."""
     engine = await asyncio.to_thread(chosen, engine)
     ledger = Ledger.open(store)
@@ -84,29 +94,34 @@ async def run(*, store: Path, dns: PublicDns | None, engine: EngineKind, offload
         await refuse_second_daemon(network.name)
         conf = _conf(ledger.membership, with_ipv6=has_ipv6())
         full_tunnel = any(member.full_tunnel for member in ledger.membership.members.values())
+        beside = setup.server_beside(network)
+        engine = engine if beside is None else EngineKind.USERSPACE  # no other can do that
         async with (
             kept_open(firewall_need(network, full_tunnel=full_tunnel), network.firewall),
-            _opened(network, conf, engine, offloads) as (device, link, relaying),
+            _opened(ledger.membership, conf, engine, offloads, beside) as (device, link, relaying, takeover),
             hub(network.name) as forwarder,
         ):
-            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, dns).serve()
+            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, dns, takeover).serve()
     finally:
         await ledger.close()
 
 
 @asynccontextmanager
 async def _opened(
-    network: Network, conf: TunnelConf, kind: EngineKind, offloads: Offloads
-) -> AsyncIterator[tuple[Backend, Link, Relaying]]:
-    """The interface on whichever engine, and what relays beside it."""
+    membership: Membership, conf: TunnelConf, kind: EngineKind, offloads: Offloads, beside: str | None
+) -> AsyncIterator[tuple[Backend, Link, Relaying, Takeover | None]]:
+    """The interface on whichever engine, and what relays beside it; ours may have to take the place of `beside`."""
+    name = membership.network.name
     if kind is EngineKind.USERSPACE:
-        async with tunnel_device(network.name, conf, offloads=offloads, relays=True) as (engine, link):
-            yield engine, link, Relaying(engine.send_burst)
+        is_beside = beside is not None
+        async with tunnel_device(name, conf, offloads=offloads, relays=True, beside=is_beside) as (engine, link):
+            takeover = None if beside is None else Takeover(beside, engine, link, membership)
+            yield engine, link, Relaying(engine.send_burst), takeover
     else:
-        async with driven_device(network.name, conf, kind) as (device, link):
-            relaying = Relaying.beside(device, network)
+        async with driven_device(name, conf, kind) as (device, link):
+            relaying = Relaying.beside(device, membership.network)
             try:
-                yield device, link, relaying
+                yield device, link, relaying, None
             finally:
                 relaying.close()
 
@@ -120,7 +135,7 @@ def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
     ]
     if with_ipv6:
         addresses.append(IPv6Interface((address6, network.prefix6.prefixlen)))
-    return TunnelConf(_device_config(membership, with_ipv6=with_ipv6), tuple(addresses), MTU)
+    return TunnelConf(_device_config(membership, with_ipv6=with_ipv6), tuple(addresses), network.mtu)
 
 
 def _device_config(membership: Membership, *, with_ipv6: bool) -> DeviceConfig:
@@ -166,7 +181,8 @@ class _Registry:
         conf: TunnelConf,
         version: str,
         kind: EngineKind,
-        dns: PublicDns | None,
+        dns: PublicDns,
+        takeover: Takeover | None = None,
     ) -> None:
         self._ledger = ledger
         self._membership = ledger.membership
@@ -176,6 +192,7 @@ class _Registry:
         self._routes = SubnetRoutes(device.interface, conf.addresses)
         self._mark = 0
         self._forwarding_due = asyncio.Event()
+        self._takeover = takeover  # stays when it is done
         self._network_record = network_record(self._membership)
         self._with_ipv6 = any(address.version == 6 for address in conf.addresses)
         network = self._membership.network
@@ -205,11 +222,16 @@ class _Registry:
         self._api.leave = self.relaying.leave
         self._api.told = self._publisher.told
         self._dns = dns
-        published = frozenset[str]() if dns is None else dns.published
-        self._server = ZoneProcess(self._publisher.zone, Setup(zone, Profile.STRICT, (), None, published))
+        listening = () if dns.listen is None else (dns.listen.address,)
+        secondaries, self._name_servers = with_servers(dns.secondaries, (*listening, *addresses_of(network.hosts)))
+        setup = Setup(zone, Profile.STRICT, (), None, dns.published, secondaries)
+        self._server = ZoneProcess(self._publisher.zone, setup)
         self._publisher.follow = self._server.follow
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
         bound = {name: commands.named(name) for name in COMMANDS}
+        bound["zone"] = zone_command(self._describe)
+        if takeover is not None:
+            bound["takeover"] = self._tell_takeover
         self._control = ControlServer(device.interface, self._report, bound)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
@@ -225,12 +247,12 @@ class _Registry:
             await self._forward()  # before anything is let in that it confines
             # by the loopback too, since the host itself may ask; nobody else comes in by it
             for link in (interface, "lo"):
-                if self._dns is None or not self._dns.listen.address.is_unspecified:
+                if self._dns.listen is None or not self._dns.listen.address.is_unspecified:
                     for address in own:
                         self._server.bind(address, DNS_PORT, Audience.MEMBERS, link)
                 await self._api.start(own, link)
             await self._api.start([ENROL_REGISTRY_ADDRESS], interface)
-            if self._dns is not None:
+            if self._dns.listen is not None:
                 audience = Audience.ALL_STRANGERS if self._dns.is_full else Audience.STRANGERS
                 self._server.bind(self._dns.listen.address, self._dns.listen.port, audience)
             await self._serve_tls()
@@ -241,13 +263,14 @@ class _Registry:
                 tasks.create_task(self._publisher.follow_device())
                 tasks.create_task(self._publisher.watch_silence())
                 tasks.create_task(self._call_back())
+                tasks.create_task(self._take_over())
                 tasks.create_task(self._write_observations())
                 tasks.create_task(self._expire())
                 tasks.create_task(self._keep_forwarding())
                 fields = {
                     "interface": interface,
                     "zone": network.zone,
-                    "dns": str(self._dns.listen if self._dns else own[0]),
+                    "dns": str(self._dns.listen or own[0]),
                 }
                 LOG.info("started", extra={"fields": fields})
         finally:
@@ -271,6 +294,8 @@ class _Registry:
                 return
         member = self._membership.members.get(key)
         if member is not None and member.proven:
+            if self._takeover is not None:
+                self._takeover.heard(member)
             self._ledger.store.observe(key, endpoint, time.time())
             self._moved([key])
         elif isinstance(event, PeerHandshake) and key not in self._membership.invitations:
@@ -294,6 +319,12 @@ class _Registry:
         report = with_dns_drops(self._publisher.report(), self._server)
         notes = [*report.notes, *([] if self.relaying.is_there else [NO_RELAY])]
         return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops(), notes=notes)
+
+    def _describe(self) -> dict[str, Any]:
+        """The zone as strangers may have it."""
+        zone = self._publisher.zone
+        shown = zone if self._dns.is_full else public_zone(zone, self._dns.published)
+        return describe(shown, self._name_servers, self._server.transferred, self._server.given)
 
     def _name(self, key: PublicKey) -> str | None:
         member = self._membership.members.get(key)
@@ -359,7 +390,9 @@ class _Registry:
 
     async def _forward(self) -> None:
         interface = self._device.interface
-        await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks()))
+        is_alone = self._takeover is None or self._takeover.is_done
+        beside = None if is_alone else self._membership.network.predecessor
+        await self._forwarder.apply(hub_rules(self._membership, interface, await self._forwarder.uplinks(), beside))
         subnets = hub_subnets(self._membership)
         if subnets and not self._mark:
             self._mark = await self._routes.mark()
@@ -390,6 +423,16 @@ class _Registry:
             self._device.set_peer(seen.key, seen.endpoint, 1)
             self._device.set_peer(seen.key, seen.endpoint, 0)
             await asyncio.sleep(INITIATION_GAP)
+
+    async def _take_over(self) -> None:
+        """Have the place of the server that this network was adopted from, if that is still to be taken."""
+        if self._takeover is not None:
+            await self._takeover.run(self._ledger.store.observations())
+        if self._membership.network.predecessor is not None:
+            await self._ledger.change(lambda: (self._membership.succeed(), None))
+
+    async def _tell_takeover(self, _asked: dict[str, Any]) -> dict[str, Any]:
+        return {} if self._takeover is None else self._takeover.report()
 
     async def _write_observations(self) -> None:
         await self._every(OBSERVATIONS_INTERVAL, self._ledger.store.flush)

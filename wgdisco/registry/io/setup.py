@@ -19,10 +19,19 @@ from wgdisco import systemd
 from wgdisco.endpoint import Endpoint, IPNetwork, parse_address
 from wgdisco.errors import LocalError
 from wgdisco.keys import PrivateKey
+from wgdisco.machine import interface_exists, port_in_use
 from wgdisco.registry.facts import Network
 
 UNIT = "wgdisco-registry.service"
 _WRITTEN = "# Written by `wgdisco registry init`; `wgdisco registry uninstall` removes it."
+_DROP_IN = Path("run/systemd/system") / f"{UNIT}.d" / "adopt.conf"
+_BESIDE = """\
+# While the registry takes the place of a running server: raw sockets.
+[Service]
+AmbientCapabilities=CAP_NET_RAW
+CapabilityBoundingSet=CAP_NET_RAW
+RestrictAddressFamilies=AF_PACKET
+"""
 _UNIT_DIRECTORIES = (
     "etc/systemd/system",
     "usr/local/lib/systemd/system",
@@ -96,6 +105,12 @@ def new_network(name: str, zone: str, endpoint: str, port: int, taken: Iterable[
     return Network(name, zone, PrivateKey(os.urandom(32)), port, (endpoint,), prefix4, prefix6)
 
 
+def server_beside(network: Network) -> str | None:
+    """The interface of the server that the network was adopted from, while that serves its peers still."""
+    before = network.predecessor
+    return before if before and interface_exists(before) and port_in_use(network.listen_port) else None
+
+
 def write_secret(path: Path, data: bytes) -> None:
     """A file for its owner alone, whole or not at all; LocalError when it cannot be written."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -113,19 +128,29 @@ def write_secret(path: Path, data: bytes) -> None:
         raise LocalError(f"cannot write {path}: {error.strerror}") from error
 
 
-def start_unit(root: Path) -> bool:
+def start_unit(root: Path, *, beside: bool = False) -> bool:
     """Have systemd run the registry, now and with the machine; False where there is none. LocalError when it refuses.
 
-    Where no unit was installed (`make install` does), there is one from then on.
+    Where no unit was installed (`make install` does), there is one from then on. `beside` a server whose place it takes
+    it may do more, until it is started the next time.
     """
     if not systemd.is_running(root):
         return False
+    if beside:
+        drop_in = root / _DROP_IN
+        drop_in.parent.mkdir(exist_ok=True)
+        systemd.write_unit(drop_in, _BESIDE)
     if not _is_installed(root):
         text = files("wgdisco").joinpath("units", UNIT).read_text()
         told = text.replace("/usr/local/bin/wgdisco ", f"{systemd.program()} ")
         systemd.write_unit(root / systemd.UNITS / UNIT, f"{_WRITTEN}\n{told}")
     systemd.systemctl("enable", "--now", UNIT)
     return True
+
+
+def end_beside(root: Path) -> None:
+    """The place is taken: what was permitted for that goes."""
+    systemd.remove_unit(root / _DROP_IN)
 
 
 def stop_unit(root: Path) -> None:

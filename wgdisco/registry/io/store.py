@@ -116,11 +116,7 @@ class Store:
     def observations(self) -> list[Observation]:
         """What `flush` wrote, the latest first."""
 
-        def read() -> list[Observation]:
-            rows = self._connection.execute("SELECT public_key, endpoint, at FROM observation ORDER BY at DESC")
-            return [Observation(PublicKey.from_text(key), Endpoint.from_text(where), at) for key, where, at in rows]
-
-        return self._run(read)
+        return self._run(lambda: _load_observations(self._connection))
 
     def reserve_serial(self, at_least: int) -> range:
         """The next block of zone serials, from `at_least` (unix time) up and above all reserved before."""
@@ -176,12 +172,17 @@ def is_there(path: Path = PATH) -> bool:
 
 def peek(path: Path = PATH) -> Network | None:
     """The network in a store that another process may have open; None when there is none. LocalError as `open`."""
+    return next((fact for fact in peek_all(path)[0] if isinstance(fact, Network)), None)
+
+
+def peek_all(path: Path = PATH) -> tuple[list[Fact], list[Observation]]:
+    """All facts, and what was observed, in a store that another process may have open; nothing when there is none."""
     if not is_there(path):
-        return None
+        return [], []
     with _explained(path), closing(sqlite3.connect(path)) as connection:
         if not _version(connection):
-            return None
-        return next((fact for fact in _load(connection, path) if isinstance(fact, Network)), None)
+            return [], []
+        return _load(connection, path), _load_observations(connection)
 
 
 def delete(path: Path = PATH) -> None:
@@ -321,6 +322,11 @@ def _load(connection: sqlite3.Connection, path: Path) -> list[Fact]:
         raise LocalError(
             f"{path} is damaged ({error}): `wgdisco registry restore FILE` puts a backup in place"
         ) from None
+
+
+def _load_observations(connection: sqlite3.Connection) -> list[Observation]:
+    rows = connection.execute("SELECT public_key, endpoint, at FROM observation ORDER BY at DESC")
+    return [Observation(PublicKey.from_text(key), Endpoint.from_text(where), at) for key, where, at in rows]
 
 
 def _write(connection: sqlite3.Connection, changes: Iterable[Change]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from wgdisco.endpoint import Endpoint, IPNetwork
+from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import SuspendWatch
 from wgdisco.tunnel.burst import Burst
@@ -16,6 +17,7 @@ from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event
 from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.backend import Capabilities
+from wgdisco.tunnel.io.beside import BesideSockets
 from wgdisco.tunnel.io.icmp import BehindNat
 from wgdisco.tunnel.io.link_state import LinkEvent, watch
 from wgdisco.tunnel.io.segments import limit_segments
@@ -47,7 +49,7 @@ class Engine:
     def __init__(
         self,
         tun: Tun,
-        udp: UdpSockets,
+        udp: UdpSockets | BesideSockets,
         mtu: int,
         handshake_time: Callable[[], float] = time.time,
         *,
@@ -71,6 +73,7 @@ class Engine:
         self._suspensions = SuspendWatch()
         self._behind_nat = BehindNat(tun)
         self._closed = False
+        self._offloads = ALL
         self._loop.add_reader(tun.fd, self._tun_readable)
         self._loop.add_reader(udp.routes_fd, udp.routes_changed)
         self._listen()
@@ -87,16 +90,20 @@ class Engine:
         traces: bool = False,
         tun_fd: int | None = None,
         offloads: Offloads = ALL,
+        beside: bool = False,
     ) -> "Engine":
         """Create the interface and the sockets; LocalError when the machine does not let us.
 
         `handshake_time` is what the timestamps of initiations are made of. `tun_fd` is an open TUN interface to use
-        instead, whatever its name. `offloads` are used as far as the kernel has them.
+        instead, whatever its name. `offloads` are used as far as the kernel has them. `beside` another WireGuard of the
+        same key, which has the port, it goes on until `take_port`.
         """
         tun = Tun.open(interface, offloads) if tun_fd is None else Tun.adopt(tun_fd, offloads)
         try:
-            udp = UdpSockets.open(listen_port, udp_gso=offloads.udp_gso, udp_gro=offloads.udp_gro)
-            return cls(tun, udp, mtu, handshake_time, relays=relays, traces=traces)
+            udp = BesideSockets.open(listen_port) if beside else _sockets(listen_port, offloads)
+            engine = cls(tun, udp, mtu, handshake_time, relays=relays, traces=traces)
+            engine._offloads = offloads
+            return engine
         except BaseException:
             tun.close()
             raise
@@ -117,6 +124,26 @@ class Engine:
             return
         self._bind(port)
         self._device.set_listen_port(self._udp.port)
+
+    def take_port(self) -> bool:
+        """Have the port that another WireGuard had until now; False while it has it. No datagram is missed."""
+        before = self._udp
+        if not isinstance(before, BesideSockets):
+            return True
+        try:
+            udp = _sockets(before.port, self._offloads)
+            udp.set_fwmark(before.fwmark)
+        except LocalError:
+            return False
+        self._unlisten()
+        self._loop.remove_reader(before.routes_fd)
+        for fd in before.fds:
+            self._udp_readable(fd)  # what came before, and twice what comes now: the second is a replay
+        self._udp = udp
+        before.close()
+        self._loop.add_reader(udp.routes_fd, udp.routes_changed)
+        self._listen()
+        return True
 
     def set_fwmark(self, mark: int) -> None:
         """Mark what is sent (rule E4); LocalError when that is not permitted."""
@@ -314,3 +341,7 @@ class Engine:
         self._loop.remove_reader(self._tun.fd)
         self._unlisten()
         self._events.put_nowait(DeviceGone(str(error)))
+
+
+def _sockets(port: int, offloads: Offloads) -> UdpSockets:
+    return UdpSockets.open(port, udp_gso=offloads.udp_gso, udp_gro=offloads.udp_gro)

@@ -51,18 +51,19 @@ async def tunnel_device(
     *,
     relays: bool = False,
     shown: bool = True,
+    beside: bool = False,
 ) -> AsyncIterator[tuple[Engine, Link]]:
     """The same, with the link, for those whose peers and routes change while it is up.
 
     One that `relays` tells of datagrams for others (`events.Foreign`). One that is not `shown` is none of `wg`'s
-    business, and leaves no file behind when it is killed.
+    business, and leaves no file behind when it is killed. `beside` as for `Engine.open`.
     """
     if conf.device.private_key is None:
         raise ConfigError(f"the configuration of {name} has no PrivateKey: make one with `wgdisco genkey`")
     policy = Policy(name)
     await policy.close()  # what one that was killed left
-    mtu = await conf_mtu(conf)
-    engine = await Engine.open(name, mtu, conf.device.listen_port, handshake_time, relays=relays, offloads=offloads)
+    mtu, port = await conf_mtu(conf), conf.device.listen_port
+    engine = await Engine.open(name, mtu, port, handshake_time, relays=relays, offloads=offloads, beside=beside)
     try:
         link = await Link.open(name)
         try:

@@ -33,6 +33,10 @@ _RECEIVE_SIZE = 1 << 16
 _DUMP_ATTEMPTS = 8
 
 
+class _InvalidError(LocalError):
+    """The kernel does not understand something: it is older."""
+
+
 class KernelWireGuard:
     """One interface. `is_ours` says whether `close` deletes it; one that was there before is left as it is."""
 
@@ -43,6 +47,7 @@ class KernelWireGuard:
         self._family = family
         self._socket = sock
         self._reader = StatusReader()
+        self._one_by_one = True  # until the kernel says that it cannot
 
     @staticmethod
     def is_there() -> bool:
@@ -86,7 +91,25 @@ class KernelWireGuard:
 
     def change(self, config: DeviceConfig, gone: Iterable[PublicKey] = ()) -> None:
         """The same but for peers it does not name, of which those `gone` go."""
-        for body in set_device(self._index, config, gone):
+        gone = tuple(gone)
+        there = {peer.key: peer.allowed_ips for peer in self.status().peers}
+        if self._one_by_one:
+            try:
+                self._send(set_device(self._index, config, gone, there, one_by_one=True))
+            except _InvalidError:
+                self._one_by_one = False
+            else:
+                self._one_by_one = self._has_no_more_than(config)
+        if not self._one_by_one:
+            self._send(set_device(self._index, config, gone, there))
+
+    def _has_no_more_than(self, config: DeviceConfig) -> bool:
+        """Whether allowed IPs that were to go are gone: old modules pass over what they do not know."""
+        told = {peer.public_key: set(peer.allowed_ips) for peer in config.peers}
+        return all(told[peer.key].issuperset(peer.allowed_ips) for peer in self.status().peers if peer.key in told)
+
+    def _send(self, bodies: Iterable[bytes]) -> None:
+        for body in bodies:
             self._request(body)
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
@@ -138,6 +161,8 @@ class KernelWireGuard:
                 raise LocalError(f"{self.interface} is gone")
             case errno.EOPNOTSUPP:
                 raise LocalError(f"{self.interface} is no WireGuard interface: give another name with --interface NAME")
+            case errno.EINVAL:
+                raise _InvalidError(f"{self.interface}: the kernel does not know how to do that")
             case errno.EADDRINUSE:
                 raise LocalError(f"{self.interface}: its UDP port is taken; give another ListenPort")
             case _:

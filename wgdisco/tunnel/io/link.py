@@ -169,6 +169,15 @@ async def addresses_of(name: str) -> tuple[IPInterface, ...]:
     return tuple(address for address in found if not address.is_link_local)
 
 
+async def mtu_of(name: str) -> int:
+    """An interface's MTU, in bytes; LocalError when there is none of that name."""
+    async with AsyncIPRoute() as netlink:
+        index = await netlink.link_lookup(ifname=name)
+        if not index:
+            raise LocalError(f"there is no interface {name}")
+        return int((await netlink.link("get", index=index[0]))[0].get_attr("IFLA_MTU"))
+
+
 def _covered(network: IPNetwork, by: Sequence[IPNetwork]) -> bool:
     return any(network.subnet_of(one) for one in by if one.version == network.version)  # type: ignore[arg-type]
 

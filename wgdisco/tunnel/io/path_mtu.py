@@ -101,7 +101,10 @@ async def _follow(link: Link, status: Callable[[], DeviceStatus], mtu: int) -> N
                     continue
                 changed.clear()
                 before = addresses
-                found = await path_mtu(endpoints, device.fwmark, link.index)
+                try:
+                    found = await path_mtu(endpoints, device.fwmark, link.index)
+                except (OSError, NetlinkError):
+                    continue  # no descriptors, or the like; another time
                 if found != mtu:
                     mtu = found
                     await _set(link, mtu)

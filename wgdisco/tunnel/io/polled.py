@@ -56,10 +56,15 @@ class PolledDevice:
         self._managed: set[PublicKey] = set()  # members: the registry alone has a keepalive, and is where it is
         self._relay: Endpoint | None = None
         self._waiting: dict[PublicKey, PeerConfig] = {}
-        self._sender = RawSender.open()
         port = self._status.listen_port
         self._taps = {v: tap for v in (4, 6) if (tap := Tap.open(v, other_filter(port, v), _BUFFER)) is not None}
+        # who sends checks must hear the answers
+        self._sender = RawSender.open() if self._taps else None
         can_send, can_hear = self._sender is not None, bool(self._taps)
+        if not can_send:
+            LOG.warning(
+                "no CAP_NET_RAW: no checks beside %s, and members are reached over the relay only", self.interface
+            )
         self.capabilities = Capabilities(
             initiate_many=False,
             managed=False,

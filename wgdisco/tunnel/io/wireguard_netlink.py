@@ -6,9 +6,10 @@ dump splits; hence our own.
 
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from types import MappingProxyType
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import KEY_SIZE, PublicKey
@@ -24,7 +25,8 @@ _IFINDEX, _PRIVATE_KEY, _PUBLIC_KEY, _LISTEN_PORT, _FWMARK, _PEERS = 1, 3, 4, 6,
 _PEER_KEY, _PEER_PSK, _PEER_FLAGS, _PEER_ENDPOINT, _PEER_KEEPALIVE = 1, 2, 3, 4, 5
 _PEER_HANDSHAKE, _PEER_RX, _PEER_TX, _PEER_ALLOWED_IPS = 6, 7, 8, 9
 _REMOVE_ME, _REPLACE_ALLOWED_IPS, _UPDATE_ONLY = 1, 2, 4
-_IP_FAMILY, _IP_ADDRESS, _IP_LENGTH = 1, 2, 3
+_IP_FAMILY, _IP_ADDRESS, _IP_LENGTH, _IP_FLAGS = 1, 2, 3, 4
+_IP_REMOVE_ME = 1
 _KEY_HEADER, _KEY_AT = attribute(_PEER_KEY, bytes(KEY_SIZE))[:4], slice(4, 4 + KEY_SIZE)
 _GENERIC = struct.Struct("=BBH")
 _U16, _U32 = struct.Struct("=H"), struct.Struct("=I")
@@ -36,10 +38,19 @@ def get_device(index: int) -> bytes:
     return _GENERIC.pack(GET_DEVICE, _VERSION, 0) + attribute(_IFINDEX, _U32.pack(index))
 
 
-def set_device(index: int, config: DeviceConfig, gone: Iterable[PublicKey] = ()) -> Iterator[bytes]:
+def set_device(
+    index: int,
+    config: DeviceConfig,
+    gone: Iterable[PublicKey] = (),
+    there: Mapping[PublicKey, Iterable[IPNetwork]] = MappingProxyType({}),
+    *,
+    one_by_one: bool = False,
+) -> Iterator[bytes]:
     """Messages that make the device as `config` says but for peers it does not name, of which those `gone` go.
 
-    Port 0 and an endpoint of None leave what is there.
+    Port 0 and an endpoint of None leave what is there. `there` are the allowed IPs of peers as they are: one that loses
+    none keeps them all the while, one that loses some has none for a moment. Not so where the kernel takes them away
+    `one_by_one` (Linux 6.16).
     """
     key = bytes(KEY_SIZE) if config.private_key is None else config.private_key.raw
     device = attribute(_PRIVATE_KEY, key) + attribute(_FWMARK, _U32.pack(config.fwmark))
@@ -47,7 +58,13 @@ def set_device(index: int, config: DeviceConfig, gone: Iterable[PublicKey] = ())
         device += attribute(_LISTEN_PORT, _U16.pack(config.listen_port))
     parts = [_removal(public_key) for public_key in gone]
     for peer in config.peers:
-        parts.extend(_peer_parts(peer))
+        had = there.get(peer.public_key)
+        kept, lost = set(peer.allowed_ips), set() if had is None else set(had) - set(peer.allowed_ips)
+        if had is None or (lost and not one_by_one):
+            parts.extend(_peer_parts(peer, _REPLACE_ALLOWED_IPS, map(_allowed_ip, peer.allowed_ips)))
+        else:
+            changes = (*(_allowed_ip(network, _IP_REMOVE_ME) for network in lost), *map(_allowed_ip, kept - set(had)))
+            parts.extend(_peer_parts(peer, 0, changes))
     return _in_messages(index, device, parts)
 
 
@@ -111,18 +128,17 @@ def _removal(key: PublicKey) -> bytes:
     return attribute(_PEER_KEY, key.raw) + attribute(_PEER_FLAGS, _U32.pack(_REMOVE_ME | _UPDATE_ONLY))
 
 
-def _peer_parts(peer: PeerConfig) -> Iterator[bytes]:
+def _peer_parts(peer: PeerConfig, flags: int, allowed_ips: Iterable[bytes]) -> Iterator[bytes]:
     """All of a peer; prefixes that do not fit go on in parts with nothing but its key before them."""
     key = attribute(_PEER_KEY, peer.public_key.raw)
     shared = bytes(KEY_SIZE) if peer.preshared_key is None else peer.preshared_key.raw
-    head = key + attribute(_PEER_FLAGS, _U32.pack(_REPLACE_ALLOWED_IPS)) + attribute(_PEER_PSK, shared)
+    head = key + attribute(_PEER_FLAGS, _U32.pack(flags)) + attribute(_PEER_PSK, shared)
     if peer.endpoint is not None:
         head += attribute(_PEER_ENDPOINT, _socket_address(peer.endpoint))
     head += attribute(_PEER_KEEPALIVE, _U16.pack(peer.persistent_keepalive))
     prefixes: list[bytes] = []
     size = 0
-    for network in peer.allowed_ips:
-        packed = _allowed_ip(network)
+    for packed in allowed_ips:
         if size + len(packed) > MESSAGE_SIZE // 2:
             yield head + attribute(_PEER_ALLOWED_IPS | NESTED, b"".join(prefixes))
             head, prefixes, size = key, [], 0
@@ -131,10 +147,11 @@ def _peer_parts(peer: PeerConfig) -> Iterator[bytes]:
     yield head + attribute(_PEER_ALLOWED_IPS | NESTED, b"".join(prefixes))
 
 
-def _allowed_ip(network: IPNetwork) -> bytes:
+def _allowed_ip(network: IPNetwork, flags: int = 0) -> bytes:
     family = attribute(_IP_FAMILY, _U16.pack(socket.AF_INET if network.version == 4 else socket.AF_INET6))
     address = attribute(_IP_ADDRESS, network.network_address.packed)
-    return attribute(NESTED, family + address + attribute(_IP_LENGTH, bytes([network.prefixlen])))
+    told = family + address + attribute(_IP_LENGTH, bytes([network.prefixlen]))
+    return attribute(NESTED, told + attribute(_IP_FLAGS, _U32.pack(flags)) if flags else told)
 
 
 def _socket_address(endpoint: Endpoint) -> bytes:
