@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from wgdisco.errors import WgdiscoError
-from wgdisco.machine import guard_memory
+from wgdisco.machine import allow_files, guard_memory
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,6 +44,7 @@ def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]], selector: select
             await task
 
     guard_memory()
+    allow_files()
     try:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
             runner.run(supervise())
