@@ -9,7 +9,7 @@ from tests.registry.test_stock import add, membership
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError
 from wgdisco.keys import PresharedKey, PrivateKey
-from wgdisco.registry.adopt import adopt, listen_port, read_server
+from wgdisco.registry.adopt import adopt, connected, listen_port, read_server
 from wgdisco.registry.export import registry_text
 from wgdisco.registry.facts import Kind
 from wgdisco.registry.membership import Membership
@@ -266,6 +266,14 @@ def test_the_interface_that_is_up_tells_where_peers_are_and_its_port():
     )
     other = replace(running, public_key=ALICE)
     assert "another private key" in facts_of(text, other).refusals[0]
+
+
+def test_whom_to_wait_for_was_connected_when_the_server_was_read():
+    devices = facts_of(
+        by_hand(*(peer(key, f"10.0.0.{n}/32", above=f"# d{n}\n") for n, key in enumerate(KEYS, 2)))
+    ).devices
+    last = dict(zip(KEYS, (NOW - 1, NOW - 179, NOW - 180, NOW + 900), strict=False))
+    assert connected(devices, last) == {"d2", "d3", "d5"}
 
 
 @pytest.mark.parametrize(

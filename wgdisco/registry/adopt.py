@@ -3,6 +3,7 @@
 Nothing changes for its peers: the server's key, port and address, their keys, preshared keys and addresses stay.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -134,6 +135,18 @@ def adopt(
         predecessor=None if running is None else interface,
     )
     return Adopted(network, tuple(devices.values()), _last_endpoints(server, running, now), ())
+
+
+def connected(members: Iterable[Member], last: Mapping[PublicKey, float]) -> set[str]:
+    """Names of the devices that had a session when the server was read, however long ago that is, or have met us since.
+
+    `last` is when each was met last, in unix time.
+    """
+    return {
+        member.name
+        for member in members
+        if member.kind is Kind.DEVICE and member.created_at - last.get(member.public_key, -math.inf) < LIVE_FOR
+    }
 
 
 # The server

@@ -58,6 +58,10 @@ def both_hear_and_speak(version):
         while len(found) < len(many):
             found += received(beside, version)
         assert found == [(one, endpoint) for one in many]
+        # more than one call takes, none of which is missed in the end, nor lost by the kernel meanwhile
+        for number in range(1000):
+            other.sendto(message(number, 1452), there)
+        assert [bytes(burst.data) for burst, _ in beside.rest()] == [message(number, 1452) for number in range(1000)]
         assert not beside.dropped
         with pytest.raises(LocalError, match="UDP port 51820 is being taken over"):
             beside.rebind(4500)

@@ -12,7 +12,6 @@ server have to go on. Both run on the one port (`tunnel.io.beside`), each on its
 
 import asyncio
 import logging
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from wgdisco.machine import interface_exists
-from wgdisco.registry.directory import LIVE_FOR
+from wgdisco.registry.adopt import connected
 from wgdisco.registry.facts import Kind, Member
 from wgdisco.registry.io.store import Observation
 from wgdisco.registry.membership import Membership
@@ -61,8 +60,7 @@ class Takeover:
 
     async def run(self, met: list[Observation]) -> None:
         """Until the server is gone and its port ours; `met` is whom it knew."""
-        connected = {one.key for one in met if time.time() - one.at < LIVE_FOR}
-        waited_for = {member.name for member in self._membership.members.values() if member.public_key in connected}
+        waited_for = connected(self._membership.members.values(), {one.key: one.at for one in met})
         clock = asyncio.get_running_loop().time
         patience, settled = clock() + PATIENCE, clock()
         async with AsyncIPRoute() as netlink:

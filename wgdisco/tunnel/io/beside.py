@@ -6,6 +6,7 @@ go on.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
@@ -14,8 +15,9 @@ from wgdisco.tunnel.io.raw import RawSender, Tap
 from wgdisco.tunnel.io.routes import Routes
 from wgdisco.tunnel.raw import port_filter, together
 
-_BUFFER = 1 << 20
+_BUFFER = 7 << 20  # as the device's own (rule E6)
 _A_CALL = 64
+_CALLS = 1000
 
 
 class BesideSockets:
@@ -57,6 +59,15 @@ class BesideSockets:
         tap = next((one for one in self._taps.values() if one.fileno() == fd), None)
         arrived = [] if tap is None else tap.receive(_A_CALL)
         return [(Burst(data, together(data)), source) for source, data in arrived if data]
+
+    def rest(self) -> Iterator[tuple[Burst, Endpoint]]:
+        """All that waits, but for a flood's."""
+        for fd in self.fds:
+            for _ in range(_CALLS):
+                arrived = self.receive(fd)
+                yield from arrived
+                if not arrived:
+                    break
 
     def send(self, burst: Burst, endpoint: Endpoint) -> None:
         """Send every row."""

@@ -137,12 +137,17 @@ class Engine:
             return False
         self._unlisten()
         self._loop.remove_reader(before.routes_fd)
-        for fd in before.fds:
-            self._udp_readable(fd)  # what came before, and twice what comes now: the second is a replay
         self._udp = udp
-        before.close()
         self._loop.add_reader(udp.routes_fd, udp.routes_changed)
         self._listen()
+        now = self.now()
+        for datagrams, source in before.rest():  # what came twice is a replay
+            self._device.receive(datagrams, source, now)
+        before.close()
+        if self._handshakes is None:
+            self._consume_handshakes()
+        else:
+            self.settle()
         return True
 
     def set_fwmark(self, mark: int) -> None:

@@ -8,6 +8,7 @@ import errno
 import socket
 import struct
 from collections import Counter
+from contextlib import suppress
 from ipaddress import ip_address
 from typing import Self
 
@@ -16,6 +17,7 @@ from wgdisco.tunnel.raw import DEFAULT_TTL, pack_datagram, parse_datagram
 
 # asm-generic/socket.h, linux/if_ether.h
 _SO_ATTACH_FILTER = 26
+_SO_RCVBUFFORCE = 33
 _ETHERTYPES = {4: 0x0800, 6: 0x86DD}
 _LINK_ADDRESS = struct.Struct("=H2siHBB8s")  # struct sockaddr_ll
 _LARGEST = 1 << 16
@@ -84,6 +86,8 @@ class Tap:
             return None
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            with suppress(PermissionError):  # past the system's limit only with CAP_NET_ADMIN
+                sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer)
             tap = cls(sock)
             tap.set_filter(instructions)
             _bind_everywhere(sock, _ETHERTYPES[version])
