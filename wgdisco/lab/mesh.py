@@ -54,7 +54,9 @@ class Registry:
         if not self._timeline.wait(lambda: self._timeline.first(REGISTRY, "started") is not None, _START_TIMEOUT):
             raise LocalError(f"the registry has not started in {_START_TIMEOUT:.0f} s")
         twice = [group for group in groups for _ in range(2)]
-        said = self._host.run([sys.executable, "-c", _INVITE, *twice], timeout=_START_TIMEOUT + 2 * len(groups)).stdout.split()
+        said = self._host.run(
+            [sys.executable, "-c", _INVITE, *twice], timeout=_START_TIMEOUT + 2 * len(groups)
+        ).stdout.split()
         self.links = dict(zip(groups, zip(said[::2], said[1::2], strict=True), strict=True))
 
     def check(self) -> None:
