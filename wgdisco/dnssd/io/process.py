@@ -194,4 +194,6 @@ async def _tell(writer: asyncio.StreamWriter, delta: Delta) -> None:
 def _environment() -> dict[str, str]:
     """Nothing of ours but where Python finds the same program."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
-    return kept | {"PYTHONPATH": str(Path(wgdisco.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    # and what it is made with: a package brings its libraries, and tells of them when it is started
+    places = dict.fromkeys([str(Path(wgdisco.__file__).parents[1]), *filter(None, sys.path)])
+    return kept | {"PYTHONPATH": os.pathsep.join(places), "PYTHONDONTWRITEBYTECODE": "1"}
