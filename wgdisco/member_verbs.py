@@ -216,7 +216,7 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
     if os.geteuid() == 0:  # the daemon by itself does what it can without
         asyncio.run(_open_firewall(state))
     if by_systemd:
-        service.start(state.name)
+        service.start(state.name, state.engine)
         return _wait_until_settled(state)
     sleeps = SleepWatch()
     return run_daemon(lambda: run(state, store, program_version(), sleeps, _print_report), sleeps)

@@ -12,6 +12,7 @@ from tests.system.resolvers import give_resolved_to_machine
 from tests.system.test_walled import WALLS
 from wgdisco.lab.topology import Lab
 from wgdisco.peer.io import service
+from wgdisco.tunnel.engines import EngineKind
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -25,9 +26,13 @@ MAKE_USER = 'u wgdisco - "wgdisco daemons" /var/lib/wgdisco\n'
 
 
 def unit_texts():
-    """Every unit there is, by file name: those that are installed, and the one that `join` writes."""
+    """Every unit there is, by file name: those that are installed, and those that `join` writes."""
     texts = {path.name: path.read_text() for path in UNITS.glob("*.service")}
-    return {**texts, "wgdisco-join@mesh.service": service.unit_text("mesh", "/usr/local/bin/wgdisco")}
+    joins = {
+        f"wgdisco-join@{kind.value}.service": service.unit_text(kind.value, "/usr/local/bin/wgdisco", kind)
+        for kind in EngineKind
+    }
+    return texts | joins
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze (systemd) is not installed")

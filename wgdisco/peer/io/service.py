@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from wgdisco import systemd
+from wgdisco.tunnel.engines import EngineKind
 
 _UNIT = """\
 # Written by `wgdisco join`; `wgdisco leave {network}` removes it.
@@ -26,8 +27,8 @@ RestartPreventExitStatus=2
 KillMode=mixed
 
 User=wgdisco
-AmbientCapabilities=CAP_NET_ADMIN
-CapabilityBoundingSet=CAP_NET_ADMIN
+AmbientCapabilities={capabilities}
+CapabilityBoundingSet={capabilities}
 RuntimeDirectory=wgdisco
 # the sockets in it are for root and the group wgdisco
 RuntimeDirectoryMode=0755
@@ -56,7 +57,7 @@ ProtectKernelTunables=yes
 ReadWritePaths=/proc/sys/net
 ProtectProc=invisible
 ProtectSystem=strict
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictAddressFamilies={families}
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
@@ -75,14 +76,20 @@ def unit_name(network: str) -> str:
     return f"wgdisco-join@{network}.service"
 
 
-def unit_text(network: str, command: str) -> str:
-    """The unit of a member that `command` runs."""
-    return _UNIT.format(network=network, command=command)
+def unit_text(network: str, command: str, engine: EngineKind = EngineKind.USERSPACE) -> str:
+    """The unit of a member that `command` runs.
+
+    Beside an `engine` that is not ours it may have packet and raw sockets, for checks and openers on that one's port.
+    """
+    is_ours = engine is EngineKind.USERSPACE
+    capabilities = "CAP_NET_ADMIN" if is_ours else "CAP_NET_ADMIN CAP_NET_RAW"
+    families = "AF_UNIX AF_INET AF_INET6 AF_NETLINK" + ("" if is_ours else " AF_PACKET")
+    return _UNIT.format(network=network, command=command, capabilities=capabilities, families=families)
 
 
-def start(network: str) -> None:
+def start(network: str, engine: EngineKind) -> None:
     """Install the unit, have it start with the machine, and start it. LocalError when systemd refuses."""
-    systemd.write_unit(_path(network), unit_text(network, systemd.program()))
+    systemd.write_unit(_path(network), unit_text(network, systemd.program(), engine))
     systemd.systemctl("enable", "--now", unit_name(network))
 
 
