@@ -32,23 +32,27 @@ Gbit/s, both ways together, through their tunnel; milliseconds to the answer, as
 processors with all of that; the last is what the machine alone makes of it. By `python -m bench.responsive`.
 """
 
+DNS = """{peers} peers, each server on one processor and dnsperf on the other, in turns, {rounds} times
+{seconds} s; of the questions 40 % are SRV, 30 % TXT, 20 % A, 5 % PTR of 15 instances and 5 % of names that are not
+there, all with EDNS and a cookie. Then, beside {load:.0f} questions a second, one peer at a time moves, and is asked
+for until the answer says so: from what the device sees to the answer, through the registry and the process that serves
+the zone. By `python -m bench.dns`.
+"""
+
 SAMPLED = """The engine at work. Its processes are sampled by perf during one stream of TCP and during a flood of
 datagrams of 64 bytes; a part's share of the samples times the processor time of a packet (`python -m bench.remains`):
 """
 
 LOOKS = """A device that another engine runs is looked at: all its peers are read, whatever they did. Milliseconds for
-a look at peers that did nothing (median of 20), and how much of a core that is; what `wg show dump` takes in the same
-run, and `wg --version`, which looks at nothing. Then the processor while nothing happens but the looks that `join`
-makes, and how old a handshake of one of the peers is when it is heard of. wireguard-go ran here; the kernel's WireGuard
-on Debian's kernel in qemu, where the processor is emulated: of that only ratios say something. By
-`python -m bench.kernel`.
+a look at peers that did nothing (median of 20), and how much of a core that is; first the same over what `wg show dump`
+takes in the same run, less what `wg` takes for nothing. Then the processor while nothing happens but the looks that
+`join` makes (a twentieth of a core at most, by itself), and how old a handshake of one of the peers is when it is heard
+of. wireguard-go ran here; the kernel's WireGuard on Debian's kernel in qemu, where the processor is emulated and shared
+with whatever else ran: of that only the ratio says something. By `python -m bench.kernel`.
 """
 LOOKS_COLUMNS = (
-    ("first_look_ms", "first look"),
     ("look_ms", "look"),
     ("look_cpu_ms", "of a core"),
-    ("wg_show_dump_ms", "wg show dump"),
-    ("wg_version_ms", "wg --version"),
     ("idle_percent", "idle, %"),
     ("idle_percent_with_engine", "with the engine"),
     ("handshake_p50_ms", "handshake p50"),
@@ -74,6 +78,7 @@ PROGRAMS = {
     "throughput": "throughput",
     "responsive": "answers under load",
     "idle": "idle member",
+    "dns": "the zone's server",
     "looks": "engines that are not ours",
     "remains": "what remains",
 }
@@ -119,6 +124,8 @@ def to_markdown(record: dict[str, Any]) -> str:
             f"{idle['cpu_percent_max']:.2g} % at most), {idle['rss_mib']:.0f} MiB resident "
             f"({idle['rss_mib_max']:.0f} at most). By `python -m bench.idle`.\n"
         )
+    if "dns" in record:
+        parts += _dns(record["dns"])
     if "looks" in record:
         parts += _looks(record["looks"])
     if "remains" in record:
@@ -159,6 +166,11 @@ def _targets(record: dict[str, Any]) -> list[list[str]]:
         for end in ("sender", "receiver")
     ]
     answers = [found["p99_ms"] for what, found in loaded.get("loaded", {}).items() if what != ECHO]
+    dns = record.get("dns", {})
+
+    def of_dns(figure: str) -> list[float]:
+        return [dns[figure]] if figure in dns else []
+
     current = "÷ current wireguard-go"
     targets = (
         Target(f"TCP one stream {current}", to_current("tcp_gbit"), 1.2, 1.6),
@@ -185,6 +197,11 @@ def _targets(record: dict[str, Any]) -> list[list[str]]:
             " ms",
             less=True,
         ),
+        Target("DNS answers a second ÷ Knot's, one processor each", dns.get("ratio", []), 0.5, 0.65),
+        Target("… while 100 peers move a second ÷ while none does", dns.get("moving", []), 0.95, 0.95),
+        Target("a peer has moved → an answer says so, p99", of_dns("shown_p99_ms"), 20, 20, " ms", less=True),
+        Target("an answer beside 20,000 questions a second, p99", of_dns("answer_p99_ms"), 5, 5, " ms", less=True),
+        Target("memory of the zone's server, 10,000 peers", of_dns("rss_mib"), 150, 150, " MiB", less=True),
         Target("RSS of an idle `join`", of_idle("rss_mib"), 70, 50, " MiB", less=True),
         Target("processor of an idle `join` with 20 peers", of_idle("cpu_percent"), 0.5, 0.1, " %", less=True),
     )
@@ -251,13 +268,42 @@ def _responsive(data: dict[str, Any]) -> list[str]:
     ]
 
 
-def _looks(data: dict[str, Any]) -> list[str]:
+def _dns(data: dict[str, Any]) -> list[str]:
+    titles = {"knot": "Knot DNS", "wgdisco": "ours", "moving": "ours, 100 peers moving a second"}
     rows = [
-        [f"{name}, {found['peers']} peers", *(f"{found[key]:.3g}" for key, _ in LOOKS_COLUMNS)]
+        [
+            title,
+            f"{data['medians'][what]:,.0f}",
+            f"{data['processor'][what]:,.0f}",
+            " ".join(f"{rate:,.0f}" for rate in data["rounds"][what]),
+        ]
+        for what, title in titles.items()
+    ]
+    times = [
+        [title, *(f"{data[f'{figure}_{share}_ms']:.3g}" for share in ("p50", "p99"))]
+        for figure, title in (("shown", "a peer has moved → an answer says so"), ("answer", "one answer"))
+    ]
+    return [
+        "## The zone's server\n",
+        DNS.format(**data | {"rounds": len(data["ratio"])}),
+        _table(("", "answers/s, median", "a processor second", "answers/s, each round"), rows, numbers=True),
+        _table(("ms", "p50", "p99"), times, numbers=True),
+        f"It takes {data['rss_mib']:.0f} MiB.\n",
+    ]
+
+
+def _looks(data: dict[str, Any]) -> list[str]:
+    def ratio(found: dict[str, float]) -> str:
+        """A dump of few peers takes no time that could be told from what the program itself takes."""
+        dump = found["wg_show_dump_ms"] - found["wg_version_ms"]
+        return f"{found['look_ms'] / dump:.2g}" if found["peers"] >= 1000 else ""
+
+    rows = [
+        [f"{name}, {found['peers']} peers", ratio(found), *(f"{found[key]:.3g}" for key, _ in LOOKS_COLUMNS)]
         for name, engine in (("wireguard-go", "external"), ("the kernel's, emulated", "kernel"))
         for found in data.get(engine, ())
     ]
-    head = ("", *(title for _, title in LOOKS_COLUMNS))
+    head = ("", "look over wg's", *(title for _, title in LOOKS_COLUMNS))
     return ["## Engines that are not ours\n", LOOKS, _table(head, rows, numbers=True)]
 
 

@@ -1,13 +1,14 @@
 """Settings from flags, environment and TOML: who wins, and that every mistake says where it is and no secret."""
 
+import re
 from ipaddress import ip_address
 
 import pytest
 
 from wgdisco import config
-from wgdisco.config import load_join, load_public_dns, load_registry
+from wgdisco.config import PublicDns, load_join, load_public_dns, load_registry
 from wgdisco.endpoint import Endpoint
-from wgdisco.errors import ConfigError
+from wgdisco.errors import ConfigError, LocalError
 from wgdisco.keys import PrivateKey
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.offloads import Offloads
@@ -374,3 +375,36 @@ class TestSecondaries:
         assert "not a TSIG key" in said(secondary=["192.0.2.1"], tsig_key=key)
         (tmp_path / "alice.toml").write_text("secondary = 7\n")
         assert "write an address, or a list of them" in said()
+
+
+class TestPublicDns:
+    def test_without_an_address_strangers_are_not_answered(self):
+        assert load_public_dns({}, {}).listen is None
+
+    def test_flags_win_over_the_environment(self):
+        told = {"dns": "192.0.2.1", "publish": ["alice", "bob"], "public_zone": "full"}
+        found = load_public_dns(told, {"WGDISCO_DNS": "192.0.2.2:5353", "WGDISCO_PUBLISH": "carol"})
+        assert found == PublicDns(Endpoint.from_text("192.0.2.1:53"), frozenset({"alice", "bob"}), True, None)
+        variables = {"WGDISCO_DNS": "192.0.2.2:5353", "WGDISCO_PUBLISH": "carol dave"}
+        found = load_public_dns({}, variables)
+        assert found == PublicDns(Endpoint.from_text("192.0.2.2:5353"), frozenset({"carol", "dave"}), False, None)
+
+    @pytest.mark.parametrize(
+        ("told", "variables", "said"),
+        [
+            ({"publish": ["alice"]}, {}, "give where with --dns ADDRESS:PORT"),
+            ({"public_zone": "full"}, {}, "give where with --dns ADDRESS:PORT"),
+            ({"dns": "192.0.2.1", "publish": ["Alice!"]}, {}, "cannot be a name"),
+            ({"dns": "somewhere"}, {}, "--dns: "),
+            ({}, {"WGDISCO_DNS": "somewhere"}, "WGDISCO_DNS: "),
+            ({"dns": "192.0.2.1"}, {"WGDISCO_PUBLIC_ZONE": "some"}, "WGDISCO_PUBLIC_ZONE: 'some' is neither"),
+        ],
+    )
+    def test_a_mistake_is_named(self, told, variables, said):
+        with pytest.raises(LocalError, match=re.escape(said)):
+            load_public_dns(told, variables)
+
+    @pytest.mark.parametrize("told", [{"publish": ["alice"]}, {"public_zone": "full"}])
+    def test_beside_a_conf_all_is_told_anyway(self, conf, told):
+        with pytest.raises(ConfigError, match="tells all of the zone to whoever asks"):
+            load_registry(flags(conf, **told), {})

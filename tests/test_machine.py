@@ -110,3 +110,24 @@ def test_memory_with_keys_is_not_dumped_and_where_that_is_allowed_not_swapped(ma
     less = [] if may_lock or os.geteuid() != 0 else ["setpriv", "--bounding-set=-ipc_lock", "--inh-caps=-ipc_lock"]
     done = subprocess.run([*limit, *less, sys.executable, "-c", GUARDED], capture_output=True, text=True, check=True)
     assert done.stdout == f"0 (0, 0) {may_lock}\n"
+
+
+FEW_FILES = """
+import resource
+from wgdisco.machine import allow_files
+allow_files()
+print(resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+def test_as_many_files_may_be_open_as_are_allowed_and_too_few_are_one_line():
+    def run(limit, *command):
+        return subprocess.run(
+            ["prlimit", f"--nofile={limit}", sys.executable, *command], capture_output=True, text=True, check=False
+        )
+
+    assert run("64:4096", "-c", FEW_FILES).stdout == "(4096, 4096)\n"
+    assert run("4096:4096", "-c", FEW_FILES).stdout == "(4096, 4096)\n"
+    done = run("40:127", "-c", FEW_FILES)
+    said = "127 open files are too few: allow 128, with `ulimit -Hn` or a unit's LimitNOFILE="
+    assert f"LocalError: {said}" in done.stderr

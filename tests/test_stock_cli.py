@@ -57,7 +57,15 @@ def test_direct_and_full_tunnel_are_said(add, capsys):
 
 def test_dns_without_an_address_is_the_registry(add, capsys):
     add("phone", "--dns")
-    assert "DNS = 10.7.8.1, fd77::1, wg.internal\n" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "DNS = 10.7.8.1, fd77::1, wg.internal\n" in said.out
+    assert "names in wg.internal only, until `wgdisco registry set forward-dns on`" in said.err
+
+
+def test_where_the_registry_forwards_nothing_is_said_of_it(add, capsys, membership):
+    membership.apply(membership.set_forward_dns(is_on=True))
+    add("phone", "--dns")
+    assert "forward-dns" not in capsys.readouterr().err
 
 
 def test_a_code_on_something_that_is_no_terminal_has_no_colours(add, capsys):

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from wgdisco.errors import LocalError
+
 # Whom systemd runs the daemons as; `make install` makes it. By hand they run as root, and own the same files.
 DAEMON_USER = "wgdisco"
 _PROC = Path("/proc")
@@ -18,6 +20,8 @@ _PROC = Path("/proc")
 _PR_SET_DUMPABLE = 4
 _CAP_IPC_LOCK = 14
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
+# What a daemon with a few peers needs, and to spare; and what no registry needs more of
+FILES, MOST_FILES = 128, 65536
 # So much longer than it meant to wait, in seconds, a loop is late only when it could not run: the machine slept.
 OVERSLEPT = 5.0
 # A suspension shorter than this, in seconds, is none; the two clocks are read one after the other.
@@ -40,6 +44,18 @@ def guard_memory() -> None:
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY or _has_capability(_CAP_IPC_LOCK):
         libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)
+
+
+def allow_files() -> None:
+    """Have as many files open as this process may; LocalError where that is too few for any daemon."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard == resource.RLIM_INFINITY:
+        hard = MOST_FILES
+    if hard < FILES:
+        raise LocalError(f"{hard} open files are too few: allow {FILES}, with `ulimit -Hn` or a unit's LimitNOFILE=")
+    wanted = min(hard, MOST_FILES)
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 def _has_capability(number: int) -> bool:

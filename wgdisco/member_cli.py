@@ -19,6 +19,35 @@ def add_verbs(
 ) -> None:
     """Mount the verbs; `join_pinned` is what `join --conf …` does."""
     join = verbs.add_parser("join", help="become a member of a network by its join link, and keep tunnels to its peers")
+    _add_join_flags(join)
+    add_pinned_flags(join)
+    join.set_defaults(run=partial(_join, join_pinned), holds_signals=True)
+
+    for name, text in (
+        ("up", "connect to a network this host is a member of"),
+        ("down", "disconnect from it, and stay a member"),
+        ("leave", "give the membership up"),
+        ("rotate-key", "change this member's key, over the tunnel that stands"),
+    ):
+        parser = verbs.add_parser(name, help=text)
+        parser.add_argument("network", nargs="?", metavar="NETWORK", help="may be left out where there is only one")
+        parser.set_defaults(run=partial(_carry_out, name.replace("-", "_")))
+        if name == "leave":
+            parser.add_argument("--yes", action="store_true", help="do not ask")
+        if name == "up":
+            _add_ways(parser)
+            _add_log_flags(parser)
+    accept = verbs.add_parser("accept", help="talk to a member that is new, or whose key has changed")
+    accept.add_argument("name", metavar="NAME")
+    accept.add_argument("--network", metavar="NETWORK", help="may be left out where there is only one")
+    accept.set_defaults(run=partial(_carry_out, "accept"))
+    host_dns = verbs.add_parser("host-dns", help="have this host look a network's names up, as its unit does, or not")
+    host_dns.add_argument("network", metavar="NETWORK")
+    host_dns.add_argument("--undo", action="store_true", help="no longer")
+    host_dns.set_defaults(run=partial(_carry_out, "host_dns"))
+
+
+def _add_join_flags(join: argparse.ArgumentParser) -> None:
     join.add_argument("link", nargs="?", metavar="LINK|-|@FILE", help="the join link (asked for when left out)")
     join.add_argument("--name", metavar="NAME", help="this member's name (default: the host's)")
     join.add_argument("--network", metavar="NAME", help="what to call the network here (default: its own name)")
@@ -65,31 +94,6 @@ def add_verbs(
         " has one, else ours (auto); another program's, which has made it (external). With neither a .conf nor a link"
         " the interface is taken as it is found",
     )
-    add_pinned_flags(join)
-    join.set_defaults(run=partial(_join, join_pinned), holds_signals=True)
-
-    for name, text in (
-        ("up", "connect to a network this host is a member of"),
-        ("down", "disconnect from it, and stay a member"),
-        ("leave", "give the membership up"),
-        ("rotate-key", "change this member's key, over the tunnel that stands"),
-    ):
-        parser = verbs.add_parser(name, help=text)
-        parser.add_argument("network", nargs="?", metavar="NETWORK", help="may be left out where there is only one")
-        parser.set_defaults(run=partial(_carry_out, name.replace("-", "_")))
-        if name == "leave":
-            parser.add_argument("--yes", action="store_true", help="do not ask")
-        if name == "up":
-            _add_ways(parser)
-            _add_log_flags(parser)
-    accept = verbs.add_parser("accept", help="talk to a member that is new, or whose key has changed")
-    accept.add_argument("name", metavar="NAME")
-    accept.add_argument("--network", metavar="NETWORK", help="may be left out where there is only one")
-    accept.set_defaults(run=partial(_carry_out, "accept"))
-    host_dns = verbs.add_parser("host-dns", help="have this host look a network's names up, as its unit does, or not")
-    host_dns.add_argument("network", metavar="NETWORK")
-    host_dns.add_argument("--undo", action="store_true", help="no longer")
-    host_dns.set_defaults(run=partial(_carry_out, "host_dns"))
 
 
 def _add_ways(parser: argparse.ArgumentParser) -> None:

@@ -27,7 +27,7 @@ from wgdisco.peer.io.member_names import tell_names
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.records import Network
 from wgdisco.peer.roster import Accept, Memory
-from wgdisco.process import program_version, run_daemon
+from wgdisco.process import hold_signals, program_version, run_daemon
 from wgdisco.status import render_table
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode, Need
@@ -173,6 +173,7 @@ def _enrol(
         link=identifier,
         memory=Memory(snapshot, time.time(), told.network.epoch, is_fresh=True),
         firewall=Mode.AUTO,
+        zone=told.network.zone,
     )
     store.save(state)
     store.enrolment_done(identifier)
@@ -209,9 +210,12 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
     if mode is not None and mode is not state.firewall:
         state = replace(state, firewall=mode)
         store.save(state)
+    by_systemd = systemd.is_running() and not foreground
+    if not by_systemd:
+        hold_signals()  # what is opened is closed by the daemon
     if os.geteuid() == 0:  # the daemon by itself does what it can without
         asyncio.run(_open_firewall(state))
-    if systemd.is_running() and not foreground:
+    if by_systemd:
         service.start(state.name)
         return _wait_until_settled(state)
     sleeps = SleepWatch()

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from wgdisco.errors import WgdiscoError
-from wgdisco.machine import guard_memory
+from wgdisco.machine import allow_files, guard_memory
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,6 +44,7 @@ def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]], selector: select
             await task
 
     guard_memory()
+    allow_files()
     try:
         with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
             runner.run(supervise())
@@ -61,6 +62,11 @@ def ignore_signals() -> None:
     """All is down, and who asks once more would only make the interpreter complain on its way out."""
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def hold_signals() -> None:
+    """Let those wait that ask to end, until `run_daemon` heeds them."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 
 def heed_signals() -> None:

@@ -56,7 +56,8 @@ def add_verbs(verbs: Any) -> None:
     change.add_argument(
         "words",
         nargs="+",
-        metavar="endpoint HOST:PORT[,HOST:PORT…] | also-port PORT[,PORT…]|none | tls-port PORT|none | NAME endpoint"
+        metavar="endpoint HOST:PORT[,HOST:PORT…] | also-port PORT[,PORT…]|none | tls-port PORT|none | forward-dns"
+        " on|off | NAME endpoint"
         " ADDRESS:PORT|none",
     )
     backup = _verb(verbs, "backup", "write all facts, secrets included, to a file or (-) standard output")

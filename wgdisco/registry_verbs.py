@@ -320,6 +320,8 @@ def approve(args: argparse.Namespace) -> int:
     told, unseen = answer["told"], answer["unseen"]
     count = f"{len(told)} of {len(told) + len(unseen)} members know it"
     _say(f"{args.networks} is {'no longer ' if args.is_taken_back else ''}routed to {args.name}: {count}")
+    if unseen:
+        _say(f"not seen since: {', '.join(unseen)}; they hear of it when they reach the registry next")
     return 0
 
 
@@ -330,14 +332,16 @@ def set_value(args: argparse.Namespace) -> int:
             _set_ports(args, also_ports=_ports("also-port", value))
         case ["endpoint", value]:
             _set_registries(args, value)
+        case ["forward-dns", ("on" | "off") as value]:
+            _run(args, "set_forward_dns", is_on=value == "on")
         case ["tls-port", value]:
             _set_ports(args, tls_port=_port("tls-port", value))
         case [name, "endpoint", value]:
             _run(args, "set_endpoint", name=name, endpoint=None if value == "none" else value)
         case _:
             raise ConfigError(
-                "set: write endpoint HOST:PORT[,HOST:PORT…] of the registry, also-port PORT[,PORT…], tls-port PORT, or"
-                " NAME endpoint ADDRESS:PORT; `none` takes all but the first away"
+                "set: write endpoint HOST:PORT[,HOST:PORT…] of the registry, also-port PORT[,PORT…], tls-port PORT,"
+                " forward-dns on|off, or NAME endpoint ADDRESS:PORT; `none` takes all but the first away"
             )
     return 0
 

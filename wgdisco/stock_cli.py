@@ -38,7 +38,8 @@ def add_verb(registry_verbs: "argparse._SubParsersAction[Any]", commit: Commit) 
         nargs="?",
         const=_REGISTRY_DNS,
         metavar="ADDRESS",
-        help="write a DNS line: this resolver, or the registry itself, which answers for the network's zone only",
+        help="write a DNS line: this resolver, or the registry itself, which answers for the network's zone, and for"
+        " others with `registry set forward-dns on`",
     )
     parser.add_argument("--full-tunnel", action="store_true", help="all of the device's traffic goes by the registry")
     parser.add_argument(
@@ -72,6 +73,9 @@ def run(args: argparse.Namespace, commit: Commit) -> int:
     text = device_conf(facts, request.preshared_key, private_key, dns or ())
     print(_qr(text) if args.qr else text.rstrip())
     print("\n".join(notes(facts, private_key is None)), file=sys.stderr)
+    if args.dns == _REGISTRY_DNS and not facts.forward_dns:
+        zone = facts.zone.rstrip(".")
+        print(f"It can look up names in {zone} only, until `wgdisco registry set forward-dns on`.", file=sys.stderr)
     return 0
 
 

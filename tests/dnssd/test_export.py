@@ -83,6 +83,15 @@ def test_what_goes_and_what_comes_leads_from_one_zone_to_the_next():
             assert not Counter(gone) - have
 
 
+def test_what_is_known_to_differ_is_all_that_is_looked_at():
+    zone = random_zone(Random(4), 1)
+    moved, gone = list(zone.instances)[:2]
+    after = zone.following(2, [peer(moved, "203.0.113.9:9")], [gone])
+    assert difference(zone, after, [moved, gone]) == difference(zone, after)
+    assert len(difference(zone, after)) == 2
+    assert not difference(zone, after, [])
+
+
 def test_holds_what_is_answered():
     zone = random_zone(Random(2), 7)
     exported = list(records(zone, SERVERS))

@@ -3,6 +3,7 @@ import random
 import dns.edns
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
 import dns.rrset
 import pytest
@@ -12,6 +13,11 @@ from hypothesis import strategies as st
 from wgdisco.dnssd.forwarding import EACH_MAX, EDNS_SIZE, TOTAL_MAX, Budget, read_query
 
 NAME = "Www.Example.net."
+ZONE = dns.name.from_text("wg.internal.")
+
+
+def read(wire):
+    return read_query(wire, ZONE)
 
 
 def query(name=NAME, rdtype="A", **more):
@@ -27,7 +33,7 @@ def replied(sent, *records, rcode=0):
 
 def test_a_query_is_made_anew_and_its_reply_is_the_askers():
     asked = query(use_edns=0, payload=4096, want_dnssec=True, options=[dns.edns.GenericOption(10, b"cookie!!")])
-    passed = read_query(asked.to_wire())
+    passed = read(asked.to_wire())
     sent = passed.to_upstream(7, 0b101)
     seen = dns.message.from_wire(sent)
     assert (seen.id, seen.edns, seen.payload, seen.ednsflags, seen.options) == (7, 0, EDNS_SIZE, dns.flags.DO, ())
@@ -40,7 +46,7 @@ def test_a_query_is_made_anew_and_its_reply_is_the_askers():
 
 
 def test_letters_are_spelled_at_random():
-    passed = read_query(query().to_wire())
+    passed = read(query().to_wire())
     dice = random.Random(7)
     spelled = {passed.to_upstream(1, dice.getrandbits(256))[12:29] for _ in range(64)}
     assert len(spelled) > 32
@@ -61,7 +67,7 @@ def test_letters_are_spelled_at_random():
     ],
 )
 def test_a_reply_that_is_not_to_what_was_sent_is_none(forge):
-    passed = read_query(query().to_wire())
+    passed = read(query().to_wire())
     sent = passed.to_upstream(0x1234, 0b1011)
     right = replied(sent, (NAME, 60, "IN", "A", "192.0.2.1"))
     assert passed.to_asker(right, sent, 512) is not None
@@ -69,7 +75,7 @@ def test_a_reply_that_is_not_to_what_was_sent_is_none(forge):
 
 
 def test_one_that_is_too_large_is_cut():
-    passed = read_query(query(rdtype="TXT").to_wire())
+    passed = read(query(rdtype="TXT").to_wire())
     sent = passed.to_upstream(1, 0)
     large = replied(sent, (NAME, 60, "IN", "TXT", " ".join(['"' + "x" * 250 + '"'] * 4)))
     cut = dns.message.from_wire(passed.to_asker(large, sent, passed.size))
@@ -87,25 +93,28 @@ def test_one_that_is_too_large_is_cut():
         query(use_edns=1).to_wire(),
         query(rdclass="CH").to_wire(),
         dns.message.Message(1).to_wire(),
+        query("wg.INTERNAL").to_wire(),
+        query("alice.wg.internal").to_wire(),
         b"\0" * 12,
         b"",
     ],
+    ids=range(10),
 )
 def test_what_is_not_passed_on(wire):
-    assert read_query(wire) is None
+    assert read(wire) is None
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
 def test_no_bytes_do_harm(wire, reply):
-    passed = read_query(wire)
+    passed = read(wire)
     assert passed is None or passed.to_asker(reply, passed.to_upstream(1, 2), 512) is None
-    passed = read_query(query().to_wire())
+    passed = read(query().to_wire())
     assert passed.to_asker(reply, passed.to_upstream(1, 2), 512) is None
 
 
 def test_names_of_this_host_or_link_are_asked_of_nobody():
     for name, is_local in (("printer.local", True), ("x.onion", True), ("localhost", True), ("local.example", False)):
-        passed = read_query(query(name).to_wire())
+        passed = read(query(name).to_wire())
         assert passed.is_local is is_local
         rcode = dns.message.from_wire(passed.failed()).rcode()
         assert rcode == (dns.rcode.NXDOMAIN if is_local else dns.rcode.SERVFAIL)

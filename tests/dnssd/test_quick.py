@@ -257,6 +257,21 @@ def test_garbage_is_refused_by_the_quick_way_without_a_word():
         assert quick.answer(header + tail, SOURCE, Transport.UDP, -1, None) is None
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=600) | queries(), st.sampled_from(Audience), st.sampled_from(Transport))
+def test_nothing_is_raised_whoever_asks_whatever(query, audience, transport):
+    alice = replace(known_peer(ALICE), name="alice")
+    roster = Roster.create([ZoneMember("alice", (ip_address("10.0.0.2"),), ("all",))])
+    service = Service(Setup("wg.example.", Profile.STRICT, (), published=frozenset({"alice"})), SECRET, now, now)
+    answerer = service.answerer(audience)
+    service.apply(whole(Zone.create("wg.example", 1, [alice], roster=roster)))
+    reply = answerer.answer(query, SOURCE, LOCAL, transport)
+    assert sum(service.counts().values()) == 1
+    if reply is not None:
+        assert dns.message.from_wire(reply).id == int.from_bytes(query[:2], "big")
+        assert len(reply) <= (65535 if transport is Transport.TCP else 1232)
+
+
 def test_outcomes_are_counted_together():
     service = Service(Setup("example.com.", Profile.STRICT, ()), SECRET, now, now)
     service.apply(whole(Zone.create("example.com", 1, [known_peer(ALICE)])))

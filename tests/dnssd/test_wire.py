@@ -6,7 +6,17 @@ import pytest
 from dns.rdatatype import PTR
 
 from wgdisco.dnssd.records import HinfoData, PtrData, Record, SoaData, TxtData
-from wgdisco.dnssd.wire import QR, CannotPackError, Opt, Question, Reply, answer_count, is_truncated, pack_reply
+from wgdisco.dnssd.wire import (
+    QR,
+    CannotPackError,
+    Opt,
+    Question,
+    Reply,
+    answer_count,
+    is_truncated,
+    pack_messages,
+    pack_reply,
+)
 
 OWNER = dns.name.from_text("owner.example.com.")
 QUESTION = Question(OWNER, PTR, 1)
@@ -77,3 +87,26 @@ def test_a_string_above_255_bytes_fails_only_where_there_is_room():
     assert is_truncated(pack_reply(reply, 512))
     with pytest.raises(CannotPackError):
         pack_reply(reply, 1232)
+
+
+def test_an_answer_goes_over_as_many_messages_as_it_takes_and_is_not_made_before():
+    owner = dns.name.from_text("example.com.")
+    made = []
+
+    def records():
+        for number in range(100):
+            made.append(number)
+            yield Record(owner, 5, PtrData(dns.name.from_text(f"{number}.example.com.")))
+
+    reply = reply_of(opt=Opt(1232))
+    messages, seen = pack_messages(reply, records(), 512), 0
+    for message in messages:
+        assert len(message) <= 512
+        assert not is_truncated(message)
+        assert dns.message.from_wire(message).edns == 0
+        seen += answer_count(message)
+        assert len(made) <= seen + 1
+    assert seen == 100
+    assert len(list(pack_messages(reply, (), 512))) == 1
+    with pytest.raises(CannotPackError):
+        list(pack_messages(reply, [Record(owner, 5, TxtData((bytes(255), bytes(255))))], 512))

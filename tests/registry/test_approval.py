@@ -1,14 +1,17 @@
 """What members offer becomes a fact when it is approved."""
 
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.registry.test_membership import NETWORK, join, key
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey
-from wgdisco.offers import EXIT
+from wgdisco.offers import EXIT, overlaps
 from wgdisco.registry.approval import approve, disapprove, offer
 from wgdisco.registry.facts import pack_fact, parse_fact
 from wgdisco.registry.hub import hub_rules, hub_subnets
@@ -118,3 +121,32 @@ def test_a_fact_of_before_offers_is_read_and_one_with_them_comes_back(membership
     assert parse_fact("member", pack_fact(alice)) == alice
     without = pack_fact(alice).partition(',"offers"')[0] + "}"
     assert parse_fact("member", without) == replace(alice, offers=(), approved=())
+
+
+SUBNETS = nets("10.1.0.0/16", "10.1.0.0/24", "10.1.0.128/25", "10.2.0.0/24", "fd01::/48", "fd01::/64", *map(str, EXIT))
+STEP = st.tuples(
+    st.sampled_from(["offer", "approve", "disapprove"]),
+    st.sampled_from([1, 2, 3]),
+    st.lists(st.sampled_from(SUBNETS), unique=True, max_size=3).map(tuple),
+)
+
+
+@given(st.lists(STEP, max_size=30))
+def test_whatever_is_done_no_address_is_behind_two_and_nothing_is_routed_that_is_not_offered(steps):
+    one = Membership([NETWORK])
+    names = {1: "alice", 2: "bob", 3: "carol"}
+    for number, name in names.items():
+        join(one, number, name)
+    for what, number, networks in steps:
+        with suppress(LocalError):
+            match what:
+                case "offer":
+                    one.apply(offer(one, key(number), networks))
+                case "approve":
+                    one.apply(approve(one, names[number], networks))
+                case "disapprove":
+                    one.apply(disapprove(one, names[number], networks))
+        allowed_ips = [network for member in one.members.values() for network in one.allowed_ips(member)]
+        for position, network in enumerate(allowed_ips):
+            assert overlaps(network, allowed_ips[position + 1 :]) is None
+        assert all(set(member.subnets) <= set(member.offers) for member in one.members.values())

@@ -13,7 +13,7 @@ for look in \\
     'ip -4 -d -j route show table all' 'ip -6 -d -j route show table all' \\
     'ip -4 -d -j rule' 'ip -6 -d -j rule' \\
     'nft -s list ruleset' \\
-    'cat /etc/resolv.conf' \\
+    'cat /etc/resolv.conf' 'resolvectl dns' 'resolvectl domain' 'resolvconf -l' \\
     'grep -rs . /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf' \\
     'find /run /etc/wireguard /etc/wgdisco -printf %y:%m:%u:%p:%l\\n' \\
     'find /run -type f -size -1M -exec sha256sum {} +' \\
@@ -23,9 +23,9 @@ do
     $look 2>&1
 done
 """
-# What changes by itself: how long a route lasts; locks that iptables and ufw leave
+# What changes by itself: how long a route lasts; locks of iptables and ufw; empty directories of the two resolvers
 _PASSING = ("expires", "preferred_life_time", "valid_life_time")
-_NOT_OURS = ("/run/xtables.lock", "/run/ufw.lock")
+_NOT_OURS = ("/run/xtables.lock", "/run/ufw.lock", "/run/resolvconf/exclusive:", "/run/systemd/resolve/netif:")
 
 
 def host_state(host):

@@ -25,7 +25,7 @@ def reply_to(query, answer, *, whole):
     elif kind == "TXT":
         reply.flags |= dns.flags.TC
     print(f"{'tcp' if whole else 'udp'} {question.name} {question.rdtype}", flush=True)
-    return reply.to_wire()
+    return reply.to_wire(max_size=65535)
 
 
 def serve_tcp(listener, answer):

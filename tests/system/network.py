@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import secrets
 import sys
@@ -26,6 +27,10 @@ def await_(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> An
         assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.02)
     return result
+
+
+# Whose WireGuard all hosts are to run, where it is not ours: test_kernel.py says so
+ENGINE = os.environ.get("LAB_ENGINE")
 
 
 class Network:
@@ -71,6 +76,7 @@ class Network:
             DNS,
             "--log",
             "json",
+            *(["--engine", ENGINE] if ENGINE else []),
             *more,
         ]
 

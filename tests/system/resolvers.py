@@ -1,7 +1,7 @@
 """Real resolvers on a lab's host, over files of its own: nothing of this machine's changes.
 
-systemd-resolved runs with a bus of its own; openresolv is a program that writes /etc/resolv.conf. Both are Debian's,
-unpacked by `scripts/peers resolvers`.
+systemd-resolved and avahi run with a bus of their own; openresolv is a program that writes /etc/resolv.conf. All are
+Debian's, unpacked by `scripts/peers resolvers avahi`.
 """
 
 import os
@@ -14,6 +14,7 @@ import pytest
 from tests.system.network import await_
 
 RESOLVERS = Path(__file__).parents[2] / ".peers" / "resolvers"
+AVAHI = RESOLVERS.with_name("avahi")
 
 # Argument: the directory of what was unpacked.
 _FILES = """
@@ -37,18 +38,47 @@ ln -s resolvectl /usr/local/sbin/resolvconf
 grep -q ^systemd-resolve: /etc/passwd || echo 'systemd-resolve:x:990:990::/:/usr/sbin/nologin' >>/etc/passwd
 grep -q ^systemd-resolve: /etc/group || echo 'systemd-resolve:x:990:' >>/etc/group
 printf '[Resolve]\\nDNS=172.31.0.53\\nFallbackDNS=\\nLLMNR=no\\nMulticastDNS=no\\n' >/etc/systemd/resolved.conf
-mkdir -p /run/dbus /run/systemd
+mkdir -p /run/systemd
+"""
+_BUS = """
+mkdir -p /run/dbus
 cat >/run/bus.conf <<X
 <busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth>
 <policy context="default"><allow user="*"/><allow own="*"/><allow send_destination="*"/>
 <allow receive_sender="*"/></policy>
 </busconfig>
 X
-ln -sf /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 dbus-daemon --config-file=/run/bus.conf --nofork --nopidfile &
 until [ -S /run/dbus/system_bus_socket ]; do sleep 0.02; done
+"""
+_RESOLVED += _BUS
+_RESOLVED += """
+ln -sf /run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 exec "$1/systemd-resolved/lib/systemd/systemd-resolved"
 """
+
+# Arguments: the directory of what was unpacked, the name server.
+_AVAHI = """
+echo "nameserver $2" >/etc/resolv.conf
+mkdir -p /run/avahi-daemon
+cat >/run/avahi.conf <<X
+[server]
+use-ipv6=no
+[wide-area]
+enable-wide-area=yes
+[publish]
+disable-publishing=yes
+X
+export LD_LIBRARY_PATH="$(echo "$1"/usr/lib/*-linux-gnu*)"
+exec "$1/usr/sbin/avahi-daemon" -f /run/avahi.conf --no-drop-root --no-rlimits --no-chroot
+"""
+
+
+def give_usual(host):
+    """Files of its own, and the usual name server alone."""
+    if os.geteuid() != 0:
+        pytest.skip("a resolver needs files of its own in /etc: run as root")
+    host.run(["sh", "-ec", _FILES])
 
 
 def give_openresolv(host):
@@ -79,10 +109,39 @@ def give_resolved_to_machine(booted):
     await_(lambda: booted.run(*answers, check=False).returncode == 0, "systemd-resolved")
 
 
+def give_avahi(host, server):
+    """Have avahi there ask `server` for what is not on its LAN; returns a function that runs one of its programs."""
+    if not AVAHI.exists():
+        pytest.skip("`scripts/peers avahi` has not unpacked it")
+    _check_bus("avahi")
+    host.run(["sh", "-ec", _FILES])
+    process = host.popen(
+        ["sh", "-ec", _BUS + _AVAHI, "sh", str(AVAHI), server], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    libraries = next(AVAHI.glob("usr/lib/*-linux-gnu*"))
+
+    def run(program, *words):
+        command = ["env", f"LD_LIBRARY_PATH={libraries}", str(AVAHI / "usr/bin" / program), *words]
+        return host.run(command, check=False).stdout
+
+    started = "/run/avahi-daemon/socket"
+    await_(
+        lambda: process.poll() is not None or host.run(["test", "-S", started], check=False).returncode == 0, "avahi"
+    )
+    assert process.returncode is None, "avahi-daemon has ended"
+    return run
+
+
 def _check_resolved():
     _check()
+    _check_bus("systemd-resolved")
+
+
+def _check_bus(program):
+    if os.geteuid() != 0:
+        pytest.skip("a resolver needs files of its own in /etc: run as root")
     if shutil.which("dbus-daemon") is None:
-        pytest.skip("systemd-resolved needs a bus: the package dbus-daemon")
+        pytest.skip(f"{program} needs a bus: the package dbus-daemon")
 
 
 def _check():

@@ -40,7 +40,9 @@ class TestTheZone:
 
     def test_dig_resolves_a_member(self, connected):
         name = instance(connected, "bob")
-        assert connected.dig("alice", "+short", "SRV", name).split() == ["0", "0", "51820", name]
+        host = f"{connected.keys['bob'].to_label().rstrip('=')}.{ZONE}"
+        assert connected.dig("alice", "+short", "SRV", name).split() == ["0", "0", "51820", host]
+        assert connected.dig("alice", "+short", "A", host).split() == ["203.0.113.10"]
         assert connected.dig("alice", "+short", "A", name).split() == ["203.0.113.10"]
         assert connected.dig("alice", "+short", "TXT", name).split() == [
             '"txtvers=1"',

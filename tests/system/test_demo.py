@@ -1,6 +1,7 @@
 """`wgdisco lab demo`: the main job on real packets, judged by what the core of the lab saw."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +48,24 @@ def test_the_pair_of_the_walkthrough_is_direct_within_five_seconds():
     assert report["endpoints"]["alice"].startswith("192.0.2.10:")
     assert not report["endpoints"]["alice"].endswith(":51820"), "this NAT changes the port"
     assert report["endpoints"]["bob"] == "203.0.113.10:51820", "and this one keeps it"
+
+
+@pytest.mark.skipif(not shutil.which("wireguard-go"), reason="needs wireguard-go")
+@pytest.mark.parametrize("hosts", [("alice",), ("bob",), ("alice", "bob"), ("registry", "alice", "bob")], ids="+".join)
+def test_with_wireguard_go_for_an_engine(hosts):
+    code, report = demo(*(f"--engine={host}=external" for host in hosts))
+    assert (code, report["direct"], report["registry_saw_payload"]) == (0, True, False), report
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["--engine", "carol=kernel"], "write HOST=NAME"), (["--engine", "alice=steam"], "there is no engine 'steam'")],
+)
+def test_engines_that_cannot_be(arguments, complaint):
+    command = [sys.executable, "-m", "wgdisco", "lab", "demo", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert complaint in done.stderr
 
 
 def test_with_the_direct_path_blocked_it_says_so():

@@ -58,6 +58,25 @@ def test_members_on_wireguard_go(hosts):
     connect("external", hosts)
 
 
+def test_a_direct_way_that_breaks_is_left_for_the_relay():
+    """Soon: WireGuard's session there would last for another three minutes."""
+    with read_lab() as lab:
+        mesh = Mesh(lab)
+        for host in ("alice", "bob"):
+            bring_up(lab, host)
+            mesh.join(host, "--engine", "external")
+        mesh.ping("alice", "bob")
+        for one, other in (("alice", "bob"), ("bob", "alice")):
+            await_(lambda one=one, other=other: path(mesh, one, other) == "direct", f"{one} to reach {other}", 20.0)
+        address = mesh.peers("bob")["alice"]["endpoint"].rpartition(":")[0]
+        rules = ("prerouting", f"ip saddr {address} drop"), ("output", f"ip daddr {address} drop")
+        chains = "".join(f"chain {at} {{ type filter hook {at} priority -400; {rule}; }}; " for at, rule in rules)
+        lab.hosts["bob"].run(["nft", f"table inet broken {{ {chains} }}"])
+        assert mesh.ping("alice", "bob", count=100) >= 50
+        for one, other in (("alice", "bob"), ("bob", "alice")):
+            await_(lambda one=one, other=other: path(mesh, one, other) == "relay", f"{one} to relay to {other}", 20.0)
+
+
 @BOTH_WAYS
 def test_members_on_the_kernel(hosts):
     if not has_kernel_wireguard():

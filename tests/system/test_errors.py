@@ -114,6 +114,10 @@ class TestTheMachine:
         command = without_capability("net_admin", network.command(name))
         fails(network.lab.hosts[name], command, ENVIRONMENT, "no permission to create interface", "CAP_NET_ADMIN")
 
+    def test_too_few_open_files(self, network, name):
+        command = ["prlimit", "--nofile=20:20", *network.command(name)]
+        fails(network.lab.hosts[name], command, ENVIRONMENT, "20 open files are too few: allow 128")
+
     @pytest.mark.parametrize("address", ["0.0.0.0", "127.0.0.1"])
     def test_the_wireguard_port_is_taken(self, network, name, address):
         host = network.lab.hosts[name]

@@ -6,10 +6,6 @@
                                     registry
 """
 
-import random
-import signal
-import time
-
 import pytest
 
 from tests.system.network import Network
@@ -113,15 +109,3 @@ def test_table_off_and_a_table_of_ones_own(network):
         network.stop("alice")
         assert network.state() == before
     network.lab.hosts["alice"].write_file("/run/lab/alice.conf", conf)
-
-
-def test_whenever_it_is_told_to_end_nothing_is_left(network):
-    before = network.state()
-    usual, dice = network.up_and_down(), random.Random(7)
-    for _ in range(4):
-        process = network.lab.hosts["alice"].popen(network.command("alice"), stdout=-1, stderr=-1)
-        time.sleep(dice.uniform(0.6, 1.2) * usual)
-        process.send_signal(signal.SIGTERM)
-        _, complaint = process.communicate()
-        assert "Traceback" not in complaint
-        assert network.state() == before

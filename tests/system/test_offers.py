@@ -9,15 +9,18 @@ alice's shelf has alice as its gateway. Bob's has no route to anybody beyond its
 """
 
 import json
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from tests.system.members import Mesh, read_lab
-from tests.system.network import await_
+from tests.system.network import PROGRAM, await_
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
@@ -67,7 +70,10 @@ class Sites(Mesh):
         return self.run("registry", "ip -br -4 address show dev mesh").split()[2].partition("/")[0]
 
     def wait_for(self, what, text):
-        await_(what, text, 10)
+        await_(what, text, 30)
+
+    def come_to_reach(self, host, to, inside=""):
+        self.wait_for(lambda: self.reaches(host, to, inside), f"{host} to reach {to}")
 
 
 IN_SHELF = "ip netns exec shelf"
@@ -105,9 +111,9 @@ def test_site_to_site(sites):
     for host, number in SITES.items():
         sites.registry("approve", host, f"10.{number}.0.0/24,fd01:{number}::/64")
     for target in ("10.1.0.9", "fd01:1::9"):
-        sites.wait_for(lambda to=target: sites.reaches("bob", to), f"bob to reach {target}")
+        sites.come_to_reach("bob", target)
     for target in ("10.2.0.9", "fd01:2::9"):
-        sites.wait_for(lambda to=target: sites.reaches("alice", to, IN_SHELF), f"alice's shelf to reach {target}")
+        sites.come_to_reach("alice", target, IN_SHELF)
     assert sites.peers("alice")["bob"]["path"] == "direct"
     server = sites.lab.hosts["bob"].popen([*IN_SHELF.split(), sys.executable, "-c", SERVE], stdout=-1, stderr=-1)
     assert server.stdout.readline() == "up\n"
@@ -131,7 +137,7 @@ def test_a_host_on_such_a_subnet_itself_stays_on_it(sites):
     assert "dev visited" in sites.run("bob", "ip route get 10.1.0.9")
     sites.wait_for(lambda: "10.1.0.0/24" in sites.verb("bob", "status"), "a note in the status")
     sites.run("bob", "ip link delete visited")
-    assert sites.reaches("bob", "10.1.0.9")
+    sites.come_to_reach("bob", "10.1.0.9")
 
 
 def test_a_stock_device_reaches_them_through_the_registry_and_so_they_it(sites):
@@ -147,12 +153,13 @@ def test_a_stock_device_reaches_them_through_the_registry_and_so_they_it(sites):
             text = text.replace("AllowedIPs = ", "AllowedIPs = 10.1.0.0/24, ")
         sites.lab.hosts["dave"].write_file("/run/lab/phone.conf", text)
         sites.run("dave", f"{go} up /run/lab/phone.conf")
-        sites.wait_for(lambda: sites.reaches("dave", sites.registry_address()), "the registry")
-        assert sites.reaches("dave", "10.1.0.9") == reached
-        assert sites.reaches("dave", "fd01:1::9") == reached
+        sites.come_to_reach("dave", sites.registry_address())
         if reached:
-            address = sites.address("phone")
-            assert sites.reaches("alice", address, IN_SHELF)
+            sites.come_to_reach("dave", "10.1.0.9")
+            sites.come_to_reach("dave", "fd01:1::9")
+            sites.come_to_reach("alice", sites.address("phone"), IN_SHELF)
+        else:
+            assert not sites.reaches("dave", "10.1.0.9")
         sites.run("dave", f"{go} down /run/lab/phone.conf")
 
 
@@ -166,16 +173,16 @@ def test_what_is_taken_back_is_gone_in_the_middle_of_a_flow(sites):
         flow.terminate()
         flow.stdout.read()
     assert not sites.reaches("bob", "10.1.0.9")
-    assert sites.reaches("bob", "fd01:1::9")
+    sites.come_to_reach("bob", "fd01:1::9")
     sites.registry("approve", "alice", "10.1.0.0/24")
-    sites.wait_for(lambda: sites.reaches("bob", "10.1.0.9"), "bob to reach it again")
+    sites.come_to_reach("bob", "10.1.0.9")
 
 
 def test_the_relay_leads_there_too(sites):
     sites.lab.block_direct()
     again(sites, "bob")
     sites.wait_for(lambda: sites.peers("alice")["bob"]["path"] == "relay", "the relay")
-    sites.wait_for(lambda: sites.reaches("alice", "10.2.0.9", IN_SHELF), "alice's shelf to reach bob's")
+    sites.come_to_reach("alice", "10.2.0.9", IN_SHELF)
     sites.lab.unblock_direct()
 
 
@@ -202,7 +209,7 @@ def beyond(sites):
 
 
 def test_an_exit_is_used_by_who_asks_for_it_once_it_is_approved(sites, beyond):
-    assert beyond("alice") == "192.0.2.10"
+    sites.wait_for(lambda: beyond("alice") == "192.0.2.10", "the usual way")
     again(sites, "bob", "--offer", "10.2.0.0/24,fd01:2::/64,exit")
     again(sites, "alice", "--exit", "bob")
     sites.wait_for(lambda: "exit (offered)" in sites.registry("list"), "the offer")
@@ -210,24 +217,24 @@ def test_an_exit_is_used_by_who_asks_for_it_once_it_is_approved(sites, beyond):
     assert "bob is not approved as an exit" in sites.verb("alice", "status")
     sites.registry("approve", "bob", "exit")
     sites.wait_for(lambda: beyond("alice") == "203.0.113.10", "alice to come from bob's address")
-    assert sites.reaches("alice", "2001:db8:7::7")
+    sites.come_to_reach("alice", "2001:db8:7::7")
     assert "dev mesh table 51820" in sites.run("alice", "ip route get 8.8.8.8")
     sites.wait_for(lambda: sites.peers("alice")["bob"]["path"] == "direct", "a direct path")
     assert sites.peers("alice")["registry"]["path"] == "direct"
 
 
 def test_an_exit_leads_to_the_internet_and_not_into_its_own_lan(sites, beyond):
-    assert sites.reaches("alice", "192.168.1.1")  # alice's own LAN
-    assert sites.reaches("bob", "192.168.2.1")
+    sites.come_to_reach("alice", "192.168.1.1")  # alice's own LAN
+    sites.come_to_reach("bob", "192.168.2.1")
     assert not sites.reaches("alice", "192.168.2.1")
-    assert sites.reaches("alice", "10.2.0.9")  # which is approved
+    sites.come_to_reach("alice", "10.2.0.9")  # which is approved
 
 
 def test_who_does_not_ask_for_an_exit_goes_out_as_ever(sites, beyond):
-    assert beyond("carol") == "198.18.3.10"
+    sites.wait_for(lambda: beyond("carol") == "198.18.3.10", "the usual way")
     assert "0.0.0.0/0" not in sites.run("carol", "wg show all allowed-ips")
     again(sites, "alice", "--exit", "none")
-    assert beyond("alice") == "192.0.2.10"
+    sites.wait_for(lambda: beyond("alice") == "192.0.2.10", "the usual way")
     assert "0.0.0.0/0" not in sites.run("alice", "wg show all allowed-ips")
 
 
@@ -240,4 +247,38 @@ def test_a_kill_leaves_nothing_after_the_next_start_and_stop(sites):
             assert sites.state("alice") != sites.before["alice"]
             sites.stay("alice", "join", "--network", network, "--offer", "none", "--foreground")
             sites.members["alice"].wait_for("PEER ")
+    assert sites.state("alice") == sites.before["alice"]
+
+
+@pytest.mark.soak
+def test_20_kills_while_it_comes_up_leave_nothing(sites):
+    """Of one that offers two subnets which are approved, and sends everything to bob."""
+    network, dice = json.loads(sites.registry("list", "-o", "json"))["network"], random.Random(20)
+    left = 0
+    sites.wait_for(lambda: "10.1.0.0/24" in sites.registry("show", "alice"), "the offer")
+    sites.registry("approve", "alice", "10.1.0.0/24,fd01:1::/64")
+    sites.verb("alice", "down")
+    for _ in range(20):
+        sites.stay("alice", "up", network, "--offer", "10.1.0.0/24,fd01:1::/64", "--exit", "bob")
+        sites.members["alice"].wait_for("started")
+        time.sleep(dice.uniform(0.0, 1.0))
+        sites.members["alice"].process.kill()
+        sites.members["alice"].process.wait()
+        left += sites.state("alice") != sites.before["alice"]
+        sites.verb("alice", "down")
+        assert sites.state("alice") == sites.before["alice"]
+    assert left
+
+
+def test_where_rules_cannot_be_made_there_is_no_exit_rather_than_one_that_leaks(sites):
+    alice, nft = sites.lab.hosts["alice"], str(Path(shutil.which("nft", path="/usr/sbin:/sbin")).resolve())
+    sites.members["alice"].process.terminate()
+    sites.members["alice"].process.wait()
+    alice.write_file("/run/nft", "#!/bin/sh\necho 'Error: out of order' >&2; exit 1\n")
+    sites.run("alice", "chmod 755 /run/nft")
+    sites.run("alice", f"mount --bind /run/nft {nft}")
+    done = alice.run([*PROGRAM, "up", "--exit", "bob"], check=False, timeout=60)
+    sites.run("alice", f"umount {nft}")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "wgdisco: nft refused our rules: Error: out of order"
     assert sites.state("alice") == sites.before["alice"]

@@ -95,8 +95,8 @@ class Mesh:
             assert done.returncode == 0, done.stderr
         return done
 
-    def start(self):
-        self.daemon = self.registry.popen([*PROGRAM, "registry", "run", "--log", "json"], stderr=sys.stderr)
+    def start(self, *words):
+        self.daemon = self.registry.popen([*PROGRAM, "registry", "run", "--log", "json", *words], stderr=sys.stderr)
         await_(lambda: self.registry.run([*PROGRAM, "status", "mesh"], check=False).returncode == 0, "the registry", 15)
 
     def invite(self, *words):
@@ -174,6 +174,41 @@ def test_groups_are_kept_apart_in_the_api_and_in_the_zone(mesh):
         dug = mesh.lab.hosts["alice"].run(["dig", f"@{address}", "+short", transport, *question]).stdout
         assert dug.startswith(alice.key.public_key().to_label())
         assert bob.key.public_key().to_label() not in dug
+
+    def dig(*words):
+        return mesh.lab.hosts["alice"].run(["dig", f"@{address}", *words]).stdout
+
+    own = alice.enrolled()["member"]["addresses"]
+    assert dig("+short", "laptop1.wg.internal.", "A").split() == own[:1]
+    assert dig("+short", "laptop1.wg.internal.", "AAAA").split() == own[1:]
+    assert dig("+short", "registry.wg.internal.", "A").split() == [address]
+    assert dig("+short", "_dev._sub._wireguard._udp.wg.internal.", "PTR") == dug
+    for name, status in [("laptop2", "NXDOMAIN"), ("_sales._sub._wireguard._udp", "NXDOMAIN"), ("_udp", "NOERROR")]:
+        assert f"status: {status}" in dig(f"{name}.wg.internal.", "A")
+
+
+def test_strangers_are_told_of_whom_is_published_and_of_nobody_else(mesh):
+    public = "198.51.100.10"
+    mesh.daemon.terminate()
+    mesh.daemon.wait()
+    mesh.start("--dns", f"{public}:53", "--publish", "laptop1")
+    keys = {}
+    for host, name in (("alice", "laptop1"), ("bob", "laptop2")):
+        joiner = mesh.joiner(host, mesh.invite(name))
+        inside = joiner.event("snapshot")["data"]["network"]["registry_addresses"][0]
+        keys[name] = joiner.key.public_key()
+
+    def dig(server, *words):
+        return mesh.lab.hosts["alice"].run(["dig", f"@{server}", *words]).stdout
+
+    shown, hidden = (f"{keys[name].to_label()}._wireguard._udp.wg.internal." for name in ("laptop1", "laptop2"))
+    await_(lambda: "status: NOERROR" in dig(public, shown, "SRV"), "laptop1 in the public zone", 10)
+    assert "allowed=10" not in dig(public, shown, "TXT")
+    assert "status: NXDOMAIN" in dig(public, hidden, "SRV")
+    assert "status: NXDOMAIN" in dig(public, "laptop1.wg.internal.", "A")
+    assert "ANSWER: 0" in dig(public, "_wireguard._udp.wg.internal.", "PTR")
+    assert "ANSWER: 2" in dig(inside, "_wireguard._udp.wg.internal.", "PTR")
+    assert "allowed=10" in dig(inside, shown, "TXT")
 
 
 def test_a_restart_calls_members_back(mesh):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.network import PROGRAM, ZONE, Network, await_
+from tests.system import network as system_network
+from tests.system.network import PROGRAM, ZONE, Network
 from wgdisco.lab.timeline import now
 from wgdisco.lab.topology import Lab
 
@@ -18,6 +19,11 @@ SBIN = "/usr/sbin:/usr/bin:/sbin:/bin"
 PROGRAMS = {"knotd": "knot", "named": "bind9", "unbound": "unbound", "kdig": "knot-dnsutils", "delv": "bind9-dnsutils"}
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
+
+
+def await_(condition, what, seconds=30.0):
+    """With the patience that a start takes on a machine with much else to do."""
+    return system_network.await_(condition, what, seconds)
 
 
 def example(name):
@@ -147,7 +153,7 @@ def test_the_example_serves_the_zone_signed(tree):
 def test_a_member_that_comes_is_at_the_secondary_at_once(tree):
     tree.network.start("bob")
     tree.network.wait("registry", "published", "bob")
-    await_(lambda: tree.dig(KNOT, "SRV", tree.instance("bob")), "Knot to have bob", 3.0)
+    await_(lambda: tree.dig(KNOT, "SRV", tree.instance("bob")), "Knot to have bob")
 
 
 def test_strangers_get_no_transfer(tree):

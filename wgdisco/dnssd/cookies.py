@@ -53,7 +53,8 @@ class Cookies:
 
     def _age(self, client: bytes, server: bytes, source: str) -> int | None:
         """How many seconds old a server cookie is; None when it is not, or no longer, good."""
-        if len(server) != SERVER_SIZE or server[:4] != _VERSION:
+        # the reserved bytes may be anything (RFC 9018 section 4.2)
+        if len(server) != SERVER_SIZE or server[:1] != _VERSION[:1]:
             return None
         age = (int(self._unix_time()) - int.from_bytes(server[4:8], "big") + (1 << 31)) % (1 << 32) - (1 << 31)
         if not -AHEAD_MAX <= age <= LIFETIME:

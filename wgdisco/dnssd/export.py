@@ -89,17 +89,17 @@ class Difference:
         return tuple(gone), tuple(new)
 
 
-def difference(before: Zone, after: Zone) -> Difference:
-    """What differs between two snapshots of one zone, serials aside."""
-    is_same_roster = before.roster is after.roster
+def difference(before: Zone, after: Zone, touched: Iterable[PublicKey] | None = None) -> Difference:
+    """What differs between two snapshots of one zone, serials aside.
+
+    With `touched`, instances of these keys alone may differ, and no member.
+    """
+    is_same_roster = touched is not None or before.roster is after.roster
     found: dict[PublicKey | str, tuple[Part | None, Part | None]] = {}
-    for key, instance in after.instances.items():
-        was = before.instances.get(key)
+    for key in {**before.instances, **after.instances} if touched is None else touched:
+        was, instance = before.instances.get(key), after.instances.get(key)
         if was is not instance or not is_same_roster:
             found[key] = (_shown(before, was), _shown(after, instance))
-    for key, instance in before.instances.items():
-        if key not in after.instances:
-            found[key] = (_shown(before, instance), None)
     if not is_same_roster:
         old, new = _named(before.roster), _named(after.roster)
         found.update({name: (old.get(name), new.get(name)) for name in {**old, **new}})

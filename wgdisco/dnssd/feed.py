@@ -83,14 +83,23 @@ class Delta:
     members: tuple[ZoneMember, ...] | None = None
     left: tuple[str, ...] = ()
     registry: tuple[IPAddress, ...] = ()
+    forwards: bool = False
     whole: bool = False
+
+    def touched(self) -> tuple[PublicKey, ...] | None:
+        """Whose instances alone differ; None where more does."""
+        if self.whole or self.members is not None:
+            return None
+        return (*(instance.key for instance in self.put), *self.gone)
 
 
 def whole(zone: Zone) -> Delta:
     """All of a zone."""
     roster = zone.roster
     members = tuple(roster.members.values())
-    return Delta(zone.serial, tuple(zone.instances.values()), (), members, (), roster.registry, whole=True)
+    return Delta(
+        zone.serial, tuple(zone.instances.values()), (), members, (), roster.registry, roster.forwards, whole=True
+    )
 
 
 def between(before: Zone, after: Zone, touched: Iterable[PublicKey]) -> Delta:
@@ -108,7 +117,7 @@ def between(before: Zone, after: Zone, touched: Iterable[PublicKey]) -> Delta:
         return delta
     members = tuple(member for member in new.members.values() if old.members.get(member.name) != member)
     left = tuple(name for name in old.members if name not in new.members)
-    return replace(delta, members=members, left=left, registry=new.registry)
+    return replace(delta, members=members, left=left, registry=new.registry, forwards=new.forwards)
 
 
 def applied(zone: Zone, delta: Delta) -> Zone:
@@ -119,7 +128,7 @@ def applied(zone: Zone, delta: Delta) -> Zone:
     if delta.members is not None:
         members = {name: member for name, member in zone.roster.members.items() if name not in delta.left}
         members |= {member.name: member for member in delta.members}
-        roster = Roster.create(members.values(), delta.registry)
+        roster = Roster.create(members.values(), delta.registry, forwards=delta.forwards)
     return zone.following(delta.serial, delta.put, delta.gone, roster)
 
 
@@ -183,6 +192,7 @@ def pack_delta(delta: Delta) -> Iterator[bytes]:
         if delta.members is not None:
             data["members"] = [[one.name, _texts(one.addresses), one.groups] for one in members[span]]
             data["registry"] = _texts(delta.registry)
+            data["forwards"] = delta.forwards
         if part == 0:
             data |= {"gone": [key.to_text() for key in delta.gone], "left": delta.left, "whole": delta.whole}
         if part < parts - 1:
@@ -212,6 +222,7 @@ class DeltaReader:
                 ),
                 tuple(data.get("left", ())),
                 _addresses(data.get("registry", ())),
+                bool(data.get("forwards")),
                 data.get("whole", False),
             )
         )

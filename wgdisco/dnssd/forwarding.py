@@ -8,6 +8,7 @@ question as we spelled it, which carries random bits too (RFC 5452 section 9.1, 
 import struct
 from collections import Counter
 from dataclasses import dataclass
+from enum import Enum
 
 import dns.exception
 import dns.message
@@ -25,7 +26,7 @@ EACH_MAX = 64
 _QR, _TC, _RD, _RA, _AD, _CD = 0x8000, 0x0200, 0x0100, 0x0080, 0x0020, 0x0010
 _OPCODE = 0x7800
 _DO = 0x8000
-_SERVFAIL, _NXDOMAIN = 2, 3
+_SERVFAIL, _NXDOMAIN, _REFUSED = 2, 3, 5
 # RFC 6761, RFC 6762, RFC 7686: names that no server outside this host or link is to be asked for
 _LOCAL = tuple(dns.name.from_text(name) for name in ("localhost.", "local.", "invalid.", "onion."))
 
@@ -77,8 +78,16 @@ class Query:
         return data
 
 
-def read_query(query: bytes) -> Query | None:
-    """A query that may be passed on: one question of class IN with recursion desired, and no transfer. Never raises."""
+def is_refused(reply: bytes) -> bool:
+    """Whether a reply of ours says that it is not for us to answer."""
+    return reply[3] & 0xF == _REFUSED
+
+
+def read_query(query: bytes, zone: dns.name.Name) -> Query | None:
+    """A query that may be passed on: one question of class IN, not in our zone, with recursion desired, no transfer.
+
+    Never raises.
+    """
     try:
         message = dns.message.from_wire(query)
     except (dns.exception.DNSException, ValueError):
@@ -89,12 +98,22 @@ def read_query(query: bytes) -> Query | None:
     asked = message.question[0]
     if asked.rdclass != IN or asked.rdtype in (AXFR, IXFR, MAILA, MAILB, OPT):
         return None
+    if asked.name.is_subdomain(zone):
+        return None
     wire = asked.name.to_wire()
     assert wire is not None
     question = wire + struct.pack("!HH", asked.rdtype, IN)
     size = PLAIN_SIZE if message.edns < 0 else min(EDNS_SIZE, max(PLAIN_SIZE, message.payload))
     edns = None if message.edns < 0 else message.ednsflags
     return Query(message_id, flags, question, size, edns, any(asked.name.is_subdomain(name) for name in _LOCAL))
+
+
+class Passed(Enum):
+    """What became of a query about another zone."""
+
+    ANSWERED = "passed on"
+    UNANSWERED = "passed on, and not answered"
+    TOO_MANY = "refused: too many outstanding"
 
 
 class Budget:

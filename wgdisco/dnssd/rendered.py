@@ -62,7 +62,10 @@ class RenderedZone:
         self.names: dict[bytes, int | None] = {}
         self.lists: dict[bytes, str | None] = {}
         self._bits: dict[str, int] = {}
-        self._runs: dict[tuple[int, str | None], bytes] = {}
+        # lists: of everything that somebody may see, by his bits; and of a group, whose instances are kept in order
+        self._runs: dict[int | str, bytes] = {}
+        self._grouped: dict[str, dict[PublicKey, None]] = {}
+        self._groups_of: dict[PublicKey, tuple[str, ...]] = {}
         # by name: what is in `entries`, and in `names`, on behalf of a key, a member or the groups
         self._rendered: dict[PublicKey | str | None, tuple[bytes, ...]] = {}
         self._masks: dict[PublicKey, int] = {}
@@ -77,11 +80,15 @@ class RenderedZone:
         self.zone = zone
         for key in delta.gone:
             self._drop_instance(key)
+        is_regrouped = delta.members is not None
         for instance in delta.put:
             self._put_instance(instance)
+            is_regrouped = self._put_in_lists(instance) or is_regrouped
         if delta.members is not None:
             self._put_members(delta.members, delta.left)
             self._put_groups()
+        if is_regrouped:
+            self._put_lists()
         self._put_soa()
 
     def mask(self, groups: Groups) -> int:
@@ -92,16 +99,20 @@ class RenderedZone:
 
     def run(self, mask: int, groups: Groups, subtype: str | None) -> bytes:
         """The PTR records of all that who is in `groups` may list, PTR_SIZE bytes each."""
-        run = self._runs.get((mask, subtype))
+        kept = mask if subtype is None else subtype
+        run = self._runs.get(kept)
         if run is None:
-            if len(self._runs) >= _LISTS_MAX:
-                self._runs.clear()
+            if subtype is None and sum(isinstance(one, int) for one in self._runs) >= _LISTS_MAX:
+                self._forget_whole_lists()
             service = HEADER_SIZE if subtype is None else HEADER_SIZE + 2 + len(subtype.encode()) + len(b"\x04_sub")
             head = _FIXED.pack(_QUESTION_POINTER, PTR, _CLASS_IN, ENDPOINT_TTL, PTR_SIZE - _FIXED.size) + b"\x38"
             tail = struct.pack("!H", 0xC000 | service)
-            listed = self.zone.listed(groups, subtype)
-            run = b"".join([head + one.key.to_label().encode() + tail for one in listed])
-            self._runs[mask, subtype] = run
+            if subtype is None:
+                keys: Iterable[PublicKey] = (one.key for one in self.zone.listed(groups))
+            else:
+                keys = self._grouped.get(subtype, ())
+            run = b"".join([head + key.to_label().encode() + tail for key in keys])
+            self._runs[kept] = run
         return run
 
     def negative(self, origin_at: int) -> bytes:
@@ -140,6 +151,7 @@ class RenderedZone:
             self._put_instance(instance)
         self._put_members(zone.roster.members.values(), ())
         self._put_groups()
+        self._put_lists()
         self._put_soa()
 
     def _put_soa(self) -> None:
@@ -167,7 +179,7 @@ class RenderedZone:
     def _put_instance(self, one: ServiceInstance) -> None:
         mask = self._instance_mask(one.name)
         if self._masks.get(one.key) != mask:
-            self._runs.clear()
+            self._forget_whole_lists()
         self._drop(one.key)
         label = one.key.to_label().encode()
         instance = bytes((len(label),)) + label + self._service
@@ -198,11 +210,39 @@ class RenderedZone:
     def _drop_instance(self, key: PublicKey) -> None:
         self._drop(key)
         if self._masks.pop(key, None) is not None:
-            self._runs.clear()
+            self._forget_whole_lists()
+        for group in self._groups_of.pop(key, ()):
+            self._grouped[group].pop(key, None)
+            self._runs.pop(group, None)
 
     def _instance_mask(self, name: str | None) -> int:
         member = None if name is None else self.zone.roster.members.get(name)
         return _SEES_ALL | (0 if member is None else self._mask_of(member.groups))
+
+    # lists
+
+    def _put_lists(self) -> None:
+        """All anew: an instance that is in other groups now has its place among them."""
+        self._runs.clear()
+        self._grouped.clear()
+        self._groups_of.clear()
+        for instance in self.zone.instances.values():
+            self._put_in_lists(instance)
+
+    def _put_in_lists(self, one: ServiceInstance) -> bool:
+        """As one more, at the end; or whether it was in other groups before."""
+        member = None if one.name is None else self.zone.roster.members.get(one.name)
+        groups = () if member is None else member.groups
+        before = self._groups_of.get(one.key)
+        if before is None:
+            self._groups_of[one.key] = groups
+            for group in groups:
+                self._grouped.setdefault(group, {})[one.key] = None
+                self._runs.pop(group, None)
+        return before is not None and before != groups
+
+    def _forget_whole_lists(self) -> None:
+        self._runs = {kept: run for kept, run in self._runs.items() if isinstance(kept, str)}
 
     # members
 
@@ -245,7 +285,6 @@ class RenderedZone:
         for name in self._rendered.get(None, ()):
             self.lists.pop(name, None)
         self._drop(None)
-        self._runs.clear()
         names, roster = self.zone.names, self.zone.roster
         found: list[bytes] = []
         shown = [(group, subtype) for group in roster.groups if (subtype := names.subtype(group)) is not None]

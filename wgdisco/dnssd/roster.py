@@ -27,20 +27,26 @@ class ZoneMember:
 
 @dataclass(frozen=True, slots=True)
 class Roster:
-    """All members, and the registry's own addresses; `create` makes it. `groups` are all that a member is in."""
+    """All members, and the registry's own addresses; `create` makes it. `groups` are all that a member is in.
+
+    When it `forwards`, members' questions about other zones are passed on to the host's resolvers.
+    """
 
     members: Mapping[str, ZoneMember] = field(default_factory=dict)
     registry: tuple[IPAddress, ...] = ()
     groups: frozenset[str] = frozenset()
     by_address: Mapping[IPAddress, ZoneMember] = field(default_factory=dict, repr=False)
+    forwards: bool = False
 
     @classmethod
-    def create(cls, members: Iterable[ZoneMember], registry: tuple[IPAddress, ...] = ()) -> Self:
+    def create(
+        cls, members: Iterable[ZoneMember], registry: tuple[IPAddress, ...] = (), *, forwards: bool = False
+    ) -> Self:
         """From the members, each name once."""
         by_name = {member.name: member for member in members}
         groups = frozenset(group for member in by_name.values() for group in member.groups)
         by_address = {address: member for member in by_name.values() for address in member.addresses}
-        return cls(by_name, registry, groups, by_address)
+        return cls(by_name, registry, groups, by_address, forwards)
 
     def groups_at(self, source: IPAddress) -> Groups:
         """The groups of who asks from `source`; none for who is no member."""
@@ -48,6 +54,10 @@ class Roster:
             return EVERYBODY
         member = self.by_address.get(source)
         return frozenset() if member is None else frozenset(member.groups)
+
+    def forwards_for(self, source: IPAddress) -> bool:
+        """Whether questions about other zones are passed on for who asks from `source`: a member, not we ourselves."""
+        return self.forwards and source in self.by_address
 
     def may_know(self, groups: Groups, name: str | None) -> bool:
         """Whether who is in `groups` may know of the member of that name."""

@@ -77,6 +77,10 @@ class Service:
         shown = view.responder.zone.following(delta.serial, put, gone)
         view.update(shown, Delta(delta.serial, tuple(put), tuple(gone)))
 
+    def forwards_for(self, source: str) -> bool:
+        """Whether a member's question about another zone, from `source`, is to be passed on."""
+        return self._zone.roster.forwards_for(parse_address(source))
+
     def forget_cookies(self) -> None:
         """To be called every few minutes."""
         for view in (self._whole, self._public):
@@ -121,7 +125,9 @@ class _View:
 
     def answer(self, query: bytes, source: str, local_address: IPAddress | None, transport: Transport) -> bytes | None:
         """The same to everybody."""
-        return self.answer_as(query, source, local_address, transport, ALL, EVERYBODY)
+        if not self._is_exact and (reply := self.quick.answer(query, source, transport, ALL, EVERYBODY)) is not None:
+            return reply
+        return self.responder.respond(query, local_address, transport, EVERYBODY, source)
 
     def answer_as(
         self,

@@ -14,7 +14,7 @@ Only who is asked to call here as a secondary is answered: whoever holds a `Prim
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain, dropwhile
@@ -30,12 +30,13 @@ from wgdisco.dnssd.records import Record
 from wgdisco.dnssd.responder import EDNS_SIZE, Transport
 from wgdisco.dnssd.secondaries import TsigKey
 from wgdisco.dnssd.tsig import TSIG_MAX_SIZE, Signer, unsigned, verify
-from wgdisco.dnssd.wire import AA, HEADER_SIZE, QR, RD, Opt, Question, Reply, pack_messages
+from wgdisco.dnssd.wire import AA, HEADER_SIZE, QR, RD, Opt, Question, Reply, pack_messages, pack_reply
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import IPAddress
+from wgdisco.keys import PublicKey
 
-# of one message: to pack it holds up others for a millisecond or two
-TRANSFER_SIZE = 30_000
+# of one message: to pack it holds up others for a millisecond or two; a record has to fit
+TRANSFER_SIZE = 20_000
 # how many changes, and changed parts in them, are remembered for secondaries that were away
 JOURNAL_MAX = 4096
 JOURNAL_PARTS_MAX = 16_384
@@ -77,13 +78,16 @@ class Journal:
         self._steps: deque[_Step] = deque()
         self._parts = 0
 
-    def add(self, zone: Zone) -> bool:
-        """Take the next snapshot; false when others see no difference, and keep the serial they have."""
+    def add(self, zone: Zone, touched: Iterable[PublicKey] | None = None) -> bool:
+        """Take the next snapshot; false when others see no difference, and keep the serial they have.
+
+        With `touched`, instances of these keys alone differ from the last one given, and no member.
+        """
         before = self.zone
         if before is None:
             self.zone = zone
             return True
-        step = _Step(before.serial, zone.serial, difference(before, zone))
+        step = _Step(before.serial, zone.serial, difference(before, zone, touched))
         if not step.difference:
             return False
         self.zone = zone
@@ -179,12 +183,12 @@ class Primary:
         soa, old = zone.soa(), zone.soa(known[0])
         return self._reply(message, NOERROR, (soa, old, *gone, soa, *new, soa), unix_time)
 
-    def _whole(self, zone: Zone) -> tuple[Record, ...]:
+    def _whole(self, zone: Zone) -> Iterable[Record]:
         soa = zone.soa()
-        return tuple(chain((soa,), records(zone, self._servers), (soa,)))
+        return chain((soa,), records(zone, self._servers), (soa,))
 
     def _reply(
-        self, message: dns.message.Message, rcode: Rcode, answer: tuple[Record, ...], unix_time: int
+        self, message: dns.message.Message, rcode: Rcode, answer: Iterable[Record], unix_time: int
     ) -> Iterator[bytes]:
         if rcode != NOERROR:
             self.counts[Request.REFUSED] += 1
@@ -194,10 +198,9 @@ class Primary:
             flags=QR | (AA if rcode == NOERROR else 0) | (message.flags & RD),
             rcode=rcode,
             question=Question(asked.name, asked.rdtype, asked.rdclass),
-            answer=answer,
             opt=None if message.edns < 0 else Opt(EDNS_SIZE),
         )
-        messages = pack_messages(reply, TRANSFER_SIZE - TSIG_MAX_SIZE)
+        messages = pack_messages(reply, answer, TRANSFER_SIZE - TSIG_MAX_SIZE)
         if self._key is None or message.tsig is None:
             return messages
         signer = Signer(self._key, message.tsig[0].mac, multi=True)
@@ -211,7 +214,7 @@ class Primary:
         self.counts[Request.BAD_SIGNATURE] += 1
         asked = message.question[0]
         question = Question(asked.name, asked.rdtype, asked.rdclass)
-        (reply,) = pack_messages(Reply(message.id, QR | (message.flags & RD), NOTAUTH, question), TRANSFER_SIZE)
+        reply = pack_reply(Reply(message.id, QR | (message.flags & RD), NOTAUTH, question), TRANSFER_SIZE)
         if error == BADTIME and self._key is not None and message.tsig is not None:
             return Signer(self._key, message.tsig[0].mac).sign(reply, unix_time, BADTIME)
         return unsigned(reply, message, error if error in (BADKEY, BADSIG) else BADSIG, unix_time)

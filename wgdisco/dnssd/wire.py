@@ -5,8 +5,8 @@ are the contract here; where it is not, `fold` shares names whatever their case 
 """
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import dns.name
 from dns.rdataclass import IN
@@ -94,28 +94,28 @@ def pack_reply(reply: Reply, max_size: int, compress: bool = True, fold: bool = 
             if truncated:
                 break
             counts[index] += 1
-    if opt:
-        message.data += opt
-        counts[2] += 1
-    flags = reply.flags | (TC if truncated else 0) | reply.rcode
-    message.data[:HEADER_SIZE] = struct.pack("!6H", reply.id, flags, 1, *counts)
-    return bytes(message.data)
+    return message.finished(reply, opt, counts, TC if truncated else 0)
 
 
-def pack_messages(reply: Reply, max_size: int) -> Iterator[bytes]:
-    """The answer over as many messages, of at most `max_size` bytes, as it takes (RFC 5936 section 2.2).
+def pack_messages(reply: Reply, answer: Iterable[Record], max_size: int) -> Iterator[bytes]:
+    """A reply with this answer, over as many messages of at most `max_size` bytes as it takes (RFC 5936 section 2.2).
 
-    Raises CannotPackError for a record that alone is larger.
+    No more of the answer is taken than goes into the next message. CannotPackError for a record that alone is larger.
     """
-    answer = reply.answer
+    opt = b"" if reply.opt is None else reply.opt.pack()
+    limit = max_size - len(opt)
+    records = iter(answer)
+    record = next(records, None)
     while True:
-        message = pack_reply(replace(reply, answer=answer), max_size)
-        packed = answer_count(message)
-        if not packed and answer:
+        message, count = _Message(compress=True, fold=False), 0
+        message.add_question(reply.question)
+        while record is not None and message.add_record(record, limit):
+            count += 1
+            record = next(records, None)
+        if record is not None and not count:
             raise CannotPackError("a record does not fit into a message")
-        yield message[:2] + (int.from_bytes(message[2:4], "big") & ~TC).to_bytes(2, "big") + message[4:]
-        answer = answer[packed:]
-        if not answer:
+        yield message.finished(reply, opt, [count, 0, 0], 0)
+        if record is None:
             return
 
 
@@ -161,6 +161,14 @@ class _Message:
         # nothing is added after this, so offsets into what is cut off are never used
         del self.data[start:]
         return False
+
+    def finished(self, reply: Reply, opt: bytes, counts: list[int], flags: int) -> bytes:
+        """The message with OPT, packed, and the header; `counts` of the sections without it, `flags` beside its own."""
+        self.data += opt
+        counts[2] += bool(opt)
+        flags |= reply.flags | reply.rcode
+        self.data[:HEADER_SIZE] = struct.pack("!6H", reply.id, flags, 1, *counts)
+        return bytes(self.data)
 
     def add_name(self, name: dns.name.Name, compress: bool) -> None:
         """Append a name; `compress` lets it end in a pointer, to labels that agree in case too but for `fold`."""

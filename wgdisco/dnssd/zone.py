@@ -18,6 +18,7 @@ from dns.rcode import NOERROR, NXDOMAIN, REFUSED, Rcode
 from dns.rdatatype import AAAA, ANY, NS, PTR, SOA, SRV, TXT, A
 
 from wgdisco.dnssd.instance import OwnInstance, ServiceInstance, host_data, ptr_data, srv_data, txt_data
+from wgdisco.dnssd.instances import Instances
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.records import Data, HinfoData, HostData, NsData, PtrData, Record, SoaData
 from wgdisco.dnssd.roster import EVERYBODY, NOBODY, REGISTRY_NAME, Groups, Roster
@@ -115,11 +116,8 @@ class Zone:
         roster: Roster | None = None,
     ) -> Self:
         """The next snapshot: `gone` are not in it, `put` are new or replace those with their keys."""
-        instances = dict(self.instances)
-        for key in gone:
-            instances.pop(key, None)
-        for instance in put:
-            instances[instance.key] = instance
+        before = self.instances if isinstance(self.instances, Instances) else Instances(self.instances)
+        instances = before.following(put, gone)
         return replace(self, serial=serial, instances=instances, roster=self.roster if roster is None else roster)
 
     def lookup(self, qname: dns.name.Name, qtype: int, vantage: Vantage = ANYWHERE) -> Answer:

@@ -26,6 +26,13 @@ def add_parser(subparsers: Any) -> None:
         demo.add_argument(
             f"--nat-{side}", choices=NAT_TYPES, default=default, metavar="TYPE", help=f"{host}'s NAT: {default}"
         )
+    demo.add_argument(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="HOST=NAME",
+        help="a host's engine (of registry, alice, bob): userspace (all), kernel, or external, which is wireguard-go",
+    )
     demo.add_argument("--block-direct", action="store_true", help="drop UDP between the NATs: the control run")
     demo.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to wait for direct: 30")
     demo.add_argument("--keep", action="store_true", help="leave the lab up until Ctrl-C, for `wgdisco lab exec`")
@@ -92,10 +99,11 @@ def _demo(args: argparse.Namespace) -> int:
     from wgdisco.lab.scenario import Demo  # noqa: PLC0415  the daemons parse this command line too, and start in haste
     from wgdisco.lab.topology import Lab  # noqa: PLC0415  likewise
 
+    engines = dict(_host_engine(text) for text in args.engine)
     with Lab(args.nat_a, args.nat_b) as lab:
         if args.block_direct:
             lab.block_direct()
-        demo = Demo(lab, sys.stderr, args.timeout)
+        demo = Demo(lab, sys.stderr, args.timeout, engines)
         report = demo.run()
         print(json.dumps(report.to_json()) if args.output == "json" else f"\n{report.to_text()}", flush=True)
         if args.keep:
@@ -137,12 +145,21 @@ def _matrix(args: argparse.Namespace) -> int:
     return 1 if report.failed else 0
 
 
+_ENGINES = {kind.value: kind for kind in EngineKind if kind is not EngineKind.AUTO}
+
+
 def _engines(text: str) -> tuple[EngineKind, EngineKind]:
-    known = {kind.value: kind for kind in EngineKind if kind is not EngineKind.AUTO}
-    names = _chosen("engine", text, known)
+    names = _chosen("engine", text, _ENGINES)
     if len(names) != 2:
         raise ConfigError("--engines: two of them, for example external,userspace")
-    return known[names[0]], known[names[1]]
+    return _ENGINES[names[0]], _ENGINES[names[1]]
+
+
+def _host_engine(text: str) -> tuple[str, EngineKind]:
+    host, _, name = text.partition("=")
+    if host not in ("registry", "alice", "bob"):
+        raise ConfigError(f"--engine {text}: write HOST=NAME, with registry, alice or bob for HOST")
+    return host, _ENGINES[_chosen("engine", name, _ENGINES)[0]]
 
 
 def _chosen(what: str, text: str, known: Collection[str]) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from wgdisco.lab.topologies import REGISTRY
 from wgdisco.tunnel.engines import EngineKind
 
 STATE = "/var/lib/wgdisco"
-_START_TIMEOUT = 20.0
+_START_TIMEOUT = 60.0  # on an emulated processor
 # One interpreter for all invitations: starting one for each would take longer than what is measured
 _INVITE = """
 import sys
@@ -54,7 +54,9 @@ class Registry:
         if not self._timeline.wait(lambda: self._timeline.first(REGISTRY, "started") is not None, _START_TIMEOUT):
             raise LocalError(f"the registry has not started in {_START_TIMEOUT:.0f} s")
         twice = [group for group in groups for _ in range(2)]
-        said = self._host.run([sys.executable, "-c", _INVITE, *twice], timeout=20 + len(groups)).stdout.split()
+        said = self._host.run(
+            [sys.executable, "-c", _INVITE, *twice], timeout=_START_TIMEOUT + 2 * len(groups)
+        ).stdout.split()
         self.links = dict(zip(groups, zip(said[::2], said[1::2], strict=True), strict=True))
 
     def check(self) -> None:

@@ -18,6 +18,7 @@ from wgdisco.keys import PrivateKey
 from wgdisco.lab.capture import Packet, count
 from wgdisco.lab.timeline import Said, Timeline, now
 from wgdisco.lab.topology import Lab
+from wgdisco.tunnel.engines import EngineKind
 
 PROGRAM = (sys.executable, "-m", "wgdisco")
 ZONE = "example.com."
@@ -28,7 +29,7 @@ MOST_REGISTRY_PACKETS = 20
 TUNNEL_ADDRESSES = {"registry": "10.0.0.254", "alice": "10.0.0.1", "bob": "10.0.0.2"}
 _OTHER = {"alice": "bob", "bob": "alice"}
 _CONF_DIRECTORY = "/run/wgdisco-lab"
-_START_TIMEOUT = 20.0
+_START_TIMEOUT = 60.0  # on an emulated processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,21 @@ def _milliseconds(value: float | None) -> str:
 class Demo:
     """One run in a lab of its own, which goes with `close()`."""
 
-    def __init__(self, lab: Lab, output: TextIO, timeout: float, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        output: TextIO,
+        timeout: float,
+        engines: Mapping[str, EngineKind] | None = None,
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         """Write the hosts' configuration. The timeline goes to `output`; `timeout` is for the way to direct, seconds.
 
-        `program` is what runs as `wgdisco` in the hosts.
+        `program` is what runs as `wgdisco` in the hosts; a host's engine is ours unless `engines` has another (EXTERNAL
+        is `wireguard-go`).
         """
         self._lab = lab
+        self._engines = dict(engines or {})
         self._program = program
         self._timeout = timeout
         private_keys = {host: PrivateKey(secrets.token_bytes(32)) for host in TUNNEL_ADDRESSES}
@@ -157,7 +167,10 @@ class Demo:
     def _daemon(self, host: str, *verb: str) -> float:
         options = ["--conf", f"{_CONF_DIRECTORY}/{host}.conf", "--zone", ZONE, "--log", "json"]
         dns = Endpoint(self._lab.outside("registry"), 53).to_text()
-        command = [*self._program, *verb, *options, "--dns", dns]
+        engine = self._engines.get(host, EngineKind.USERSPACE)
+        if engine is EngineKind.EXTERNAL:
+            self._lab.hosts[host].run(["wireguard-go", host])
+        command = [*self._program, *verb, *options, "--dns", dns, "--engine", engine.value]
         return self.timeline.start(self._lab.hosts[host], command)
 
     def _connect(self, report: Report) -> str | None:
@@ -180,9 +193,13 @@ class Demo:
         return self.timeline.first("registry", "handshake", self._keys["alice"]) is not None
 
     def _direct(self, host: str) -> Said | None:
-        """When data from the other, from its public address, first authenticated at `host`."""
+        """When data from the other, from its public address, first authenticated at `host`.
+
+        Engines that are not ours say nothing of data, but when a path stands.
+        """
         other = _OTHER[host]
-        said = self.timeline.first(host, "data", self._keys[other])
+        is_ours = self._engines.get(host, EngineKind.USERSPACE) is EngineKind.USERSPACE
+        said = self.timeline.first(host, "data" if is_ours else "direct", self._keys[other])
         if said is None or not str(said.fields.get("endpoint")).startswith(f"{self._lab.outside(other)}:"):
             return None
         return said

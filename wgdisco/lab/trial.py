@@ -24,7 +24,7 @@ from wgdisco.tunnel.engines import EngineKind
 
 PING_INTERVAL = 0.02
 WINDOW = 0.4
-_START_TIMEOUT = 15.0
+_START_TIMEOUT = 60.0  # on an emulated processor
 # How long they may look at their NATs before they are let talk
 _NAT_PATIENCE = 1.0
 # By then the registry has been told of them

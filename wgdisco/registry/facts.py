@@ -40,9 +40,10 @@ class Network:
     """The network itself. `endpoints` are `HOST:PORT` of its registries; `epoch` rises with every restore from backup.
 
     `also_ports` are UDP ports that lead to `listen_port`, `tls_port` the TCP port for those who have no UDP at all.
-    `firewall` is what to do about this host's own. `next_host` is the host number given out next: freed ones come round
-    again only after all others. `own_host` is the registry's own. `mtu` is its interface's. `predecessor` is the
-    interface of the server it was adopted from, until its place is taken.
+    `firewall` is what to do about this host's own. With `forward_dns` the registry's DNS server passes members'
+    questions about other zones on to the host's resolvers. `next_host` is the host number given out next: freed ones
+    come round again only after all others. `own_host` is the registry's own. `mtu` is its interface's.
+    `predecessor` is the interface of the server it was adopted from, until its place is taken.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Network:
     also_ports: tuple[int, ...] = ()
     tls_port: int | None = None
     firewall: Mode = Mode.NONE
+    forward_dns: bool = False
     own_host: int = REGISTRY_HOST_NUMBER
     mtu: int = MTU
     predecessor: str | None = None

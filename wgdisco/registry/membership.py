@@ -244,6 +244,10 @@ class Membership:
         """What to do about the registry host's own firewall."""
         return [] if mode is self.network.firewall else [Put(replace(self.network, firewall=mode))]
 
+    def set_forward_dns(self, *, is_on: bool) -> list[Change]:
+        """Whether members may ask the registry about other zones."""
+        return [] if is_on is self.network.forward_dns else [Put(replace(self.network, forward_dns=is_on))]
+
     def set_registries(self, endpoints: tuple[str, ...]) -> list[Change]:
         """Where members reach the registry from now on, as HOST:PORT; LocalError when one is none."""
         try:

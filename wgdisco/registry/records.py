@@ -21,6 +21,7 @@ def roster(membership: Membership) -> Roster:
             if member.proven
         ),
         network.registry_addresses,
+        forwards=network.forward_dns,
     )
 
 

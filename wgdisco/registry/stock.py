@@ -73,7 +73,7 @@ class DeviceFacts:
     """All that goes into a device's file, but for its two secrets.
 
     `registries` are `HOST:PORT`, the first one is used; `zone` is the network's, with its final dot. `subnets` are
-    behind members that it reaches through the registry.
+    behind members that it reaches through the registry. `forward_dns`: the registry answers for other zones as well.
     """
 
     name: str
@@ -86,6 +86,7 @@ class DeviceFacts:
     full_tunnel: bool
     direct: tuple[DirectPeer, ...]
     subnets: tuple[IPNetwork, ...] = ()
+    forward_dns: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The object `from_json` reads; no secret is in it."""
@@ -109,6 +110,7 @@ class DeviceFacts:
                 for peer in self.direct
             ],
             "subnets": [str(subnet) for subnet in self.subnets],
+            "forward_dns": self.forward_dns,
         }
 
     @classmethod
@@ -136,6 +138,7 @@ class DeviceFacts:
                 data["full_tunnel"],
                 direct,
                 tuple(map(ip_network, data["subnets"])),
+                data["forward_dns"],
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise LocalError("the registry speaks another version: restart it") from error
@@ -173,6 +176,7 @@ def device_facts(membership: Membership, device: Member) -> DeviceFacts:
         device.full_tunnel,
         tuple(direct),
         tuple(subnet for member in others for subnet in _subnets(member)),
+        network.forward_dns,
     )
 
 

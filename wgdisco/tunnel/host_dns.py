@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Self
 
 from wgdisco.endpoint import IPAddress, parse_address
+from wgdisco.tunnel.notation import shown
 
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*", re.DOTALL)  # wg-quick's own way to tell them
 _DOMAIN = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?")
@@ -56,11 +57,11 @@ class NameServers:
                 try:
                     servers.append(parse_address(item))
                 except ValueError:
-                    raise ValueError(f"DNS {item!r} is not an IP address") from None
+                    raise ValueError(f"DNS {shown(item)} is not an IP address") from None
             elif _DOMAIN.fullmatch(item) and len(item) <= _DOMAIN_MAX_SIZE:
                 search.append(item)
             else:
-                raise ValueError(f"DNS {item!r} is neither an IP address nor a domain")
+                raise ValueError(f"DNS {shown(item)} is neither an IP address nor a domain")
         return cls(tuple(servers), tuple(search))
 
     def items(self) -> tuple[str, ...]:

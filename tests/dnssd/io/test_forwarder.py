@@ -9,13 +9,14 @@ import dns.rcode
 import pytest
 
 from tests.system.name_server import reply_to
-from wgdisco.dnssd.forwarding import EACH_MAX
+from wgdisco.dnssd.forwarding import EACH_MAX, Passed
 from wgdisco.dnssd.io import forwarder
 from wgdisco.dnssd.io.forwarder import ATTEMPTS, Forwarder, Resolvers
 from wgdisco.endpoint import Endpoint, parse_address
 
 ASKER = "10.0.0.2"
 ANSWER = "192.0.2.80"
+STRANGER = "203.0.113.9"
 
 
 class Upstream(asyncio.DatagramProtocol):
@@ -48,7 +49,8 @@ async def upstream():
     loop = asyncio.get_running_loop()
     transport, server = await loop.create_datagram_endpoint(Upstream, ("127.0.0.1", port))
     tcp = await asyncio.start_server(server.tcp, sock=listener)
-    passing = Forwarder(lambda: (Endpoint(parse_address("127.0.0.1"), port),))
+    resolver = Endpoint(parse_address("127.0.0.1"), port)
+    passing = Forwarder(lambda: (resolver,), lambda asker: asker != STRANGER, "wg.internal.")
     try:
         yield server, passing
     finally:
@@ -121,6 +123,7 @@ def test_silence_is_told_after_some_attempts_of_which_the_last_is_spelled_as_ask
             reply = await ask(passing, "www.example.net")
             assert reply.rcode() == dns.rcode.SERVFAIL
             assert len(server.asked) == ATTEMPTS
+            assert passing.counts == {Passed.UNANSWERED: 1}
             assert server.asked[-1][0][12:29] == b"\3www\7example\3net\0"
             local = await ask(passing, "printer.local")
             assert local.rcode() == dns.rcode.NXDOMAIN
@@ -137,7 +140,9 @@ def test_one_asker_has_no_more_outstanding_than_its_share():
             query = dns.message.make_query("www.example.net", "A").to_wire()
             taken = [passing.forward(query, ASKER, lambda _reply: None, whole=False) for _ in range(EACH_MAX + 5)]
             assert taken == [True] * EACH_MAX + [False] * 5
+            assert passing.counts == {Passed.TOO_MANY: 5}
             assert passing.forward(query, "10.0.0.3", lambda _reply: None, whole=False)
+            assert not passing.forward(query, STRANGER, lambda _reply: None, whole=False)
 
     asyncio.run(run())
 

@@ -2,7 +2,12 @@
 
 import asyncio
 import os
+import resource
 import signal
+import socket
+import subprocess
+import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -12,13 +17,14 @@ import dns.asyncquery
 import dns.message
 import pytest
 
-from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, peer
+from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, load, peer
 from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.io import process as process_module
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.roster import Roster, ZoneMember
 
+ROOT = Path(__file__).parents[3]
 LOOPBACK = ip_address("127.0.0.1")
 SERVICE = "_wireguard._udp.example.com."
 
@@ -96,6 +102,27 @@ def test_it_has_no_privileges_no_keys_and_little_in_its_environment(monkeypatch)
     asyncio.run(main())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root gives capabilities away")
+def test_a_unit_of_another_user_gives_it_none_of_its_capabilities():
+    ours, theirs = socket.socketpair()
+    user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    command = ["setpriv", *user, "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"]
+    serve = [sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno())]
+    with ours, theirs:
+        process = subprocess.Popen(
+            [*command, *serve], env={"PYTHONPATH": str(ROOT)}, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL
+        )
+        theirs.close()
+        deadline = time.monotonic() + 20
+        while "NoNewPrivs:\t1" not in (status := Path(f"/proc/{process.pid}/status").read_text()):
+            assert process.poll() is None, "nobody may not read this checkout"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert "CapPrm:\t0000000000000000" in status
+        assert "CapAmb:\t0000000000000000" in status
+    assert process.wait(10) == 0
+
+
 def test_it_is_started_again_when_it_dies_and_nothing_asked_meanwhile_is_lost(monkeypatch):
     monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
 
@@ -108,6 +135,26 @@ def test_it_is_started_again_when_it_dies_and_nothing_asked_meanwhile_is_lost(mo
             for tcp in (False, True):
                 assert (await ask(server, inst(ALICE), tcp=tcp)).answer[0][0].port == 7
             assert server.pid != first
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("said", ["garbage", "[1]", '{"counts":{"x":"y"}}'])
+def test_what_it_cannot_say_ends_it_and_not_the_registry(said, tmp_path, monkeypatch):
+    monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
+    first = tmp_path / "first"
+    first.touch()
+    rogue = tmp_path / "python"
+    rogue.write_text(
+        f"#!/bin/bash\n[ -e {first} ] || exec {sys.executable} \"$@\"\nrm {first}\necho '{said}' >&$4\nexec sleep 60\n"
+    )
+    rogue.chmod(0o755)
+
+    async def main():
+        monkeypatch.setattr(sys, "executable", str(rogue))
+        async with serving(golden_zone()) as server:
+            assert not first.exists()
+            assert (await ask(server, inst(ALICE))).answer
 
     asyncio.run(main())
 
@@ -187,3 +234,46 @@ def test_what_gets_no_reply_is_counted_by_reason():
             transport.close()
 
     asyncio.run(main())
+
+
+def test_in_the_exact_profile_every_captured_reply_of_wgsd_comes_from_it():
+    async def main():
+        async with serving(golden_zone(), profile=Profile.WGSD_EXACT) as server:
+            loop = asyncio.get_running_loop()
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+                asker.setblocking(False)
+                asker.connect((str(LOOPBACK), server.endpoints[0].port))
+                for vector in load():
+                    await loop.sock_sendall(asker, vector.query())
+                    async with asyncio.timeout(5):
+                        assert (await loop.sock_recv(asker, 4096)).hex() == vector.reply.hex()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("many", [2_000, pytest.param(10_000, marks=pytest.mark.soak)])
+def test_thousands_of_idle_connections_keep_nobody_out(many):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < many + 200:
+        pytest.skip(f"no more than {hard} descriptors allowed here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, many + 200), hard))
+
+    async def main():
+        async with serving(golden_zone()) as server:
+            idle = []
+            try:
+                for number in range(many):
+                    idle.append(socket.create_connection(("127.0.0.1", server.endpoints[0].port), 5))
+                    if number % 1000 == 0:
+                        assert (await ask(server, inst(ALICE))).answer
+                for tcp in (False, True):
+                    assert (await ask(server, inst(ALICE), tcp=tcp)).answer[0][0].port == 7777
+                assert len(os.listdir(f"/proc/{server.pid}/fd")) < 1100
+            finally:
+                for one in idle:
+                    one.close()
+
+    try:
+        asyncio.run(main())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

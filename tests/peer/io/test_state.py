@@ -12,6 +12,7 @@ from wgdisco.keys import PresharedKey, PrivateKey
 from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory
+from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.offloads import Offloads
 
 SECRET = PrivateKey(b"\1" * 32)
@@ -41,6 +42,8 @@ def state() -> MemberState:
         offloads=Offloads(udp_gso=False),
         receipt="c2VhbGVk",
         offline_trust=3600.0,
+        host_dns=DnsMode.RESOLVED,
+        zone="wg.example.",
         listen_port=4242,
         next_private_key=NEXT,
         endpoints={BOB: Endpoint.from_text("[2001:db8::9]:7")},

@@ -174,7 +174,7 @@ def test_a_taken_port_names_who_has_it():
             UdpSockets.open(port)
         sockets = UdpSockets.open()
         kept = sockets.port
-        with pytest.raises(LocalError, match="is in use by"):
+        with pytest.raises(LocalError, match="is in use: stop it"):
             sockets.rebind(port)
         assert sockets.port == kept
         sockets.send(Burst.of(b"still here"), at(sockets))
@@ -298,6 +298,12 @@ def test_marks():
     one.set_fwmark(0xFFFFFFFF)
     with pytest.raises(LocalError, match="FwMark needs root"):
         one.set_fwmark(1)
+    port = one.port
+    with pytest.raises(LocalError, match=f"UDP port {port} is closed, for its datagrams cannot be marked"):
+        one.rebind(port)
+    assert (one.fds, one.port, one.fwmark) == ((), port, 0xFFFFFFFF)
+    one.send(Burst.of(b"unmarked"), at(two))
+    assert not select.select(two.fds, [], [], 0)[0]
     one.close()
     two.close()
 

@@ -10,6 +10,8 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import cast
 
+from wgdisco.dnssd.forwarding import is_refused
+from wgdisco.dnssd.io.forwarder import Forwarder
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Answerer, Transport
 from wgdisco.endpoint import IPAddress, parse_address
@@ -40,10 +42,14 @@ class Connections:
         self._turn: asyncio.Handle | None = None
         self._check: asyncio.TimerHandle | None = None
 
-    async def listen(self, tcp: socket.socket, answerer: Answerer) -> None:
-        """Take connections at a socket that is bound."""
+    async def listen(self, tcp: socket.socket, answerer: Answerer, forwarder: Forwarder | None = None) -> None:
+        """Take connections at a socket that is bound; what the answerer refuses, `forwarder` may take."""
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_server(lambda: _Connection(self, answerer), sock=tcp, backlog=_BACKLOG))
+
+        def accepted() -> _Connection:
+            return _Connection(self, answerer, forwarder)
+
+        self._servers.append(await loop.create_server(accepted, sock=tcp, backlog=_BACKLOG))
         if self._check is None:
             self._check = loop.call_later(_idle_check(), self._close_idle)
 
@@ -115,10 +121,12 @@ class Connections:
 class _Connection(asyncio.Protocol):
     """One asker. `is_waiting`: it is among those whose turn will come."""
 
-    def __init__(self, connections: Connections, answerer: Answerer) -> None:
+    def __init__(self, connections: Connections, answerer: Answerer, forwarder: Forwarder | None = None) -> None:
         self.is_waiting = False
         self._connections = connections
         self._answerer = answerer
+        self._forwarder = forwarder
+        self._forwarded = 0
         self._received = bytearray()
         self._is_unread = False
         self._has_ended = False
@@ -164,11 +172,25 @@ class _Connection(asyncio.Protocol):
         reply = self._next_reply()
         self._connections.used(self)
         if reply is not None:
-            self._transport.write(len(reply).to_bytes(_LENGTH_SIZE, "big") + reply)
+            self._write(reply)
         if len(self._received) <= _WAITING_MAX and not self._has_ended:
             self._transport.resume_reading()
         self._wait_turn()
-        if self._has_ended and not self._has_work():
+        self._close_when_done()
+
+    def _deliver(self, reply: bytes) -> None:
+        """What was passed on is answered; there may be nobody any more."""
+        self._forwarded -= 1
+        if not self._transport.is_closing():
+            self._write(reply)
+            self._connections.used(self)
+            self._close_when_done()
+
+    def _write(self, reply: bytes) -> None:
+        self._transport.write(len(reply).to_bytes(_LENGTH_SIZE, "big") + reply)
+
+    def _close_when_done(self) -> None:
+        if self._has_ended and not self._forwarded and not self._has_work():
             self._transport.close()
 
     def abort(self) -> None:
@@ -193,11 +215,20 @@ class _Connection(asyncio.Protocol):
             transfers = self._connections.transfers
             self._transfer = None if transfers is None else transfers.respond(query, self._source, Transport.TCP)
             if self._transfer is None:
-                return self._answerer.answer(query, self._source, self._local, Transport.TCP)
+                return self._answered(query)
         message = next(self._transfer, None)
         if message is None:
             self._transfer = None
         return message
+
+    def _answered(self, query: bytes) -> bytes | None:
+        reply = self._answerer.answer(query, self._source, self._local, Transport.TCP)
+        if self._forwarder is None or reply is None or not is_refused(reply):
+            return reply
+        if not self._forwarder.forward(query, self._source, self._deliver, whole=True):
+            return reply
+        self._forwarded += 1
+        return None
 
     def _query_size(self) -> int | None:
         """The size of the first query, when all of it is here."""

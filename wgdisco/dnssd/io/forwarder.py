@@ -3,11 +3,14 @@
 import asyncio
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from wgdisco.dnssd.forwarding import Budget, Query, read_query
+import dns.name
+
+from wgdisco.dnssd.forwarding import Budget, Passed, Query, read_query
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 
 DNS_PORT = 53
@@ -54,10 +57,16 @@ class Resolvers:
 
 
 class Forwarder:
-    """Asks `resolvers()` for others. `close` ends it."""
+    """Asks `resolvers()` about what is not in `zone`, for askers that it `serves`. `close` ends it.
 
-    def __init__(self, resolvers: Callable[[], tuple[Endpoint, ...]]) -> None:
+    `counts` only grow.
+    """
+
+    def __init__(self, resolvers: Callable[[], tuple[Endpoint, ...]], serves: Callable[[str], bool], zone: str) -> None:
         self._resolvers = resolvers
+        self._serves = serves
+        self._zone = dns.name.from_text(zone)
+        self.counts: Counter[Passed] = Counter()
         self._budget = Budget()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -66,8 +75,14 @@ class Forwarder:
 
         `whole`: the reply may be of any size, since the asker uses TCP.
         """
-        asked = read_query(query)
-        if asked is None or not self._budget.take(asker):
+        if not self._serves(asker):
+            return False
+        if not self._budget.take(asker):
+            self.counts[Passed.TOO_MANY] += 1
+            return False
+        asked = read_query(query, self._zone)
+        if asked is None:
+            self._budget.give_back(asker)
             return False
         task = asyncio.ensure_future(self._answer(asked, deliver, whole=whole))
         self._tasks.add(task)
@@ -98,6 +113,7 @@ class Forwarder:
                     reply = await _ask(asked, resolver, bits, whole=whole)
             if reply is not None:
                 break
+        self.counts[Passed.UNANSWERED if reply is None else Passed.ANSWERED] += 1
         deliver(asked.failed() if reply is None else reply)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import wgdisco
 from wgdisco.dnssd.feed import Audience, Delta, Listener, Setup, between, pack_delta, pack_setup, whole
@@ -31,6 +32,7 @@ START_TIMEOUT = 30.0
 RESTART_INTERVAL = 1.0
 
 _REPLY_MAX_SIZE = 1 << 16
+_COUNTS_MAX = 256
 
 
 class ZoneProcess:
@@ -92,8 +94,11 @@ class ZoneProcess:
     async def run(self) -> None:
         """Keep one running until cancelled."""
         while True:
-            await self._run_once()
-            LOG.warning("the zone's server ended; it is started again")
+            try:
+                await self._run_once()
+                LOG.warning("the zone's server ended; it is started again")
+            except OSError as error:
+                LOG.error("the zone's server cannot be started: %s", error.strerror)
             await asyncio.sleep(RESTART_INTERVAL)
 
     def close(self) -> None:
@@ -116,14 +121,16 @@ class ZoneProcess:
         self.pid = process.pid
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=_REPLY_MAX_SIZE)
-        feeding = asyncio.create_task(self._feed(writer))
+        tasks = [asyncio.create_task(self._feed(writer)), asyncio.create_task(self._listen(reader))]
         try:
-            with suppress(ConnectionError):
-                await self._listen(reader)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
         finally:
             self._ready.clear()
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             # the end of the feed is its end; what does not hear of it is ended
             writer.transport.abort()
             self._past, self._present = self.counts, Counter()
@@ -154,13 +161,28 @@ class ZoneProcess:
                 await _tell(writer, whole(told) if is_exact else between(last, told, touched))
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
-        while line := await reader.readline():
-            said = json.loads(line)
-            if "ready" in said:
-                self._ready.set()
-            else:
-                self._present = Counter(said["counts"])
-                self.transferred, self.given = said.get("serial"), said.get("given", {})
+        """What it says, until it ends or says what it cannot: strangers talk to it, and not to us."""
+        with suppress(ConnectionError):
+            try:
+                while line := await reader.readline():
+                    self._take(json.loads(line))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                LOG.error("the zone's server said what it cannot (%s)", type(error).__name__)
+
+    def _take(self, said: dict[str, Any]) -> None:
+        if "ready" in said:
+            self._ready.set()
+            return
+        serial = said.get("serial")
+        self._present = _numbers(said["counts"])
+        self.transferred, self.given = None if serial is None else int(serial), dict(_numbers(said.get("given", {})))
+
+
+def _numbers(said: dict[str, Any]) -> Counter[str]:
+    """ValueError or TypeError when they are none, or too many."""
+    if len(said) > _COUNTS_MAX:
+        raise ValueError("too many")
+    return Counter({str(what): int(count) for what, count in said.items()})
 
 
 async def _tell(writer: asyncio.StreamWriter, delta: Delta) -> None:
@@ -172,4 +194,6 @@ async def _tell(writer: asyncio.StreamWriter, delta: Delta) -> None:
 def _environment() -> dict[str, str]:
     """Nothing of ours but where Python finds the same program."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
-    return kept | {"PYTHONPATH": str(Path(wgdisco.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    # and what it is made with: a package brings its libraries, and tells of them when it is started
+    places = dict.fromkeys([str(Path(wgdisco.__file__).parents[1]), *filter(None, sys.path)])
+    return kept | {"PYTHONPATH": os.pathsep.join(places), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -7,33 +7,43 @@ flood leaves the loop to others between two of them.
 import asyncio
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from wgdisco.dnssd.forwarding import is_refused
+from wgdisco.dnssd.io import batch
 from wgdisco.dnssd.io.bind import ANCILLARY_SIZE, Ancillary, bind_pair, read_pktinfo
 from wgdisco.dnssd.io.connections import Connections
+from wgdisco.dnssd.io.forwarder import Forwarder
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Answerer, Transport
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.errors import LocalError
 
-DRAIN_MAX = 64
+DRAIN_MAX = batch.BATCH
 
 # a query that is longer is cut, and then no query
-_QUERY_MAX_SIZE = 4096
+_QUERY_MAX_SIZE = batch.QUERY_MAX_SIZE
 
 
 class DnsServer:
-    """Serves on any number of addresses. `unsent` counts UDP replies the kernel did not take.
+    """Serves on any number of addresses.
 
     With `transfers`, the zone's secondaries are answered by that, wherever they ask.
     """
 
     def __init__(self, transfers: Transfers | None = None) -> None:
         self.endpoints: tuple[Endpoint, ...] = ()
-        self.unsent = 0
+        self._unsent = 0
+        self._batches: list[batch.Batch] = []
         self._udp: list[socket.socket] = []
         self._transfers = transfers
         self._connections = Connections(transfers)
+
+    @property
+    def unsent(self) -> int:
+        """UDP replies the kernel did not take."""
+        return self._unsent + sum(batch.unsent for batch in self._batches)
 
     async def start(
         self, answerer: Answerer, addresses: Sequence[tuple[IPAddress, int]], interface: str | None = None
@@ -52,14 +62,32 @@ class DnsServer:
             await self.close()
             raise
 
-    async def serve(self, answerer: Answerer, address: IPAddress, udp: socket.socket, tcp: socket.socket) -> None:
-        """Answer at two sockets that are bound to `address` and one port; they are ours from now on."""
-        await self._connections.listen(tcp, answerer)
+    async def serve(
+        self,
+        answerer: Answerer,
+        address: IPAddress,
+        udp: socket.socket,
+        tcp: socket.socket,
+        forwarder: Forwarder | None = None,
+    ) -> None:
+        """Answer at two sockets that are bound to `address` and one port; they are ours from now on.
+
+        What the answerer refuses, `forwarder` may take.
+        """
+        await self._connections.listen(tcp, answerer, forwarder)
         self._udp.append(udp)
         if self._transfers is not None:
             answerer = _WithTransfers(answerer, self._transfers)
-        drain = self._drain_wildcard if address.is_unspecified else self._drain
-        asyncio.get_running_loop().add_reader(udp, drain, udp, answerer, _unmapped(address))
+        loop = asyncio.get_running_loop()
+        if forwarder is not None:
+            loop.add_reader(udp, partial(self._drain, udp, answerer, _unmapped(address), forwarder))
+        elif address.is_unspecified:
+            loop.add_reader(udp, self._drain_wildcard, udp, answerer)
+        elif batch.is_possible():
+            self._batches.append(batch.Batch(udp, answerer, _unmapped(address)))
+            loop.add_reader(udp, self._batches[-1].answer)
+        else:
+            loop.add_reader(udp, self._drain, udp, answerer, _unmapped(address))
         self.endpoints += (Endpoint(address, udp.getsockname()[1]),)
 
     async def close(self) -> None:
@@ -71,7 +99,9 @@ class DnsServer:
         self._udp, self.endpoints = [], ()
         await self._connections.close()
 
-    def _drain(self, udp: socket.socket, answerer: Answerer, local_address: IPAddress) -> None:
+    def _drain(
+        self, udp: socket.socket, answerer: Answerer, local_address: IPAddress, forwarder: Forwarder | None = None
+    ) -> None:
         answer, receive, send, kind = answerer.answer, udp.recvfrom, udp.sendto, Transport.UDP
         for _ in range(DRAIN_MAX):
             try:
@@ -83,13 +113,17 @@ class DnsServer:
                 continue
             reply = answer(query, source[0], local_address, kind)
             if reply is not None:
+                if forwarder is not None and is_refused(reply):
+                    deliver = partial(self._send, udp, ancillary=[], target=source)
+                    if forwarder.forward(query, source[0], deliver, whole=False):
+                        continue
                 try:
                     send(reply, source)
                 except OSError:
                     # full buffer, no route, source port 0: the asker asks again
-                    self.unsent += 1
+                    self._unsent += 1
 
-    def _drain_wildcard(self, udp: socket.socket, answerer: Answerer, _address: IPAddress) -> None:
+    def _drain_wildcard(self, udp: socket.socket, answerer: Answerer) -> None:
         for _ in range(DRAIN_MAX):
             try:
                 query, ancillary, _, source = udp.recvmsg(_QUERY_MAX_SIZE, ANCILLARY_SIZE)
@@ -106,7 +140,8 @@ class DnsServer:
         try:
             udp.sendmsg([reply], ancillary, 0, target)
         except OSError:
-            self.unsent += 1
+            # EBADF too: what was passed on is answered after we closed
+            self._unsent += 1
 
 
 class _WithTransfers:

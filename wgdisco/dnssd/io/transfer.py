@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +15,7 @@ from wgdisco.dnssd.transfer import Primary
 from wgdisco.dnssd.tsig import Signer
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
+from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 
 _REPLY_MAX_SIZE = 4096
@@ -68,9 +69,9 @@ class Transfers:
             bound.close()
         self._sockets = {}
 
-    def publish(self, zone: Zone) -> None:
-        """The next snapshot."""
-        if self.primary.journal.add(zone):
+    def publish(self, zone: Zone, touched: Iterable[PublicKey] | None = None) -> None:
+        """The next snapshot; with `touched`, instances of these keys alone differ from the last, and no member."""
+        if self.primary.journal.add(zone, touched):
             self._notifier.changed(zone, boot_time())
             self._arm()
 

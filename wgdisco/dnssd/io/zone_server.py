@@ -15,12 +15,14 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import dns.rdata
 from dns.rdataclass import IN
 from dns.rdatatype import AAAA, OPT, PTR, SOA, SRV, TXT, A
 
 from wgdisco.dnssd.feed import LINE_MAX_SIZE, Audience, DeltaReader, Setup, parse_setup
+from wgdisco.dnssd.io.forwarder import Forwarder, Resolvers
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.service import Service
@@ -46,10 +48,20 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # the registry is told, and ends the feed
         signal.signal(number, signal.SIG_IGN)
+    exec_without_ambient()
     give_up_privileges()
     feed = socket.socket(fileno=int(sys.argv[1]))
     with suppress(ConnectionError, asyncio.IncompleteReadError):
         asyncio.run(_serve(feed))
+
+
+def exec_without_ambient() -> None:
+    """Begin anew without the capabilities that a unit gives its programs: its filter may not let us drop them."""
+    status = Path("/proc/self/status").read_text()
+    ambient = next(line for line in status.splitlines() if line.startswith("CapAmb:"))
+    if int(ambient.split()[1], 16):
+        ctypes.CDLL(None).prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606  ourselves
 
 
 def give_up_privileges() -> None:
@@ -66,7 +78,6 @@ def give_up_privileges() -> None:
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     libc = ctypes.CDLL(None)
-    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     libc.capset((ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0), (ctypes.c_uint32 * 6)())
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -79,6 +90,7 @@ async def _serve(feed: socket.socket) -> None:
     setup = parse_setup(await _line(reader))
     transfers = None if setup.secondaries is None else Transfers(setup.secondaries)
     service, server = Service(setup, os.urandom(KEY_SIZE), time.time, time.monotonic), DnsServer(transfers)
+    forwarder = Forwarder(Resolvers(one.address for one in setup.listeners).now, service.forwards_for, setup.zone)
     deltas = DeltaReader()
     counting: asyncio.Task[None] | None = None
     try:
@@ -88,22 +100,23 @@ async def _serve(feed: socket.socket) -> None:
                 continue
             service.apply(delta)
             if transfers is not None:
-                transfers.publish(service.transferred())
+                transfers.publish(service.transferred(), delta.touched())
             if counting is None:
                 # the zone is there: what it is made of need not be looked at again by the garbage collector
                 gc.collect()
                 gc.freeze()
-                await _listen(setup, service, server)
+                await _listen(setup, service, server, forwarder)
                 if transfers is not None:
                     transfers.start(_notify_source(setup))
                 writer.write(READY)
-                counting = asyncio.create_task(_report(service, server, transfers, writer))
+                counting = asyncio.create_task(_report(service, server, forwarder, transfers, writer))
     finally:
         if counting is not None:
             counting.cancel()
         if transfers is not None:
             transfers.close()
         await server.close()
+        await forwarder.close()
         writer.close()
 
 
@@ -114,10 +127,11 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
     return line
 
 
-async def _listen(setup: Setup, service: Service, server: DnsServer) -> None:
+async def _listen(setup: Setup, service: Service, server: DnsServer, forwarder: Forwarder) -> None:
     for one in setup.listeners:
         udp, tcp = socket.socket(fileno=one.udp), socket.socket(fileno=one.tcp)
-        await server.serve(service.answerer(one.audience), one.address, udp, tcp)
+        passing = forwarder if one.audience is Audience.MEMBERS else None
+        await server.serve(service.answerer(one.audience), one.address, udp, tcp, passing)
 
 
 def _notify_source(setup: Setup) -> IPAddress | None:
@@ -127,7 +141,11 @@ def _notify_source(setup: Setup) -> IPAddress | None:
 
 
 async def _report(
-    service: Service, server: DnsServer, transfers: Transfers | None, writer: asyncio.StreamWriter
+    service: Service,
+    server: DnsServer,
+    forwarder: Forwarder,
+    transfers: Transfers | None,
+    writer: asyncio.StreamWriter,
 ) -> None:
     told: dict[str, object] = {}
     renewed_at = time.monotonic()
@@ -137,6 +155,7 @@ async def _report(
             renewed_at = time.monotonic()
             service.forget_cookies()
         counts = dict(service.counts()) | ({"dropped: unsent": server.unsent} if server.unsent else {})
+        counts |= {what.value: count for what, count in forwarder.counts.items()}
         report: dict[str, object] = {"counts": counts}
         if transfers is not None:
             counts |= {f"transfer: {what.value}": count for what, count in transfers.primary.counts.items()}

@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 from wgdisco.api import OffersRequest
 from wgdisco.errors import LocalError, RemoteError
@@ -13,8 +13,10 @@ from wgdisco.peer.io.member_interface import interface_addresses
 from wgdisco.peer.io.registry_client import RegistryClient
 from wgdisco.peer.io.state import MemberState
 from wgdisco.peer.roster import Roster
-from wgdisco.tunnel.io.gateway import Gateway
+from wgdisco.tunnel.io.gateway import Gateway, gateway
+from wgdisco.tunnel.io.nft import nft_table
 from wgdisco.tunnel.io.subnets import SubnetRoutes
+from wgdisco.tunnel.nft import block_incoming_rules
 
 LOG = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class Behind:
         self._is_up = False
 
     def changed(self) -> None:
-        """The roster is another."""
+        """The roster is another, or this host's networks are."""
         self._due.set()
 
     def registry_up(self, is_up: bool) -> None:
@@ -58,7 +60,12 @@ class Behind:
         """Go on until cancelled."""
         while True:
             self._due.clear()
-            troubles = [trouble for step in (self._route, self._forward, self._tell) if (trouble := await _try(step))]
+            steps = (
+                (self.route, "what is behind members is not all reached"),
+                (self._forward, "what is offered here is not all reached"),
+                (self._tell, "the registry was not told what is offered here"),
+            )
+            troubles = [f"{what}: {why}" for step, what in steps if (why := await _why_not(step)) is not None]
             for trouble in troubles:
                 if trouble not in self.troubles:
                     LOG.warning("%s", trouble)
@@ -71,16 +78,17 @@ class Behind:
         """What is not as it should be, and what to do."""
         return [*self.troubles, *behind_notes(self._roster, self._offers, local)]
 
-    async def close(self) -> None:
-        """Take the routes back."""
-        await self._routes.close()
-
-    async def _route(self) -> None:
+    async def route(self) -> None:
+        """Have what is behind members lead into the tunnel; LocalError when the system refuses."""
         networks = self._roster.routes()
         if networks and not self.mark:
             self.mark = await self._routes.mark()
             self._marked()
         await self._routes.set(networks)
+
+    async def close(self) -> None:
+        """Take the routes back."""
+        await self._routes.close()
 
     async def _forward(self) -> None:
         if self._gateway is not None:
@@ -92,12 +100,26 @@ class Behind:
             await self._client.tell_offers(OffersRequest([str(network) for network in self._offers]))
 
 
-async def _try(step: Callable[[], Awaitable[None]]) -> str | None:
+async def _why_not(step: Callable[[], Awaitable[None]]) -> str | None:
     """What went wrong with it."""
     try:
         await step()
     except LocalError as error:
-        return f"what is behind members is not all reached: {error}"
+        return str(error)
     except RemoteError as error:
-        return f"the registry was not told what is offered here: {error.reason}"
+        return error.reason
     return None
+
+
+@asynccontextmanager
+async def let_in(state: MemberState, interface: str) -> AsyncIterator[Gateway | None]:
+    """What may come out of the tunnel here: our nft table while this lasts, and the gateway where we offer one."""
+    if state.offers:
+        async with gateway(interface) as it:
+            yield it
+        return
+    if state.block_incoming:
+        async with nft_table(interface, block_incoming_rules(interface)):
+            yield None
+    else:
+        yield None

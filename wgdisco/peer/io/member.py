@@ -7,8 +7,8 @@ to keep, or to begin again with, the peers that are known.
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from wgdisco.machine import SleepWatch, boot_time
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import parse_candidates
 from wgdisco.peer.check import Checks
-from wgdisco.peer.io.behind import Behind
+from wgdisco.peer.io.behind import Behind, let_in
 from wgdisco.peer.io.clock import HostClock
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.finder import RegistryFinder
@@ -60,11 +60,9 @@ from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.driven import chosen
-from wgdisco.tunnel.io.firewall import kept_open
-from wgdisco.tunnel.io.gateway import Gateway, gateway
+from wgdisco.tunnel.io.firewall import closed_in_the_end, open_again
+from wgdisco.tunnel.io.gateway import Gateway
 from wgdisco.tunnel.io.leftovers import take_back
-from wgdisco.tunnel.io.nft import nft_table
-from wgdisco.tunnel.nft import block_incoming_rules
 from wgdisco.tunnel.noise import static_static
 
 LOG = logging.getLogger(__name__)
@@ -95,19 +93,23 @@ async def run(
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust, state.exit_name)
     async with AsyncExitStack() as stack:
+        # before anything is waited for: the verb has opened it
+        await stack.enter_async_context(closed_in_the_end(Need(state.name, state.listen_port), state.firewall))
         clock = HostClock(state)
         state = clock.reserve(state, store)
         engine = await asyncio.to_thread(chosen, state.engine)
         await take_back(state.name)  # what one that was killed left
         device = await stack.enter_async_context(member_interface(state, roster, engine, clock.handshake_time))
-        forwarder = await stack.enter_async_context(_let_in(state, device.interface))
+        forwarder = await stack.enter_async_context(let_in(state, device.interface))
         need = Need(state.name, device.status().listen_port, full_tunnel=forwarder is not None)
-        await stack.enter_async_context(kept_open(need, state.firewall))
+        await open_again(need, state.firewall)
         LOG.info("started", extra={"fields": {"interface": device.interface, "network": state.name}})
         for note in engine_notes(engine):
             LOG.warning("%s", note)
         member = _Managed(device, engine, state, store, roster, clock, version, connected, forwarder)
         stack.push_async_callback(member.behind.close)
+        if state.exit_name is not None:
+            await member.behind.route()  # or not at all: nothing shall leave by another way
         control = ControlServer(device.interface, member.report, member.commands())
         sleeps.woke = member.woke
         try:
@@ -136,20 +138,6 @@ async def run(
             await member.disconnect()
             await member.save()
             await control.close()  # after the state is kept: who waits for us to be down may write it next
-
-
-@asynccontextmanager
-async def _let_in(state: MemberState, interface: str) -> AsyncIterator[Gateway | None]:
-    """What may come out of the tunnel here: our nft table while this lasts, and the gateway where we offer one."""
-    if state.offers:
-        async with gateway(interface) as it:
-            yield it
-        return
-    if state.block_incoming:
-        async with nft_table(interface, block_incoming_rules(interface)):
-            yield None
-    else:
-        yield None
 
 
 class _Managed:
@@ -205,6 +193,7 @@ class _Managed:
         self.surroundings = Surroundings(self.driver, self._client, roster.network.prefixes, state.mdns, state.met)
         self.surroundings.keepalive = self._set_keepalive
         self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
+        self.surroundings.moved = self.behind.changed
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]

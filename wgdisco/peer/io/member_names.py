@@ -32,14 +32,23 @@ async def tell_names(state: MemberState) -> None:
 def zone_servers(state: MemberState) -> NameServers:
     """The registry's addresses inside the tunnel, for the zone.
 
-    None where a registry's own name is in the zone: it could not be looked up before there is a tunnel to it.
+    None where a registry's own name is in the zone: it could not be looked up before there is a tunnel to it. And none
+    where the zone is another than when this host joined, or a whole top-level domain: a registry is not to have names
+    looked up that are none of the network's.
     """
     network = Network.of(state.memory.snapshot.network)
-    zone = network.zone.to_text().rstrip(".").lower()
+    zone = _plain(network.zone.to_text())
+    if zone != _plain(state.zone) or "." not in zone:
+        LOG.warning("names of %s are not looked up by this host: it joined %s", zone, state.zone)
+        return NameServers()
     for registry in (*state.registries, *network.registries):
-        host = registry.rpartition(":")[0].rstrip(".").lower()
+        host = _plain(registry.rpartition(":")[0])
         if f".{host}".endswith(f".{zone}"):
             LOG.info("names of %s are not looked up by this host: the registry's own, %s, is one", zone, host)
             return NameServers()
     servers = (address for address in network.registry_addresses if address.version == 4 or has_ipv6())
     return NameServers(tuple(servers), zone=zone)
+
+
+def _plain(name: str) -> str:
+    return name.rstrip(".").lower()

@@ -37,6 +37,7 @@ class MemberState:
     `next_private_key` is announced and not yet in use; `endpoints` are where peers last were; `listen_port` 0 is any.
     `receipt` is what the registry gave us to keep. For `offline_trust` seconds members are trusted without a registry.
     `offers` are subnets that we say are behind us, and everything goes to the member `exit_name`.
+    `zone` is the network's as it was when we joined: no other's names are asked of its registry.
     `met` are the ids of networks where another member was met.
     Timestamps of our handshakes are below `handshake_time` (unix time), or were when it was kept.
     """
@@ -56,6 +57,7 @@ class MemberState:
     offloads: Offloads = ALL
     engine: EngineKind = EngineKind.USERSPACE
     host_dns: DnsMode = DnsMode.AUTO
+    zone: str = ""
     offers: tuple[IPNetwork, ...] = ()
     exit_name: str | None = None
     listen_port: int = 0
@@ -85,6 +87,7 @@ class MemberState:
             "offload": self.offloads.to_text(),
             "engine": self.engine.value,
             "host_dns": self.host_dns.value,
+            "zone": self.zone,
             "offers": [str(network) for network in self.offers],
             "exit": self.exit_name,
             "listen_port": self.listen_port,
@@ -130,6 +133,7 @@ class MemberState:
             offloads=Offloads.from_text(str(data.get("offload", "all"))),
             engine=EngineKind(data.get("engine", "userspace")),
             host_dns=DnsMode(data.get("host_dns", "auto")),
+            zone=str(data.get("zone", data["snapshot"]["network"]["zone"])),
             offers=tuple(ip_network(network) for network in data.get("offers", [])),
             exit_name=None if data.get("exit") is None else str(data["exit"]),
             listen_port=int(data["listen_port"]),

@@ -50,7 +50,7 @@ class Surroundings:
     """See the module's docstring. `met` are ids of networks where a member was met before.
 
     `hearers` are told of datagrams to the device that are neither WireGuard's nor checks. `keepalive` is called when
-    the registry's peer is to have another one (seconds).
+    the registry's peer is to have another one (seconds), `moved` when addresses or default routes are others.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Surroundings:
         self.outlook = Outlook()
         self.report: NatReport | None = None
         self.keepalive: Callable[[int], None] = lambda _seconds: None
+        self.moved: Callable[[], None] = lambda: None
         self.lan_peers: dict[PublicKey, tuple[Endpoint, ...]] = {}
         self._driver = driver
         self.client = client
@@ -142,6 +143,7 @@ class Surroundings:
         is_first = True
         async for local in watch(self._driver.device.interface):
             self.local = local
+            self.moved()
             addresses = {address.address for address in local.addresses}
             ours = self._driver.agent.ourselves
             ours.addresses = frozenset(Endpoint(address, self._port) for address in addresses)

@@ -36,6 +36,7 @@ COMMANDS = (
     "set_registries",
     "set_ports",
     "set_firewall",
+    "set_forward_dns",
     "backup",
 )
 # How long it is waited for members to have received what they are told, in seconds
@@ -73,6 +74,7 @@ class Commands:
             "set_registries": self.set_registries,
             "set_ports": self.set_ports,
             "set_firewall": self.set_firewall,
+            "set_forward_dns": self.set_forward_dns,
             "backup": self.backup,
         }[name]
         return command
@@ -140,7 +142,8 @@ class Commands:
             raise LocalError(str(error)) from error
         command = disapprove if asked.get("is_taken_back") else approve
         await self._ledger.change(lambda: (command(self._membership, name, networks), None))
-        told, unseen = await self._heard(self._membership.visible_to(self._membership.by_name(name)))
+        member = self._membership.by_name(name)
+        told, unseen = await self._heard((member, *self._membership.visible_to(member)))
         return {"told": told, "unseen": unseen}
 
     async def set_endpoint(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -156,6 +159,12 @@ class Commands:
         also_ports = tuple(int(port) for port in asked.get("also_ports", network.also_ports))
         tls_port = int(asked.get("tls_port", network.tls_port or 0)) or None
         await self._ledger.change(lambda: (self._membership.set_ports(also_ports, tls_port), None))
+        return {}
+
+    async def set_forward_dns(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`is_on` → nothing."""
+        is_on = asked.get("is_on") is True
+        await self._ledger.change(lambda: (self._membership.set_forward_dns(is_on=is_on), None))
         return {}
 
     async def set_firewall(self, asked: dict[str, Any]) -> dict[str, Any]:

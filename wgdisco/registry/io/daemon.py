@@ -19,7 +19,7 @@ from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.secondaries import Secondaries
-from wgdisco.endpoint import Endpoint, IPNetwork
+from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import LIVE_FOR, Directory
@@ -81,7 +81,9 @@ async def run(
         control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server), commands)
         try:
             for link in _links(dns, interface, conf):
-                server.bind(dns.address, dns.port, Audience.ALL, link)
+                is_public = link is None and not in_any(dns.address, LOOPBACK)
+                audience = Audience.ALL_STRANGERS if is_public else Audience.ALL
+                server.bind(dns.address, dns.port, audience, link)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.run())
                 tasks.create_task(publisher.follow_device())

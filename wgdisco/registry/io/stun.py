@@ -40,7 +40,7 @@ class StunServer:
         for version in _FAMILIES:
             ours = [[one for one in addresses if one.version == version] for addresses in (named, local)]
             for address, bound in choose_addresses(ours[0], ours[1], _source(version)).items():
-                self._open(address, bound)
+                await self._open(address, bound)
 
     def close(self) -> None:
         """Close every socket."""
@@ -53,15 +53,15 @@ class StunServer:
         """What was not answered, by reason."""
         return {f"stun: {reason.value}": count for reason, count in self.responder.drops.items()}
 
-    def _open(self, address: IPAddress, bound: IPAddress) -> None:
+    async def _open(self, address: IPAddress, bound: IPAddress) -> None:
         """Serve `address`, which is ours as `bound`."""
-        opened = [port for port in (*PORTS, THIRD_PORT) if self._listen(Endpoint(address, port), bound)]
+        opened = [port for port in (*PORTS, THIRD_PORT) if await self._listen(Endpoint(address, port), bound)]
         asked = tuple(port for port in opened if port != THIRD_PORT)
         if asked:
             site = Site(address, asked, THIRD_PORT if THIRD_PORT in opened else None)
             self.responder.sites = (*self.responder.sites, site)
 
-    def _listen(self, endpoint: Endpoint, bound: IPAddress) -> bool:
+    async def _listen(self, endpoint: Endpoint, bound: IPAddress) -> bool:
         opened = socket.socket(_FAMILIES[bound.version], socket.SOCK_DGRAM)
         try:
             opened.setblocking(False)
@@ -70,7 +70,7 @@ class StunServer:
             opened.bind((str(bound), endpoint.port))
         except OSError as error:
             opened.close()
-            owner = port_owner(endpoint.port)
+            owner = await asyncio.to_thread(port_owner, endpoint.port)
             by = "" if owner is None else f" by {owner}"
             why = f"UDP port {endpoint.port} of {bound} cannot be had{by}: {error.strerror}"
             LOG.warning("%s; members learn less about their NATs", why)

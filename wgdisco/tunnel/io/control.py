@@ -33,10 +33,14 @@ _CREDENTIALS = struct.Struct("=3i")
 
 
 async def refuse_second_daemon(interface: str) -> None:
-    """LocalError when a daemon already answers on the control socket of `interface`."""
+    """LocalError when a daemon already answers on the control socket of `interface`; that of one killed goes."""
     path = socket_path(interface)
     try:
         _, writer = await asyncio.open_unix_connection(path)
+    except ConnectionRefusedError:
+        with suppress(OSError):
+            path.unlink()
+        return
     except OSError:
         return
     writer.close()

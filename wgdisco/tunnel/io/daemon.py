@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from wgdisco.errors import LocalError, WgdiscoError
 from wgdisco.keys import PublicKey
-from wgdisco.machine import guard_memory
+from wgdisco.machine import allow_files, guard_memory
 from wgdisco.tunnel.events import DeviceGone, HandshakeStep
 from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
@@ -64,6 +64,7 @@ def run_in_background(start: Start) -> int:
 def _report(start: Start, ready: Callable[[], None]) -> int:
     guard_memory()
     try:
+        allow_files()
         asyncio.run(_serve(start, ready))
     except WgdiscoError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr, flush=True)

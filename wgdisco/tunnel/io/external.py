@@ -1,5 +1,6 @@
 """Somebody else's engine (wireguard-go, …) on an interface that is up, by its UAPI socket."""
 
+import errno
 import socket
 import time
 from collections.abc import Iterable
@@ -59,7 +60,7 @@ class ExternalWireGuard:
                 while not answer.endswith(b"\n\n") and len(answer) < _LONGEST:
                     data = sock.recv(_CHUNK)
                     if not data:
-                        break
+                        raise ConnectionResetError(errno.ECONNRESET, "it ended")
                     answer += data
         except PermissionError as error:
             raise LocalError(f"no permission to use {self._path}: run as root") from error

@@ -52,8 +52,27 @@ async def kept_open(need: Need, mode: Mode) -> AsyncIterator[None]:
 
     CAP_NET_ADMIN is enough. What fails is logged: most of what comes in was asked for, and comes in anyway.
     """
-    if mode is not Mode.AUTO:
+    async with closed_in_the_end(need, mode):
+        await open_again(need, mode)
         yield
+
+
+@asynccontextmanager
+async def closed_in_the_end(need: Need, mode: Mode) -> AsyncIterator[None]:
+    """The second half of `kept_open`, whoever opened."""
+    try:
+        yield
+    finally:
+        try:
+            if mode is Mode.AUTO:
+                await close_firewall(need, permanent=False)
+        except LocalError as error:
+            LOG.warning("this host's firewall is as it was: %s", error)
+
+
+async def open_again(need: Need, mode: Mode) -> None:
+    """The first half of `kept_open`."""
+    if mode is not Mode.AUTO:
         return
     try:
         for finding in findings(need, await read_facts()):
@@ -61,13 +80,6 @@ async def kept_open(need: Need, mode: Mode) -> AsyncIterator[None]:
                 await _run(command)
     except LocalError as error:
         LOG.warning("this host's firewall is as it was: %s", error)
-    try:
-        yield
-    finally:
-        try:
-            await close_firewall(need, permanent=False)
-        except LocalError as error:
-            LOG.warning("this host's firewall is as it was: %s", error)
 
 
 async def read_facts() -> Facts:

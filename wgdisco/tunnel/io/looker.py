@@ -120,7 +120,7 @@ class Looker(threading.Thread):
                 if boot_time() >= self._looks.get_timer():
                     self.look()
             self._work()
-        except LocalError as error:
+        except (LocalError, OSError) as error:
             self._gone(str(error))
 
     def _wait(self, seconds: float) -> None:

@@ -11,29 +11,23 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from wgdisco.errors import LocalError
+from wgdisco.tunnel.io.programs import execute
 from wgdisco.tunnel.nft import remove_table
 
 
 async def run_nft(*arguments: str, text: str = "") -> str:
     """Run nft with `text` as its input; its output. LocalError says what it did not like, or that there is none."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            "nft",
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        code, output, complaint = await execute(("nft", *arguments), text)
     except FileNotFoundError:
         raise LocalError("there is no nft here: install the package nftables") from None
-    output, complaint = await process.communicate(text.encode())
-    if process.returncode:
-        lines = complaint.decode(errors="replace").splitlines()
+    if code:
+        lines = complaint.splitlines()
         said = next((line for line in lines if "Error: " in line), lines[0] if lines else "no reason given")
         if "not permitted" in said:
             raise LocalError("no permission to set nft rules: run as root, or with the capability CAP_NET_ADMIN")
         raise LocalError(f"nft refused our rules: {said.strip()}")
-    return output.decode()
+    return output
 
 
 async def list_ruleset() -> list[dict[str, Any]]:

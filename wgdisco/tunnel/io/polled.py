@@ -62,8 +62,8 @@ class PolledDevice:
         self._sender = RawSender.open() if self._taps else None
         can_send, can_hear = self._sender is not None, bool(self._taps)
         if not can_send:
-            LOG.info(
-                "without CAP_NET_RAW there are no checks beside %s: handshakes are tried, one by one", self.interface
+            LOG.warning(
+                "no CAP_NET_RAW: no checks beside %s, and members are reached over the relay only", self.interface
             )
         self.capabilities = Capabilities(
             initiate_many=False,

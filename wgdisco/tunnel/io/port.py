@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 from wgdisco.errors import LocalError
@@ -20,16 +21,16 @@ _ATTEMPTS = 100
 _NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL})
 
 
-def bind(port: int) -> list[socket.socket]:
+def bind(port: int, owner_of: Callable[[int], str | None] = port_owner) -> list[socket.socket]:
     """The IPv4 socket and, where there is IPv6, the IPv6 one, non-blocking and bound to the same port (rule E2).
 
-    0 takes a free one. Raises LocalError when the port is taken, saying by whom.
+    0 takes a free one. Raises LocalError when the port is taken, saying by whom, which `owner_of` knows.
     """
     for _ in range(_ATTEMPTS):
         try:
             v4 = _bound(socket.AF_INET, port)
         except OSError as error:
-            raise _bind_failure(error, port) from error
+            raise _bind_failure(error, port, owner_of) from error
         try:
             v6 = _bound(socket.AF_INET6, v4.getsockname()[1])
         except OSError as error:
@@ -37,7 +38,7 @@ def bind(port: int) -> list[socket.socket]:
                 return [v4]
             v4.close()
             if error.errno != errno.EADDRINUSE or port != 0:
-                raise _bind_failure(error, port) from error
+                raise _bind_failure(error, port, owner_of) from error
         else:
             return [v4, v6]
     raise LocalError(f"no UDP port found that is free for IPv4 and IPv6, in {_ATTEMPTS} attempts")
@@ -52,7 +53,7 @@ def free_port() -> int:
             if not port_in_use(port):
                 return port
         except OSError as error:
-            raise _bind_failure(error, 0) from error
+            raise _bind_failure(error, 0, port_owner) from error
     raise LocalError(f"no UDP port found that is free, in {_ATTEMPTS} attempts")
 
 
@@ -79,9 +80,9 @@ def _bound(family: socket.AddressFamily, port: int) -> socket.socket:
     return sock
 
 
-def _bind_failure(error: OSError, port: int) -> LocalError:
+def _bind_failure(error: OSError, port: int, owner_of: Callable[[int], str | None]) -> LocalError:
     if error.errno == errno.EADDRINUSE:
-        owner = port_owner(port)
+        owner = owner_of(port)
         by = f" by {owner}" if owner else ""
         return LocalError(f"UDP port {port} is in use{by}: stop it, or choose another ListenPort")
     if error.errno in (errno.EACCES, errno.EPERM):

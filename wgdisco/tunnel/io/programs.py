@@ -15,7 +15,19 @@ def which(program: str) -> str | None:
 
 
 async def execute(command: tuple[str, ...], text: str = "") -> tuple[int, str, str]:
-    """Run it with `text` as its input: exit status, output and complaint. One that is too slow is killed: status 1."""
+    """Run it with `text` as its input: exit status, output and complaint. One that is too slow is killed: status 1.
+
+    Cancelled, this waits for it all the same: it is not to go on while what it did is undone.
+    """
+    work = asyncio.ensure_future(_execute(command, text))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+async def _execute(command: tuple[str, ...], text: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         shutil.which(command[0], path=_PATH) or command[0],
         *command[1:],

@@ -226,15 +226,23 @@ class UdpSockets:
         """Move to `port` (0: any free one), with the same mark; `fds` are new afterwards.
 
         The present port is closed and bound anew. Raises LocalError when `port` is taken; the old sockets are then
-        still there, unless they had that port.
+        still there, unless they had that port. It does not say by whom: packets wait while that is found out.
+        Raises it too when the right to mark was lost meanwhile; then there are no sockets, as after `unbind`: what is
+        not marked may go into the tunnel it comes from.
         """
         if port == self.port:
             self.unbind()
-        sockets = bind(port)
+        sockets = bind(port, owner_of=lambda _port: None)
         self.unbind()
         self._use(sockets)
         mark, self.fwmark = self.fwmark, 0
-        self.set_fwmark(mark)
+        try:
+            self.set_fwmark(mark)
+        except LocalError as error:
+            self.unbind()
+            raise LocalError(f"UDP port {self.port} is closed, for its datagrams cannot be marked: {error}") from error
+        finally:
+            self.fwmark = mark
 
     def close(self) -> None:
         """Close both sockets, for good. Again does nothing."""

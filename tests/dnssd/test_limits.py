@@ -1,0 +1,43 @@
+"""How much each prefix is told."""
+
+from wgdisco.dnssd import limits
+from wgdisco.dnssd.limits import BURST, RATE, ResponseLimits, Verdict
+
+
+def full(limited, source, count, now=0.0):
+    return [limited.take(source, now) for _ in range(count)].count(Verdict.FULL)
+
+
+def test_a_burst_and_then_a_rate():
+    limited = ResponseLimits()
+    assert full(limited, "192.0.2.1", 1000) == BURST
+    assert full(limited, "192.0.2.1", 1000, 0.5) == RATE / 2
+    assert full(limited, "192.0.2.1", 1000, 100.0) == BURST
+
+
+def test_of_what_is_too_much_every_second_gets_nothing():
+    limited = ResponseLimits()
+    full(limited, "192.0.2.1", 500)
+    verdicts = [limited.take("192.0.2.1", 0.0) for _ in range(6)]
+    assert verdicts == [Verdict.TRUNCATED, Verdict.NOTHING] * 3
+
+
+def test_a_prefix_shares_and_others_do_not():
+    limited = ResponseLimits()
+    assert full(limited, "192.0.2.1", 500) == 500
+    assert full(limited, "192.0.2.255", 1) == 0
+    assert full(limited, "::ffff:192.0.2.3", 1) == 0
+    assert full(limited, "192.0.3.1", 1) == 1
+    assert full(limited, "2001:db8::1", 500) == 500
+    assert full(limited, "2001:db8:0:ff::2", 1) == 0
+    assert full(limited, "2001:db8:0:100::2", 1) == 1
+    assert full(limited, "fe80::1%eth0", 1) == 1
+
+
+def test_strangers_take_bounded_memory(monkeypatch):
+    monkeypatch.setattr(limits, "PREFIXES_MAX", 100)
+    limited = ResponseLimits()
+    for number in range(1000):
+        limited.take(f"10.{number // 256}.{number % 256}.1", 0.0)
+    assert len(limited) == 100
+    assert full(limited, "10.3.231.1", 600) == BURST - 1, "who was heard of last is remembered"
