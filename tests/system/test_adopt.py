@@ -126,6 +126,8 @@ def test_a_hub_is_adopted_under_running_pings():
         hub = lab.hosts["registry"]
         hub.write_file(CONF, set_up(lab.hosts))
         wg_quick(hub, "up")
+        has_socket = not hub.run(["test", "-S", "/run/wireguard/wg0.sock"], check=False).returncode
+        print(f"\na hub of {'wireguard-go' if has_socket else 'the kernel'}", end="")
         with running_pings(lab.hosts):
             said = hub.run([*PROGRAM, "registry", "init", "--adopt", CONF], timeout=SLOW).stderr
             assert "not taken over: PostUp, PostDown" in said

@@ -45,6 +45,10 @@ def both_hear_and_speak(version):
     at, there = other.getsockname()[:2], (HERE[version], PORT)
     endpoint = Endpoint.from_text(f"127.0.0.1:{at[1]}" if version == 4 else f"[::1]:{at[1]}")
     with owner, other:
+        other.sendto(message(0, 64), there)
+        assert owner.recv(2000) == message(0, 64)
+        assert beside.fds == ()
+        beside.hear()
         other.sendto(message(1, 64), there)
         assert received(beside, version) == [(owner.recv(2000), endpoint)] == [(message(1, 64), endpoint)]
         beside.send(Burst(b"one" + b"two" + b"3", 3), endpoint)

@@ -245,6 +245,8 @@ class _Registry:
         try:
             await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
             await self._forward()  # before anything is let in that it confines
+            if self._takeover is not None:
+                self._takeover.begin()
             # by the loopback too, since the host itself may ask; nobody else comes in by it
             for link in (interface, "lo"):
                 if self._dns.listen is None or not self._dns.listen.address.is_unspecified:

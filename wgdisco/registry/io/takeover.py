@@ -52,6 +52,10 @@ class Takeover:
         self._routed: list[Member] = []
         self._filters: dict[Path, str] = {}
 
+    def begin(self) -> None:
+        """Peers may come: what they send is forwarded, and the server hears of no new sessions."""
+        self._engine.hear_beside()
+
     def heard(self, member: Member) -> None:
         """A peer has a session with us."""
         if member.kind is Kind.DEVICE and member.name not in self.moved:

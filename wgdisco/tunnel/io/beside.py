@@ -21,7 +21,10 @@ _CALLS = 1000
 
 
 class BesideSockets:
-    """As `udp.UdpSockets`, by raw sockets, which is slow, until that can have the port. CAP_NET_RAW."""
+    """As `udp.UdpSockets`, by raw sockets, which is slow, until that can have the port. CAP_NET_RAW.
+
+    Deaf until `hear`: whoever is answered sends to us from then on.
+    """
 
     def __init__(self, port: int, sender: RawSender, taps: dict[int, Tap]) -> None:
         self.port = port
@@ -29,6 +32,7 @@ class BesideSockets:
         self.dropped: Counter[str] = sender.dropped
         self._sender = sender
         self._taps = taps
+        self._hears = False
         self._routes = Routes()
 
     @classmethod
@@ -43,7 +47,13 @@ class BesideSockets:
     @property
     def fds(self) -> tuple[int, ...]:
         """To wait on; `receive` says what is there."""
-        return tuple(tap.fileno() for tap in self._taps.values())
+        return tuple(tap.fileno() for tap in self._taps.values()) if self._hears else ()
+
+    def hear(self) -> None:
+        """From now on, and nothing of before."""
+        self._hears = True
+        for _ in self.rest():
+            pass
 
     @property
     def routes_fd(self) -> int:

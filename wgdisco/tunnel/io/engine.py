@@ -125,6 +125,12 @@ class Engine:
         self._bind(port)
         self._device.set_listen_port(self._udp.port)
 
+    def hear_beside(self) -> None:
+        """Of one that was opened `beside` another: it answers from now on, and did not before."""
+        if isinstance(self._udp, BesideSockets):
+            self._udp.hear()
+            self._listen()
+
     def take_port(self) -> bool:
         """Have the port that another WireGuard had until now; False while it has it. No datagram is missed."""
         before = self._udp
