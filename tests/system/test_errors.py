@@ -201,7 +201,9 @@ class TestDns:
     def test_a_missing_setting(self, network, name, flag):
         command = with_flag([*network.command(name), "--interface", name], flag, None)
         # without a .conf an interface is taken as it is found
-        told = f"is missing, and there is no interface {name}" if flag == "--conf" else f"is missing: for example {flag} "
+        told = (
+            f"is missing, and there is no interface {name}" if flag == "--conf" else f"is missing: for example {flag} "
+        )
         fails(network.lab.hosts[name], command, CONFIGURATION, f"{flag} {told}")
 
     def test_a_zone_that_the_server_does_not_serve(self, network):
