@@ -89,7 +89,8 @@ class Mesh:
         self.start_registry()
 
     def registry(self, *words):
-        return self.lab.hosts["registry"].run([*PROGRAM, "registry", *words]).stdout.strip()
+        command = [*PROGRAM, "registry", *words]
+        return self.lab.hosts["registry"].run(command, timeout=30.0 * self.patience).stdout.strip()
 
     def start_registry(self):
         self.daemon = Daemon(self.lab.hosts["registry"], [*PROGRAM, "registry", "run"])
