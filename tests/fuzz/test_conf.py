@@ -69,9 +69,8 @@ def _noisy(text: str) -> str:
         kept = re.split("[#\0]", line)[0]
         name, equals, value = kept.partition("=")
         spaced = "\t ".join(name.swapcase() if equals or kept.lstrip().startswith("[") else name)
-        lines.append(
-            f" {spaced}{equals} " + ("\v".join(value) if "address" not in kept.lower() else value) + " \r# x=\0["
-        )
+        is_list = "address" in kept.lower() or "dns" in kept.lower()  # white space parts their items
+        lines.append(f" {spaced}{equals} " + (value if is_list else "\v".join(value)) + " \r# x=\0[")
     return "\n".join(lines)
 
 

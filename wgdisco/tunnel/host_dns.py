@@ -15,6 +15,7 @@ from wgdisco.tunnel.notation import shown
 
 _ADDRESS = re.compile(r"[0-9.]+|.*:.*", re.DOTALL)  # wg-quick's own way to tell them
 _DOMAIN = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?")
+_ZONE = re.compile(r"[^=/\s]{0,15}")  # an interface's name, and no key
 _DOMAIN_MAX_SIZE = 254
 _ORDER_PREFIX = re.compile(r"([A-Za-z0-9-]+)\*")
 _RESOLVED_DIRECTORY = "/run/systemd/resolve/"
@@ -55,6 +56,8 @@ class NameServers:
         for item in items:
             if _ADDRESS.fullmatch(item):
                 try:
+                    if not _ZONE.fullmatch(item.partition("%")[2]):
+                        raise ValueError
                     servers.append(parse_address(item))
                 except ValueError:
                     raise ValueError(f"DNS {shown(item)} is not an IP address") from None
