@@ -70,3 +70,18 @@ def test_what_a_member_says_of_itself_is_in_the_zone():
         assert registry.zone.serial > before.serial
 
     asyncio.run(main())
+
+
+def test_a_peer_that_comes_with_its_endpoint_is_published_in_the_devices_order():
+    """As wgsd does; no event of the device tells of it."""
+    first, second = (PeerConfig(key, endpoint=Endpoint(AT, 1024)) for key in MEMBERS[:2])
+    directory = Directory(DeviceConfig(None, 51820, 0, (first,)), (), exact=True)
+
+    async def main():
+        names = ZoneNames.from_text("example.com.")
+        registry = Publisher(Crowd(), directory, names, serials(), "test", in_order=True)
+        directory.set_peers([second, first], 2.0)
+        registry.publish(changed=True)
+        assert set(registry.zone.instances) == set(MEMBERS[:2])
+
+    asyncio.run(main())

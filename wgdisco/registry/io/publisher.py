@@ -119,6 +119,8 @@ class Publisher:
         if changed:
             self._is_roster_new = True
             self._touched.update(dict.fromkeys(self.zone.instances))
+            # and of peers that came with an endpoint no event told of
+            self._touched.update(dict.fromkeys(key for key, _, _ in self.directory.published()))
             self._refresh()
         elif self._touched:
             self._refresh_soon()
