@@ -139,7 +139,9 @@ def test_it_is_started_again_when_it_dies_and_nothing_asked_meanwhile_is_lost(mo
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("said", ["garbage", "[1]", '{"counts":{"x":"y"}}'])
+@pytest.mark.parametrize(
+    "said", ["garbage", "[1]", '{"counts":{"x":"y"}}', '{"counts":{"x":Infinity}}', "[" * 60_000], ids=range(5)
+)
 def test_what_it_cannot_say_ends_it_and_not_the_registry(said, tmp_path, monkeypatch):
     monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
     first = tmp_path / "first"

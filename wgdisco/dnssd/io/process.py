@@ -166,7 +166,7 @@ class ZoneProcess:
             try:
                 while line := await reader.readline():
                     self._take(json.loads(line))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
                 LOG.error("the zone's server said what it cannot (%s)", type(error).__name__)
 
     def _take(self, said: dict[str, Any]) -> None:
