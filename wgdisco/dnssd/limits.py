@@ -4,6 +4,7 @@ A source address may be anybody's: replies to it must not be worth asking for. B
 question's size that says "truncated", on which an honest asker comes by TCP, and one in two of those is left out.
 """
 
+from collections import OrderedDict
 from enum import Enum
 from ipaddress import IPv4Address, ip_address
 
@@ -26,7 +27,8 @@ class ResponseLimits:
     """A bucket of tokens for each prefix. Times in seconds."""
 
     def __init__(self) -> None:
-        self._buckets: dict[int, tuple[float, float]] = {}
+        # a plain dict looks for its first item through all that were taken out before it
+        self._buckets: OrderedDict[int, tuple[float, float]] = OrderedDict()
         self._is_odd = False
 
     def __len__(self) -> int:
@@ -39,7 +41,7 @@ class ResponseLimits:
         tokens = min(BURST, tokens + (now - at) * RATE)
         is_full = tokens >= 1.0
         if len(self._buckets) >= PREFIXES_MAX:
-            del self._buckets[next(iter(self._buckets))]
+            self._buckets.popitem(last=False)
         self._buckets[prefix] = (tokens - 1.0 if is_full else tokens, now)
         if is_full:
             return Verdict.FULL
