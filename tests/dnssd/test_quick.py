@@ -11,8 +11,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.dnssd.goldenzone import ALICE, BOB, known_peer
+from wgdisco.api import CandidateRecord
 from wgdisco.dnssd.cookies import Cookies
-from wgdisco.dnssd.feed import Audience, DeltaReader, Setup, applied, between, pack_delta, whole
+from wgdisco.dnssd.feed import LINE_MAX_SIZE, Audience, DeltaReader, Setup, applied, between, pack_delta, whole
 from wgdisco.dnssd.instance import OwnInstance, ServiceInstance
 from wgdisco.dnssd.quick import Quick
 from wgdisco.dnssd.rendered import RenderedZone
@@ -173,6 +174,18 @@ def test_what_is_rendered_is_what_is_answered(history, asked, transport):
             assert sum(quick.counts().values()) == 1
             assert {what for what, count in quick.counts().items() if count} == set(oracle.counts)
             quick._answered = quick._nodata = quick._nxdomain = 0
+
+
+def test_no_line_of_the_feed_is_longer_than_the_reader_takes():
+    """Else the process would die of the same line again and again."""
+    networks = tuple(ip_network(f"2001:db8:1234:5678:9abc:{number:x}:1111:2222") for number in range(0x1000, 0x1900))
+    endpoint = Endpoint(ip_address("2001:db8:1234:5678:9abc:def0:1111:2222"), 51820)
+    told = (CandidateRecord("host", endpoint.to_text(), 1 << 31),) * 8
+    all_of_it = [
+        ServiceInstance(PublicKey(bytes((number,)) * 32), endpoint, networks, told, "nat", "n" * 63)
+        for number in range(100)
+    ]
+    assert max(map(len, pack_delta(whole(Zone.create("example.com.", 1, all_of_it))))) < LINE_MAX_SIZE
 
 
 def asked(name, rdtype, **edns):

@@ -34,7 +34,7 @@ from wgdisco.keys import PublicKey
 VERSION = 1
 LINE_MAX_SIZE = 1 << 22
 # so many instances or members a line: with all that one can have, they are less than a line may hold
-_PART = 50
+_PART = 32
 # more of them do not fit into the 64 KiB of a TXT record
 _PREFIXES_MAX = 2048
 
