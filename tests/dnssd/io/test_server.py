@@ -264,3 +264,39 @@ def test_a_free_port_is_nobodys():
         port = probe.getsockname()[1]
     assert port_owner(port, "udp") is None
     assert port_owner(port, "tcp") is None
+
+
+def test_who_does_not_read_takes_bounded_memory_and_keeps_nobody_waiting(monkeypatch):
+    monkeypatch.setattr(connections_module, "HELD_MAX", 1 << 19)
+    monkeypatch.setattr(connections_module, "TURN_TIME", 0.0)
+
+    async def main():
+        async with serving(answerer=Large()) as server, asyncio.timeout(10):
+            port = server.endpoints[0].port
+            stream = framed(dns.message.make_query(SERVICE, "PTR").to_wire()) * 10_000
+            greedy = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(20)]
+            for _, writer in greedy:
+                writer.write(stream)
+            held = server._connections
+            while len(held._open) < len(greedy):  # noqa: ASYNC110  they come as the kernel has it
+                await asyncio.sleep(0)
+            while len(held._open) == len(greedy):
+                await asyncio.sleep(0)
+                assert held._held <= 1 << 19
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(framed(dns.message.make_query(SERVICE, "PTR", id=7).to_wire()))
+            assert (await read_framed(reader))[:2] == b"\0\x07", "a first question does not wait for all others"
+            for _, one in [*greedy, (reader, writer)]:
+                one.transport.abort()
+            while held._open:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            assert held._held == 0
+
+    asyncio.run(main())
+
+
+class Large:
+    """Answers with as much as there can be."""
+
+    def answer(self, query, source, local_address, transport):
+        return query[:2] + bytes(60_000)

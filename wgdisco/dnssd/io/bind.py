@@ -18,6 +18,7 @@ _PKTINFO6 = struct.Struct("=16si")
 _PORT_ATTEMPTS = 8
 # what a flood fills between two turns of the loop; the kernel caps it at net.core.rmem_max
 _RECEIVE_BUFFER = 1 << 20
+_TCP_RECEIVE_BUFFER = 1 << 16
 
 Ancillary = list[tuple[int, int, bytes]]
 
@@ -65,6 +66,8 @@ def _bind(address: IPAddress, port: int, kind: socket.SocketKind, interface: str
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if kind == socket.SOCK_STREAM:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # of each connection: queries are small
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TCP_RECEIVE_BUFFER)
         else:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
             if address.is_unspecified:

@@ -1,7 +1,8 @@
 """TCP connections of askers (RFC 7766): pipelined queries, answered in order.
 
-They are bounded. Where one more comes, the one that was idle longest goes: whoever holds thousands open keeps nobody
-out who has a question. All together get a bounded share of each turn of the loop, in turn.
+They are bounded, and so is what they hold in memory. Where one more comes, or more is held, the one that was idle
+longest goes: whoever holds thousands open keeps nobody out who has a question. All together get a bounded share of each
+turn of the loop, in turn; of two answers one is to a first question, that long queues are not waited for.
 """
 
 import asyncio
@@ -18,8 +19,11 @@ from wgdisco.endpoint import IPAddress, parse_address
 
 CONNECTIONS_MAX = 1024
 IDLE_TIMEOUT = 10.0
-# so many replies a turn of the loop
+# so many replies a turn of the loop, and none is begun later than this, in seconds
 TURN_REPLIES = 16
+TURN_TIME = 0.002
+# bytes that all may hold: queries that wait, and replies that were not taken
+HELD_MAX = 1 << 25
 
 _IDLE_CHECK = 1.0
 _LENGTH_SIZE = 2
@@ -38,7 +42,10 @@ class Connections:
         self._servers: list[asyncio.Server] = []
         # by when each was last of use, the longest ago first
         self._open: OrderedDict[_Connection, float] = OrderedDict()
+        self._new: deque[_Connection] = deque()
         self._ready: deque[_Connection] = deque()
+        self._is_for_new = False
+        self._held = 0
         self._turn: asyncio.Handle | None = None
         self._check: asyncio.TimerHandle | None = None
 
@@ -64,6 +71,7 @@ class Connections:
         for connection in list(self._open):
             connection.abort()
         self._open.clear()
+        self._new.clear()
         self._ready.clear()
         for server in self._servers:
             await server.wait_closed()
@@ -75,9 +83,15 @@ class Connections:
     def opened(self, connection: "_Connection") -> None:
         """One more."""
         while len(self._open) >= CONNECTIONS_MAX:
-            oldest, _ = self._open.popitem(last=False)
-            oldest.abort()
+            self._end_oldest()
         self.used(connection)
+
+    def holds(self, connection: "_Connection", size: int) -> None:
+        """It has so many bytes in memory now."""
+        self._held += size - connection.held
+        connection.held = size
+        while self._held > HELD_MAX and self._open:
+            self._end_oldest()
 
     def used(self, connection: "_Connection") -> None:
         """It was of use: not idle."""
@@ -91,38 +105,51 @@ class Connections:
     def closed(self, connection: "_Connection") -> None:
         """It is no more."""
         self._open.pop(connection, None)
+        self._held -= connection.held
+        connection.held = 0
 
     def ready(self, connection: "_Connection") -> None:
         """It has something to be answered."""
-        self._ready.append(connection)
+        (self._ready if connection.has_asked else self._new).append(connection)
         if self._turn is None:
             self._turn = asyncio.get_running_loop().call_soon(self._answer_some)
 
     def _answer_some(self) -> None:
-        for _ in range(min(TURN_REPLIES, len(self._ready))):
-            connection = self._ready.popleft()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + TURN_TIME
+        for _ in range(min(TURN_REPLIES, len(self._new) + len(self._ready))):
+            self._is_for_new = not self._is_for_new
+            first = self._new if self._is_for_new else self._ready
+            connection = (first or self._new or self._ready).popleft()
             connection.is_waiting = False
             if self.is_open(connection):
                 connection.answer_one()
-        self._turn = asyncio.get_running_loop().call_soon(self._answer_some) if self._ready else None
+            if loop.time() > until:
+                break
+        self._turn = loop.call_soon(self._answer_some) if self._new or self._ready else None
+
+    def _end_oldest(self) -> None:
+        oldest, _ = self._open.popitem(last=False)
+        oldest.abort()
+        self.closed(oldest)
 
     def _close_idle(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         while self._open:
-            connection, used_at = next(iter(self._open.items()))
+            used_at = next(iter(self._open.values()))
             if now - used_at < IDLE_TIMEOUT:
                 break
-            del self._open[connection]
-            connection.abort()
+            self._end_oldest()
         self._check = loop.call_later(_idle_check(), self._close_idle)
 
 
 class _Connection(asyncio.Protocol):
-    """One asker. `is_waiting`: it is among those whose turn will come."""
+    """One asker. `is_waiting`: it is among those whose turn will come. `held` is what it has in memory, in bytes."""
 
     def __init__(self, connections: Connections, answerer: Answerer, forwarder: Forwarder | None = None) -> None:
-        self.is_waiting = False
+        self.is_waiting = self.has_asked = False
+        self.held = 0
         self._connections = connections
         self._answerer = answerer
         self._forwarder = forwarder
@@ -147,6 +174,7 @@ class _Connection(asyncio.Protocol):
         self._received += data
         if len(self._received) > _WAITING_MAX:
             self._transport.pause_reading()
+        self._weigh()
         self._wait_turn()
 
     def eof_received(self) -> bool:
@@ -163,6 +191,7 @@ class _Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._is_unread = False
         self._connections.used(self)
+        self._weigh()
         self._wait_turn()
 
     def answer_one(self) -> None:
@@ -170,9 +199,11 @@ class _Connection(asyncio.Protocol):
         if self._is_unread or not self._has_work():
             return
         reply = self._next_reply()
+        self.has_asked = True
         self._connections.used(self)
         if reply is not None:
             self._write(reply)
+        self._weigh()
         if len(self._received) <= _WAITING_MAX and not self._has_ended:
             self._transport.resume_reading()
         self._wait_turn()
@@ -184,10 +215,15 @@ class _Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._write(reply)
             self._connections.used(self)
+            self._weigh()
             self._close_when_done()
 
     def _write(self, reply: bytes) -> None:
         self._transport.write(len(reply).to_bytes(_LENGTH_SIZE, "big") + reply)
+
+    def _weigh(self) -> None:
+        if self._connections.is_open(self):
+            self._connections.holds(self, len(self._received) + self._transport.get_write_buffer_size())
 
     def _close_when_done(self) -> None:
         if self._has_ended and not self._forwarded and not self._has_work():
