@@ -154,7 +154,8 @@ def describe(
 ) -> dict[str, Any]:
     """What the daemon tells of its zone, as JSON: `zone`, `serial`, the `servers` in their order, and the `file`.
 
-    `transferred` is the serial that secondaries are to have, where there are some, `given` what each has.
+    `transferred` is the serial that secondaries and strangers are to have, where that is another, `given` what each
+    secondary has.
     """
     return {
         "zone": zone.names.to_text(),

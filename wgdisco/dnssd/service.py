@@ -63,18 +63,24 @@ class Service:
             self._apply_public(self._public, delta)
 
     def _apply_public(self, view: "_View", delta: Delta) -> None:
+        """Only what is published makes a new serial, which else would tell when any member comes, moves or goes."""
+        before = view.responder.zone
         if delta.whole or delta.members is not None:
             shown = public_zone(self._zone, self._setup.published)
-            view.update(shown, whole(shown))
+            if not before.serial or shown.instances != before.instances:
+                view.update(shown, whole(shown))
             return
         put, gone = [], list(delta.gone)
         for instance in delta.put:
             public = public_instance(instance, self._setup.published)
             if public is None:
                 gone.append(instance.key)
-            else:
+            elif public != before.instances.get(public.key):
                 put.append(public)
-        shown = view.responder.zone.following(delta.serial, put, gone)
+        gone = [key for key in gone if key in before.instances]
+        if not put and not gone:
+            return
+        shown = before.following(delta.serial, put, gone)
         view.update(shown, Delta(delta.serial, tuple(put), tuple(gone)))
 
     def forwards_for(self, source: str) -> bool:
@@ -95,6 +101,10 @@ class Service:
         if self._public is None:
             self._public = _View(public_zone(self._zone, self._setup.published), self._setup.profile, self._cookies)
         return self._public.responder.zone
+
+    def public_serial(self) -> int | None:
+        """That which strangers see, where they are not told all."""
+        return None if self._public is None else self._public.responder.zone.serial
 
     def counts(self) -> Counter[str]:
         """What became of all queries, by outcome."""

@@ -39,7 +39,8 @@ class ZoneProcess:
     """Serves `zone`, and then each that `follow` is given.
 
     `counts` has what became of queries, by outcome, over all processes there were. `transferred` is the serial that
-    secondaries are to have, where there are any, and `given` that which each address has, as it was a second ago.
+    secondaries are to have and strangers see, where that is another, and `given` that which each address has, as it was
+    a second ago.
     """
 
     def __init__(self, zone: Zone, setup: Setup) -> None:

@@ -156,7 +156,7 @@ async def _report(
             service.forget_cookies()
         counts = dict(service.counts()) | ({"dropped: unsent": server.unsent} if server.unsent else {})
         counts |= {what.value: count for what, count in forwarder.counts.items()}
-        report: dict[str, object] = {"counts": counts}
+        report: dict[str, object] = {"counts": counts, "serial": service.public_serial()}
         if transfers is not None:
             counts |= {f"transfer: {what.value}": count for what, count in transfers.primary.counts.items()}
             report |= {"serial": transfers.serial, "given": dict(transfers.given)}

@@ -84,6 +84,12 @@ class PublicDns:
     is_full: bool = False
     secondaries: Secondaries | None = None
 
+    def covers(self, address: IPAddress) -> bool:
+        """Whether strangers are answered at all addresses, and no other socket can have the DNS port of `address`."""
+        listen = self.listen
+        is_same = listen is not None and (listen.address.version, listen.port) == (address.version, DNS_PORT)
+        return is_same and listen is not None and listen.address.is_unspecified
+
 
 async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, version: str) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`."""
@@ -249,12 +255,18 @@ class _Registry:
                 self._takeover.begin()
             # by the loopback too, since the host itself may ask; nobody else comes in by it
             for link in (interface, "lo"):
-                if self._dns.listen is None or not self._dns.listen.address.is_unspecified:
-                    for address in own:
+                for address in own:
+                    if not self._dns.covers(address):
                         self._server.bind(address, DNS_PORT, Audience.MEMBERS, link)
                 await self._api.start(own, link)
             await self._api.start([ENROL_REGISTRY_ADDRESS], interface)
             if self._dns.listen is not None:
+                if any(map(self._dns.covers, own)):
+                    LOG.warning(
+                        "--dns %s takes the port inside the tunnel too: members are told what strangers are; give the"
+                        " public address itself",
+                        self._dns.listen,
+                    )
                 audience = Audience.ALL_STRANGERS if self._dns.is_full else Audience.STRANGERS
                 self._server.bind(self._dns.listen.address, self._dns.listen.port, audience)
             await self._serve_tls()
