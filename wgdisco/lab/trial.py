@@ -38,6 +38,7 @@ FOLLOWS_FOR = 1.2
 _RELAY_SETTLES = 0.8
 # How long a pair that something happened to is watched
 _RECOVERY = 3.0
+_POLLED_RECOVERY = 9.0
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ class Members:
             if self._pair.event is not None:
                 self._event_at = boot_time()
                 self._happen(self._pair.event)
-                self._timeline.wait(lambda: False, _RECOVERY)
+                self._timeline.wait(lambda: False, _POLLED_RECOVERY if self._follows_for else _RECOVERY)
         trial = self._judge(self._stop_pings())
         self._timeline.tell_to_stop()
         return trial
