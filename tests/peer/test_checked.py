@@ -5,12 +5,13 @@ import pytest
 from wgdisco.api import CandidateKind
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
-from wgdisco.peer.actions import AskOrder, Initiate, Ping, Probe, SetPeer
+from wgdisco.peer.actions import AskOrder, Initiate, LeaveRelay, Ping, Probe, SetPeer
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Ponged
 from wgdisco.peer.checked import CheckedPath
-from wgdisco.peer.path import Live
+from wgdisco.peer.path import Live, Punching
 from wgdisco.peer.punch import HOLD
+from wgdisco.tunnel.events import PeerStatus
 
 KEY = PublicKey(bytes([7] * 32))
 RELAY = Endpoint.from_text("198.51.100.10:51820")
@@ -61,6 +62,19 @@ def test_an_order_sends_openers_first_then_checks_and_the_initiation(path):
     assert drained(path) == [Ping(KEY, HOME, 3)]
     path.handle_timer(100.0 + HOLD)
     assert drained(path) == [Ping(KEY, HOME), Initiate(KEY, (RELAY, HOME))]
+
+
+@pytest.mark.parametrize(("age", "used"), [(10.0, True), (180.0, False)], ids=["session", "none any more"])
+def test_an_engine_that_is_not_ours_begins_no_handshake_while_it_has_a_session(age, used):
+    """After a router's address has changed the session goes on: a check that is answered says where."""
+    path = CheckedPath(KEY, RELAY, managed=False)
+    path.ordered(reflexive(HOME), None, True, 100.0)
+    peer = PeerStatus(KEY, HOME, (), True, 0, 100.0 - age, 1.0, None, None, 0, 0)
+    path.observe(peer, 100.0)
+    drained(path)
+    path.ponged(pong(HOME, 100.1))
+    assert path.state == (Live(HOME, 100.1) if used else Punching(100.0))
+    assert drained(path) == ([SetPeer(KEY, HOME, 0), LeaveRelay(KEY)] if used else [Initiate(KEY, (HOME,))])
 
 
 def test_who_is_not_the_initiator_sends_no_initiation(path):

@@ -65,6 +65,7 @@ class CheckedPath:
         self.key = key
         self.relay = relay
         self._managed = managed
+        self._has_session = False
         self.state: State = Idle()
         self.ways = Ways()
         self.is_online = True
@@ -265,6 +266,8 @@ class CheckedPath:
                 self._use(endpoint, now)
             case Live(current, _):
                 self._compare(current, now)
+            case Punching() if self._has_session and not self._managed:
+                self._use(endpoint, now)  # such an engine begins no handshake while it has a session
             case Punching() if self.attempt is not None and self.attempt.is_initiator:
                 self._actions.append(Initiate(self.key, (endpoint,)))
             case _:
@@ -275,6 +278,7 @@ class CheckedPath:
         if status.received_at is not None:
             self._heard_at = max(self._heard_at, status.received_at)
         expired = status.handshake_at is None or now - status.handshake_at >= REJECT_AFTER_TIME
+        self._has_session = not expired
         since = status.unanswered_since
         match self.state:
             case Live() if expired:
