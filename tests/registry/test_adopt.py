@@ -244,6 +244,11 @@ def test_a_server_may_have_any_address_and_no_ipv6():
         assert device.number != network.own_host
 
 
+def test_a_server_without_peers_is_a_network_without_devices():
+    found = facts_of(by_hand())
+    assert (found.refusals, found.devices, found.network.next_host) == ((), (), 2)
+
+
 def test_an_endpoint_is_fixed_unless_wg_quick_saved_it():
     text = by_hand(peer(ALICE, f"10.0.0.2/32\nEndpoint = {HERE}"))
     assert facts_of(text).devices[0].endpoint == HERE

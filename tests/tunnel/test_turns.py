@@ -111,6 +111,26 @@ class TestNoSession:
         clock.turns.forget(KEY)
         clock.until(1030.0)
         assert clock.done == []
+        clock.turns.initiate(QUIET, (A,), clock.now, is_ordered=True)
+        clock.turns.forget(KEY)
+        assert clock.turns.steps() == []
+
+    def test_a_timer_that_comes_late_does_not_come_again(self):
+        clock = Clock(GREAT)
+        clock.initiate(QUIET, A)
+        clock.now += 100.0  # the machine slept
+        clock.turns.handle_timer(clock.now)
+        assert clock.turns.get_timer() is None
+        clock.initiate(QUIET, A)
+        clock.until(1104.0)
+        assert clock.done == [(round(100.0 + STAGGER, 3), Begin(KEY, A))]
+
+    @pytest.mark.parametrize("is_ordered", [False, True])
+    def test_nowhere_is_nothing_to_do(self, is_ordered):
+        clock = Clock()
+        clock.initiate(QUIET, is_ordered=is_ordered)
+        clock.until(1010.0)
+        assert clock.done == []
 
 
 class TestSession:

@@ -68,7 +68,16 @@ def test_a_server_understands():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "errno=1\n\n", "errno=-22\n\n", "errno=x\n\n", "private_key=zz\nerrno=0\n\n", "public_key=00\nerrno=0\n\n"],
+    [
+        "",
+        "errno=1\n\n",
+        "errno=-22\n\n",
+        "errno=--5\n\n",
+        "errno=x\n\n",
+        "private_key=zz\nerrno=0\n\n",
+        "public_key=00\nerrno=0\n\n",
+        f"public_key={KEY.raw.hex()}\nlast_handshake_time_sec={'9' * 400}\nerrno=0\n\n",
+    ],
 )
 def test_answers_that_are_none(text):
     with pytest.raises(LocalError):

@@ -120,7 +120,7 @@ def adopt(
             refusals.append(f"{server.names[peer.public_key]} ({peer.public_key}): {number}")
     if refusals:
         return Adopted(None, (), {}, tuple(refusals))
-    highest = max(own_host, *devices)
+    highest = max([own_host, *devices])
     network = Network(
         name,
         zone,

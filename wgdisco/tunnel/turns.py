@@ -109,7 +109,9 @@ class Turns:
         self._steps: list[Step] = []
 
     def initiate(self, peer: PeerStatus, endpoints: tuple[Endpoint, ...], now: float, *, is_ordered: bool) -> None:
-        """Shake hands with the peer at one of these."""
+        """Shake hands with the peer at one of these; without any there is nothing to do."""
+        if not endpoints:
+            return
         if not is_ordered and has_session(peer, now) and peer.endpoint is not None:
             if peer.key not in self._trials:
                 self._try(peer, peer.endpoint, endpoints, now)
@@ -149,15 +151,18 @@ class Turns:
         return self._knocks.keys() | self._trials.keys()
 
     def forget(self, key: PublicKey) -> None:
-        """The peer is gone."""
+        """The peer is gone, and what was still to be done with it."""
         self._knocks.pop(key, None)
         self._trials.pop(key, None)
+        self._steps = [step for step in self._steps if isinstance(step, Open) or step.key != key]
 
     def handle_timer(self, now: float) -> None:
         """Do what is due; early or repeated calls are harmless."""
         for key, knock in self._knocks.items():
             if knock.is_asked(now):
                 self._knock(key, knock, now)
+            elif not knock.is_ordered:
+                knock.due = float("inf")  # nobody wants it any more: a timer that has passed would come again at once
         for key, trial in list(self._trials.items()):
             if now >= trial.until:
                 self._try_next(key, trial, now)

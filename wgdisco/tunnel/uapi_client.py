@@ -53,7 +53,7 @@ def check_answer(text: str) -> None:
     if last == "errno=0":
         return
     name, _, value = last.partition("=")
-    number = int(value) if name == "errno" and value.lstrip("-").isdecimal() else errno.EPROTO
+    number = int(value) if name == "errno" and value.removeprefix("-").isdecimal() else errno.EPROTO
     raise LocalError(f"the engine refuses it: {errno.errorcode.get(abs(number), number)}")
 
 
@@ -85,7 +85,7 @@ class StatusReader:
                 tuple(self._last.values()),
                 {},
             )
-        except ValueError:
+        except (ValueError, OverflowError):
             raise LocalError("the engine's answer cannot be read") from None
 
 

@@ -55,6 +55,8 @@ def test_one_peer_in_one_step():
     assert part[5] == b"\x19\0"
     (part,) = peers_of(set_peer(7, KEY, None, 0))
     assert 4 not in part
+    (part,) = peers_of(set_peer(7, KEY, Endpoint.from_text("[fd00::1%4294967296]:5"), 0))
+    assert part[4][24:28] == bytes(4)
 
 
 def test_what_is_no_status_says_nothing():

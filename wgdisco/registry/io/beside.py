@@ -55,7 +55,10 @@ class Beside:
 
     def _set_filters(self) -> None:
         for version, tap in self._taps.items():
-            tap.set_filter(relay_filter(self._ports, version, self._indices))
+            try:
+                tap.set_filter(relay_filter(self._ports, version, self._indices))
+            except OSError:  # net.core.optmem_max, 20 KiB before Linux 6.8, has to hold the one of before too
+                tap.set_filter(relay_filter(self._ports, version, range(MAX_INDICES + 1)))
 
     def _readable(self, tap: Tap) -> None:
         for source, data in tap.receive(_A_TURN):

@@ -163,6 +163,8 @@ def _socket_address(endpoint: Endpoint) -> bytes:
     if address.scope_id is not None:
         with suppress(OSError):  # no such interface here: nothing can be sent there, and nothing is
             scope = int(address.scope_id) if address.scope_id.isdecimal() else socket.if_nametoindex(address.scope_id)
+    if scope >= 1 << 32:
+        scope = 0  # likewise
     return _U16.pack(socket.AF_INET6) + port + bytes(4) + address.packed + _U32.pack(scope)
 
 
