@@ -30,6 +30,7 @@ class RawSender:
     def __init__(self, sockets: dict[int, socket.socket]) -> None:
         self.dropped: Counter[str] = Counter()
         self._sockets = sockets
+        self._mark = 0
 
     @classmethod
     def open(cls) -> Self | None:
@@ -54,8 +55,10 @@ class RawSender:
         try:
             address = _socket_address(endpoint)
             source = _source(address, sock.family, mark)
-            if mark:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))
+            if mark != self._mark:
+                for one in self._sockets.values():
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, _MARK.pack(mark))
+                self._mark = mark
             packet = pack_datagram(source, port, endpoint, DEFAULT_TTL if ttl is None else ttl, data)
             sock.sendto(packet, (address[0], 0, *address[2:]))
         except OSError as error:
