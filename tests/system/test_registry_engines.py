@@ -130,7 +130,7 @@ def test_a_conf_on_an_interface_that_a_program_made(program):
         network.wait("registry", "started")
         network.start("alice")
         network.wait("registry", "published", "alice")
-        assert network.ping("alice", "registry") == 3
+        await_(lambda: network.ping("alice", "registry") == 3, "the registry to answer")
         assert network.stop("registry") == 0
         assert "peer" not in registry.run(["wg", "show", "wgx0"]).stdout
         take_down(network, "registry")
