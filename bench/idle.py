@@ -13,7 +13,6 @@ from pathlib import Path
 from bench import record
 from bench.engines import Tunnel
 from bench.network import Network
-from wgdisco.errors import LocalError
 
 SETTLED = 30.0
 
@@ -50,7 +49,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LocalError as error:
-        sys.exit(f"bench: {error}")
+    record.run(main)

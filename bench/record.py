@@ -6,9 +6,11 @@ import platform
 import shutil
 import ssl
 import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from bench import document, plot
 from wgdisco.errors import LocalError
@@ -22,6 +24,14 @@ def check_tools(*tools: str) -> None:
     missing = [tool for tool in tools if shutil.which(tool) is None]
     if missing:
         raise LocalError(f"not installed: {', '.join(missing)}; `make bench` sets up what it needs")
+
+
+def run(main: Callable[[], int]) -> NoReturn:
+    """Be that program; what cannot be measured here is one line."""
+    try:
+        sys.exit(main())
+    except LocalError as error:
+        sys.exit(f"bench: {error}")
 
 
 def machine() -> dict[str, Any]:

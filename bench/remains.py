@@ -24,7 +24,6 @@ from typing import Any
 from bench import burst, core, record
 from bench.engines import ENGINES, INTERFACE, Bed, Engine, Tunnel
 from bench.figures import MSS, SMALL, iperf, iperf_server, warm_up
-from wgdisco.errors import LocalError
 
 # The system call that a sample's stack of kernel functions names
 CALLS = {
@@ -160,7 +159,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except LocalError as error:
-        sys.exit(f"bench: {error}")
+    record.run(main)

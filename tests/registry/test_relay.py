@@ -22,7 +22,6 @@ from wgdisco.registry.relay import (
     Forward,
     Relay,
     RelayDrop,
-    row_of,
 )
 from wgdisco.tunnel.burst import Burst
 from wgdisco.tunnel.cookie import CookieJar, mac1_key
@@ -489,18 +488,3 @@ def test_when_both_have_left_nothing_passes_until_they_are_admitted_again(wire):
     wire.admit(wire.bob, wire.alice)
     wire.alice.ping(wire.bob)
     assert len(wire.bob.delivered) == 3
-
-
-def test_a_burst_that_came_as_one_is_cut_where_it_was_joined():
-    chance = random.Random(3)
-
-    def message(size: int) -> bytes:
-        return b"\4\0\0\0\7\0\0\0" + chance.randbytes(size - 8)
-
-    for size in (32, 48, 1312):
-        assert row_of(message(size)) == size
-        assert row_of(message(size) * 2) == size
-        assert row_of(b"".join(message(size) for _ in range(40)) + message(32)) == size
-    handshake = b"\1\0\0\0" + bytes(144)
-    assert row_of(handshake) == len(handshake)
-    assert [row_of(bytes(size)) for size in (0, 7, 64)] == [0, 7, 64]

@@ -3,6 +3,7 @@
 usage: python -m tests.system.kernel_device PREFIXES PEERS
 """
 
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
+from wgdisco.tunnel.io.driven import remove_left
 from wgdisco.tunnel.io.kernel import KernelWireGuard
 
 OWN = PrivateKey(bytes(range(32)))
@@ -91,6 +93,28 @@ def attached_is_left() -> None:
     assert wg("show", "there0", "dump") == before
 
 
+def leftovers() -> None:
+    """What a kill leaves goes, with our key and before it had one; what others made stays."""
+    for name, key_of_it, goes in (
+        ("left0", OWN, True),
+        ("left1", None, True),
+        ("left2", PrivateKey(b"\7" * 32), False),
+    ):
+        device = KernelWireGuard.open(name)
+        if key_of_it is not None:
+            device.apply(DeviceConfig(key_of_it))
+        remove_left(name, OWN.public_key())
+        assert (name not in links()) == goes, name
+    subprocess.run(["ip", "link", "add", "theirs0", "type", "wireguard"], check=True)
+    remove_left("theirs0", OWN.public_key())
+    assert {"left2", "theirs0"} <= links()
+    assert KernelWireGuard.is_there()
+
+
+def links() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
+
+
 def refusals() -> None:
     subprocess.run(["ip", "link", "add", "other0", "type", "dummy"], check=True)
     said = ""
@@ -105,5 +129,6 @@ def refusals() -> None:
 if __name__ == "__main__":
     set_and_dump(int(sys.argv[1]), int(sys.argv[2]))
     attached_is_left()
+    leftovers()
     refusals()
     print("the kernel agrees")

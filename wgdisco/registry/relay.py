@@ -25,7 +25,7 @@ from wgdisco.keys import PublicKey
 from wgdisco.tunnel import messages
 from wgdisco.tunnel.cookie import check_mac1, mac1_key
 from wgdisco.tunnel.events import Foreign
-from wgdisco.tunnel.messages import MINIMUM_TRANSPORT_SIZE, REJECT_AFTER_TIME, TRANSPORT, message_type
+from wgdisco.tunnel.messages import REJECT_AFTER_TIME, TRANSPORT, message_type
 
 IDLE_EXPIRY = 60.0
 MAX_ORDERS = 64
@@ -389,13 +389,3 @@ class Relay:
             oldest = next(iter(indices))
             del indices[oldest], member.routes[oldest]
         return True
-
-
-def row_of(data: bytes) -> int:
-    """How long each of the datagrams is that came as one: a burst that no wire has cut yet (UDP_SEGMENT).
-
-    That is data to one receiver, and all begin alike; nothing else has these eight bytes within it but by a chance of
-    one in 2^64.
-    """
-    at = data.find(data[:8], MINIMUM_TRANSPORT_SIZE) if message_type(data) == TRANSPORT else -1
-    return len(data) if at < 0 else at

@@ -120,9 +120,10 @@ def port_filter(port: int, version: int) -> bytes:
 
 
 def together(data: bytes) -> int:
-    """The size of each WireGuard message but the last, where the kernel has put several into one datagram.
+    """The size of each WireGuard message but the last, where several came as one datagram.
 
-    That is what it does for a port whose socket wants that (UDP_GRO). All are of one source, and data of one session.
+    The kernel puts them together for a port whose socket wants that (UDP_GRO), and nobody has cut them where no wire is
+    between (UDP_SEGMENT). All are of one source, and data of one session.
     """
     if data[:4] != TRANSPORT.to_bytes(4, "little"):
         return len(data)

@@ -239,12 +239,12 @@ class Bed:
 
     # Traffic
 
-    def ping(self, host: str, address: str, *options: str, count: int = 1, wait: float = 1.0) -> int:
+    def ping(self, host: str, address: str, *options: str, count: int = 1, wait: float = 4.0) -> int:
         """`ping`: how many answers came; each is waited for `wait` seconds."""
         output = self.ping_output(host, address, *options, count=count, wait=wait)
         return int(next(line for line in output.splitlines() if " received" in line).split(" received")[0].split()[-1])
 
-    def ping_output(self, host: str, address: str, *options: str, count: int = 1, wait: float = 1.0) -> str:
+    def ping_output(self, host: str, address: str, *options: str, count: int = 1, wait: float = 4.0) -> str:
         """What `ping` prints, whatever comes of it."""
         return self.run(host, "ping", "-n", "-c", str(count), "-W", str(wait), *options, address, check=False)
 

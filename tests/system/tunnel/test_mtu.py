@@ -50,12 +50,12 @@ def test_padding_stops_at_the_mtu_of_the_route(pair):
     wg2.up(1300)
     bed.run("n0", "iptables", "-A", "INPUT", "-m", "length", "--length", "1360", "-j", "DROP")
     assert bed.ping("n2", "192.168.241.1", "-s", "1200") == 1
-    assert bed.ping("n2", "192.168.241.1", "-s", "1269") == 0
+    assert bed.ping("n2", "192.168.241.1", "-s", "1269", wait=1.0) == 0
     bed.ip("n1", "route", "add", "192.168.241.2/32", "dev", "wg1", "mtu", "1299")
     bed.ip("n2", "route", "add", "192.168.241.1/32", "dev", "wg2", "mtu", "1299")
     assert bed.ping("n2", "192.168.241.1", "-s", "1269") == 1
     bed.ip("n2", "route", "delete", "192.168.241.1/32", "dev", "wg2", "mtu", "1299")
-    assert bed.ping("n2", "192.168.241.1", "-s", "1269") == 0
+    assert bed.ping("n2", "192.168.241.1", "-s", "1269", wait=1.0) == 0
 
 
 @pytest.mark.rule("M1", "D4")

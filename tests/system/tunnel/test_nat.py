@@ -32,4 +32,4 @@ def test_keepalives_hold_a_nat_open():
         assert bed.ping("n2", "192.168.241.1") == 1
         wg1.set("peer", wg2.public, "persistent-keepalive", 0)
         time.sleep(CONNTRACK_TIMEOUT + 0.5)
-        assert bed.ping("n2", "192.168.241.1") == 0
+        assert bed.ping("n2", "192.168.241.1", wait=1.0) == 0

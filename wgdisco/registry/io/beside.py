@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from wgdisco.registry.relay import Relay, row_of
+from wgdisco.registry.relay import Relay
 from wgdisco.tunnel.events import Foreign
 from wgdisco.tunnel.io.raw import Tap
-from wgdisco.tunnel.raw import MAX_INDICES, relay_filter
+from wgdisco.tunnel.raw import MAX_INDICES, relay_filter, together
 
 _BUFFER = 4 << 20
 _A_TURN = 64
@@ -62,6 +62,6 @@ class Beside:
 
     def _readable(self, tap: Tap) -> None:
         for source, data in tap.receive(_A_TURN):
-            seen = Foreign(data, row_of(data), source)
+            seen = Foreign(data, together(data), source)
             if self._relay.concerns(seen, self._own_key):
                 self._take(seen)

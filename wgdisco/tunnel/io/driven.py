@@ -92,10 +92,14 @@ async def driven_device(name: str, conf: TunnelConf, kind: EngineKind) -> AsyncI
 
 
 def remove_left(name: str, own_key: PublicKey) -> None:
-    """Delete the kernel's interface that a daemon of ours left behind when it was killed; without one, nothing."""
+    """Delete the kernel's interface that a daemon of ours left behind when it was killed; without one, nothing.
+
+    It has our key, or none yet, and is one that we made.
+    """
     with suppress(LocalError):
         device = KernelWireGuard.attach(name)
-        device.is_ours = device.status().public_key == own_key
+        key = device.status().public_key
+        device.is_ours = key == own_key or (key is None and device.was_made_by_us())
         device.close()
 
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Self
 
 from wgdisco.endpoint import Endpoint
@@ -25,10 +26,13 @@ from wgdisco.tunnel.io.wireguard_netlink import StatusReader, get_device, set_de
 _NETLINK_GENERIC = 16
 _GENL_ID_CTRL, _CTRL_CMD_GETFAMILY = 16, 3
 _CTRL_FAMILY_ID, _CTRL_FAMILY_NAME = 1, 2
-_RTM_NEWLINK, _RTM_DELLINK = 16, 17
-_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_INFO_KIND = 3, 18, 1
+_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
+_IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_GROUP, _IFLA_INFO_KIND = 3, 18, 27, 1
+# Of the interfaces that we make, from the moment they are there: a number that nothing else bears (ip link show group)
+GROUP = 119
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _GENERIC = struct.Struct("=BBH")
+_U32 = struct.Struct("=I")
 _RECEIVE_SIZE = 1 << 16
 _DUMP_ATTEMPTS = 8
 
@@ -51,13 +55,11 @@ class KernelWireGuard:
 
     @staticmethod
     def is_there() -> bool:
-        """Whether this kernel has WireGuard, and lets us make such an interface."""
-        try:
-            device = KernelWireGuard.open(f"wgd-{os.getpid()}")
-        except LocalError:
-            return False
-        device.close()
-        return True
+        """Whether this kernel has WireGuard."""
+        with netlink.opened(protocol=_NETLINK_GENERIC) as sock, suppress(LocalError):
+            _family_id(sock)  # which loads its module, where there is one
+            return True
+        return False
 
     @classmethod
     def attach(cls, interface: str) -> Self:
@@ -125,6 +127,14 @@ class KernelWireGuard:
                 return self._reader.read(bodies, offset)
         raise LocalError(f"{self.interface} changes faster than it can be read")
 
+    def was_made_by_us(self) -> bool:
+        """Whether one like this made the interface, here or in a process that was killed."""
+        with netlink.opened() as sock:
+            body = _LINK.pack(socket.AF_UNSPEC, 0, self._index, 0, 0)
+            number, answer = _ask(sock, netlink.message(_RTM_GETLINK, body, NLM_F_REQUEST | NLM_F_ACK))
+        group = dict(netlink.attributes(answer[_LINK.size :])).get(_IFLA_GROUP)
+        return not number and group == _U32.pack(GROUP)
+
     def close(self) -> None:
         """Delete the interface if it was made here. Again does nothing."""
         if self._socket.fileno() < 0:
@@ -188,6 +198,7 @@ def _change_link(kind: int, flags: int, index: int, interface: str = "") -> int:
     body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0)
     if interface:
         body += netlink.attribute(_IFLA_IFNAME, interface.encode() + b"\0")
+        body += netlink.attribute(_IFLA_GROUP, _U32.pack(GROUP))
         body += netlink.attribute(_IFLA_LINKINFO, netlink.attribute(_IFLA_INFO_KIND, b"wireguard"))
     with netlink.opened() as sock:
         return _ask(sock, netlink.message(kind, body, NLM_F_REQUEST | flags))[0]
