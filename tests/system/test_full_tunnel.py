@@ -97,7 +97,7 @@ def test_everything_goes_to_bob_but_the_lan_and_wireguards_own_datagrams(network
 def test_table_off_and_a_table_of_ones_own(network):
     conf = network.run("alice", "cat /run/lab/alice.conf")
     before = network.state()
-    for table, routes in (("off", set()), ("7001", {"default", "10.0.0.254"})):
+    for table, routes in (("off", set()), ("7001", {"default", "10.0.0.254"}), ("default", {"default", "10.0.0.254"})):
         text = conf.replace("[Interface]\n", f"[Interface]\nTable = {table}\n")
         network.lab.hosts["alice"].write_file("/run/lab/alice.conf", text)
         network.start("alice")

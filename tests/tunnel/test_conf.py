@@ -227,7 +227,7 @@ def test_zero_keys_are_no_keys():
         (f"ListenPort = {'9' * 5000}", "ListenPort is not a number"),
         ("FwMark = 0X1", "FwMark is not a number"),
         ("FwMark = 0x100000000", "FwMark is not a number"),
-        ("Table = vpn", "Table is not a number from 1 to 4294967295, nor auto or off"),
+        ("Table = my/vpn", "Table is not a number from 1 to 4294967295, nor auto, off or a table's name"),
         ("Table = 0", "Table is not a number from 1"),
         ("MTU = 67", "MTU is not a number from 68 to 65503"),
         ("Address = 10.0.0.1/33", "Address the length of prefix '10.0.0.1/33' is not a number from 0 to 32"),

@@ -2,7 +2,18 @@ from ipaddress import ip_network
 
 import pytest
 
-from wgdisco.tunnel.policy import AUTO, OFF, Plan, Rule, free_table, kept_rules, parse_table, plan, rules_for
+from wgdisco.tunnel.policy import (
+    AUTO,
+    OFF,
+    Plan,
+    Rule,
+    free_table,
+    kept_rules,
+    parse_table,
+    parse_table_names,
+    plan,
+    rules_for,
+)
 
 EVERYTHING = [ip_network("0.0.0.0/0"), ip_network("::/0")]
 OFFICE = [ip_network("10.1.0.0/16"), ip_network("fd01::/64")]
@@ -16,15 +27,32 @@ def test_where_routes_go():
     assert plan([ip_network("0.0.0.0/1")], AUTO).defaults == ()
 
 
-def test_a_table_by_its_number_or_by_none():
-    known = {"auto": "auto", "off": "off", "1": 1, "0254": 254, "4294967295": 2**32 - 1}
+def test_a_table_by_its_number_its_name_or_by_none():
+    known = {
+        "auto": "auto",
+        "off": "off",
+        "1": 1,
+        "0254": 254,
+        "4294967295": 2**32 - 1,
+        "main": "main",
+        "a.b-c": "a.b-c",
+    }
     assert {text: parse_table(text) for text in known} == known
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "main", "Off", "0x7", "4294967296", "1 2"])
+@pytest.mark.parametrize("text", ["", "0", "-1", "-main", "0x7", "a/b", "a" * 65, "4294967296", "1 2"])
 def test_no_table(text):
-    with pytest.raises(ValueError, match="Table is not a number from 1 to 4294967295, nor auto or off"):
+    with pytest.raises(ValueError, match="Table is not a number from 1 to 4294967295, nor auto, off or a table's name"):
         parse_table(text)
+
+
+def test_a_table_by_the_name_that_the_host_has_for_it():
+    text = "#\n254 main\n0x77 vpn extra\n0 unspec\n\nx bad\n7\n#1 inr.ruhep\n4294967296 large\n"
+    names = parse_table_names(text)
+    assert names == {"main": 254, "vpn": 119}
+    assert plan([*OFFICE, *EVERYTHING], "vpn", names) == Plan(119, (*OFFICE, *EVERYTHING))
+    with pytest.raises(ValueError, match="Table = inr: no such table in /etc/iproute2/rt_tables: name it there"):
+        plan(OFFICE, "inr", names)
 
 
 def test_the_first_free_table():

@@ -4,8 +4,8 @@ The WireGuard part is read as `wg` reads it (engine rules F1 to F5), oddities in
 ends a line, all white space inside a line goes, section and key names are case-insensitive, and a port past 65535
 loses its upper bits. Every line is taken or refused as wg 1.0.20210914 does, but for these, which are meant:
 
-* Of wg-quick's own keys `Address`, `DNS`, `MTU` and `Table` are understood, a table by its number alone. The others,
-  which run a shell or write the file, are an error that says so, as for `wg`, never a line silently passed over.
+* Of wg-quick's own keys `Address`, `DNS`, `MTU` and `Table` are understood. The others, which run a shell or write
+  the file, are an error that says so, as for `wg`, never a line silently passed over.
 * `AllowedIPs` may be empty, and its prefixes may carry the `+` or `-` of 2025 (rule F3).
 * Port 0 and `*` in an `Endpoint` are taken, as `wg` does, but nothing can be sent there: the peer has no endpoint.
 * An `Endpoint` whose host no name server could know (other characters than letters, digits, `-`, `_` and `.`) is

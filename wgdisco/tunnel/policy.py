@@ -11,14 +11,18 @@ What is behind members of a network stands in that table too: a host that is on 
 it, goes on as before.
 """
 
-from collections.abc import Collection, Iterable
+import contextlib
+import re
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from wgdisco.endpoint import IPNetwork
 from wgdisco.tunnel.notation import parse_number
 
-Table = int | Literal["auto", "off"]
+# By name where it is none of these two
+Table = int | str
 
 AUTO: Literal["auto"] = "auto"
 OFF: Literal["off"] = "off"
@@ -26,6 +30,7 @@ MAIN_TABLE = 254  # linux/rtnetlink.h
 MAIN_PRIORITY = 32766  # the rule that sends everything to the main table (net/ipv4/fib_rules.c)
 FIRST_TABLE = 51820
 HIGHEST_NUMBER = 2**32 - 1
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +56,34 @@ class Rule:
 
 
 def parse_table(text: str) -> Table:
-    """wg-quick's `Table`: `off`, `auto`, or a table's number; ValueError otherwise, also for a table's name."""
-    if text == AUTO:
-        return AUTO
-    if text == OFF:
-        return OFF
-    return parse_number("Table", text, 1, HIGHEST_NUMBER, ", nor auto or off")
+    """wg-quick's `Table`: `off`, `auto`, a table's number, or its name as iproute2 has it; ValueError otherwise."""
+    if _NAME.fullmatch(text):
+        return text
+    return parse_number("Table", text, 1, HIGHEST_NUMBER, ", nor auto, off or a table's name")
 
 
-def plan(allowed_ips: Iterable[IPNetwork], table: Table) -> Plan:
-    """What `AllowedIPs` and `Table` ask for, without repetition."""
+def parse_table_names(text: str) -> dict[str, int]:
+    """What a file rt_tables of iproute2 names; lines that name nothing are passed over, as `ip` does."""
+    found = {}
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and not line.startswith("#"):
+            with contextlib.suppress(ValueError):
+                found[words[1]] = int(words[0], 0)
+    return {name: number for name, number in found.items() if 0 < number <= HIGHEST_NUMBER}
+
+
+def plan(allowed_ips: Iterable[IPNetwork], table: Table, names: Mapping[str, int] = MappingProxyType({})) -> Plan:
+    """What `AllowedIPs` and `Table` ask for, without repetition; ValueError for a table that none of `names` is."""
     networks = tuple(dict.fromkeys(allowed_ips))
     if table == OFF:
         return Plan()
-    if table != AUTO:
+    if isinstance(table, int):
         return Plan(table, networks)
+    if table != AUTO:
+        if table not in names:
+            raise ValueError(f"Table = {table}: no such table in /etc/iproute2/rt_tables: name it there, or by number")
+        return Plan(names[table], networks)
     return Plan(
         MAIN_TABLE,
         tuple(network for network in networks if network.prefixlen),

@@ -22,10 +22,9 @@ from wgdisco.tunnel.io.interface import tunnel_interface
 from wgdisco.tunnel.io.kernel import KernelWireGuard
 from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.path_mtu import conf_mtu, kept_to_path
-from wgdisco.tunnel.io.policy import Policy
+from wgdisco.tunnel.io.policy import Policy, planned
 from wgdisco.tunnel.io.polled import PolledDevice, without_haste
 from wgdisco.tunnel.offloads import ALL, Offloads
-from wgdisco.tunnel.policy import plan
 
 LOG = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ async def driven_device(name: str, conf: TunnelConf, kind: EngineKind) -> AsyncI
         link = await Link.open(name)
         try:
             mtu = await conf_mtu(conf)
-            routes = plan([network for peer in conf.device.peers for network in peer.allowed_ips], conf.table)
+            routes = planned(conf)
             mark = await policy.mark(conf.device.fwmark) if routes.defaults else conf.device.fwmark
             peers = tuple(map(without_haste, conf.device.peers))
             await asyncio.to_thread(client.apply, replace(conf.device, fwmark=mark, peers=peers))

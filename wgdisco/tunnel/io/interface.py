@@ -13,10 +13,9 @@ from wgdisco.tunnel.io.engine import Engine
 from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.link_state import LinkEvent, LinkState
 from wgdisco.tunnel.io.path_mtu import conf_mtu, kept_to_path
-from wgdisco.tunnel.io.policy import Policy
+from wgdisco.tunnel.io.policy import Policy, planned
 from wgdisco.tunnel.io.uapi import UapiServer
 from wgdisco.tunnel.offloads import ALL, Offloads
-from wgdisco.tunnel.policy import plan
 
 LOG = logging.getLogger(__name__)
 
@@ -67,8 +66,7 @@ async def tunnel_device(
     try:
         link = await Link.open(name)
         try:
-            networks = [network for peer in conf.device.peers for network in peer.allowed_ips]
-            routes = plan(networks, conf.table)
+            routes = planned(conf)
             await link.configure(conf.addresses, mtu, routes.routes, routes.table)
             mark = await policy.mark(conf.device.fwmark) if routes.defaults else conf.device.fwmark
             peers = tuple(replace(peer, managed=True) for peer in conf.device.peers)

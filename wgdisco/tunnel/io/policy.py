@@ -15,13 +15,14 @@ from pyroute2 import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from wgdisco.endpoint import IPNetwork
-from wgdisco.errors import LocalError
+from wgdisco.errors import ConfigError, LocalError
+from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.io.kept import kept_path, read_kept, write_kept
 from wgdisco.tunnel.io.link import Link, family, if_there, refused
 from wgdisco.tunnel.io.nft import run_nft
 from wgdisco.tunnel.nft import full_tunnel_rules, remove_full_tunnel
 from wgdisco.tunnel.notation import IPInterface
-from wgdisco.tunnel.policy import Rule, free_table, kept_rules, rules_for
+from wgdisco.tunnel.policy import Plan, Rule, free_table, kept_rules, parse_table_names, plan, rules_for
 
 LOG = logging.getLogger(__name__)
 
@@ -29,6 +30,22 @@ PROTOCOL = 119  # of our rules (FRA_PROTOCOL); /etc/iproute2/rt_protos has no su
 _FIB_RULE_INVERT = 2  # linux/fib_rules.h
 _SWITCH = Path("/proc/sys/net/ipv4/conf/all/src_valid_mark")
 _SUFFIX = "routes"
+# Where iproute2 has the names of tables, what counts more last: its own, the host's, what packages add
+_TABLE_NAMES = ("/usr/share/iproute2/rt_tables", "/etc/iproute2/rt_tables")
+_TABLE_NAMES_MORE = Path("/etc/iproute2/rt_tables.d")
+
+
+def planned(conf: TunnelConf) -> Plan:
+    """Which routes a file asks for; ConfigError when its `Table` is one that the host has no number for."""
+    networks = [network for peer in conf.device.peers for network in peer.allowed_ips]
+    names: dict[str, int] = {}
+    for path in (*map(Path, _TABLE_NAMES), *sorted(_TABLE_NAMES_MORE.glob("*.conf"))):
+        with contextlib.suppress(OSError):
+            names |= parse_table_names(path.read_text(errors="replace"))
+    try:
+        return plan(networks, conf.table, names)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 class Policy:
