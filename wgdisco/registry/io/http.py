@@ -4,12 +4,10 @@ Sockets are bound to the interface as well as the address: a neighbour on the LA
 """
 
 import asyncio
-import fcntl
 import hmac
 import json
 import logging
 import socket
-import termios
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -28,18 +26,20 @@ from wgdisco.api import (
     Receipt,
     RotateRequest,
     StunRecord,
-    rotation_proof,
     to_json,
 )
 from wgdisco.endpoint import IPAddress, parse_address
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PublicKey
 from wgdisco.offers import parse_subnet
+from wgdisco.proof import LeaveRequest, rotation_proof
 from wgdisco.registry.approval import offer
 from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Kind, Member, Revoked
+from wgdisco.registry.io.connection import give_up_soon, is_acknowledged
 from wgdisco.registry.io.feed import Feed
+from wgdisco.registry.io.leaving import let_go, may_leave
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.orders import Orders
 from wgdisco.registry.receipt import recall, seal, unseal
@@ -52,7 +52,6 @@ PORT = 80
 BODY_MAX_SIZE = 16 * 1024
 # A member keeps a connection for what must not wait for one
 KEPT_FOR = 3600.0
-STREAM_TIMEOUT_MS = 10_000
 ENROL_BURST = 10
 ENROL_INTERVAL = 1.0
 _RATES_MAX = 4096
@@ -101,6 +100,7 @@ class ApiServer:
         application.router.add_get("/v1/events", self._events, allow_head=False)
         application.router.add_get("/v1/stun", self._stun, allow_head=False)
         application.router.add_get("/v1/health", self._health, allow_head=False)
+        application.router.add_delete("/v1/self", self._leave)
         application.router.add_post("/v1/self/rotate", self._rotate)
         application.router.add_post("/v1/receipt", self._recall)
         application.router.add_put("/v1/self/candidates", self._candidates)
@@ -266,6 +266,13 @@ class ApiServer:
         renewed = membership.members.get(current, member)
         return web.json_response(to_json(self_record(membership, self._directory, renewed)))
 
+    async def _leave(self, request: web.Request) -> web.StreamResponse:
+        member = await self._member(request)
+        self._limit(_source(request))
+        if not may_leave(self._ledger, member.public_key, await _body(request, LeaveRequest.from_json)):
+            raise RefusedError(403, "only who holds the member's key may give the membership up")
+        return await let_go(self._ledger, member.public_key, request)
+
     async def _recall(self, request: web.Request) -> web.StreamResponse:
         """A member hands back what the registry gave it to keep, and may have forgotten since."""
         await self._member(request)
@@ -345,9 +352,9 @@ class ApiServer:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
         transport = request.transport
-        _give_up_soon(transport)
+        give_up_soon(transport)
         cut = (lambda: None) if transport is None else transport.abort
-        consumer = self._feed.open(member, last_id, cut, lambda: _all_acknowledged(transport))
+        consumer = self._feed.open(member, last_id, cut, lambda: is_acknowledged(transport))
         try:
             while not consumer.ended:
                 data = await consumer.take()
@@ -369,22 +376,6 @@ class ApiServer:
         self._rates[source] = full_at
         if len(self._rates) > _RATES_MAX:
             del self._rates[next(iter(self._rates))]
-
-
-def _all_acknowledged(transport: asyncio.Transport | None) -> bool:
-    """Whether the far end's kernel has all that was written (tcp(7), SIOCOUTQ)."""
-    if transport is None or transport.is_closing() or transport.get_write_buffer_size():
-        return False
-    left = bytearray(4)
-    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, left)
-    return not any(left)
-
-
-def _give_up_soon(transport: asyncio.BaseTransport | None) -> None:
-    """Who does not acknowledge what it is told is offline: TCP alone would try for a quarter of an hour (RFC 5482)."""
-    sock = None if transport is None else transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STREAM_TIMEOUT_MS)
 
 
 def _source(request: web.Request) -> IPAddress:
