@@ -167,7 +167,11 @@ def _write(path: str, value: str) -> None:
         (_SYSCTL / path).write_text(value)
     except OSError as error:
         name = "net." + path.replace("/", ".")
-        raise LocalError(f"cannot set {name} to {value} ({error.strerror}): set it in /etc/sysctl.d") from error
+        whole = "net.ipv4.ip_forward" if path.startswith("ipv4/") else name  # what interfaces made later begin with
+        raise LocalError(
+            f"cannot set {name} to {value} ({error.strerror}): set it in /etc/sysctl.d, or start the container with"
+            f" '--sysctl {whole}={value}'"
+        ) from error
 
 
 def _forwarding_ipv6() -> list[Path]:
