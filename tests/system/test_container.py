@@ -112,6 +112,23 @@ def test_a_link_in_a_file_that_is_not_there_is_one_line(mesh):
     assert container.err == ["wgdisco: /run/secrets/link: cannot read it: No such file or directory\n"]
 
 
+def test_a_registry_that_may_not_switch_forwarding_on_says_what_to_give_it_and_serves(mesh):
+    host = mesh.lab.hosts["alice"]
+    store = ["--store", "/run/contained.db"]
+    host.run([*PROGRAM, "registry", "init", *store, "--network", "contained", "--endpoint", "198.51.100.77"])
+    service = SERVICES["registry"] | {"sysctls": {}}
+    container = Container(host, here(), service, command=["registry", "run", *store])
+    container.wait_for("started")
+    (line,) = [line for line in container.err if "not reached" in line]
+    assert "'--sysctl net.ipv4.ip_forward=1'" in line
+    assert container.exec(*PROGRAM, "registry", "invite", *store, "x")[0] == 0
+    assert container.stop() == 0
+    container = Container(host, here(), SERVICES["registry"], command=["registry", "run", *store])
+    container.wait_for("started")
+    assert not [line for line in container.err if "not reached" in line]
+    assert container.stop() == 0
+
+
 # The image itself
 
 

@@ -120,12 +120,21 @@ class Hub:
     def __init__(self, interface: str) -> None:
         self._table = Table(interface)
         self._forwarding = Forwarding(interface)
+        self._said = ""
 
     async def apply(self, rules: HubRules) -> None:
-        """Have the kernel do as `rules` say; first the rules, then the switches."""
+        """Have the kernel do as `rules` say; first the rules, then the switches.
+
+        Where these are not for us to turn (a container's /proc/sys is read-only) nothing passes, and that is said once.
+        """
         routes = await default_routes()
         await self._table.load(rules.to_text())
-        self._forwarding.switch_on(routes, rules.needs_uplink)
+        try:
+            self._forwarding.switch_on(routes, rules.needs_uplink)
+        except LocalError as error:
+            if str(error) != self._said:
+                LOG.warning("stock devices are not reached, nor what is behind members: %s", error)
+                self._said = str(error)
 
     async def uplinks(self) -> dict[int, tuple[str, ...]]:
         """What `HubRules.uplinks` is now."""
