@@ -137,6 +137,7 @@ def _copy(image, source, words):
 # words; the root file system; what to do there
 _CONTAINED = """
 devices=$1; mounts=$2; sysctls=$3; image=$4; shift 4
+sysctl -qw net.ipv4.ping_group_range="0 2147483647"  # as engines do
 for sysctl in $sysctls; do sysctl -qw "$sysctl"; done
 base=$(mktemp -d /run/container.XXXXXX)
 mkdir "$base/upper" "$base/work" "$base/root"

@@ -180,14 +180,17 @@ def test_registry_and_sidecar_of_the_image_as_compose_yaml_has_them(image, tmp_p
         assert code == 0, said
         link.write_text(next(line for line in said.splitlines() if line.startswith("wgdisco://")))
         os.chown(link, owner.st_uid, owner.st_gid)
-        sidecars = [Container(lab.hosts[name], image, SIDECAR, secrets=[("link", link)]) for name in ("alice", "bob")]
+        sidecars = []
+        for name in ("alice", "bob"):
+            sidecars.append(Container(lab.hosts[name], image, SIDECAR, secrets=[("link", link)]))
+            sidecars[-1].wait_for("PEER ", 40)
         for sidecar in sidecars:
-            sidecar.wait_for("PEER ", 40)
             await_(lambda one=sidecar: one.exec(*SIDECAR["healthcheck"]["test"][1:])[0] == 0, "it to be healthy")
             assert Path(f"/proc/{sidecar.pid}/status").read_text().split("Uid:")[1].split()[0] == str(owner.st_uid)
         assert listed(served) == ["web", "web-2"]
-        code, said = sidecars[0].exec("wgdisco", "ping", "web-2" if "web-2" in sidecars[0].out[-1] else "web")
-        assert code == 0, said
+        for one, other in zip(sidecars, ("web-2", "web"), strict=True):
+            code, said = one.exec("wgdisco", "ping", other, "--until-direct")
+            assert code == 0, said
         assert [sidecar.stop() for sidecar in sidecars] == [0, 0]
         await_(lambda: not listed(served), "the registry to forget both", 5)
         assert served.stop() == 0
