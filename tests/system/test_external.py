@@ -39,8 +39,10 @@ def bring_up(network: Network, host: str, engine: str) -> None:
     else:
         here.run(BORINGTUN if engine == "boringtun" else ["wireguard-go", "wgx0"])
         await_(lambda: here.run(["wg", "show", "wgx0"], check=False).returncode == 0, engine)
-    strip = f"grep -v ^Address /run/lab/{host}.conf > /run/lab/stripped && wg setconf wgx0 /run/lab/stripped"
-    here.run(["sh", "-c", strip])
+    # One section a call: with boringtun a peer without an endpoint has that of the peer before it
+    strip = f"grep -v ^Address /run/lab/{host}.conf | csplit -sz -f /run/lab/part - '/^\\[Peer/' '{{*}}'"
+    add = "for part in /run/lab/part*; do wg addconf wgx0 $part || exit 1; done"
+    here.run(["sh", "-c", f"{strip} && {add}"])
     here.run(["ip", "address", "add", f"{TUNNEL[host]}/24", "dev", "wgx0"])
     here.run(["ip", "link", "set", "wgx0", "mtu", "1420", "up"])
 
