@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 
-BORINGTUN = [str(PEERS / "boringtun"), "wgx0", "--disable-drop-privileges", "--log", "/dev/null"]
+BORINGTUN = [str(PEERS / "boringtun"), "--disable-drop-privileges", "--disable-connected-udp", "--log", "/dev/null"]
 
 
 def has_kernel_wireguard() -> bool:
@@ -37,7 +37,7 @@ def bring_up(network: Network, host: str, engine: str) -> None:
     if engine == "kernel":
         here.run(["ip", "link", "add", "wgx0", "type", "wireguard"])
     else:
-        here.run(BORINGTUN if engine == "boringtun" else ["wireguard-go", "wgx0"])
+        here.run([*(BORINGTUN if engine == "boringtun" else ["wireguard-go"]), "wgx0"])
         await_(lambda: here.run(["wg", "show", "wgx0"], check=False).returncode == 0, engine)
     # One section a call: with boringtun a peer without an endpoint has that of the peer before it
     strip = f"grep -v ^Address /run/lab/{host}.conf | csplit -sz -f /run/lab/part - '/^\\[Peer/' '{{*}}'"
