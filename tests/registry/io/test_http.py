@@ -14,7 +14,8 @@ from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Member, Network, Put, Remove, Revoked
 from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT, Feed
-from wgdisco.registry.io.http import CONNECTIONS_MAX, ENROL_BURST, ApiServer
+from wgdisco.registry.io.gate import ENROL_BURST
+from wgdisco.registry.io.http import CONNECTIONS_MAX, ApiServer
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Store
 from wgdisco.registry.membership import Membership
