@@ -16,6 +16,7 @@ from wgdisco.api import (
     EndpointChange,
     MemberRecord,
     Order,
+    PeerReport,
     Receipt,
     Removed,
     RotateRequest,
@@ -38,24 +39,24 @@ from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.member_names import keep_names
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
+from wgdisco.peer.io.path_report import ReportDesk
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
+from wgdisco.peer.io.roster_log import log_news
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
 from wgdisco.peer.io.zone_fallback import ZoneFallback
 from wgdisco.peer.report import (
     REGISTRY_NAME,
-    TRUST_NOTE,
     Trouble,
     blame,
     engine_notes,
-    epoch_note,
     is_settled,
     notes,
 )
-from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.peer.roster import OlderEpoch, Roster
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
-from wgdisco.tunnel.events import RawReceived
+from wgdisco.tunnel.events import DeviceStatus, RawReceived
 from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
@@ -126,6 +127,7 @@ async def run(
                         member.keep(),
                         keep_names(state),
                         member.behind.run(),
+                        member.paths.run(),
                     )
                 ]
                 await control.start()
@@ -194,6 +196,7 @@ class _Managed:
         self.surroundings.keepalive = self._set_keepalive
         self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
         self.surroundings.moved = self.behind.changed
+        self.paths = ReportDesk(self._client, agent, self._members)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -307,14 +310,8 @@ class _Managed:
     def report(self) -> StatusReport:
         """For the control socket."""
         status = self._device.status()
-        names = {member.key: member.name for member in self._roster.members.values()}
-        names[self._registry_key] = REGISTRY_NAME
-        online = self._roster.online()
         trouble = replace(self._trouble, clock=self._clock.note())
-        peers = []
-        for peer in status.peers:
-            told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
-            peers.append(blame(told, trouble, online.get(peer.key) if self._stream_up.is_set() else None))
+        peers = self._peers(status, trouble)
         return StatusReport(
             role="member",
             interface=self._device.interface,
@@ -333,6 +330,18 @@ class _Managed:
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
 
+    def _peers(self, status: DeviceStatus, trouble: Trouble) -> list[PeerReport]:
+        names = {member.key: member.name for member in self._roster.members.values()}
+        names[self._registry_key] = REGISTRY_NAME
+        online = self._roster.online() if self._stream_up.is_set() else {}
+        told = ((peer.key, replace(self.driver.agent.report(peer), name=names.get(peer.key))) for peer in status.peers)
+        return [blame(peer, trouble, online.get(key)) for key, peer in told]
+
+    def _members(self) -> list[PeerReport]:
+        """Those that a registry is told of."""
+        trouble = replace(self._trouble, clock=self._clock.note())
+        return [peer for peer in self._peers(self._device.status(), trouble) if peer.name not in (None, REGISTRY_NAME)]
+
     # Inside
 
     def _stream_event(self, event: StreamEvent) -> None:
@@ -344,6 +353,7 @@ class _Managed:
                 self._handed_back = False
                 self.surroundings.registry_up(True)
                 self.behind.registry_up(True)
+                self.paths.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
             case StreamDown(why, is_other_version):
@@ -417,6 +427,7 @@ class _Managed:
             self._stream_up.clear()
             self.surroundings.registry_up(False)
             self.behind.registry_up(False)
+            self.paths.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
         if not self._trouble.is_other_version:
@@ -449,7 +460,8 @@ class _Managed:
         self.driver.agent.set_peers(peers, boot_time(), members)
         self.surroundings.set_known(members)
         for news in self._roster.news():
-            self._tell(news)
+            self._older_epoch = news if isinstance(news, OlderEpoch) else self._older_epoch
+            log_news(news)
         if self._known:
             self._tell_endpoints()
         self.driver.settle()
@@ -483,20 +495,6 @@ class _Managed:
             if is_online and key not in self._greeted and len(self._greeted) < MAX_GREETED:
                 self._greeted.add(key)
                 self.driver.agent.want(key, boot_time())
-
-    def _tell(self, news: RosterNews) -> None:
-        match news:
-            case Accepted(name, key):
-                LOG.info("member", extra={"fields": {"name": name, "peer": str(key)}})
-            case Gone(name, key):
-                LOG.info("member gone", extra={"fields": {"name": name, "peer": str(key)}})
-            case MemberRefused(name, key, why):
-                LOG.warning("member refused", extra={"fields": {"name": name, "peer": str(key), "reason": why}})
-            case OlderEpoch():
-                self._older_epoch = news
-                LOG.warning(epoch_note(news))
-            case TrustExpired():
-                LOG.warning(TRUST_NOTE)
 
     def _look(self) -> None:
         """Tell once that all who can be reached are."""

@@ -58,7 +58,7 @@ class ViewApi:
         self._membership = ledger.membership
         self._gate = gate
         self._view = view
-        self._looks = Rates(10, 1.0)
+        self._looks = Rates(20, 0.2)
         self._reports = Rates(5, 2.0)
         self._looked_at = float("-inf")
         self._rest: Row = _NOTHING
