@@ -34,6 +34,13 @@ def add_verbs(verbs: Any) -> None:
     invite.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join with it (1)")
     invite.add_argument("--group", action="append", metavar="G", help="a group to be in (all); may be repeated")
     invite.add_argument("--admin", action="store_true", help="the member may administer the network")
+    invite.add_argument(
+        "--ephemeral",
+        nargs="?",
+        const="",
+        metavar="TIME",
+        help="who joins is forgotten when it ends, or is not heard for TIME (10m); a NAME that is taken gets a number",
+    )
     invite.add_argument("--expires", default="24h", metavar="TIME", help="for example 30m, 24h, 7d (24h)")
     from wgdisco import stock_cli  # noqa: PLC0415  only who administers a registry needs it
 

@@ -22,7 +22,7 @@ from wgdisco.invitation import (
     member_preshared_key,
 )
 from wgdisco.keys import PresharedKey, PublicKey
-from wgdisco.names import check_member_name
+from wgdisco.names import check_member_name, free_name
 from wgdisco.offers import is_default
 from wgdisco.registry.facts import (
     DEFAULT_GROUP,
@@ -100,6 +100,7 @@ class Membership:
         role: Role = Role.MEMBER,
         uses: int = 1,
         lifetime: float = INVITATION_LIFETIME,
+        ephemeral: float | None = None,
     ) -> tuple[list[Change], JoinLink]:
         """An invitation under a fresh random `secret` of 16 bytes.
 
@@ -108,7 +109,7 @@ class Membership:
         assert len(secret) == SECRET_SIZE
         if name is not None:
             self._check_free(name)
-            if uses != 1:
+            if uses != 1 and ephemeral is None:
                 raise LocalError("an invitation with a name is for one use: leave the name or --uses out")
         address = enrol_address(secret)
         if any(invitation.address == address for invitation in self.invitations.values()):
@@ -122,6 +123,7 @@ class Membership:
             groups,
             role,
             uses,
+            ephemeral,
         )
         link = JoinLink(self.network.reached_at, self.network.private_key.public_key(), secret)
         return [Put(invitation)], link
@@ -129,13 +131,14 @@ class Membership:
     def enrol(self, source: IPv4Address, key: PublicKey, name: str | None, now: float) -> tuple[list[Change], Member]:
         """Make the owner of `key`, who speaks from an invitation's address, a member.
 
-        The same key again is given the same member: a lost reply costs nothing. RemoteError says why not.
+        The same key again is given the same member: a lost reply costs nothing, and one that is ephemeral need not know
+        whether it still is one. RemoteError says why not.
         """
         invitation = next((i for i in self.invitations.values() if i.address == source), None)
         if invitation is None or now >= invitation.expires_at:
             raise RemoteError("the invitation has expired or was used up: ask for another")
         enrolled = self.members.get(key)
-        if enrolled is not None and enrolled.invitation == invitation.enrol_key:
+        if enrolled is not None and _is_from(enrolled, invitation):
             return [], enrolled
         if self._is_known(key):
             raise RemoteError("this key cannot be enrolled: join again with a new one")
@@ -145,6 +148,8 @@ class Membership:
         if chosen is None:
             raise RemoteError("the invitation names nobody: join with --name NAME")
         try:
+            if invitation.ephemeral is not None:
+                chosen = free_name(chosen, self._names_but(invitation))
             self._check_free(chosen, but=invitation)
             number, network = self._allocate()
         except LocalError as error:
@@ -158,6 +163,7 @@ class Membership:
             role=invitation.role,
             preshared_key=invitation.preshared_key,
             invitation=invitation.enrol_key,
+            ephemeral=invitation.ephemeral,
         )
         used = replace(invitation, uses=invitation.uses - 1)
         return [Put(network), Put(member), Put(used)], member
@@ -270,12 +276,15 @@ class Membership:
         keys = [invitation.enrol_key for invitation in invitations]
         for member in [member for member in self.members.values() if member.name == name or member in waiting]:
             theirs = [member.public_key] if member.next_key is None else [member.public_key, member.next_key]
-            gone += [Remove(member), *(Put(Revoked(key, member.name, now)) for key in theirs)]
-            gone += self._rename_in_devices(member.name, None)
+            gone += [*self.forget(member), *(Put(Revoked(key, member.name, now)) for key in theirs)]
             keys += theirs
         if not gone and all(revoked.name != name for revoked in self.revoked.values()):
             raise LocalError(f"there is no member or invitation {name!r}: `wgdisco registry list` shows them")
         return gone, keys
+
+    def forget(self, member: Member) -> list[Change]:
+        """Have it be a member no longer. Its key is not revoked: it may come back with another invitation."""
+        return [Remove(member), *self._rename_in_devices(member.name, None)]
 
     def expire(self, now: float) -> list[Change]:
         """Forget invitations whose time is over, and members that were enrolled and never proved their key."""
@@ -345,6 +354,11 @@ class Membership:
         known = key == own or key in self.members or key in self.revoked or key in self.invitations
         return known or self.by_next_key(key) is not None
 
+    def _names_but(self, invitation: Invitation) -> set[str | None]:
+        """Which are taken, or reserved by other invitations."""
+        reserved = {one.name for one in self.invitations.values() if one != invitation}
+        return reserved.union(member.name for member in self.members.values())
+
     def _check_free(self, name: str, but: Invitation | None = None) -> None:
         check_member_name(name)
         if any(member.name == name for member in self.members.values()):
@@ -373,3 +387,9 @@ class Membership:
                 following = number + 1 if number < last else first
                 return number, replace(self.network, next_host=following)
         raise LocalError(f"all {size} addresses of {self.network.prefix4} are in use: revoke members that are gone")
+
+
+def _is_from(member: Member, invitation: Invitation) -> bool:
+    """Whether `member` was enrolled under it, as far as can be told: of most that is forgotten once they are proven."""
+    has_its_key = member.ephemeral is not None and member.preshared_key == invitation.preshared_key
+    return has_its_key or member.invitation == invitation.enrol_key

@@ -133,7 +133,6 @@ class View:
             "handshake_at": None if handshake is None else int(handshake),
             "rx_bytes": 0 if peer is None else peer.rx_bytes,
             "tx_bytes": 0 if peer is None else peer.tx_bytes,
-            "ephemeral": False,
             "paths": [] if report is None else report_json(report, keys),
             "paths_at": None if report is None else report.at,
             "history": {"interval": INTERVAL, "rx": rx, "tx": tx},
@@ -160,7 +159,7 @@ def invitation_json(invitation: Invitation, now: float) -> Row:
         "expires_at": int(invitation.expires_at),
         "state": state,
         "used_by": [],
-        "ephemeral": False,
+        "ephemeral": invitation.ephemeral is not None,
     }
 
 

@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 
 from tests.registry.io.api_registry import ALICE, BOB, ENROL, EVE, NETWORK, REGISTRY, key, member, run
-from wgdisco.api import StunRecord, rotation_proof
+from wgdisco.api import StunRecord
 from wgdisco.keys import PrivateKey
+from wgdisco.proof import leaving_proof, rotation_proof
 from wgdisco.registry.facts import Put, Remove, Revoked
 from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT
 from wgdisco.registry.io.gate import ENROL_BURST
@@ -134,6 +135,26 @@ def test_another_program_of_a_members_host_cannot_change_its_key(tmp_path):
             assert (await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=body))[0] == 400
         assert registry.membership.members[key(2)].next_key is None
         assert (await registry.ask("127.9.8.2", "POST", "/v1/self/rotate", json=right))[0] == 200
+
+    run(tmp_path, scenario)
+
+
+def test_only_who_holds_the_key_gives_the_membership_up(tmp_path):
+    async def scenario(registry):
+        shared = static_static(NETWORK.private_key, key(2))
+        other = static_static(NETWORK.private_key, key(3))
+        for proof in (leaving_proof(other, key(2)), leaving_proof(shared, key(3)), "\ud800", ""):
+            asked = await registry.ask("127.9.8.2", "DELETE", "/v1/self", json={"schema": 1, "proof": proof})
+            assert asked[0] == 403
+        assert (await registry.ask("127.9.8.2", "DELETE", "/v1/self", json={"schema": 1}))[0] == 400
+        assert (await registry.ask("127.9.8.2", "DELETE", "/v1/self", data="{}"))[0] == 415
+        assert key(2) in registry.membership.members
+        right = {"schema": 1, "proof": leaving_proof(shared, key(2))}
+        assert (await registry.ask("127.9.8.2", "DELETE", "/v1/self", json=right))[0] == 202
+        async with asyncio.timeout(5):
+            while (await registry.ask("127.9.8.2", "GET", "/v1/self"))[0] == 200:
+                pass
+        assert key(2) in registry.membership.revoked
 
     run(tmp_path, scenario)
 

@@ -22,7 +22,6 @@ from wgdisco.api import (
     RotateRequest,
     Snapshot,
     StatusReport,
-    rotation_proof,
 )
 from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.errors import LocalError, RemoteError
@@ -39,9 +38,10 @@ from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.member_names import keep_names
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
+from wgdisco.peer.io.parting import Parting
 from wgdisco.peer.io.path_report import ReportDesk
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
-from wgdisco.peer.io.roster_log import log_news
+from wgdisco.peer.io.roster_news import log_news
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
 from wgdisco.peer.io.zone_fallback import ZoneFallback
@@ -53,7 +53,9 @@ from wgdisco.peer.report import (
     is_settled,
     notes,
 )
-from wgdisco.peer.roster import OlderEpoch, Roster
+from wgdisco.peer.roster import Roster
+from wgdisco.peer.roster_news import OlderEpoch
+from wgdisco.proof import rotation_proof
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import DeviceStatus, RawReceived
@@ -136,6 +138,7 @@ async def run(
                     task.cancel()
         finally:
             sleeps.woke = lambda: None
+            await member.parting.end()
             member.close()
             await member.disconnect()
             await member.save()
@@ -183,6 +186,7 @@ class _Managed:
         )
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
+        self.parting = Parting(roster, self._client, self._shared, self._registry_key)
         self._orders = OrderDesk(self.driver, self._client, self._stream_up)
         self.zone = ZoneFallback(self.driver, roster, self._stream_up)
         self.finder = RegistryFinder(
@@ -246,12 +250,18 @@ class _Managed:
                 await self.save()
 
     async def save(self) -> None:
-        """Keep what is known now; a disk that refuses is told of, and the tunnel goes on."""
+        """Keep what is known now; a disk that refuses is told of, and the tunnel goes on.
+
+        Or forget a membership that is of no use to anybody any more.
+        """
         handshake_time = self._clock.to_keep()
         self._state = replace(self._remembered(), memory=self._roster.memory(), handshake_time=handshake_time)
         self._saved_at = boot_time()
         try:
-            await asyncio.to_thread(self._store.save, self._state)
+            if self.parting.is_for_good:
+                await asyncio.to_thread(self._store.forget, self._state.name)
+            else:
+                await asyncio.to_thread(self._store.save, self._state)
         except LocalError as error:
             LOG.warning("%s", error)
         self._clock.kept(self._state)
@@ -262,6 +272,7 @@ class _Managed:
         """By name."""
         return {
             "rotate-key": self._rotate_key,
+            "leave": self.parting.go,
             "accept": self._accept,
             "netcheck": self._netcheck,
             "stop": self._stop,

@@ -39,8 +39,9 @@ from wgdisco.keys import PublicKey
 from wgdisco.paths import PathsRequest
 from wgdisco.peer import records
 from wgdisco.peer.clock import parse_date
-from wgdisco.peer.io.replies import CHUNK, MAX_REPLY_SIZE, bounded, phrase, reason_of
+from wgdisco.peer.io.reply import CHUNK, MAX_REPLY_SIZE, bounded, phrase, reason
 from wgdisco.peer.stream import EventParser, ServerEvent
+from wgdisco.proof import LeaveRequest
 
 HTTP_PORT = 80
 REQUEST_TIMEOUT = 10.0
@@ -209,6 +210,12 @@ class RegistryClient:
             raise RemoteError(f"the registry answers {status}")
         return status == 200
 
+    async def leave(self, asked: LeaveRequest) -> None:
+        """`DELETE /v1/self`: we are no member any longer. RemoteError when the registry does not take it."""
+        status, _ = await self._ask("DELETE", "/v1/self", {"schema": SCHEMA, **asdict(asked)})
+        if status != 202:
+            raise RemoteError(f"the registry answers {status}")
+
     async def stun(self) -> StunRecord:
         """`GET /v1/stun`: where to find out how our NAT behaves; nowhere, at a registry that does not tell."""
         status, body = await self._ask("GET", "/v1/stun", None)
@@ -275,7 +282,7 @@ class RegistryClient:
             ) as response,
         ):
             if response.status != 200:
-                raise RemoteError(await reason_of(response))
+                raise RemoteError(await reason(response))
             if response.content_type != "text/event-stream":
                 raise ValueError("not a stream of events")
             self._connection = None if response.connection is None else response.connection.transport
@@ -333,7 +340,7 @@ class RegistryClient:
                 session.post(f"{self._base}{path}", json=body, headers=headers, allow_redirects=False) as response,
             ):
                 if response.status not in (200, 201, 202, 204):
-                    raise RemoteError(await reason_of(response))
+                    raise RemoteError(await reason(response))
                 reply = await bounded(response, MAX_REPLY_SIZE)
                 return json.loads(reply) if reply else None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

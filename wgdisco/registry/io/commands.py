@@ -80,17 +80,18 @@ class Commands:
         return command
 
     async def invite(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """`name` or None, `groups`, `admin`, `uses`, `lifetime` in seconds → `link`, `expires_at`, and whether
-        the name `was_revoked`."""
+        """`name` or None, `groups`, `admin`, `uses`, `lifetime` and (or missing) `ephemeral` in seconds → `link`,
+        `expires_at`, and whether the name `was_revoked`."""
         groups = tuple(_texts(asked, "groups"))
         role = Role.ADMIN if asked.get("admin") else Role.MEMBER
+        ephemeral = None if asked.get("ephemeral") is None else float(asked["ephemeral"])
         uses, lifetime, name = int(asked["uses"]), float(asked["lifetime"]), _text_or_none(asked, "name")
         for _ in range(_DRAWS):
             secret, now = os.urandom(SECRET_SIZE), time.time()
             try:
                 link = await self._ledger.change(
                     lambda secret=secret, now=now: self._membership.invite(  # type: ignore[misc]
-                        secret, now, name, groups, role, uses, lifetime
+                        secret, now, name, groups, role, uses, lifetime, ephemeral
                     )
                 )
             except ValueError:
@@ -231,6 +232,7 @@ class Commands:
             "next_key": None if member.next_key is None else str(member.next_key),
             "offers": [str(network) for network in member.offers],
             "approved": [str(network) for network in member.approved],
+            "ephemeral": member.ephemeral,
         }
 
 
@@ -242,6 +244,7 @@ def _invitation(invitation: Invitation) -> dict[str, Any]:
         "role": invitation.role.value,
         "uses": invitation.uses,
         "expires_at": invitation.expires_at,
+        "ephemeral": invitation.ephemeral,
     }
 
 

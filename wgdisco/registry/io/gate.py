@@ -1,11 +1,7 @@
 """What every request to the registry's API goes through: whose it is, by which name it came, and how often."""
 
-import asyncio
-import fcntl
 import json
 import logging
-import socket
-import termios
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -20,7 +16,6 @@ from wgdisco.registry.io.ledger import Ledger
 
 LOG = logging.getLogger(__name__)
 
-STREAM_TIMEOUT_MS = 10_000
 ENROL_BURST = 10
 ENROL_INTERVAL = 1.0
 _RATES_MAX = 4096
@@ -132,22 +127,6 @@ class Rates:
         self._full_at[source] = full_at
         if len(self._full_at) > _RATES_MAX:
             del self._full_at[next(iter(self._full_at))]
-
-
-def all_acknowledged(transport: asyncio.Transport | None) -> bool:
-    """Whether the far end's kernel has all that was written (tcp(7), SIOCOUTQ)."""
-    if transport is None or transport.is_closing() or transport.get_write_buffer_size():
-        return False
-    left = bytearray(4)
-    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, left)
-    return not any(left)
-
-
-def give_up_soon(transport: asyncio.BaseTransport | None) -> None:
-    """Who does not acknowledge what it is told is offline: TCP alone would try for a quarter of an hour (RFC 5482)."""
-    sock = None if transport is None else transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STREAM_TIMEOUT_MS)
 
 
 def source_of(request: web.Request) -> IPAddress:

@@ -25,19 +25,21 @@ from wgdisco.api import (
     Receipt,
     RotateRequest,
     StunRecord,
-    rotation_proof,
     to_json,
 )
 from wgdisco.endpoint import IPAddress
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.offers import parse_subnet
+from wgdisco.proof import LeaveRequest, rotation_proof
 from wgdisco.registry.approval import offer
 from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Kind, Revoked
+from wgdisco.registry.io.connection import give_up_soon, is_acknowledged
 from wgdisco.registry.io.feed import Feed
-from wgdisco.registry.io.gate import Gate, RefusedError, all_acknowledged, body_of, give_up_soon, source_of
+from wgdisco.registry.io.gate import Gate, RefusedError, body_of, source_of
+from wgdisco.registry.io.leaving import let_go, may_leave
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.orders import Orders
 from wgdisco.registry.receipt import recall, seal, unseal
@@ -83,6 +85,7 @@ class ApiServer:
         application.router.add_get("/v1/events", self._events, allow_head=False)
         application.router.add_get("/v1/stun", self._stun, allow_head=False)
         application.router.add_get("/v1/health", self._health, allow_head=False)
+        application.router.add_delete("/v1/self", self._leave)
         application.router.add_post("/v1/self/rotate", self._rotate)
         application.router.add_post("/v1/receipt", self._recall)
         application.router.add_put("/v1/self/candidates", self._candidates)
@@ -187,6 +190,13 @@ class ApiServer:
         renewed = membership.members.get(current, member)
         return web.json_response(to_json(self_record(membership, self._directory, renewed)))
 
+    async def _leave(self, request: web.Request) -> web.StreamResponse:
+        member = await self.gate.member(request)
+        self.gate.limit(request)
+        if not may_leave(self._ledger, member.public_key, await body_of(request, LeaveRequest.from_json)):
+            raise RefusedError(403, "only who holds the member's key may give the membership up")
+        return await let_go(self._ledger, member.public_key, request)
+
     async def _recall(self, request: web.Request) -> web.StreamResponse:
         """A member hands back what the registry gave it to keep, and may have forgotten since."""
         await self.gate.member(request)
@@ -268,7 +278,7 @@ class ApiServer:
         transport = request.transport
         give_up_soon(transport)
         cut = (lambda: None) if transport is None else transport.abort
-        consumer = self._feed.open(member, last_id, cut, lambda: all_acknowledged(transport))
+        consumer = self._feed.open(member, last_id, cut, lambda: is_acknowledged(transport))
         try:
             while not consumer.ended:
                 data = await consumer.take()

@@ -6,7 +6,7 @@ What changes is stored first, then applied to the device, the directory, the zon
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
@@ -22,7 +22,7 @@ from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.secondaries import Secondaries
 from wgdisco.dnssd.zone import public_zone
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
-from wgdisco.errors import LocalError, RemoteError
+from wgdisco.errors import LocalError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
@@ -40,9 +40,10 @@ from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import NO_RELAY, Relaying
 from wgdisco.registry.io.secondaries import addresses_of, with_servers, zone_command
 from wgdisco.registry.io.serials import Serials
-from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL
+from wgdisco.registry.io.store import CERTIFICATE
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.takeover import Takeover
+from wgdisco.registry.io.upkeep import Upkeep
 from wgdisco.registry.io.view import ViewApi
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
@@ -68,7 +69,6 @@ from wgdisco.tunnel.offloads import Offloads
 LOG = logging.getLogger(__name__)
 
 DNS_PORT = 53
-EXPIRY_INTERVAL = 30.0
 FORWARDING_INTERVAL = 60.0
 # How long a revoked member's tunnel stands, for it to hear that it is revoked
 PARTING = 0.05
@@ -180,6 +180,7 @@ class _Registry:
         self._forwarder = forwarder
         self._routes = SubnetRoutes(device.interface, conf.addresses)
         self._mark = 0
+        self._upkeep = Upkeep(ledger, device.status)
         self._forwarding_due = asyncio.Event()
         self._takeover = takeover  # stays when it is done
         self._network_record = network_record(self._membership)
@@ -238,7 +239,7 @@ class _Registry:
         if self._with_ipv6:
             own.append(network.registry_addresses[1])
         try:
-            await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
+            await self._upkeep.expire()
             await self._forward()  # before anything is let in that it confines
             if self._takeover is not None:
                 self._takeover.begin()
@@ -267,9 +268,8 @@ class _Registry:
                 tasks.create_task(self._publisher.watch_silence())
                 tasks.create_task(self._call_back())
                 tasks.create_task(self._take_over())
-                tasks.create_task(self._write_observations())
+                tasks.create_task(self._upkeep.run())
                 tasks.create_task(self._view.run())
-                tasks.create_task(self._expire())
                 tasks.create_task(self._keep_forwarding())
                 fields = {
                     "interface": interface,
@@ -443,25 +443,3 @@ class _Registry:
 
     async def _tell_takeover(self, _asked: dict[str, Any]) -> dict[str, Any]:
         return {} if self._takeover is None else self._takeover.report()
-
-    async def _write_observations(self) -> None:
-        await self._every(OBSERVATIONS_INTERVAL, self._ledger.store.flush)
-
-    async def _expire(self) -> None:
-        async def expire() -> None:
-            await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
-
-        await self._every(EXPIRY_INTERVAL, expire)
-
-    async def _every(self, interval: float, work: Callable[[], object]) -> None:
-        """Do it each `interval` seconds; a store that fails is reported once, until it works again."""
-        failing = False
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await work()  # type: ignore[misc]
-                failing = False
-            except (LocalError, RemoteError) as error:
-                if not failing:
-                    LOG.error("%s", error)
-                failing = True

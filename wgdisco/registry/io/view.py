@@ -16,7 +16,8 @@ from wgdisco.machine import boot_time
 from wgdisco.paths import PathsRequest
 from wgdisco.registry.facts import Member, Role
 from wgdisco.registry.histories import INTERVAL
-from wgdisco.registry.io.gate import Gate, Rates, RefusedError, body_of, give_up_soon, source_of
+from wgdisco.registry.io.connection import give_up_soon
+from wgdisco.registry.io.gate import Gate, Rates, RefusedError, body_of, source_of
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.view import Row, View, view_json
 from wgdisco.tunnel.events import DeviceStatus

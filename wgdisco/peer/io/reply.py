@@ -1,4 +1,4 @@
-"""What a registry answers, as bytes of bounded size and as lines that are safe to print."""
+"""What the registry's API answered, bounded in size, and what went wrong with that, in words that are safe to print."""
 
 import json
 
@@ -19,7 +19,7 @@ async def bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
     return body
 
 
-async def reason_of(response: aiohttp.ClientResponse) -> str:
+async def reason(response: aiohttp.ClientResponse) -> str:
     """What the registry says is wrong, as one line that is safe to print."""
     try:
         told = json.loads(await bounded(response, MAX_REPLY_SIZE))
@@ -32,7 +32,7 @@ async def reason_of(response: aiohttp.ClientResponse) -> str:
 
 
 def phrase(error: Exception) -> str:
-    """Why there is no answer."""
+    """Why there was no answer."""
     if isinstance(error, TimeoutError):
         return "no answer in time"
     cause = getattr(error, "os_error", error)

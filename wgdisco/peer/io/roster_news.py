@@ -1,15 +1,15 @@
-"""What becomes of a member's roster, for its log."""
+"""What a roster has to tell, in the log."""
 
 import logging
 
 from wgdisco.peer.report import TRUST_NOTE, epoch_note
-from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, RosterNews, TrustExpired
+from wgdisco.peer.roster_news import Accepted, Gone, MemberRefused, OlderEpoch, RosterNews, TrustExpired
 
 LOG = logging.getLogger(__name__)
 
 
 def log_news(news: RosterNews) -> None:
-    """One line for each."""
+    """A line of the log for each."""
     match news:
         case Accepted(name, key):
             LOG.info("member", extra={"fields": {"name": name, "peer": str(key)}})
