@@ -49,7 +49,8 @@ def room(module: str) -> str:
     """Where a module belongs: `wgdisco.tunnel.io.udp` is in tunnel.io. Rooms of one layer do not know each other."""
     match module.split(".")[1:]:
         case [] | [
-            "keys"
+            "durations"
+            | "keys"
             | "endpoint"
             | "nat"
             | "stun"

@@ -229,6 +229,11 @@ class Membership:
         """Fix a member's public endpoint, or (None) let it be learnt again."""
         return [Put(replace(self.by_name(name), endpoint=endpoint))]
 
+    def set_role(self, name: str, role: Role) -> list[Change]:
+        """What a member may do through the API; LocalError when there is no such member."""
+        member = self.by_name(name)
+        return [] if member.role is role else [Put(replace(member, role=role))]
+
     def set_ports(self, also_ports: tuple[int, ...], tls_port: int | None) -> list[Change]:
         """By which further ports the registry is reached (`Network`); LocalError when one cannot be."""
         also_ports = tuple(dict.fromkeys(also_ports))

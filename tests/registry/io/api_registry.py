@@ -11,6 +11,8 @@ import aiohttp
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Member, Network, Put
+from wgdisco.registry.io.administration import Administration
+from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
@@ -57,6 +59,7 @@ class Registry:
         self.api = ApiServer(ledger, self.directory, self.feed, ["wg.internal.", "registry.wg.internal."])
         self.view = ViewApi(ledger, self.api.gate, self.api.router, View(self.membership, self.directory, {}))
         self.view.serial = lambda: self.serial
+        Administration(ledger, self.api.gate, self.api.router, Commands(ledger, self.directory, self.feed))
         Page(self.api.gate, self.api.router)
         self.port = 0
         ledger.follow = self._follow

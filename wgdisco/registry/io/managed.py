@@ -30,6 +30,7 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Member, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io import setup
+from wgdisco.registry.io.administration import Administration
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.daemon import dns_drops
 from wgdisco.registry.io.feed import Feed
@@ -224,6 +225,7 @@ class _Registry:
         self._server = ZoneProcess(self._publisher.zone, setup)
         self._publisher.follow = self._server.follow
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
+        Administration(ledger, self._api.gate, self._api.router, commands)
         bound = {name: commands.named(name) for name in COMMANDS}
         bound["zone"] = zone_command(self._describe)
         if takeover is not None:
