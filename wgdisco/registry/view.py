@@ -101,7 +101,8 @@ class View:
         """Those that are out, and lately were; for admins."""
         if viewer.role is not Role.ADMIN:
             return []
-        return [invitation_json(one, now) for one in self._membership.invitations.values()]
+        membership = self._membership
+        return [invitation_json(one, now) for one in (*membership.invitations.values(), *membership.past.values())]
 
     def head(self, viewer: Member) -> Row:
         """Network and who looks."""
@@ -158,7 +159,7 @@ def invitation_json(invitation: Invitation, now: float) -> Row:
         "uses_left": invitation.uses,
         "expires_at": int(invitation.expires_at),
         "state": state,
-        "used_by": [],
+        "used_by": list(invitation.used_by),
         "ephemeral": invitation.ephemeral is not None,
     }
 
