@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from wgdisco.api import SCHEMA
+from wgdisco.api import SCHEMA, MemberRecord
 from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory, Entry
 from wgdisco.registry.facts import Invitation, Member, Role
@@ -128,7 +128,7 @@ class View:
         rx, tx = self.histories.of(member.number)
         handshake = None if peer is None else peer.handshake_unix
         return {
-            **asdict(record),
+            **_json(record),
             "online": record.live,
             "seen_at": self._seen_at(member.public_key, peer, entry),
             "handshake_at": None if handshake is None else int(handshake),
@@ -146,6 +146,12 @@ class View:
         if latest is not None:
             return int(latest + self._unix_at_boot)
         return None if before is None else int(before)
+
+
+def _json(record: MemberRecord) -> Row:
+    """As `asdict` has it, without its copies."""
+    row = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    return {**row, "candidates": [asdict(candidate) for candidate in record.candidates]}
 
 
 def invitation_json(invitation: Invitation, now: float) -> Row:
