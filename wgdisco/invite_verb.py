@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wgdisco.config import SECONDS, parse_duration
+from wgdisco.durations import duration_text, parse_duration
 from wgdisco.errors import ConfigError
 from wgdisco.names import check_member_name
 from wgdisco.registry.ephemeral import LEAST_PERIOD, PERIOD
@@ -59,9 +59,3 @@ def _named(name: str | None, ephemeral: str | None) -> tuple[str | None, float |
     if period < LEAST_PERIOD:
         raise ConfigError(f"--ephemeral: at least {duration_text(LEAST_PERIOD)}, since members are silent for a while")
     return name, period
-
-
-def duration_text(seconds: float) -> str:
-    """As `parse_duration` reads it."""
-    unit, size = next((unit, size) for unit, size in reversed(SECONDS.items()) if seconds % size == 0 or unit == "s")
-    return f"{seconds / size:g}{unit}"

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from wgdisco import config, logs, systemd
 from wgdisco.api import StatusReport
+from wgdisco.durations import parse_duration
 from wgdisco.enrol_verb import become_member, enrol_again
 from wgdisco.errors import ConfigError, LocalError, NotRunningError, WgdiscoError
 from wgdisco.invitation import JoinLink, link_id
@@ -48,7 +49,7 @@ def join(args: argparse.Namespace) -> int:
     """Become a member unless this host is one, and connect."""
     logs.configure(args.log, args.verbose)
     store = StateStore()
-    trust = None if args.offline_trust is None else config.parse_duration("--offline-trust", args.offline_trust)
+    trust = None if args.offline_trust is None else parse_duration("--offline-trust", args.offline_trust)
     state, link = _membership(args, store)
     wanted = replace(
         state,

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from wgdisco import adopt_verb
-from wgdisco.config import SECONDS, registry_endpoint
+from wgdisco.config import registry_endpoint
 from wgdisco.dnssd.names import ZoneNames
+from wgdisco.durations import SECONDS, duration_text
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
-from wgdisco.invite_verb import duration_text, invite
+from wgdisco.invite_verb import invite
 from wgdisco.machine import port_owner
 from wgdisco.names import check_member_name, check_network_name
 from wgdisco.offers import parse_offers, parse_subnet, to_texts
@@ -318,12 +319,15 @@ def set_value(args: argparse.Namespace) -> int:
             _run(args, "set_forward_dns", is_on=value == "on")
         case ["tls-port", value]:
             _set_ports(args, tls_port=_port("tls-port", value))
+        case [name, "role", ("admin" | "member") as value]:
+            _run(args, "set_role", name=name, role=value)
         case [name, "endpoint", value]:
             _run(args, "set_endpoint", name=name, endpoint=None if value == "none" else value)
         case _:
             raise ConfigError(
                 "set: write endpoint HOST:PORT[,HOST:PORT…] of the registry, also-port PORT[,PORT…], tls-port PORT,"
-                " forward-dns on|off, or NAME endpoint ADDRESS:PORT; `none` takes all but the first away"
+                " forward-dns on|off, NAME role admin|member, or NAME endpoint ADDRESS:PORT; `none` takes all but the"
+                " first away"
             )
     return 0
 

@@ -39,6 +39,7 @@ from wgdisco.peer.io.member_names import keep_names
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
 from wgdisco.peer.io.parting import Parting
+from wgdisco.peer.io.path_report import ReportDesk
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.roster_news import log_news
 from wgdisco.peer.io.state import MemberState, StateStore
@@ -130,6 +131,7 @@ async def run(
                         keep_names(state),
                         member.behind.run(),
                         member.parting.watch(link, member.stream_up),
+                        member.paths.run(),
                     )
                 ]
                 await control.start()
@@ -200,6 +202,7 @@ class _Managed:
         self.surroundings.keepalive = self._set_keepalive
         self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
         self.surroundings.moved = self.behind.changed
+        self.paths = ReportDesk(self._client, agent, lambda: self.report().peers)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -249,10 +252,7 @@ class _Managed:
                 await self.save()
 
     async def save(self) -> None:
-        """Keep what is known now; a disk that refuses is told of, and the tunnel goes on.
-
-        Or forget a membership that is of no use to anybody any more.
-        """
+        """Keep what is known now, or forget what is over; a disk that refuses is told of, and the tunnel goes on."""
         handshake_time = self._clock.to_keep()
         self._state = replace(self._remembered(), memory=self._roster.memory(), handshake_time=handshake_time)
         self._saved_at = boot_time()
@@ -357,6 +357,7 @@ class _Managed:
                 self._handed_back = False
                 self.surroundings.registry_up(True)
                 self.behind.registry_up(True)
+                self.paths.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
             case StreamDown(why, is_other_version):
@@ -430,6 +431,7 @@ class _Managed:
             self.stream_up.clear()
             self.surroundings.registry_up(False)
             self.behind.registry_up(False)
+            self.paths.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
         if not self._trouble.is_other_version:

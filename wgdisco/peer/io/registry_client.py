@@ -36,6 +36,7 @@ from wgdisco.api import (
 from wgdisco.endpoint import IPAddress
 from wgdisco.errors import RemoteError
 from wgdisco.keys import PublicKey
+from wgdisco.paths import PathsRequest
 from wgdisco.peer import records
 from wgdisco.peer.clock import parse_date
 from wgdisco.peer.io.reply import CHUNK, MAX_REPLY_SIZE, bounded, phrase, reason
@@ -191,17 +192,23 @@ class RegistryClient:
 
     async def tell_candidates(self, request: CandidatesRequest) -> None:
         """`PUT /v1/self/candidates`: where we may be reached. RemoteError when the registry does not take it."""
-        status, _ = await self._ask("PUT", "/v1/self/candidates", to_json(request))
-        if status != 200:
-            raise RemoteError(f"the registry answers {status}")
+        if not await self._tell("candidates", to_json(request)):
+            raise RemoteError("the registry takes no candidates")
 
     async def tell_offers(self, request: OffersRequest) -> None:
         """`PUT /v1/self/offers`: what is behind us. RemoteError when the registry does not take it."""
-        status, _ = await self._ask("PUT", "/v1/self/offers", to_json(request))
-        if status == 404:
+        if not await self._tell("offers", to_json(request)):
             raise RemoteError("the registry is of a version that knows no subnets behind members: update it")
-        if status != 200:
+
+    async def tell_paths(self, request: PathsRequest) -> bool:
+        """`PUT /v1/self/paths`: what our paths are; False at a registry that does not want to know."""
+        return await self._tell("paths", {"schema": SCHEMA, **asdict(request)})
+
+    async def _tell(self, what: str, body: Any) -> bool:
+        status, _ = await self._ask("PUT", f"/v1/self/{what}", body)
+        if status not in (200, 404):
             raise RemoteError(f"the registry answers {status}")
+        return status == 200
 
     async def leave(self, asked: LeaveRequest) -> None:
         """`DELETE /v1/self`: we are no member any longer. RemoteError when the registry does not take it."""
