@@ -7,8 +7,9 @@ turn of the loop, in turn; of two answers one is to a first question, that long 
 
 import asyncio
 import socket
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
+from enum import Enum
 from typing import cast
 
 from wgdisco.dnssd.forwarding import is_refused
@@ -34,11 +35,21 @@ _UNREAD_MAX = 1 << 17
 _BACKLOG = 1024
 
 
+class Became(Enum):
+    """What became of a connection; the asker ended those that are in none."""
+
+    OPENED = "opened"
+    IDLE = "ended: idle"
+    TOO_MANY = "ended: too many"
+    TOO_MUCH = "ended: too much unread"
+
+
 class Connections:
     """All connections of a server. With `transfers`, the zone's secondaries are answered by that."""
 
     def __init__(self, transfers: Transfers | None = None) -> None:
         self.transfers = transfers
+        self.counts: Counter[Became] = Counter()
         self._servers: list[asyncio.Server] = []
         # by when each was last of use, the longest ago first
         self._open: OrderedDict[_Connection, float] = OrderedDict()
@@ -82,8 +93,9 @@ class Connections:
 
     def opened(self, connection: "_Connection") -> None:
         """One more."""
+        self.counts[Became.OPENED] += 1
         while len(self._open) >= CONNECTIONS_MAX:
-            self._end_oldest()
+            self._end_oldest(Became.TOO_MANY)
         self.used(connection)
 
     def holds(self, connection: "_Connection", size: int) -> None:
@@ -91,7 +103,7 @@ class Connections:
         self._held += size - connection.held
         connection.held = size
         while self._held > HELD_MAX and self._open:
-            self._end_oldest()
+            self._end_oldest(Became.TOO_MUCH)
 
     def used(self, connection: "_Connection") -> None:
         """It was of use: not idle."""
@@ -128,7 +140,8 @@ class Connections:
                 break
         self._turn = loop.call_soon(self._answer_some) if self._new or self._ready else None
 
-    def _end_oldest(self) -> None:
+    def _end_oldest(self, why: Became) -> None:
+        self.counts[why] += 1
         oldest, _ = self._open.popitem(last=False)
         oldest.abort()
         self.closed(oldest)
@@ -140,7 +153,7 @@ class Connections:
             used_at = next(iter(self._open.values()))
             if now - used_at < IDLE_TIMEOUT:
                 break
-            self._end_oldest()
+            self._end_oldest(Became.IDLE)
         self._check = loop.call_later(_idle_check(), self._close_idle)
 
 

@@ -19,6 +19,7 @@ from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.secondaries import Secondaries
+from wgdisco.dnssd.tally import Kind
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
@@ -146,7 +147,7 @@ def _own_instance(device: Backend, conf: TunnelConf, endpoint: Endpoint | None) 
 
 def with_dns_drops(report: StatusReport, server: ZoneProcess) -> StatusReport:
     """A report with what the zone's server gave no reply."""
-    dropped = {f"dns: {reason}": count for reason, count in server.dropped().items()}
+    dropped = {f"dns: {reason}": count for reason, count in server.tally()[Kind.DROPS].items()}
     return replace(report, drops=report.drops | dropped)
 
 
