@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import random
 import resource
 import signal
 import socket
@@ -25,6 +26,8 @@ from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.roster import Roster, ZoneMember
 from wgdisco.dnssd.tally import Kind
+from wgdisco.dnssd.zone import Zone
+from wgdisco.keys import PublicKey
 
 ROOT = Path(__file__).parents[3]
 LOOPBACK = ip_address("127.0.0.1")
@@ -326,6 +329,59 @@ def test_in_the_exact_profile_every_captured_reply_of_wgsd_comes_from_it():
     asyncio.run(main())
 
 
+def resident(pid):
+    """The most memory that it had, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+@pytest.mark.parametrize(
+    ("peers", "connections", "seconds", "most"),
+    [(1000, 300, 3, 85), pytest.param(10_000, 900, 20, 150, marks=pytest.mark.soak)],
+)
+def test_who_asks_for_lists_and_does_not_read_takes_bounded_memory(peers, connections, seconds, most):
+    chance = random.Random(5)
+    keys = [PublicKey(chance.randbytes(32)) for _ in range(peers)]
+    zone = Zone.create("example.com.", 1, [peer(key, "192.0.2.7:7") for key in keys])
+    query = dns.message.make_query(SERVICE, "PTR").to_wire()
+    question = len(query).to_bytes(2, "big") + query
+
+    def greedy(port):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect((str(LOOPBACK), port))
+        one.setblocking(False)
+        return one
+
+    async def main():
+        async with serving(zone) as server:
+            port = server.endpoints[0].port
+            asking = [greedy(port) for _ in range(connections)]
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                for number, one in enumerate(asking):
+                    try:
+                        # some have much to ask, and some little
+                        one.send(question * (2000 if number % 2 else 3))
+                    except BlockingIOError:
+                        pass
+                    except OSError:
+                        one.close()
+                        asking[number] = greedy(port)
+                await asyncio.sleep(0.1)
+            assert (await ask(server, inst(keys[0]), tcp=True)).answer
+
+            async def are_counted():
+                return server.tally()[Kind.CONNECTIONS]["ended: too much unread"] > connections
+
+            await until(are_counted)
+            assert resident(server.pid) < most
+            for one in asking:
+                one.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("many", [2_000, pytest.param(10_000, marks=pytest.mark.soak)])
 def test_thousands_of_idle_connections_keep_nobody_out(many):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -344,6 +400,7 @@ def test_thousands_of_idle_connections_keep_nobody_out(many):
                 for tcp in (False, True):
                     assert (await ask(server, inst(ALICE), tcp=tcp)).answer[0][0].port == 7777
                 assert len(os.listdir(f"/proc/{server.pid}/fd")) < 1100
+                assert resident(server.pid) < 80
             finally:
                 for one in idle:
                     one.close()
