@@ -35,6 +35,9 @@ _LISTS_MAX = 32
 _CLASS_IN = 1
 _FIXED = struct.Struct("!HHHIH")
 _QUESTION_POINTER = 0xC000 | HEADER_SIZE
+_TYPE_AND_CLASS = 4
+# in a rendered SRV record, after priority and weight
+_PORT_AT = _FIXED.size + 4
 _PADDING = b"===="
 
 # flags and counts, with RD or not, with OPT or not
@@ -81,6 +84,8 @@ class RenderedZone:
         for key in delta.gone:
             self._drop_instance(key)
         is_regrouped = delta.members is not None
+        for key, _ in delta.moved:
+            self._move_instance(zone.instances[key])
         for instance in delta.put:
             self._put_instance(instance)
             is_regrouped = self._put_in_lists(instance) or is_regrouped
@@ -117,12 +122,10 @@ class RenderedZone:
 
     def negative(self, origin_at: int) -> bytes:
         """The SOA that goes with a denial, when the question has the zone's name `origin_at` bytes into the message."""
-        tail = self._negatives.get(origin_at)
-        if tail is None:
-            data = self._soa_data(0xC000 | origin_at)
-            tail = _FIXED.pack(0xC000 | origin_at, SOA, _CLASS_IN, self.zone.soa().ttl, len(data)) + data
-            self._negatives[origin_at] = tail
-        return tail
+        around = self._around_serial.get(origin_at)
+        if around is None:
+            around = self._around_serial[origin_at] = self._render_soa(0xC000 | origin_at)
+        return around[0] + self._serial + around[1]
 
     # everything
 
@@ -152,20 +155,23 @@ class RenderedZone:
         self._put_members(zone.roster.members.values(), ())
         self._put_groups()
         self._put_lists()
+        # SOA records but for the serial, by where the zone's name is in the message
+        self._around_serial: dict[int, tuple[bytes, bytes]] = {}
+        self._soa_question = _question(self.origin, SOA)
         self._put_soa()
 
     def _put_soa(self) -> None:
-        self._negatives: dict[int, bytes] = {}
-        data = self._soa_data(_QUESTION_POINTER)
-        tail = _FIXED.pack(_QUESTION_POINTER, SOA, _CLASS_IN, self.zone.soa().ttl, len(data)) + data
-        self.entries[_question(self.origin, SOA)] = _entry(_EVERYBODY, 1, tail)
+        self._serial = self.zone.serial.to_bytes(4, "big")
+        self.entries[self._soa_question] = _entry(_EVERYBODY, 1, self.negative(HEADER_SIZE))
 
-    def _soa_data(self, origin: int) -> bytes:
-        soa = self.zone.soa().data
-        assert isinstance(soa, SoaData)
+    def _render_soa(self, origin: int) -> tuple[bytes, bytes]:
+        soa = self.zone.soa()
+        assert isinstance(soa.data, SoaData)
         pointer = struct.pack("!H", origin)
         names = b"".join(name[: len(name) - len(self.origin)] + pointer for name in self.shared)
-        return names + struct.pack("!5I", soa.serial, soa.refresh, soa.retry, soa.expire, soa.minimum)
+        times = struct.pack("!4I", soa.data.refresh, soa.data.retry, soa.data.expire, soa.data.minimum)
+        size = len(names) + len(self._serial) + len(times)
+        return _FIXED.pack(origin, SOA, _CLASS_IN, soa.ttl, size) + names, times
 
     def _put_static(self, name: dns.name.Name, rdtype: RdataType) -> None:
         answer = self.zone.lookup(name, rdtype)
@@ -206,6 +212,20 @@ class RenderedZone:
         self._masks[one.key] = mask
         if one.name is not None:
             self._key_named[one.name] = one.key
+
+    def _move_instance(self, one: ServiceInstance) -> None:
+        """It is as it was but for its endpoint: what is rendered is kept but for port and address."""
+        srv_asked, _, address_asked, host_asked, *_ = self._rendered[one.key]
+        address = host_data(one.endpoint.address)
+        packed = address.address.packed
+        mask, head, whole, short_head, srv = self.entries[srv_asked]
+        if address_asked[-_TYPE_AND_CLASS:] != struct.pack("!HH", address.rdtype, _CLASS_IN):
+            self._put_instance(one)
+            return
+        moved = srv[:_PORT_AT] + one.endpoint.port.to_bytes(2, "big") + srv[_PORT_AT + 2 : -len(packed)] + packed
+        self.entries[srv_asked] = mask, head, moved + whole[len(srv) :], short_head, moved
+        a = self.entries[address_asked][2]
+        self.entries[address_asked] = self.entries[host_asked] = _entry(mask, 1, a[: -len(packed)] + packed)
 
     def _drop_instance(self, key: PublicKey) -> None:
         self._drop(key)

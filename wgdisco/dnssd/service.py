@@ -72,7 +72,7 @@ class Service:
                 view.update(shown, whole(shown))
             return
         put, gone = [], list(delta.gone)
-        for instance in delta.put:
+        for instance in (*delta.put, *(self._zone.instances[key] for key, _ in delta.moved)):
             public = public_instance(instance, self._setup.published)
             if public is None:
                 gone.append(instance.key)

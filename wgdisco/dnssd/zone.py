@@ -117,8 +117,8 @@ class Zone:
     ) -> Self:
         """The next snapshot: `gone` are not in it, `put` are new or replace those with their keys."""
         before = self.instances if isinstance(self.instances, Instances) else Instances(self.instances)
-        instances = before.following(put, gone)
-        return replace(self, serial=serial, instances=instances, roster=self.roster if roster is None else roster)
+        instances, shown = before.following(put, gone), self.roster if roster is None else roster
+        return type(self)(self.names, serial, instances, self.own, shown, self.browsable)
 
     def lookup(self, qname: dns.name.Name, qtype: int, vantage: Vantage = ANYWHERE) -> Answer:
         """Answer a question of class IN."""
