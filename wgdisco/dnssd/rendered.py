@@ -20,6 +20,7 @@ from wgdisco.dnssd.instance import ServiceInstance, host_data, txt_data
 from wgdisco.dnssd.records import SoaData
 from wgdisco.dnssd.responder import PTR_SIZE
 from wgdisco.dnssd.roster import REGISTRY_NAME, Groups, ZoneMember
+from wgdisco.dnssd.serials import Serials
 from wgdisco.dnssd.wire import AA, HEADER_SIZE, QR, RD, TC, Question, Reply, pack_reply
 from wgdisco.dnssd.zone import ENDPOINT_TTL, MEMBER_TTL, Zone
 from wgdisco.endpoint import IPAddress
@@ -29,13 +30,15 @@ from wgdisco.keys import PublicKey
 _SEES_ALL = 1
 _EVERYBODY = 2
 ALL = -1
-# lists of so many different audiences are kept
+# lists of so many different audiences are kept, and serials
 _LISTS_MAX = 32
+_SERIALS_MAX = 1024
 
 _CLASS_IN = 1
 _FIXED = struct.Struct("!HHHIH")
 _QUESTION_POINTER = 0xC000 | HEADER_SIZE
 _TYPE_AND_CLASS = 4
+_SERIAL_SIZE = 4
 # in a rendered SRV record, after priority and weight
 _PORT_AT = _FIXED.size + 4
 _PADDING = b"===="
@@ -61,6 +64,7 @@ class RenderedZone:
     """
 
     def __init__(self, zone: Zone) -> None:
+        self.zone = zone
         self.entries: dict[bytes, Entry] = {}
         self.names: dict[bytes, int | None] = {}
         self.lists: dict[bytes, str | None] = {}
@@ -73,6 +77,9 @@ class RenderedZone:
         self._rendered: dict[PublicKey | str | None, tuple[bytes, ...]] = {}
         self._masks: dict[PublicKey, int] = {}
         self._key_named: dict[str, PublicKey] = {}
+        self._serials = Serials(zone.serial)
+        # by mask, of the snapshot there is
+        self._serial_of: dict[int, int] = {}
         self._set(zone)
 
     def update(self, zone: Zone, delta: Delta) -> None:
@@ -80,21 +87,26 @@ class RenderedZone:
         if delta.whole:
             self._set(zone)
             return
-        self.zone = zone
+        before, self.zone = self.zone, zone
         for key in delta.gone:
+            self._serials.changed(zone.serial, self._groups_of.get(key, ()))
             self._drop_instance(key)
         is_regrouped = delta.members is not None
         for key, _ in delta.moved:
+            self._serials.changed(zone.serial, self._groups_of[key])
             self._move_instance(zone.instances[key])
         for instance in delta.put:
+            self._serials.changed(zone.serial, self._groups_of.get(instance.key, ()), self._groups(instance))
             self._put_instance(instance)
             is_regrouped = self._put_in_lists(instance) or is_regrouped
         if delta.members is not None:
+            named = (*(member.name for member in delta.members), *delta.left)
+            self._serials.changed_members(zone.serial, before.roster, zone.roster, named)
             self._put_members(delta.members, delta.left)
             self._put_groups()
         if is_regrouped:
             self._put_lists()
-        self._put_soa()
+        self._serial_of.clear()
 
     def mask(self, groups: Groups) -> int:
         """The bits of who is in `groups`."""
@@ -120,12 +132,23 @@ class RenderedZone:
             self._runs[kept] = run
         return run
 
-    def negative(self, origin_at: int) -> bytes:
-        """The SOA that goes with a denial, when the question has the zone's name `origin_at` bytes into the message."""
+    def serial(self, mask: int, groups: Groups) -> int:
+        """The zone's, as who is in `groups` sees it."""
+        if groups is None:
+            return self.zone.serial
+        serial = self._serial_of.get(mask)
+        if serial is None:
+            if len(self._serial_of) >= _SERIALS_MAX:
+                self._serial_of.clear()
+            serial = self._serial_of[mask] = self._serials.seen_in(groups)
+        return serial
+
+    def soa(self, serial: int, origin_at: int = HEADER_SIZE) -> bytes:
+        """The SOA record where the message has the zone's name at `origin_at`; with a denial, within its question."""
         around = self._around_serial.get(origin_at)
         if around is None:
             around = self._around_serial[origin_at] = self._render_soa(0xC000 | origin_at)
-        return around[0] + self._serial + around[1]
+        return around[0] + serial.to_bytes(4, "big") + around[1]
 
     # everything
 
@@ -157,12 +180,9 @@ class RenderedZone:
         self._put_lists()
         # SOA records but for the serial, by where the zone's name is in the message
         self._around_serial: dict[int, tuple[bytes, bytes]] = {}
-        self._soa_question = _question(self.origin, SOA)
-        self._put_soa()
-
-    def _put_soa(self) -> None:
-        self._serial = self.zone.serial.to_bytes(4, "big")
-        self.entries[self._soa_question] = _entry(_EVERYBODY, 1, self.negative(HEADER_SIZE))
+        self.soa_asked = _question(self.origin, SOA)
+        self._serials = Serials(zone.serial)
+        self._serial_of.clear()
 
     def _render_soa(self, origin: int) -> tuple[bytes, bytes]:
         soa = self.zone.soa()
@@ -170,7 +190,7 @@ class RenderedZone:
         pointer = struct.pack("!H", origin)
         names = b"".join(name[: len(name) - len(self.origin)] + pointer for name in self.shared)
         times = struct.pack("!4I", soa.data.refresh, soa.data.retry, soa.data.expire, soa.data.minimum)
-        size = len(names) + len(self._serial) + len(times)
+        size = len(names) + _SERIAL_SIZE + len(times)
         return _FIXED.pack(origin, SOA, _CLASS_IN, soa.ttl, size) + names, times
 
     def _put_static(self, name: dns.name.Name, rdtype: RdataType) -> None:
@@ -235,6 +255,10 @@ class RenderedZone:
             self._grouped[group].pop(key, None)
             self._runs.pop(group, None)
 
+    def _groups(self, one: ServiceInstance) -> tuple[str, ...]:
+        member = None if one.name is None else self.zone.roster.members.get(one.name)
+        return () if member is None else member.groups
+
     def _instance_mask(self, name: str | None) -> int:
         member = None if name is None else self.zone.roster.members.get(name)
         return _SEES_ALL | (0 if member is None else self._mask_of(member.groups))
@@ -251,8 +275,7 @@ class RenderedZone:
 
     def _put_in_lists(self, one: ServiceInstance) -> bool:
         """As one more, at the end; or whether it was in other groups before."""
-        member = None if one.name is None else self.zone.roster.members.get(one.name)
-        groups = () if member is None else member.groups
+        groups = self._groups(one)
         before = self._groups_of.get(one.key)
         if before is None:
             self._groups_of[one.key] = groups

@@ -156,7 +156,8 @@ class _View:
         """What who is in `groups`, whose bits are `mask`, may see."""
         reply = None if self._is_exact else self.quick.answer(query, source, transport, mask, groups)
         if reply is None:
-            reply = self.responder.respond(query, local_address, transport, groups, source)
+            serial = None if self._is_exact else self.rendered.serial(mask, groups)
+            reply = self.responder.respond(query, local_address, transport, groups, source, serial)
         return reply
 
 
