@@ -9,12 +9,11 @@ listening, then the registry restarted), join. --quick: a shorter look at each.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,8 @@ class Scene:
         )
         other.run(
             ["ip", "-batch", "-"],
-            text="link set lo up\naddr add 198.18.0.2/30 dev eth0\nlink set eth0 up\nroute add default via 198.18.0.1\n",
+            text="link set lo up\naddr add 198.18.0.2/30 dev eth0\nlink set eth0 up\n"
+            f"route add default via {population.OUTSIDE}\n",
         )
 
     def start(self) -> float:

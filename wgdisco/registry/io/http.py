@@ -88,6 +88,7 @@ class ApiServer:
         self._hosts: set[str] = set()
         self._rates: dict[IPAddress, float] = {}
         self._accepting: list[asyncio.Task[None]] = []
+        self._open: dict[str, list[asyncio.Transport]] = {}  # by address; no more of these than the tunnel has
         self._orders = Orders()
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.leave: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
@@ -144,14 +145,16 @@ class ApiServer:
                 except OSError:
                     await asyncio.sleep(0.1)  # no descriptor left, or it is gone already
                     continue
-                peers = (one.transport.get_extra_info("peername") for one in server.connections if one.transport)
-                if sum(peer is not None and peer[0] == address[0] for peer in peers) >= CONNECTIONS_MAX:
+                theirs = [one for one in self._open.pop(address[0], ()) if not one.is_closing()]
+                if len(theirs) < CONNECTIONS_MAX:
+                    try:
+                        theirs.append((await loop.connect_accepted_socket(server, accepted))[0])
+                    except OSError:
+                        accepted.close()
+                else:
                     accepted.close()
-                    continue
-                try:
-                    await loop.connect_accepted_socket(server, accepted)
-                except OSError:
-                    accepted.close()
+                if theirs:
+                    self._open[address[0]] = theirs
 
     # Every request
 
