@@ -7,6 +7,7 @@ It runs in a namespace of its own, reads what to do as lines of JSON, and answer
 import asyncio
 import heapq
 import json
+import random
 import re
 import resource
 import socket
@@ -31,15 +32,19 @@ from wgdisco.invitation import (
 from wgdisco.keys import PrivateKey
 from wgdisco.registry.facts import MTU
 from wgdisco.tunnel.burst import Frames, Room
+from wgdisco.tunnel.io.ancillary import SOL_UDP, UDP_GRO
+from wgdisco.tunnel.io.syscalls import DatagramReceiver
 from wgdisco.tunnel.io.tun import Tun
+from wgdisco.tunnel.io.udp import A_CALL
 
 INTERFACE = "crowd"
 INSIDE = population.inner(1)
 KEEPALIVE = 25
 PATIENCE = 60.0
+CONNECT_TIMEOUT = 5.0
 _SO_RCVBUFFORCE, _SO_SNDBUFFORCE, _IP_PKTINFO = 33, 32, 8
 _BUFFER = 64 << 20
-_A_TURN = 256
+_A_TURN = 16
 _TAIL = 2048
 _ENDPOINT = re.compile(rb'"endpoint": ?"([0-9.:]+)"')
 _QUEUE = 20_000  # packets that may wait for the simulator
@@ -59,16 +64,15 @@ route add local {population.OUTER} dev lo
 class Stream(asyncio.Protocol):
     """One member's stream of events. `ready` when it has had its snapshot, `ended` when it is cut."""
 
-    def __init__(self, crowd: "Crowd") -> None:
+    def __init__(self, crowd: "Crowd", number: int) -> None:
         self._crowd = crowd
+        self._number = number
         self._rest = b""
         self._in_snapshot = self.is_ready = False
-        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for it."""
         assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
         transport.write(f"GET /v1/events HTTP/1.1\r\nHost: {INSIDE}\r\n\r\n".encode())
 
     def data_received(self, data: bytes) -> None:
@@ -92,11 +96,8 @@ class Stream(asyncio.Protocol):
         """It is cut."""
         self._crowd.counts["streams cut"] += 1
         self._crowd.counts["ready"] -= self.is_ready
-
-    def close(self) -> None:
-        """Leave."""
-        if self._transport is not None:
-            self._transport.abort()
+        self.is_ready = False
+        self._crowd.reopen(self._number)
 
 
 class Crowd:
@@ -112,6 +113,8 @@ class Crowd:
         for option in (_SO_RCVBUFFORCE, _SO_SNDBUFFORCE):
             self._udp.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
         self._udp.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        self._udp.setsockopt(SOL_UDP, UDP_GRO, 1)
+        self._receiver = DatagramReceiver()
         self._udp.bind(("0.0.0.0", population.PORT))
         subprocess.run(["ip", "-batch", "-"], input=_LINES, text=True, check=True)
         self.walkers: dict[int, Walker] = {}
@@ -122,6 +125,7 @@ class Crowd:
         self._sequence = count()
         self._moves: dict[bytes, tuple[int, float]] = {}
         self._told: dict[int, list[float]] = {}
+        self._opening: set[asyncio.Future[None]] = set()
         self._timer = self._loop.call_later(0.05, self._fire)
         self._loop.add_reader(self._udp.fileno(), self._udp_readable)
         self._loop.add_reader(self._tun.fd, self._tun_readable)
@@ -167,18 +171,27 @@ class Crowd:
     async def listen(self, numbers: range, rate: float) -> dict[str, Any]:
         """Each opens a stream of events; until all have had their snapshots."""
         began, had = self._loop.time(), self.counts["stream bytes"]
-        opening = []
         for number in numbers:
-            opening.append(asyncio.ensure_future(self._open(number)))
+            self._opening.add(asyncio.ensure_future(self._open(number)))
             await self._pace(began, number - numbers.start + 1, rate)
-        await asyncio.gather(*opening)
-        await self._until(lambda: all(self._streams[number].is_ready for number in numbers), 5 * PATIENCE)
+        await self._until(
+            lambda: all(number in self._streams and self._streams[number].is_ready for number in numbers), PATIENCE
+        )
         return {"seconds": self._loop.time() - began, "bytes": self.counts["stream bytes"] - had}
 
     async def _open(self, number: int) -> None:
-        self._streams[number] = stream = Stream(self)
+        self._streams[number] = stream = Stream(self, number)
         local = str(population.inner(number)), 0
-        await self._loop.create_connection(lambda: stream, str(INSIDE), 80, local_addr=local)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await self._loop.create_connection(lambda: stream, str(INSIDE), 80, local_addr=local)
+        except (OSError, TimeoutError):
+            self.counts["not connected"] += 1
+            self.reopen(number)
+
+    def reopen(self, number: int) -> None:
+        """A stream that was cut begins anew, as a member's does, a second or so later."""
+        self._loop.call_later(1 + random.random(), lambda: self._opening.add(asyncio.ensure_future(self._open(number))))
 
     async def move(self, numbers: range, moves: int, gap: float) -> dict[str, Any]:
         """Some of them move, one each `gap` seconds; after how many ms each of the others in its group is told."""
@@ -318,16 +331,20 @@ class Crowd:
         now = self._now()
         for _ in range(_A_TURN):
             try:
-                data, ancillary, _, _ = self._udp.recvmsg(2048, 64)
+                arrived = self._receiver.receive(self._udp)
             except BlockingIOError:
                 return
-            walker = self._by_outer.get(ancillary[0][2][8:12])  # struct in_pktinfo, ip(7)
-            if walker is None:
-                self.counts["for nobody"] += 1
-                continue
-            for frames in walker.receive(data, now):
-                self._tun.write(frames)
-            self._settle(walker)
+            for datagrams, _ in arrived:
+                assert datagrams.local is not None
+                walker = self._by_outer.get(datagrams.local.packed)
+                if walker is None:
+                    self.counts["for nobody"] += 1
+                    continue
+                for frames in walker.receive(datagrams, now):
+                    self._tun.write(frames)
+                self._settle(walker)
+            if len(arrived) < A_CALL:
+                return
 
     def _tun_readable(self) -> None:
         now = self._now()

@@ -10,7 +10,7 @@ from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.registry.facts import MTU
 from wgdisco.tunnel import messages
-from wgdisco.tunnel.burst import Burst, Frames, Room
+from wgdisco.tunnel.burst import Burst, Frames, Room, leading_run
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import PeerHandshake
 from wgdisco.tunnel.intake import Intake
@@ -62,8 +62,15 @@ class Walker:
         """Say that it is there, from wherever it is now."""
         self._peer.probe(REGISTRY, now)
 
-    def receive(self, message: bytes, now: float) -> Iterable[Frames]:
-        """A datagram came; what was in it for the interface."""
+    def receive(self, datagrams: Burst, now: float) -> Iterable[Frames]:
+        """What one call brought for it; what was in it for the interface."""
+        if leading_run(datagrams) < datagrams.count:
+            for row in datagrams.rows():
+                yield from self._receive_one(bytes(row), now)
+        else:
+            yield from self._receive_transport(datagrams, now)
+
+    def _receive_one(self, message: bytes, now: float) -> Iterable[Frames]:
         kind = messages.message_type(message)
         if kind in (messages.INITIATION, messages.RESPONSE):
             self._intake.receive(kind, message, REGISTRY, None, now)
@@ -71,10 +78,15 @@ class Walker:
         elif kind == messages.COOKIE_REPLY:
             self._intake.receive_cookie_reply(message, now)
         elif kind is not None:
-            peer, session = self._local.indices.get(int.from_bytes(message[4:8], "little"), (None, None))
-            if peer is not None and isinstance(session, Session):
-                return peer.receive(session, Burst.of(message), REGISTRY, now)
+            return self._receive_transport(Burst.of(message), now)
         return ()
+
+    def _receive_transport(self, datagrams: Burst, now: float) -> Iterable[Frames]:
+        receiver = int.from_bytes(datagrams.data[4:8], "little")
+        peer, session = self._local.indices.get(receiver, (None, None))
+        if peer is None or not isinstance(session, Session):
+            return ()
+        return peer.receive(session, datagrams, REGISTRY, now)
 
     def send(self, frames: Frames, now: float) -> None:
         """From the interface."""

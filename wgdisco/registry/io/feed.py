@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Container, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import islice
 
 from wgdisco.api import HEARTBEAT, Order, Receipt, Removed
 from wgdisco.keys import PublicKey
@@ -22,6 +23,7 @@ BEHIND_MAX = 256
 STREAMS_MAX = 4
 HISTORY = 1024
 HEARD_INTERVAL = 0.05
+A_TURN = 64
 COMMENT = b": still here\n\n"
 
 
@@ -42,7 +44,7 @@ class Consumer:
     mapping of his NAT alive. `name` and `groups` are the member's, as of what it was last told of itself.
     """
 
-    def __init__(self, member: Member, cut: Callable[[], None], arrived: Callable[[], bool]) -> None:
+    def __init__(self, member: Member, cut: Callable[[], None], arrived: Callable[[], bool], waking: "_Waking") -> None:
         self.number = member.number
         self.name = member.name
         self.groups = frozenset(member.groups)
@@ -52,6 +54,7 @@ class Consumer:
         self._has_arrived = arrived
         self._pending: deque[bytes] = deque()
         self._arrived = asyncio.Event()
+        self._waking = waking
 
     def put(self, event: bytes) -> None:
         """Queue an event, or cut the stream when too many wait."""
@@ -59,7 +62,7 @@ class Consumer:
             self.end()
             return
         self._pending.append(event)
-        self._arrived.set()
+        self._waking.add(self._arrived)
 
     def end(self) -> None:
         """Cut it."""
@@ -91,6 +94,29 @@ class Consumer:
         return b"" if self.ended else taken
 
 
+class _Waking:
+    """Consumers are woken A_TURN in a turn of the loop.
+
+    The packets of a thousand at once would be more than the interface's queue holds, and the others wait for a turn.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[asyncio.Event, None] = {}
+
+    def add(self, sleeping: asyncio.Event) -> None:
+        """It is to be set soon."""
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._wake)
+        self._due[sleeping] = None
+
+    def _wake(self) -> None:
+        for sleeping in list(islice(self._due, A_TURN)):
+            del self._due[sleeping]
+            sleeping.set()
+        if self._due:
+            asyncio.get_running_loop().call_soon(self._wake)
+
+
 class Feed:
     """All consumers. `serial()` is the zone's now.
 
@@ -102,6 +128,7 @@ class Feed:
         self._serial = serial
         self._tellings = Tellings(membership, directory)
         self._told: dict[PublicKey, Telling] = {}
+        self._waking = _Waking()
         self._by_number: dict[int, list[Consumer]] = {}
         self._by_group: dict[str, dict[Consumer, None]] = {}
         self._history: deque[_Past] = deque(maxlen=HISTORY)
@@ -115,7 +142,7 @@ class Feed:
         arrived: Callable[[], bool] = lambda: True,
     ) -> Consumer:
         """A stream for `member` that begins after `last_id`, or with a snapshot where that cannot be."""
-        consumer = Consumer(member, cut, arrived)
+        consumer = Consumer(member, cut, arrived, self._waking)
         theirs = self._by_number.get(member.number, [])
         if len(theirs) >= STREAMS_MAX:
             theirs[0].end()

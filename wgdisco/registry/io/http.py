@@ -41,6 +41,7 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Kind, Member, Revoked
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.turns import Turns
 from wgdisco.registry.orders import Orders
 from wgdisco.registry.receipt import recall, seal, unseal
 from wgdisco.registry.records import member_records, network_record, order_record, self_record
@@ -58,6 +59,8 @@ ENROL_INTERVAL = 1.0
 _RATES_MAX = 4096
 # Of one address; a member has one or two, and STREAMS_MAX at most while it comes and goes
 CONNECTIONS_MAX = 32
+# All members come at once when the registry was away
+BACKLOG = 1024
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _T = TypeVar("_T")
@@ -90,6 +93,7 @@ class ApiServer:
         self._accepting: list[asyncio.Task[None]] = []
         self._open: dict[str, list[asyncio.Transport]] = {}  # by address; no more of these than the tunnel has
         self._orders = Orders()
+        self._turns = Turns()
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.leave: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
@@ -345,13 +349,18 @@ class ApiServer:
         member = await self._member(request)
         last = request.headers.get("Last-Event-ID", "")
         last_id = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        await response.prepare(request)
         transport = request.transport
         _give_up_soon(transport)
         cut = (lambda: None) if transport is None else transport.abort
-        consumer = self._feed.open(member, last_id, cut, lambda: _all_acknowledged(transport))
+        consumer = None
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         try:
+            async with self._turns.turn(len(self._ledger.membership.visible_to(member))) as turn:
+                member = await self._member(request)  # it may have had to wait
+                await response.prepare(request)
+                consumer = self._feed.open(member, last_id, cut, lambda: _all_acknowledged(transport))
+                await response.write(await consumer.take())
+                await turn.heard(consumer.is_through)
             while not consumer.ended:
                 data = await consumer.take()
                 if data:
@@ -359,7 +368,8 @@ class ApiServer:
         except ConnectionError:
             pass
         finally:
-            self._feed.close(consumer)
+            if consumer is not None:
+                self._feed.close(consumer)
         return response
 
     def _limit(self, source: IPAddress) -> None:
@@ -421,7 +431,7 @@ def _listen(address: IPAddress, port: int, interface: str | None) -> socket.sock
         if interface is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
         listener.bind((str(address), port))
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise LocalError(f"the API cannot listen on {address} port {port}: {error.strerror}") from error
