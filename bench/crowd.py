@@ -69,10 +69,12 @@ class Stream(asyncio.Protocol):
         self._number = number
         self._rest = b""
         self._in_snapshot = self.is_ready = False
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask for it."""
         assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
         transport.write(f"GET /v1/events HTTP/1.1\r\nHost: {INSIDE}\r\n\r\n".encode())
 
     def data_received(self, data: bytes) -> None:
@@ -97,7 +99,14 @@ class Stream(asyncio.Protocol):
         self._crowd.counts["streams cut"] += 1
         self._crowd.counts["ready"] -= self.is_ready
         self.is_ready = False
-        self._crowd.reopen(self._number)
+        if self._transport is not None:
+            self._crowd.reopen(self._number)
+
+    def close(self) -> None:
+        """Leave it."""
+        if self._transport is not None:
+            self._transport, transport = None, self._transport
+            transport.abort()
 
 
 class Crowd:
@@ -180,6 +189,9 @@ class Crowd:
         return {"seconds": self._loop.time() - began, "bytes": self.counts["stream bytes"] - had}
 
     async def _open(self, number: int) -> None:
+        former = self._streams.get(number)
+        if former is not None:
+            former.close()
         self._streams[number] = stream = Stream(self, number)
         local = str(population.inner(number)), 0
         try:
