@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import population
@@ -36,6 +37,7 @@ STEADFAST = {"m1", "m2"}  # never leave: it is their memory that is looked at
 SIMULATED = 20
 PATIENCE = 45.0
 RESTARTS = 2
+PROCESSES = []
 
 
 def plan():
@@ -68,6 +70,7 @@ class Member:
 
     def follow(self, process):
         self.process = process
+        PROCESSES.append(process)
         threading.Thread(target=self._read, args=(process.stderr,), daemon=True).start()
 
     def _read(self, stream):
@@ -116,6 +119,8 @@ class Churn:
 
     def close(self):
         self.net.close()
+        while PROCESSES:
+            PROCESSES.pop().wait()
         if self.crowd is not None:
             self.crowd.stdin.close()
             self.crowd.stdout.close()
@@ -259,6 +264,11 @@ class Churn:
         else:
             self.longest = max(self.longest, took)
 
+    def check_all(self, one):
+        for other in self.members:
+            if one != other:
+                self.check(one, other)
+
     # All of it
 
     def run(self, seconds):
@@ -281,10 +291,8 @@ class Churn:
             time.sleep(self.random.uniform(0.2, 1.5))
         self.wake(float("inf"))
         time.sleep(5)
-        for one in self.members:
-            for other in self.members:
-                if one != other:
-                    self.check(one, other)
+        with ThreadPoolExecutor(len(self.members)) as threads:
+            list(threads.map(self.check_all, self.members))
         self.look()
 
     def wake(self, now):

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.usefixtures("needs_lab")
 EXPLAINED = {
     "no peer for destination": "the kernel's own multicast, and what goes to somebody who has just left",
     "unknown receiver index": "data in a session that its receiver had before it began anew",
+    "no private key": "what comes to a daemon that has its port, and not yet its key",
     "unknown peer": "initiations of who is revoked, or of who is a member since a moment ago",
     "initiations too close": "who punches says the same initiation several times, by several ways",
     "replayed initiation": "the same",
