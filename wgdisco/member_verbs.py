@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import getpass
 import os
-import re
 import socket
 import sys
 import time
@@ -13,19 +12,18 @@ from dataclasses import replace
 
 from wgdisco import config, logs, systemd
 from wgdisco.api import Snapshot, StatusReport
+from wgdisco.arguments import parse_duration
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
 from wgdisco.invitation import JoinLink, link_id, member_preshared_key
 from wgdisco.keys import PrivateKey
 from wgdisco.machine import SleepWatch
+from wgdisco.member_options import mdns_policy, with_ways
 from wgdisco.names import check_member_name, check_network_name, label_of
-from wgdisco.offers import is_default, parse_offers, refuse
-from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.io import service
 from wgdisco.peer.io.enrol import enrol, no_answer
 from wgdisco.peer.io.member import run
 from wgdisco.peer.io.member_names import tell_names
 from wgdisco.peer.io.state import MemberState, StateStore
-from wgdisco.peer.records import Network
 from wgdisco.peer.roster import Accept, Memory
 from wgdisco.process import hold_signals, program_version, run_daemon
 from wgdisco.status import render_table
@@ -40,7 +38,6 @@ SETTLE_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
 START_TIMEOUT = 5.0
 DEGRADED = 4
-_INTERFACE_NAME = re.compile(r"[^/:@\s-][^/:\s]{0,14}")
 
 
 # join
@@ -50,7 +47,7 @@ def join(args: argparse.Namespace) -> int:
     """Become a member unless this host is one, and connect."""
     logs.configure(args.log, args.verbose)
     store = StateStore()
-    trust = None if args.offline_trust is None else config.parse_duration("--offline-trust", args.offline_trust)
+    trust = None if args.offline_trust is None else parse_duration("--offline-trust", args.offline_trust)
     state = _membership(args, store)
     wanted = replace(
         state,
@@ -61,6 +58,7 @@ def join(args: argparse.Namespace) -> int:
         offloads=state.offloads if args.offload is None else config.load_offloads({"offload": args.offload}, {}),
         engine=config.load_engine({"engine": args.engine}, os.environ) or state.engine,
         host_dns=config.load_host_dns({"host_dns": args.host_dns}, os.environ) or state.host_dns,
+        metrics=config.load_metrics({"metrics": args.metrics}, os.environ, state.metrics),
     )
     wanted = with_ways(wanted, args.offer, args.exit)
     _keep_options(state, wanted, store)
@@ -73,45 +71,6 @@ def _keep_options(state: MemberState, wanted: MemberState, store: StateStore) ->
     if _is_running(state.name):
         raise LocalError(f"{state.name} is up: `wgdisco down {state.name}` first, then again with these options")
     store.save(wanted)
-
-
-def with_ways(state: MemberState, offer: str | None, exit_name: str | None) -> MemberState:
-    """What `--offer` and `--exit` make of a membership; ConfigError for what cannot be."""
-    offers = state.offers
-    if offer is not None:
-        try:
-            offers = () if offer == "none" else parse_offers(offer)
-        except ValueError as error:
-            raise ConfigError(f"--offer: {error}") from error
-        prefixes = Network.of(state.memory.snapshot.network).prefixes
-        for network in offers:
-            if (why := refuse(network, prefixes)) is not None:
-                raise ConfigError(f"--offer: {network}: {why}")
-    if exit_name is None:
-        exit_name = state.exit_name
-    elif exit_name == "none":
-        exit_name = None
-    else:
-        check_member_name(exit_name)
-    if exit_name is not None and any(map(is_default, offers)):
-        raise ConfigError("--exit and --offer exit: whoever goes out by another member cannot be an exit itself")
-    if offers and state.block_incoming:
-        raise ConfigError("--offer and --block-incoming: what is offered comes in; take one back (--offer none)")
-    return replace(state, offers=offers, exit_name=exit_name)
-
-
-def mdns_policy(known: MdnsPolicy, *, everywhere: bool, none_on: list[str] | None) -> MdnsPolicy:
-    """What `--mdns` and `--no-mdns[=IF]` (each an interface, or "" for all) make of what is `known`."""
-    if not everywhere and none_on is None:
-        return known
-    not_on = tuple(dict.fromkeys(name for name in none_on or () if name))
-    if not all(_INTERFACE_NAME.fullmatch(name) for name in not_on):
-        # it may be the link, which is a secret
-        raise ConfigError("--no-mdns=IF: IF is no interface's name; the join link goes before --no-mdns")
-    nowhere = "" in (none_on or ())
-    if nowhere and everywhere:
-        raise ConfigError("--mdns and --no-mdns: one of them (--no-mdns=IF goes with --mdns)")
-    return MdnsPolicy(everywhere, nowhere, not_on)
 
 
 def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
@@ -305,6 +264,7 @@ def up(args: argparse.Namespace) -> int:
     state = store.load(_known(args.network, store))
     assert state is not None, "its file was listed"
     wanted = with_ways(state, args.offer, args.exit)
+    wanted = replace(wanted, metrics=config.load_metrics({"metrics": args.metrics}, os.environ, state.metrics))
     _keep_options(state, wanted, store)
     return _connect(wanted, store, foreground=False)
 

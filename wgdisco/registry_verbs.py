@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wgdisco import adopt_verb
-from wgdisco.config import SECONDS, parse_duration, registry_endpoint
+from wgdisco.arguments import SECONDS, parse_duration, registry_endpoint
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
 from wgdisco.machine import port_owner

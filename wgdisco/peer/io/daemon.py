@@ -20,6 +20,7 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, in_any
 from wgdisco.errors import LocalError
 from wgdisco.machine import boot_time
+from wgdisco.metrics import Family
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.report import engine_notes
@@ -31,6 +32,7 @@ from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import any_interface, chosen
+from wgdisco.tunnel.io.exposition import listening
 from wgdisco.tunnel.io.found import found_interface
 from wgdisco.tunnel.io.host_dns import asked_by_host
 from wgdisco.tunnel.offloads import Offloads
@@ -47,6 +49,7 @@ async def run(
     offloads: Offloads,
     engine: EngineKind,
     host_dns: DnsMode,
+    metrics: Endpoint | None,
     version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
@@ -59,28 +62,37 @@ async def run(
         notes = engine_notes(engine)
         for note in notes:
             LOG.warning("%s", note)
-        await _run_on(device, conf, zone, dns, version, burst.engine_name(engine), notes)
+        await _run_on(device, conf, zone, dns, metrics, version, burst.engine_name(engine), notes)
 
 
-async def run_attached(*, interface: str, engine: EngineKind, zone: ZoneNames, dns: Endpoint, version: str) -> None:
+async def run_attached(
+    *, interface: str, engine: EngineKind, zone: ZoneNames, dns: Endpoint, metrics: Endpoint | None, version: str
+) -> None:
     """The same on an interface that is up, of an engine with a UAPI socket (EXTERNAL) or of the kernel's WireGuard.
 
     It keeps its keys, peers, addresses and routes; endpoints and keepalives stay as they are at the end.
     """
     await refuse_second_daemon(interface)
     async with found_interface(interface, engine) as (device, conf):
-        await _run_on(device, conf, zone, dns, version, engine.value, [])
+        await _run_on(device, conf, zone, dns, metrics, version, engine.value, [])
 
 
 async def _run_on(
-    device: Backend, conf: TunnelConf, zone: ZoneNames, dns: Endpoint, version: str, engine: str, notes: list[str]
+    device: Backend,
+    conf: TunnelConf,
+    zone: ZoneNames,
+    dns: Endpoint,
+    metrics: Endpoint | None,
+    version: str,
+    engine: str,
+    notes: list[str],
 ) -> None:
     interface = device.interface
     LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
     member = _Member(device, conf, zone, dns, version, engine, notes)
-    control = ControlServer(interface, member.report)
+    control = ControlServer(interface, member.report, metrics=member.metrics)
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with listening(metrics, member.metrics), asyncio.TaskGroup() as tasks:
             tasks.create_task(member.driver.follow_device())
             tasks.create_task(member.ask_zone())
             tasks.create_task(member.follow_zone())
@@ -125,6 +137,7 @@ class _Member:
         self._agent = Agent(peers, ourselves, boot_time())
         self._follower = ZoneFollower(dns, zone.to_text(), wanted, also=[own_key], mark=mark)
         self._is_known_zone = False
+        self._is_reached = False
         self.driver = AgentDriver(device, self._agent, self._set_pace)
         self.driver.settle()
 
@@ -144,9 +157,11 @@ class _Member:
                 case InstanceGone(key, _):
                     self._agent.instance_gone(key, now)
                 case RegistryReachable():
+                    self._is_reached = True
                     self._agent.registry_reachable(True, now)
                     LOG.info("registry reachable", extra={"fields": {"dns": str(self._dns)}})
                 case RegistryUnreachable():
+                    self._is_reached = False
                     self._agent.registry_reachable(False, now)
                     LOG.warning("registry unreachable", extra={"fields": {"dns": str(self._dns)}})
                 case ZoneRefused():
@@ -168,6 +183,10 @@ class _Member:
             drops={reason.value: count for reason, count in status.drops.items()},
             notes=self._notes,
         )
+
+    def metrics(self) -> list[Family]:
+        """For Prometheus."""
+        return self.driver.metrics(self.report(), is_reached=self._is_reached)
 
     def _set_pace(self) -> None:
         self._follower.set_pace(Pace.SETTLED if self._agent.all_live() else Pace.PATH_MISSING)

@@ -27,6 +27,7 @@ from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.machine import SleepWatch, boot_time
+from wgdisco.metrics import Family
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import parse_candidates
 from wgdisco.peer.check import Checks
@@ -41,18 +42,17 @@ from wgdisco.peer.io.orders import OrderDesk, parse_nat
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
+from wgdisco.peer.io.told import tell_of_roster
 from wgdisco.peer.io.zone_fallback import ZoneFallback
 from wgdisco.peer.report import (
     REGISTRY_NAME,
-    TRUST_NOTE,
     Trouble,
     blame,
     engine_notes,
-    epoch_note,
     is_settled,
     notes,
 )
-from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.peer.roster import OlderEpoch, Roster, RosterNews
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import RawReceived
@@ -60,6 +60,7 @@ from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.driven import chosen
+from wgdisco.tunnel.io.exposition import listening
 from wgdisco.tunnel.io.firewall import closed_in_the_end, open_again
 from wgdisco.tunnel.io.gateway import Gateway
 from wgdisco.tunnel.io.leftovers import take_back
@@ -110,7 +111,8 @@ async def run(
         stack.push_async_callback(member.behind.close)
         if state.exit_name is not None:
             await member.behind.route()  # or not at all: nothing shall leave by another way
-        control = ControlServer(device.interface, member.report, member.commands())
+        control = ControlServer(device.interface, member.report, member.commands(), member.metrics)
+        await stack.enter_async_context(listening(state.metrics, member.metrics))
         sleeps.woke = member.woke
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -333,6 +335,10 @@ class _Managed:
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
 
+    def metrics(self) -> list[Family]:
+        """For Prometheus."""
+        return self.driver.metrics(self.report(), is_reached=self._stream_up.is_set())
+
     # Inside
 
     def _stream_event(self, event: StreamEvent) -> None:
@@ -485,18 +491,9 @@ class _Managed:
                 self.driver.agent.want(key, boot_time())
 
     def _tell(self, news: RosterNews) -> None:
-        match news:
-            case Accepted(name, key):
-                LOG.info("member", extra={"fields": {"name": name, "peer": str(key)}})
-            case Gone(name, key):
-                LOG.info("member gone", extra={"fields": {"name": name, "peer": str(key)}})
-            case MemberRefused(name, key, why):
-                LOG.warning("member refused", extra={"fields": {"name": name, "peer": str(key), "reason": why}})
-            case OlderEpoch():
-                self._older_epoch = news
-                LOG.warning(epoch_note(news))
-            case TrustExpired():
-                LOG.warning(TRUST_NOTE)
+        if isinstance(news, OlderEpoch):
+            self._older_epoch = news
+        tell_of_roster(news)
 
     def _look(self) -> None:
         """Tell once that all who can be reached are."""

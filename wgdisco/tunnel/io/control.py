@@ -19,6 +19,7 @@ from typing import Any
 
 from wgdisco.api import SCHEMA, StatusReport
 from wgdisco.errors import LocalError, NotRunningError, RemoteError
+from wgdisco.tunnel.io.exposition import PATH, Source, expose
 
 LOG = logging.getLogger(__name__)
 
@@ -53,18 +54,23 @@ def socket_path(interface: str) -> Path:
 
 
 class ControlServer:
-    """Serves `GET /v1/status`, and `commands` by name.
+    """Serves `GET /v1/status`, `GET /metrics`, and `commands` by name.
 
     aiohttp is imported aside, since a tunnel must not wait for it to come up.
     """
 
     def __init__(
-        self, interface: str, status: Callable[[], StatusReport], commands: Mapping[str, Command] | None = None
+        self,
+        interface: str,
+        status: Callable[[], StatusReport],
+        commands: Mapping[str, Command] | None = None,
+        metrics: Source = tuple,
     ) -> None:
         self.path = socket_path(interface)
         self._interface = interface
         self._status = status
         self._commands = dict(commands or {})
+        self._metrics = metrics
         self._runner: Any = None
         self._listener: socket.socket | None = None
 
@@ -75,6 +81,10 @@ class ControlServer:
 
         async def status(_request: Any) -> Any:
             return web.json_response(self._status().to_json())
+
+        async def metrics(request: Any) -> Any:
+            body, content_type = await expose(self._metrics, request.headers.get("Accept", ""))
+            return web.Response(body=body, headers={"Content-Type": content_type})
 
         async def command(request: Any) -> Any:
             if _caller(request) not in (0, os.geteuid()):
@@ -91,6 +101,7 @@ class ControlServer:
         application = web.Application()
         application.router.add_post("/v1/command/{name}", command)
         application.router.add_get("/v1/status", status)
+        application.router.add_get(PATH, metrics)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         try:
@@ -155,22 +166,25 @@ def running_interfaces() -> list[str]:
 async def fetch_status(interface: str) -> StatusReport:
     """Ask the daemon of `interface`; NotRunningError when none answers."""
     try:
-        return StatusReport.from_json(await _ask(interface, "GET", "/v1/status", None))
+        return StatusReport.from_json(json.loads(await _ask(interface, "GET", "/v1/status", None)))
     except ValueError as error:
         raise LocalError(str(error)) from error
 
 
+async def fetch_metrics(interface: str) -> str:
+    """What the daemon of `interface` counts, as Prometheus reads it; NotRunningError when none answers."""
+    return (await _ask(interface, "GET", PATH, None)).decode()
+
+
 async def send_command(interface: str, name: str, arguments: dict[str, Any], within: float = TIMEOUT) -> dict[str, Any]:
     """Have the daemon of `interface` do something; NotRunningError when none answers, LocalError when it refuses."""
-    answer = await _ask(interface, "POST", f"/v1/command/{name}", arguments, within)
+    answer: dict[str, Any] = json.loads(await _ask(interface, "POST", f"/v1/command/{name}", arguments, within))
     if "error" in answer:
         raise LocalError(str(answer["error"]))
     return answer
 
 
-async def _ask(
-    interface: str, method: str, path: str, body: dict[str, Any] | None, within: float = TIMEOUT
-) -> dict[str, Any]:
+async def _ask(interface: str, method: str, path: str, body: dict[str, Any] | None, within: float = TIMEOUT) -> bytes:
     import aiohttp  # noqa: PLC0415  a sixth of a second that only this command pays
 
     where = socket_path(interface)
@@ -181,8 +195,7 @@ async def _ask(
             ) as session,
             session.request(method, f"http://localhost{path}", json=body) as response,
         ):
-            answer: dict[str, Any] = await response.json()
-            return answer
+            return await response.read()
     except PermissionError as error:
         raise LocalError(f"no access to {where}: use sudo, or join the group {GROUP}") from error
     except (OSError, TimeoutError, aiohttp.ClientError) as error:
