@@ -1,4 +1,4 @@
-"""Values as a person writes them: times, and endpoints. Each mistake is a ConfigError that says where it was written."""
+"""Endpoints as a person writes them; each mistake is a ConfigError that says where it was written."""
 
 import re
 from ipaddress import IPv4Address
@@ -6,17 +6,6 @@ from ipaddress import IPv4Address
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
 from wgdisco.invitation import check_registry
-
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
-
-
-def parse_duration(flag: str, text: str) -> float:
-    """A time like 30m, 24h or 7d, in seconds; ConfigError, naming the flag, for anything else."""
-    match = _DURATION.fullmatch(text)
-    if match is None or not int(match[1]):
-        raise ConfigError(f"{flag}: {text!r} is not a time: write 30m, 24h or 7d")
-    return float(int(match[1]) * SECONDS[match[2]])
 
 
 def registry_endpoint(text: str, port: int, flag: str = "--endpoint") -> str:

@@ -207,7 +207,7 @@ def load_host_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> D
 def load_metrics(
     flags: Mapping[str, Any], environment: Mapping[str, str], kept: Endpoint | None = None
 ) -> Endpoint | None:
-    """Where Prometheus may ask a member by a join link, or a registry of its own store; `kept` where nothing is said."""
+    """Where Prometheus may ask a member by a join link, or a registry of its own store; `kept` if nothing is said."""
     return _metrics(_said(flags, environment), kept)
 
 

@@ -41,9 +41,13 @@ class Metric:
         """Its only sample."""
         return Family(self, (((), value),))
 
-    def by(self, samples: Mapping[str, Value] | Mapping[tuple[str, ...], Value]) -> "Family":
-        """A sample each by the value of its label, or the values of its labels."""
-        return Family(self, tuple(((key,) if isinstance(key, str) else key, value) for key, value in samples.items()))
+    def by(self, samples: Mapping[str, float] | Mapping[str, Buckets]) -> "Family":
+        """A sample each by the value of its only label."""
+        return Family(self, tuple(((key,), value) for key, value in samples.items()))
+
+    def by_all(self, samples: Mapping[tuple[str, ...], float]) -> "Family":
+        """A sample each by the values of its labels."""
+        return Family(self, tuple(samples.items()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Punches:
                 if path in _DIRECT:
                     self._reached(key, path, at)
             case Checked(key, _, _, _, at):
-                path, _ = self._paths.get(key, (None, at))
+                path, _ = self._paths.get(key, (PathWord.IDLE, at))
                 if path in _DIRECT:
                     self._reached(key, path, at)
             case _:
@@ -67,7 +67,7 @@ class Punches:
         """End what has taken too long."""
         late = [key for key, begun in self._begun.items() if now - begun >= GIVEN_UP_AFTER]
         for key in late:
-            path, since = self._paths.get(key, (None, now))
+            path, since = self._paths.get(key, (PathWord.IDLE, now))
             if path in _REACHED:
                 self._reached(key, path, since)
             else:
@@ -111,7 +111,7 @@ def families(
     return [
         *about(report.version, report.engine, report.interface, report.role, report.zone),
         *device.families(status),
-        DROPS.by(device_drops(status)),
+        DROPS.by_all(device_drops(status)),
         PATHS.by({path.value: paths[path.value] for path in PathWord}),
         NOT_DIRECT.by({slug(reason.value): reasons[reason.value] for reason in Reason}),
         *punches.families(),

@@ -55,4 +55,4 @@ def device_drops(status: DeviceStatus) -> dict[tuple[str, ...], float]:
 
 def about(version: str, engine: str, interface: str, role: str, zone: str) -> list[Family]:
     """Who this is."""
-    return [BUILD_INFO.by({(version, engine): 1}), INTERFACE_INFO.by({(interface, role, zone): 1})]
+    return [BUILD_INFO.by_all({(version, engine): 1}), INTERFACE_INFO.by_all({(interface, role, zone): 1})]

@@ -13,7 +13,7 @@ from wgdisco.metrics import Family
 from wgdisco.peer.actions import Action, AskOrder, Initiate, LeaveRelay, Probe, SendRaw, SetPeer, SetRelays
 from wgdisco.peer.agent import Agent
 from wgdisco.peer.io.interfaces import local_addresses
-from wgdisco.peer.io.told import tell
+from wgdisco.peer.io.path_news import tell
 from wgdisco.peer.metrics import Punches, families
 from wgdisco.peer.news import Checked
 from wgdisco.tunnel.device import CHECK_MAGIC

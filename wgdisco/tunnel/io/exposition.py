@@ -1,4 +1,4 @@
-"""Metrics as Prometheus reads them (text 0.0.4, or OpenMetrics by Accept), and a listener for it, where one is asked for.
+"""Metrics as Prometheus reads them (text 0.0.4, or OpenMetrics by Accept), and a listener where one is asked for.
 
 prometheus_client is imported by the first that asks: it takes a twentieth of a second.
 """

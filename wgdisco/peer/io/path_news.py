@@ -1,17 +1,15 @@
-"""What a member says in its log: of its paths, and of who is a member."""
+"""What an agent has to tell, in the log."""
 
 import logging
 
 from wgdisco.api import PathWord
 from wgdisco.peer.news import Found, News, Ordered, PathChanged, Refused
-from wgdisco.peer.report import TRUST_NOTE, epoch_note
-from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, RosterNews, TrustExpired
 
 LOG = logging.getLogger(__name__)
 
 
 def tell(news: News) -> None:
-    """Of a path."""
+    """A line of the log for each."""
     match news:
         case Found(key, endpoint, at):
             LOG.info("found", extra={"fields": {"at": at, "peer": str(key), "endpoint": str(endpoint)}})
@@ -31,18 +29,3 @@ def tell(news: News) -> None:
             if reason is not None:
                 told["reason"] = reason.value
             LOG.info(path.value, extra={"fields": told})
-
-
-def tell_of_roster(news: RosterNews) -> None:
-    """Of the members."""
-    match news:
-        case Accepted(name, key):
-            LOG.info("member", extra={"fields": {"name": name, "peer": str(key)}})
-        case Gone(name, key):
-            LOG.info("member gone", extra={"fields": {"name": name, "peer": str(key)}})
-        case MemberRefused(name, key, why):
-            LOG.warning("member refused", extra={"fields": {"name": name, "peer": str(key), "reason": why}})
-        case OlderEpoch():
-            LOG.warning(epoch_note(news))
-        case TrustExpired():
-            LOG.warning(TRUST_NOTE)
