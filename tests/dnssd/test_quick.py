@@ -20,6 +20,7 @@ from wgdisco.dnssd.rendered import RenderedZone
 from wgdisco.dnssd.responder import Outcome, Profile, Responder, Transport
 from wgdisco.dnssd.roster import Roster, ZoneMember
 from wgdisco.dnssd.service import Service
+from wgdisco.dnssd.tally import Kind
 from wgdisco.dnssd.zone import Zone, public_zone
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
@@ -256,7 +257,14 @@ def test_the_service_answers_strangers_only_so_often_and_who_has_a_cookie_always
     assert not any(len(reply or b"") > len(proven) for reply in replies(10, "203.0.113.8", proven))
     clock[0] = 1.0
     assert [len(reply or b"") > len(query) for reply in replies(101)].count(True) == 100
-    assert service.counts()["dropped: limit, nothing"] >= 50
+    tally = service.tally()
+    before = tally[Kind.DROPS]["limit"], tally[Kind.ANSWERS]["truncated"]
+    assert min(before) >= 50
+    # no question is to be seen in it: it is no more than dropped
+    assert replies(20, data=query[:5] + b"\x00" + query[6:]) == [None] * 20
+    tally = service.tally()
+    assert (tally[Kind.DROPS]["limit"], tally[Kind.ANSWERS]["truncated"]) == (before[0] + 10, before[1])
+    assert tally[Kind.DROPS]["limit, and no question"] == 10
 
 
 def test_garbage_is_refused_by_the_quick_way_without_a_word():
@@ -279,7 +287,7 @@ def test_nothing_is_raised_whoever_asks_whatever(query, audience, transport):
     answerer = service.answerer(audience)
     service.apply(whole(Zone.create("wg.example", 1, [alice], roster=roster)))
     reply = answerer.answer(query, SOURCE, LOCAL, transport)
-    assert sum(service.counts().values()) == 1
+    assert sum(sum(counts.values()) for counts in service.tally().values()) == 1
     if reply is not None:
         assert dns.message.from_wire(reply).id == int.from_bytes(query[:2], "big")
         assert len(reply) <= (65535 if transport is Transport.TCP else 1232)
@@ -293,4 +301,8 @@ def test_outcomes_are_counted_together():
     for asked_name, rdtype in [(name, "SRV"), (name, "AAAA"), (name, "ANY"), ("x.example.com", "A"), ("x.org", "A")]:
         answerer.answer(asked(asked_name, rdtype), SOURCE, LOCAL, Transport.UDP)
     counts = {Outcome.ANSWERED: 2, Outcome.NODATA: 1, Outcome.NXDOMAIN: 1, Outcome.REFUSED: 1}
-    assert service.counts() == {what.value: count for what, count in counts.items()}
+    answerer.answer(b"short", SOURCE, LOCAL, Transport.UDP)
+    assert service.tally() == {
+        Kind.ANSWERS: {what.value: count for what, count in counts.items()},
+        Kind.DROPS: {"short": 1},
+    }

@@ -74,10 +74,23 @@ class Outcome(Enum):
     NOTIMP = "notimp"
     NOTAUTH = "notauth"
     BADVERS = "badvers"
-    DROPPED_SHORT = "dropped: short"
-    DROPPED_RESPONSE = "dropped: response"
-    DROPPED_UNPACKABLE = "dropped: unpackable"
+    TRUNCATED = "truncated"  # for the limit; what does not fit counts as answered
+    DROPPED_SHORT = "short"
+    DROPPED_RESPONSE = "response"
+    DROPPED_UNPACKABLE = "unpackable"
+    DROPPED_LIMIT = "limit"
+    DROPPED_NO_QUESTION = "limit, and no question"
 
+
+DROPPED = frozenset(
+    (
+        Outcome.DROPPED_SHORT,
+        Outcome.DROPPED_RESPONSE,
+        Outcome.DROPPED_UNPACKABLE,
+        Outcome.DROPPED_LIMIT,
+        Outcome.DROPPED_NO_QUESTION,
+    )
+)
 
 _RCODE_OUTCOMES = {
     NXDOMAIN: Outcome.NXDOMAIN,

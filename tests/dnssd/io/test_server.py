@@ -14,8 +14,10 @@ import pytest
 
 from tests.dnssd.goldenzone import ALICE, golden_zone
 from wgdisco.dnssd.io import connections as connections_module
+from wgdisco.dnssd.io.connections import Became
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.responder import Profile, Responder
+from wgdisco.dnssd.tally import Kind
 from wgdisco.errors import LocalError
 from wgdisco.machine import port_owner
 
@@ -291,6 +293,31 @@ def test_who_does_not_read_takes_bounded_memory_and_keeps_nobody_waiting(monkeyp
             while held._open:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             assert held._held == 0
+
+    asyncio.run(main())
+
+
+def test_who_does_not_read_is_ended_before_those_that_are_only_idle(monkeypatch):
+    monkeypatch.setattr(connections_module, "HELD_MAX", 1 << 19)
+
+    async def main():
+        async with serving(answerer=Large()) as server, asyncio.timeout(30):
+            port = server.endpoints[0].port
+            question = framed(dns.message.make_query(SERVICE, "PTR", id=7).to_wire())
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(question)
+            await read_framed(reader)
+            greedy = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(20)]
+            for _, one in greedy:
+                one.write(question * 10_000)
+            counts = server._connections.counts
+            while counts[Became.TOO_MUCH] < 10:  # noqa: ASYNC110  as the kernel has it
+                await asyncio.sleep(0)
+            writer.write(question)
+            assert (await read_framed(reader))[:2] == b"\0\x07", "it was idle for longer than any of them"
+            assert server.tally()[Kind.CONNECTIONS]["ended: too much unread"] == counts[Became.TOO_MUCH]
+            for _, one in [*greedy, (reader, writer)]:
+                one.transport.abort()
 
     asyncio.run(main())
 

@@ -27,6 +27,7 @@ from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.service import Service
 from wgdisco.dnssd.siphash import KEY_SIZE
+from wgdisco.dnssd.tally import Kind, joined, to_json
 from wgdisco.endpoint import IPAddress
 
 READY = b'{"ready":true}\n'
@@ -147,23 +148,21 @@ async def _report(
     transfers: Transfers | None,
     writer: asyncio.StreamWriter,
 ) -> None:
-    told: dict[str, object] = {}
     renewed_at = time.monotonic()
     while True:
         await asyncio.sleep(COUNTS_INTERVAL)
         if time.monotonic() - renewed_at >= COOKIES_INTERVAL:
             renewed_at = time.monotonic()
             service.forget_cookies()
-        counts = dict(service.counts()) | ({"dropped: unsent": server.unsent} if server.unsent else {})
-        counts |= {what.value: count for what, count in forwarder.counts.items()}
-        report: dict[str, object] = {"counts": counts, "serial": service.public_serial()}
+        tally = joined(service.tally(), server.tally())
+        tally[Kind.PASSED].update({what.value: count for what, count in forwarder.counts.items()})
+        report: dict[str, object] = {"serial": service.public_serial()}
         if transfers is not None:
-            counts |= {f"transfer: {what.value}": count for what, count in transfers.primary.counts.items()}
-            report |= {"serial": transfers.serial, "given": dict(transfers.given)}
-        if report != told:
-            told = report
-            writer.write(json.dumps(report).encode() + b"\n")
-            await writer.drain()
+            tally[Kind.TRANSFERS].update({what.value: count for what, count in transfers.primary.counts.items()})
+            report = {"serial": transfers.serial, "given": dict(transfers.given)}
+        # said even when nothing is new: it tells that we are alive
+        writer.write(json.dumps(report | {"counts": to_json(tally)}).encode() + b"\n")
+        await writer.drain()
 
 
 if __name__ == "__main__":
