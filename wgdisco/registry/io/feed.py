@@ -46,6 +46,7 @@ class Consumer:
         self.number = number
         self.shown: dict[PublicKey, MemberRecord] = {}
         self.ended = False
+        self.fell_behind = False
         self.heartbeat = float(HEARTBEAT)
         self._cut = cut
         self._has_arrived = arrived
@@ -55,6 +56,7 @@ class Consumer:
     def put(self, serial: int, name: str, record: Record) -> None:
         """Queue an event, or cut the stream when too many wait."""
         if len(self._pending) >= BEHIND_MAX:
+            self.fell_behind = True
             self.end()
             return
         self._pending.append(f"id: {serial}\nevent: {name}\ndata: {json.dumps(to_json(record))}\n\n".encode())
@@ -91,12 +93,13 @@ class Consumer:
 
 
 class Feed:
-    """All consumers. `serial()` is the zone's now."""
+    """All consumers. `serial()` is the zone's now. `cut` counts those that fell too far behind."""
 
     def __init__(self, membership: Membership, directory: Directory, serial: Callable[[], int]) -> None:
         self._membership = membership
         self._directory = directory
         self._serial = serial
+        self.cut = 0
         self._consumers: list[Consumer] = []
         self._history: deque[_Past] = deque(maxlen=HISTORY)
         self._forgotten = serial()
@@ -125,6 +128,7 @@ class Feed:
         """The stream has ended."""
         if consumer in self._consumers:
             self._consumers.remove(consumer)
+            self.cut += consumer.fell_behind
 
     def end_all(self) -> None:
         """Cut every stream: the registry goes."""
@@ -156,6 +160,11 @@ class Feed:
         for consumer in theirs:
             consumer.put(self._serial(), "removed", Removed(member.public_key.to_text(), member.name))
         return bool(theirs)
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._consumers)
 
     def listening(self) -> set[int]:
         """The host numbers of members with an open stream."""

@@ -36,6 +36,7 @@ from wgdisco.registry.io.daemon import dns_drops
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.metrics import Counted, MetricsApi
 from wgdisco.registry.io.page import Page
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import NO_RELAY, Relaying
@@ -59,6 +60,7 @@ from wgdisco.tunnel.events import DeviceStatus, Event, PathSeen, PeerHandshake
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import chosen, driven_device
+from wgdisco.tunnel.io.exposition import listening
 from wgdisco.tunnel.io.firewall import kept_open
 from wgdisco.tunnel.io.forwarding import Hub, hub
 from wgdisco.tunnel.io.interface import tunnel_device
@@ -96,7 +98,9 @@ class PublicDns:
         return is_same and listen is not None and listen.address.is_unspecified
 
 
-async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, version: str) -> None:
+async def run(
+    *, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, metrics: Endpoint | None, version: str
+) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`."""
     engine = await asyncio.to_thread(chosen, engine)
     ledger = Ledger.open(store)
@@ -112,7 +116,9 @@ async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offl
             _opened(ledger.membership, conf, engine, offloads, beside) as (device, link, relaying, takeover),
             hub(network.name) as forwarder,
         ):
-            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, dns, takeover).serve()
+            registry = _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, dns, takeover)
+            async with listening(metrics, registry.counted.families):
+                await registry.serve()
     finally:
         await ledger.close()
 
@@ -230,7 +236,11 @@ class _Registry:
         bound["zone"] = zone_command(self._describe)
         if takeover is not None:
             bound["takeover"] = self._tell_takeover
-        self._control = ControlServer(device.interface, self._report, bound)
+        self.counted = Counted(
+            self._publisher, self._server, ledger, self._feed, relaying, self._stun, self._api.orders
+        )
+        MetricsApi(self._api.gate, self._api.router, self.counted.families)
+        self._control = ControlServer(device.interface, self._report, bound, self.counted.families)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
 

@@ -173,7 +173,7 @@ async def fetch_status(interface: str) -> StatusReport:
 
 async def fetch_metrics(interface: str) -> str:
     """What the daemon of `interface` counts, as Prometheus reads it; NotRunningError when none answers."""
-    return (await _ask(interface, "GET", PATH, None)).decode()
+    return (await _ask(interface, "GET", PATH, None, content_type="text/plain")).decode()
 
 
 async def send_command(interface: str, name: str, arguments: dict[str, Any], within: float = TIMEOUT) -> dict[str, Any]:
@@ -184,7 +184,14 @@ async def send_command(interface: str, name: str, arguments: dict[str, Any], wit
     return answer
 
 
-async def _ask(interface: str, method: str, path: str, body: dict[str, Any] | None, within: float = TIMEOUT) -> bytes:
+async def _ask(
+    interface: str,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None,
+    within: float = TIMEOUT,
+    content_type: str = "application/json",
+) -> bytes:
     import aiohttp  # noqa: PLC0415  a sixth of a second that only this command pays
 
     where = socket_path(interface)
@@ -195,6 +202,8 @@ async def _ask(interface: str, method: str, path: str, body: dict[str, Any] | No
             ) as session,
             session.request(method, f"http://localhost{path}", json=body) as response,
         ):
+            if response.content_type != content_type:
+                raise aiohttp.ClientError("whatever answers there, it is no daemon of ours")
             return await response.read()
     except PermissionError as error:
         raise LocalError(f"no access to {where}: use sudo, or join the group {GROUP}") from error

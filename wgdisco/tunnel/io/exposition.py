@@ -46,6 +46,22 @@ async def expose(source: Source, accept: str) -> tuple[bytes, str]:
     return encode(_Collected(source())), content_type
 
 
+class Told:
+    """What `source` has, not counted anew for each who asks."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._kept: dict[bool, tuple[float, bytes, str]] = {}
+
+    async def expose(self, accept: str) -> tuple[bytes, str]:
+        """As `expose`, at most RENEWED_EVERY seconds old."""
+        at, body, content_type = self._kept.get("openmetrics" in accept, (float("-inf"), b"", ""))
+        if boot_time() - at >= RENEWED_EVERY:
+            body, content_type = await expose(self._source, accept)
+            self._kept["openmetrics" in accept] = boot_time(), body, content_type
+        return body, content_type
+
+
 class _Collected:
     """What prometheus_client takes for a registry."""
 
@@ -102,8 +118,8 @@ class _Server:
 
     def __init__(self, listen: Endpoint, source: Source) -> None:
         self._listen = listen
-        self._source = source
-        self._kept: dict[str, tuple[float, bytes, str]] = {}
+        self._told = Told(source)
+        self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._runner: Any = None
 
@@ -113,7 +129,7 @@ class _Server:
         async def metrics(request: Any) -> Any:
             if in_any(self._listen.address, LOOPBACK) and not _is_literal(request.headers.get("Host", "")):
                 return web.Response(status=421, text="ask by address: a name may be anybody's\n")
-            body, content_type = await self._exposed(request.headers.get("Accept", ""))
+            body, content_type = await self._told.expose(request.headers.get("Accept", ""))
             return web.Response(body=body, headers={"Content-Type": content_type})
 
         application = web.Application()
@@ -121,9 +137,9 @@ class _Server:
         self._runner = web.AppRunner(
             application, access_log=None, handle_signals=False, shutdown_timeout=0.5, keepalive_timeout=IDLE_TIMEOUT
         )
-        listener = await _bind(self._listen)
+        self._listener = await _bind(self._listen)
         await self._runner.setup()
-        self._accepting = asyncio.ensure_future(self._accept(listener))
+        self._accepting = asyncio.ensure_future(self._accept(self._listener))
         if not in_any(self._listen.address, LOOPBACK):
             LOG.warning("metrics are told to whoever can reach %s", self._listen)
 
@@ -131,33 +147,26 @@ class _Server:
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.gather(self._accepting, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.close()
         await self._runner.cleanup()
-
-    async def _exposed(self, accept: str) -> tuple[bytes, str]:
-        kind = "openmetrics" if "openmetrics" in accept else "text"
-        at, body, content_type = self._kept.get(kind, (float("-inf"), b"", ""))
-        if boot_time() - at >= RENEWED_EVERY:
-            body, content_type = await expose(self._source, accept)
-            self._kept[kind] = boot_time(), body, content_type
-        return body, content_type
 
     async def _accept(self, listener: socket.socket) -> None:
         """Let a few in: strangers may be able to ask."""
         loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                try:
-                    accepted, _ = await loop.sock_accept(listener)
-                except OSError:
-                    await asyncio.sleep(0.1)  # no descriptor left
-                    continue
-                connections = self._runner.server.connections
-                if len(connections) >= CONNECTIONS_MAX and connections[0].transport is not None:
-                    connections[0].transport.abort()  # the oldest: it may ask nothing, for ever
-                try:
-                    await loop.connect_accepted_socket(self._runner.server, accepted)
-                except OSError:
-                    accepted.close()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listener)
+            except OSError:
+                await asyncio.sleep(0.1)  # no descriptor left
+                continue
+            connections = self._runner.server.connections
+            if len(connections) >= CONNECTIONS_MAX and connections[0].transport is not None:
+                connections[0].transport.abort()  # the oldest: it may ask nothing, for ever
+            try:
+                await loop.connect_accepted_socket(self._runner.server, accepted)
+            except OSError:
+                accepted.close()
 
 
 async def _bind(listen: Endpoint) -> socket.socket:
