@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from tests.system.members import Daemon, Mesh, read_lab
 from tests.system.network import PROGRAM, Network, await_
+from tests.test_dashboard import named, queries
 from wgdisco.dnssd import metrics as dns
 from wgdisco.lab.topology import Lab
 from wgdisco.peer import metrics as member
@@ -76,9 +77,7 @@ def mesh():
 @pytest.fixture(scope="module")
 def told(mesh):
     """What `wgdisco metrics` prints on each host."""
-    mesh.lab.hosts["bob"].run(
-        ["dig", "+time=2", f"@{mesh.address('bob').rpartition('.')[0]}.1", "alice.wgdisco.internal."]
-    )
+    mesh.lab.hosts["bob"].run(["dig", "+time=2", f"@{mesh.address('bob').rpartition('.')[0]}.1", "alice.wg.internal."])
     return {host: mesh.verb(host, "metrics") for host in ("registry", "alice", "bob")}
 
 
@@ -116,6 +115,13 @@ class TestTheNumbers:
         assert value(found, "wgdisco_stun_answers_total") > 0
         assert value(found, "wgdisco_zone_serial") > 1_700_000_000
         assert value(found, "wgdisco_drops_total", component="relay", reason="no_order") >= 0
+
+    def test_are_all_that_the_dashboard_shows(self, told):
+        there = {sample.name for text in told.values() for family in parse_text(text) for sample in family.samples}
+        assert {name for query in queries() for name in named(query)} <= there
+
+    def test_are_as_many_as_operations_md_says(self, told):
+        assert max(len(samples(text)) for text in told.values()) < 200
 
     def test_name_nobody(self, mesh, told):
         """Members may be thousands: none is a label."""

@@ -35,13 +35,13 @@ _NAME_MAX_SIZE = 40
 _ANSWERS = [what for what in Outcome if what not in DROPPED]
 
 
-def families(tally: Tally, restarts: int) -> list[Family]:
-    """All but the drops."""
+def families(tally: Tally, restarts: int, connections: Iterable[Enum] = ()) -> list[Family]:
+    """All but the drops; `connections` are what becomes of them."""
     return [
         ANSWERS.by(_named(tally[Counted.ANSWERS], _ANSWERS)),
         PASSED.by(_named(tally[Counted.PASSED], Passed)),
         TRANSFERS.by(_named(tally[Counted.TRANSFERS], Request)),
-        CONNECTIONS.by(_named(tally[Counted.CONNECTIONS])),
+        CONNECTIONS.by(_named(tally[Counted.CONNECTIONS], connections)),
         RESTARTS.of(restarts),
     ]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from wgdisco.dnssd import metrics as dns
+from wgdisco.dnssd.io.connections import Became
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.metrics import Family
 from wgdisco.registry import metrics
@@ -36,7 +37,7 @@ def of_zone(
         DROPS.by_all(device_drops(status) | dropped),
         metrics.members(publisher.directory.entries(), enrolled),
         metrics.SERIAL.of(publisher.serial),
-        *dns.families(tally, server.restarts),
+        *dns.families(tally, server.restarts, Became),
     ]
 
 
