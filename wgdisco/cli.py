@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -263,7 +264,7 @@ def main() -> int:
             heed_signals()
         code: int = args.run(args)
     except WgdiscoError as error:
-        print(f"wgdisco: {error}", file=sys.stderr)
+        logs.say(str(error), logging.ERROR)
         return error.exit_code
     except BrokenPipeError:
         return 1

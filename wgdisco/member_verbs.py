@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import getpass
+import logging
 import os
 import sys
 import time
@@ -30,6 +31,8 @@ from wgdisco.tunnel.io import control, firewall
 from wgdisco.tunnel.io.host_dns import HostDns
 from wgdisco.tunnel.io.leftovers import is_left, take_back
 from wgdisco.tunnel.io.port import free_port
+
+LOG = logging.getLogger(__name__)
 
 SETTLE_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
@@ -129,20 +132,20 @@ async def _open_firewall(state: MemberState) -> None:
         need = Need(state.name, state.listen_port, full_tunnel=bool(state.offers))
         outcome = await firewall.open_firewall(need, state.firewall)
     except LocalError as error:
-        print(f"wgdisco: this host's firewall was not looked at: {error}", file=sys.stderr)
+        logs.say(f"this host's firewall was not looked at: {error}", logging.WARNING)
         return
     for finding in outcome.opened:
         said = f"let WireGuard through this host's firewall ({finding.tool.value}, {finding.where})"
-        print(f"wgdisco: {said}", file=sys.stderr)
+        logs.say(said)
     for finding in outcome.closed:
-        print(f"wgdisco: {finding.to_text()}", file=sys.stderr)
+        logs.say(finding.to_text(), logging.WARNING)
 
 
 async def _close_firewall(state: MemberState) -> None:
     try:
         await firewall.close_firewall(Need(state.name, state.listen_port, full_tunnel=True), permanent=True)
     except LocalError as error:
-        print(f"wgdisco: this host's firewall was left as it is: {error}", file=sys.stderr)
+        logs.say(f"this host's firewall was left as it is: {error}", logging.WARNING)
 
 
 def _is_running(network: str) -> bool:
@@ -156,7 +159,13 @@ def _is_running(network: str) -> bool:
 
 
 def _print_report(report: StatusReport) -> None:
-    print(render_table(report), flush=True)
+    if not logs.is_for_machines():
+        print(render_table(report), flush=True)
+        return
+    paths = [
+        {"peer": peer.public_key, "name": peer.name, "path": peer.path, "reason": peer.reason} for peer in report.peers
+    ]
+    LOG.info("connected", extra={"fields": {"paths": paths, "notes": report.notes}})
 
 
 def _wait_until_settled(state: MemberState) -> int:
@@ -178,7 +187,7 @@ def _wait_until_settled(state: MemberState) -> int:
         )
     _print_report(report)
     if any(peer.name == "registry" and peer.path == "punching" for peer in report.peers):
-        print(f"wgdisco: {no_answer(state.registries)}", file=sys.stderr)
+        logs.say(str(no_answer(state.registries)), logging.WARNING)
     return DEGRADED
 
 
@@ -234,7 +243,7 @@ def _take_back_unknown(interface: str) -> None:
     if _is_running(interface):
         raise LocalError(f"{interface} is up: end its daemon (Ctrl-C, or `systemctl stop` of its unit)")
     asyncio.run(take_back(interface))
-    print(f"wgdisco: nothing is left of {interface}", file=sys.stderr)
+    logs.say(f"nothing is left of {interface}")
 
 
 def _stop(network: str) -> None:
