@@ -120,12 +120,13 @@ def _registry_run(args: argparse.Namespace) -> int:
     flags = _settings_flags(args)
     if config.is_managed(flags, os.environ):
         from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
+        from wgdisco.registry.public_dns import PublicDns  # noqa: PLC0415  the same
 
         public, offloads = config.load_public_dns(flags, os.environ), config.load_offloads(flags, os.environ)
-        dns = managed.PublicDns(public.listen, public.published, public.is_full, public.secondaries)
+        dns = PublicDns(public.listen, public.published, public.is_full, public.secondaries)
         path = args.store or store.PATH
         engine = config.load_engine(flags, os.environ) or EngineKind.USERSPACE
-        metrics, version = config.load_metrics(flags, os.environ), program_version()
+        metrics, version = config.load_metrics(flags, os.environ, None), program_version()
         return run_daemon(
             lambda: managed.run(store=path, dns=dns, engine=engine, offloads=offloads, metrics=metrics, version=version)
         )

@@ -39,10 +39,7 @@ _LINK_MAX_SIZE = 4096
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What both daemons need: the interface, its `.conf`, the zone, and where its DNS server is or shall be.
-
-    `metrics` is where Prometheus may ask, if anywhere.
-    """
+    """What both daemons need: the interface, its `.conf`, the zone, and where its DNS server is or shall be."""
 
     interface: str
     conf: TunnelConf
@@ -204,9 +201,7 @@ def load_host_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> D
     return _host_dns(_Told(text, "WGDISCO_HOST_DNS")) if text else None
 
 
-def load_metrics(
-    flags: Mapping[str, Any], environment: Mapping[str, str], kept: Endpoint | None = None
-) -> Endpoint | None:
+def load_metrics(flags: Mapping[str, Any], environment: Mapping[str, str], kept: Endpoint | None) -> Endpoint | None:
     """Where Prometheus may ask a member by a join link, or a registry of its own store; `kept` if nothing is said."""
     return _metrics(_said(flags, environment), kept)
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import socket
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from ipaddress import ip_address
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.metrics import Histogram, Kind, Metric
-from wgdisco.tunnel.io.exposition import CONNECTIONS_MAX, expose, listening
+from wgdisco.tunnel.io.exposition import CONNECTIONS_MAX, MetricsListener, expose
 
 TIMES = Metric("wgdisco_times_total", Kind.COUNTER, "How often it was asked.")
 REASONS = Metric("wgdisco_reasons", Kind.GAUGE, 'Backslash \\ and "quotes".', ("reason",))
@@ -27,6 +27,17 @@ class Source:
     def __call__(self):
         self.times += 1
         return [TIMES.of(self.times)]
+
+
+@asynccontextmanager
+async def listening(where, source):
+    listener = MetricsListener(where, source)
+    await listener.start()
+    try:
+        yield
+    finally:
+        await listener.close()
+        await listener.close()
 
 
 def free_endpoint(address="127.0.0.1"):

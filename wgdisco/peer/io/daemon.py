@@ -20,7 +20,6 @@ from wgdisco.dnssd.names import ZoneNames
 from wgdisco.endpoint import Endpoint, in_any
 from wgdisco.errors import LocalError
 from wgdisco.machine import boot_time
-from wgdisco.metrics import Family
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.report import engine_notes
@@ -32,7 +31,6 @@ from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import any_interface, chosen
-from wgdisco.tunnel.io.exposition import listening
 from wgdisco.tunnel.io.found import found_interface
 from wgdisco.tunnel.io.host_dns import asked_by_host
 from wgdisco.tunnel.offloads import Offloads
@@ -90,9 +88,9 @@ async def _run_on(
     interface = device.interface
     LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
     member = _Member(device, conf, zone, dns, version, engine, notes)
-    control = ControlServer(interface, member.report, metrics=member.metrics)
+    control = ControlServer(interface, member.report, None, member.metrics, metrics)
     try:
-        async with listening(metrics, member.metrics), asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:
             tasks.create_task(member.driver.follow_device())
             tasks.create_task(member.ask_zone())
             tasks.create_task(member.follow_zone())
@@ -139,6 +137,7 @@ class _Member:
         self._is_known_zone = False
         self._is_reached = False
         self.driver = AgentDriver(device, self._agent, self._set_pace)
+        self.metrics = self.driver.counted(self.report, lambda: self._is_reached)
         self.driver.settle()
 
     async def ask_zone(self) -> None:
@@ -183,10 +182,6 @@ class _Member:
             drops={reason.value: count for reason, count in status.drops.items()},
             notes=self._notes,
         )
-
-    def metrics(self) -> list[Family]:
-        """For Prometheus."""
-        return self.driver.metrics(self.report(), is_reached=self._is_reached)
 
     def _set_pace(self) -> None:
         self._follower.set_pace(Pace.SETTLED if self._agent.all_live() else Pace.PATH_MISSING)

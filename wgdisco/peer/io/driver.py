@@ -19,6 +19,7 @@ from wgdisco.peer.news import Checked
 from wgdisco.tunnel.device import CHECK_MAGIC
 from wgdisco.tunnel.events import DeviceGone, PathSeen, PeerHandshake, RawReceived
 from wgdisco.tunnel.io.backend import Backend
+from wgdisco.tunnel.io.exposition import Source
 from wgdisco.tunnel.metrics import DeviceCounts
 
 LOG = logging.getLogger(__name__)
@@ -119,10 +120,14 @@ class AgentDriver:
             delay = max(0.0, deadline - boot_time())
             self._timer = asyncio.get_running_loop().call_later(delay, self._timer_fired)
 
-    def metrics(self, report: StatusReport, *, is_reached: bool) -> list[Family]:
-        """For Prometheus; `is_reached`: a registry answers."""
-        registries = self.agent.ourselves.registries
-        return families(report, self.device.status(), self.counts, self.punches, registries, is_reached=is_reached)
+    def counted(self, report: Callable[[], StatusReport], is_reached: Callable[[], bool]) -> Source:
+        """What there is for Prometheus; `is_reached`: a registry answers."""
+
+        def source() -> list[Family]:
+            keys, status = self.agent.ourselves.registries, self.device.status()
+            return families(report(), status, self.counts, self.punches, keys, is_reached=is_reached())
+
+        return source
 
     def stop(self) -> None:
         """Let the next deadline pass; `settle` arms one again."""

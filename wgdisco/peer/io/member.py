@@ -16,7 +16,6 @@ from wgdisco.api import (
     EndpointChange,
     MemberRecord,
     Order,
-    PeerReport,
     Receipt,
     Removed,
     RotateRequest,
@@ -27,7 +26,6 @@ from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.machine import SleepWatch, boot_time
-from wgdisco.metrics import Family
 from wgdisco.peer.agent import Agent, Ourselves
 from wgdisco.peer.candidate import parse_candidates
 from wgdisco.peer.check import Checks
@@ -59,12 +57,11 @@ from wgdisco.peer.roster_news import OlderEpoch
 from wgdisco.proof import rotation_proof
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
-from wgdisco.tunnel.events import DeviceStatus, RawReceived
+from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
 from wgdisco.tunnel.io.driven import chosen
-from wgdisco.tunnel.io.exposition import listening
 from wgdisco.tunnel.io.firewall import closed_in_the_end, open_again
 from wgdisco.tunnel.io.gateway import Gateway
 from wgdisco.tunnel.io.leftovers import take_back
@@ -115,8 +112,7 @@ async def run(
         stack.push_async_callback(member.behind.close)
         if state.exit_name is not None:
             await member.behind.route()  # or not at all: nothing shall leave by another way
-        control = ControlServer(device.interface, member.report, member.commands(), member.metrics)
-        await stack.enter_async_context(listening(state.metrics, member.metrics))
+        control = ControlServer(device.interface, member.report, member.commands(), member.metrics, state.metrics)
         sleeps.woke = member.woke
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -187,8 +183,8 @@ class _Managed:
         self.driver = AgentDriver(
             device, agent, self._look, self._handshake, self._ask, self._raw, leave_relay=self._leave
         )
-        address = roster.network.registry_addresses[0]
-        self._client = RegistryClient(address, device.interface)
+        self.metrics = self.driver.counted(self.report, self._stream_up.is_set)
+        self._client = RegistryClient(roster.network.registry_addresses[0], device.interface)
         self.parting = Parting(roster, self._client, self._shared, self._registry_key)
         self._orders = OrderDesk(self.driver, self._client, self._stream_up)
         self.zone = ZoneFallback(self.driver, roster, self._stream_up)
@@ -203,7 +199,7 @@ class _Managed:
         self.surroundings.keepalive = self._set_keepalive
         self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
         self.surroundings.moved = self.behind.changed
-        self.paths = ReportDesk(self._client, agent, self._members)
+        self.paths = ReportDesk(self._client, agent, lambda: self.report().peers)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -324,8 +320,14 @@ class _Managed:
     def report(self) -> StatusReport:
         """For the control socket."""
         status = self._device.status()
+        names = {member.key: member.name for member in self._roster.members.values()}
+        names[self._registry_key] = REGISTRY_NAME
+        online = self._roster.online()
         trouble = replace(self._trouble, clock=self._clock.note())
-        peers = self._peers(status, trouble)
+        peers = []
+        for peer in status.peers:
+            told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
+            peers.append(blame(told, trouble, online.get(peer.key) if self._stream_up.is_set() else None))
         return StatusReport(
             role="member",
             interface=self._device.interface,
@@ -343,22 +345,6 @@ class _Managed:
             ],
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
-
-    def metrics(self) -> list[Family]:
-        """For Prometheus."""
-        return self.driver.metrics(self.report(), is_reached=self._stream_up.is_set())
-
-    def _peers(self, status: DeviceStatus, trouble: Trouble) -> list[PeerReport]:
-        names = {member.key: member.name for member in self._roster.members.values()}
-        names[self._registry_key] = REGISTRY_NAME
-        online = self._roster.online() if self._stream_up.is_set() else {}
-        told = ((peer.key, replace(self.driver.agent.report(peer), name=names.get(peer.key))) for peer in status.peers)
-        return [blame(peer, trouble, online.get(key)) for key, peer in told]
-
-    def _members(self) -> list[PeerReport]:
-        """Those that a registry is told of."""
-        trouble = replace(self._trouble, clock=self._clock.note())
-        return [peer for peer in self._peers(self._device.status(), trouble) if peer.name not in (None, REGISTRY_NAME)]
 
     # Inside
 
@@ -524,8 +510,8 @@ class _Managed:
 
     def _give_up(self) -> None:
         """Tell how it stands when not all could be reached in time."""
-        if self._connected is not None:
-            connected, self._connected = self._connected, None
+        connected, self._connected = self._connected, None
+        if connected is not None:
             connected(self.report())
 
     def _remembered(self) -> MemberState:

@@ -23,7 +23,6 @@ from wgdisco.dnssd.tally import Kind
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
-from wgdisco.metrics import Family
 from wgdisco.registry.directory import LIVE_FOR, Directory
 from wgdisco.registry.io.metrics import of_zone
 from wgdisco.registry.io.publisher import Publisher
@@ -36,7 +35,6 @@ from wgdisco.tunnel.host_dns import DnsMode
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import any_interface, chosen
-from wgdisco.tunnel.io.exposition import listening
 from wgdisco.tunnel.io.found import found_interface, found_peers
 from wgdisco.tunnel.io.host_dns import asked_by_host
 from wgdisco.tunnel.offloads import Offloads
@@ -88,16 +86,13 @@ async def run(
             told = publisher.report()
             return replace(told, drops=told.drops | dns_drops(server))
 
-        def counted() -> list[Family]:
-            return of_zone(publisher, server)
-
-        control = ControlServer(interface, report, commands, counted)
+        control = ControlServer(interface, report, commands, lambda: of_zone(publisher, server), metrics)
         try:
             for link in _links(dns, interface, conf):
                 is_public = link is None and not in_any(dns.address, LOOPBACK)
                 audience = Audience.ALL_STRANGERS if is_public else Audience.ALL
                 server.bind(dns.address, dns.port, audience, link)
-            async with listening(metrics, counted), asyncio.TaskGroup() as tasks:
+            async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.run())
                 tasks.create_task(publisher.follow_device())
                 tasks.create_task(publisher.watch_silence())

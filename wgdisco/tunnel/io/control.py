@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from wgdisco.api import SCHEMA, StatusReport
+from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError, NotRunningError, RemoteError
-from wgdisco.tunnel.io.exposition import PATH, Source, expose
+from wgdisco.tunnel.io.exposition import PATH, MetricsListener, Source, expose
 
 LOG = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def socket_path(interface: str) -> Path:
 
 
 class ControlServer:
-    """Serves `GET /v1/status`, `GET /metrics`, and `commands` by name.
+    """Serves `GET /v1/status`, `GET /metrics`, and `commands` by name; metrics at an endpoint too, where one is given.
 
     aiohttp is imported aside, since a tunnel must not wait for it to come up.
     """
@@ -65,12 +66,14 @@ class ControlServer:
         status: Callable[[], StatusReport],
         commands: Mapping[str, Command] | None = None,
         metrics: Source = tuple,
+        metrics_at: Endpoint | None = None,
     ) -> None:
         self.path = socket_path(interface)
         self._interface = interface
         self._status = status
         self._commands = dict(commands or {})
         self._metrics = metrics
+        self._listener_for_metrics = None if metrics_at is None else MetricsListener(metrics_at, metrics)
         self._runner: Any = None
         self._listener: socket.socket | None = None
 
@@ -109,6 +112,8 @@ class ControlServer:
             await web.SockSite(self._runner, self._listener).start()
         except OSError as error:
             raise LocalError(f"cannot make the control socket {self.path}: {error.strerror or error}") from error
+        if self._listener_for_metrics is not None:
+            await self._listener_for_metrics.start()
 
     def _bind(self) -> socket.socket:
         """The listening socket, never for a moment open to others than root and the group."""
@@ -135,6 +140,8 @@ class ControlServer:
         """Take the socket away. Again does nothing."""
         listener, self._listener = self._listener, None
         runner, self._runner = self._runner, None
+        if self._listener_for_metrics is not None:
+            await self._listener_for_metrics.close()
         if listener is not None:
             self.path.unlink(missing_ok=True)
         try:

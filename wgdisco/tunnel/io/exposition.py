@@ -8,8 +8,8 @@ import importlib
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from wgdisco.endpoint import LOOPBACK, Endpoint, in_any
@@ -99,21 +99,7 @@ def _bound(bound: float) -> str:
     return "+Inf" if bound == float("inf") else repr(float(bound))
 
 
-@asynccontextmanager
-async def listening(listen: Endpoint | None, source: Source) -> AsyncIterator[None]:
-    """Serve `GET /metrics` meanwhile; nothing without an endpoint. LocalError when it cannot be had."""
-    if listen is None:
-        yield
-        return
-    server = _Server(listen, source)
-    await server.start()
-    try:
-        yield
-    finally:
-        await server.close()
-
-
-class _Server:
+class MetricsListener:
     """Answers whoever can reach it, and so tells nothing but numbers; on the loopback, no page of a browser either."""
 
     def __init__(self, listen: Endpoint, source: Source) -> None:
@@ -124,6 +110,7 @@ class _Server:
         self._runner: Any = None
 
     async def start(self) -> None:
+        """Serve `GET /metrics`. LocalError when the endpoint cannot be had."""
         web = await asyncio.to_thread(importlib.import_module, "aiohttp.web")
 
         async def metrics(request: Any) -> Any:
@@ -144,12 +131,15 @@ class _Server:
             LOG.warning("metrics are told to whoever can reach %s", self._listen)
 
     async def close(self) -> None:
+        """No more. Again does nothing, nor before it was started."""
         if self._accepting is not None:
             self._accepting.cancel()
             await asyncio.gather(self._accepting, return_exceptions=True)
         if self._listener is not None:
             self._listener.close()
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._accepting = self._listener = self._runner = None
 
     async def _accept(self, listener: socket.socket) -> None:
         """Let a few in: strangers may be able to ask."""
