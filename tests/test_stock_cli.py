@@ -5,7 +5,7 @@ import pytest
 from tests.registry.test_stock import LAPTOP, NETWORK, PHONE, VPS
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError
-from wgdisco.registry.facts import Member
+from wgdisco.registry.facts import Member, Put
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import add_device
 from wgdisco.stock_cli import add_verb
@@ -101,7 +101,7 @@ def test_a_file_too_long_for_a_code_is_printed_as_text(add, capsys, membership):
     for number in range(20):
         key = bytes([number + 50]) * 32
         member = Member(f"m{number}", type(VPS)(key), 20 + number, ("all",), 0.0, proven=True)
-        membership.members[member.public_key] = member
+        membership.apply([Put(member)])
         membership.apply(membership.set_endpoint(member.name, Endpoint.from_text(f"192.0.2.{number + 1}:51820")))
     add("phone", "--qr", *(word for number in range(20) for word in ("--direct-to", f"m{number}")))
     said = capsys.readouterr()
