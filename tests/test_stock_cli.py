@@ -4,7 +4,7 @@ import pytest
 
 from tests.registry.test_stock import LAPTOP, NETWORK, PHONE, VPS
 from wgdisco.endpoint import Endpoint
-from wgdisco.errors import ConfigError
+from wgdisco.errors import LocalError
 from wgdisco.registry.facts import Member, Put
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import add_device
@@ -86,13 +86,14 @@ def test_a_key_of_its_own_is_taken_and_never_replaced(add, capsys, membership):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--group", "all,guests"], "cannot be a name"),
         (["--public-key", str(PHONE.public_key()), "--qr"], "--qr needs the private key"),
         (["--public-key", "rubbish"], "--public-key: a key is"),
         (["--dns", "8.8.8.8\nPostUp=reboot"], "--dns: "),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_added(add, membership, words, said):
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(LocalError, match=said):
         add("phone", *words)
     assert len(membership.members) == 2
 
