@@ -22,6 +22,10 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="lab_verb", required=True, metavar="VERB")
 
     demo = verbs.add_parser("demo", help="show the main job: two NATed hosts find each other and talk directly")
+    demo.description = (
+        "Two hosts behind NATs and a registry, the real daemons in network namespaces of this machine: they find each"
+        " other and talk directly, as a capture in the network between them shows."
+    )
     for side, host, default in (("a", "alice", "eim-other-port"), ("b", "bob", "port-restricted")):
         demo.add_argument(
             f"--nat-{side}", choices=NAT_TYPES, default=default, metavar="TYPE", help=f"{host}'s NAT: {default}"
@@ -42,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
     _add_matrix(verbs)
 
     inside = verbs.add_parser("exec", help="run a command in a host of the running lab")
+    inside.description = "Run a command in a host of the lab that runs (`lab demo --keep`), as its root."
     inside.add_argument("host", metavar="HOST", help="alice, bob, registry, nat-a, nat-b or core")
     inside.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="what to run there: a shell")
     parser.set_defaults(run=run)
@@ -49,6 +54,10 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_matrix(verbs: Any) -> None:
     matrix = verbs.add_parser("matrix", help="every pair of NAT types with the real daemons, against what theory says")
+    matrix.description = (
+        "Every pair of NAT types against what theory says of it: lan, direct or relay. The path counts that the core"
+        " of the lab saw the pings take. Exit code 1 when a pair is not as it should be."
+    )
     matrix.add_argument("--types", default=",".join(NAT_TYPES), metavar="T,…", help="NAT types: all ten")
     matrix.add_argument("--topologies", default="T1", metavar="T,…", help="networks, T1 to T10 or all: T1")
     matrix.add_argument("--seeds", type=int, default=1, metavar="N", help="how often each pair is tried: 1")
