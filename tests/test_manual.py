@@ -1,4 +1,4 @@
-"""share/: the man pages and completions that `make manual` writes from the parser."""
+"""What `make manual` writes from the parser: man pages, completions, and a table in docs/operations.md."""
 
 import os
 import re
@@ -26,11 +26,15 @@ def contents(directory: Path) -> dict[str, str]:
     return {str(file.relative_to(directory)): file.read_text() for file in directory.rglob("*") if file.is_file()}
 
 
-def test_share_is_what_the_parser_says(tmp_path):
+def test_what_is_there_is_what_the_parser_says(tmp_path):
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs/operations.md", tmp_path / "docs")
     subprocess.run([sys.executable, "scripts/manual", str(tmp_path)], cwd=ROOT, check=True)
-    made, there = contents(tmp_path), contents(SHARE)
-    stale = sorted(name for name in made | there if made.get(name) != there.get(name))
+    made, there = contents(tmp_path / "share"), contents(SHARE)
+    stale = [name for name in sorted(made | there) if made.get(name) != there.get(name)]
     assert not stale, "run `make manual`"
+    operations = [(root / "docs/operations.md").read_text() for root in (tmp_path, ROOT)]
+    assert operations[0] == operations[1], "run `make manual`"
 
 
 def test_mandoc_finds_nothing_wrong_with_the_pages():
