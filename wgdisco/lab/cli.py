@@ -40,6 +40,7 @@ def add_parser(subparsers: Any) -> None:
     demo.add_argument("--block-direct", action="store_true", help="drop UDP between the NATs: the control run")
     demo.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to wait for direct: 30")
     demo.add_argument("--keep", action="store_true", help="leave the lab up until Ctrl-C, for `wgdisco lab exec`")
+    demo.add_argument("--svg", type=Path, metavar="FILE", help="draw it too: the network, and what was said")
     demo.add_argument("-o", "--output", choices=["table", "json"], default="table", help="form of the summary")
     demo.epilog = f"NAT types: {', '.join(NAT_TYPES)}"
 
@@ -114,6 +115,11 @@ def _demo(args: argparse.Namespace) -> int:
             lab.block_direct()
         demo = Demo(lab, sys.stderr, args.timeout, engines)
         report = demo.run()
+        if args.svg is not None:
+            from wgdisco.lab import picture  # noqa: PLC0415  as above
+
+            outside = {host: lab.outside(host) for host in ("registry", "alice", "bob")}
+            args.svg.write_text(picture.to_svg(report, outside, demo.timeline.shown), encoding="utf-8")
         print(json.dumps(report.to_json()) if args.output == "json" else f"\n{report.to_text()}", flush=True)
         if args.keep:
             with suppress(KeyboardInterrupt):

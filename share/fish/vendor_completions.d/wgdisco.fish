@@ -223,6 +223,7 @@ complete -c wgdisco -n '_shtab_wgdisco_using lab demo' -l engine -x -d 'a host'"
 complete -c wgdisco -n '_shtab_wgdisco_using lab demo' -l block-direct -d 'drop UDP between the NATs: the control run'
 complete -c wgdisco -n '_shtab_wgdisco_using lab demo' -l timeout -x -d 'seconds to wait for direct: 30'
 complete -c wgdisco -n '_shtab_wgdisco_using lab demo' -l keep -d 'leave the lab up until Ctrl-C, for `wgdisco lab exec`'
+complete -c wgdisco -n '_shtab_wgdisco_using lab demo' -l svg -xka "(__fish_complete_path (commandline -ct))" -d 'draw it too: the network, and what was said'
 complete -c wgdisco -n '_shtab_wgdisco_using lab demo' -s o -l output -xka "table json" -d 'form of the summary'
 complete -c wgdisco -n '_shtab_wgdisco_using lab; and test $_shtab_wgdisco_npos -eq 0' -a matrix -d 'Every pair of NAT types against what theory says of it: lan, direct or relay. The path counts that the core of the lab saw the pings take. Exit code 1 when a pair is not as it should be.'
 complete -c wgdisco -n '_shtab_wgdisco_using lab matrix' -s h -l help -d 'show this help message and exit'
