@@ -39,6 +39,7 @@ from wgdisco.registry.approval import offer
 from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Kind, Member, Revoked
+from wgdisco.registry.io.described import add_document
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.orders import Orders
@@ -106,6 +107,7 @@ class ApiServer:
         application.router.add_put("/v1/self/candidates", self._candidates)
         application.router.add_put("/v1/self/offers", self._offers)
         application.router.add_post("/v1/punch", self._punch)
+        add_document(application.router, self._member)
         self._runner = web.AppRunner(
             application, access_log=None, handle_signals=False, shutdown_timeout=0.5, keepalive_timeout=KEPT_FOR
         )
@@ -234,7 +236,7 @@ class ApiServer:
     async def _members(self, request: web.Request) -> web.StreamResponse:
         member = await self._member(request)
         records = member_records(self._ledger.membership, self._directory, member)
-        return web.json_response({"schema": SCHEMA, "members": [to_json(record) for record in records]})
+        return web.json_response({"schema": SCHEMA, "members": [asdict(record) for record in records]})
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
         await self._member(request)
