@@ -86,6 +86,7 @@ async def live(registry: Registry, everybody: list, actions: list) -> tuple[dict
         told = {"schema": 1, "candidates": [candidate], "nat": "eim/apdf/-"}
         _, said = await registry.ask(source(one), "PUT", "/v1/self/candidates", json=told)
         heard[one.number] += json.dumps(said)
+    since = registry.serial + 1
     left, shared = dict(enumerate(everybody)), set()
     note(left, shared)
     for what, index in actions:
@@ -99,7 +100,9 @@ async def live(registry: Registry, everybody: list, actions: list) -> tuple[dict
             status, said = await registry.ask(source(one), "GET", path)
             assert status == 200
             heard[one.number] += json.dumps(said)
-        async with registry.request(source(one), "GET", "/v1/events", headers={"Last-Event-ID": "1000"}) as response:
+        async with registry.request(
+            source(one), "GET", "/v1/events", headers={"Last-Event-ID": str(since)}
+        ) as response:
             heard[one.number] += (await response.content.readany()).decode()
     for task in tasks:
         task.cancel()
