@@ -1,0 +1,133 @@
+"""Ask a registry's API for whatever its document allows and forbids, and check the answers against it (schemathesis).
+
+As a program, at a registry's address, from whatever host it runs on: `BASE_URL COUNT`; prints which statuses came.
+"""
+
+import json
+import sys
+
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from requests.adapters import HTTPAdapter
+from schemathesis.checks import load_all_checks, not_a_server_error
+from schemathesis.generation import GenerationMode
+from schemathesis.specs.openapi import checks as conformance
+
+from wgdisco.keys import PublicKey
+from wgdisco.registry.openapi import document
+
+load_all_checks()
+CHECKS = [
+    not_a_server_error,
+    conformance.status_code_conformance,
+    conformance.content_type_conformance,
+    conformance.response_schema_conformance,
+    conformance.negative_data_rejection,
+]
+# They have no end
+STREAMS = {"/v1/events"}
+
+
+class From(HTTPAdapter):
+    """Requests that come from one address."""
+
+    def __init__(self, source: str | None) -> None:
+        self.source = None if source is None else (source, 0)
+        super().__init__()
+
+    def init_poolmanager(self, *arguments, **options):
+        super().init_poolmanager(*arguments, source_address=self.source, **options)
+
+
+def closed(told: dict) -> dict:
+    """The document, of which no answer may have more than it says."""
+    told = json.loads(json.dumps(told))
+    components = told["components"]["schemas"]
+    composed = set()
+    for operations in told["paths"].values():
+        for operation in operations.values():
+            for answer in operation["responses"].values():
+                for content in answer["content"].values():
+                    content["schema"]["unevaluatedProperties"] = content["schema"] == {"type": "object"}
+                    composed |= {part.get("$ref") for part in content["schema"].get("allOf", ())}
+    for name, schema in components.items():
+        if f"#/components/schemas/{name}" not in composed and not name.endswith(("Request", "Receipt")):
+            schema["unevaluatedProperties"] = False
+    return told
+
+
+def key(number: int) -> str:
+    """Of alice, bob and eve in test_http.py."""
+    return PublicKey(bytes([number]) * 32).to_text()
+
+
+# What nobody guesses, to be put where it belongs
+REAL = [
+    {"peer": key(3), "endpoint": "192.0.2.7:4500", "offers": ["192.168.7.0/24"]},
+    {
+        "peer": key(2),
+        "endpoint": "[2001:db8::7]:53",
+        "offers": ["0.0.0.0/0", "::/0"],
+        "nat": "eim/apdf/-",
+    },
+    {"peer": key(4), "endpoint": "10.1.2.3:9", "offers": ["127.9.8.0/24"], "nat": None},
+]
+
+
+def with_real(body, real: dict):
+    if isinstance(body, list):
+        return [with_real(one, real) for one in body]
+    if not isinstance(body, dict):
+        return body
+    return {name: real.get(name, with_real(value, real)) for name, value in body.items()}
+
+
+def fuzz(base_url: str, source: str | None, count: int, *, streams: bool = False) -> dict[str, set[int]]:
+    """Ask for everything `count` times in each mode, from `source`; which statuses came, by operation.
+
+    With `streams` for these too: whoever may not have them.
+    """
+    schema = schemathesis.openapi.from_dict(closed(document()))
+    schema.config.update(base_url=base_url)
+    schema.config.checks.negative_data_rejection.expected_statuses = [400, 403, 404, 413, 429]
+    seen: dict[str, set[int]] = {}
+    with requests.Session() as session:
+        session.mount("http://", From(source))
+        for result in schema.get_all_operations():
+            operation = result.ok()
+            if operation.path in STREAMS and not streams:
+                continue
+            modes = [GenerationMode.POSITIVE, *([GenerationMode.NEGATIVE] if operation.body else [])]
+            for mode in modes:
+                seen.setdefault(operation.label, set()).update(ask(operation, mode, session, count))
+    return seen
+
+
+def ask(operation, mode, session, count) -> set[int]:
+    seen = set()
+
+    @seed(7)
+    @settings(
+        max_examples=count if operation.body else 3,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(operation.as_strategy(generation_mode=mode), st.sampled_from([None, *REAL]))
+    def one(case, real):
+        if real is not None and mode is GenerationMode.POSITIVE and isinstance(case.body, dict):
+            case.body = with_real(case.body, real)
+        response = case.call(session=session, timeout=10)
+        seen.add(response.status_code)
+        case.validate_response(response, checks=CHECKS)
+
+    one()
+    return seen
+
+
+if __name__ == "__main__":
+    base_url, count = sys.argv[1:]
+    print(json.dumps({label: sorted(seen) for label, seen in fuzz(base_url, None, int(count)).items()}))
