@@ -95,3 +95,15 @@ def test_zsh_completes_verbs_and_choices():
         pytest.skip("needs zsh")
     assert "registry revoke" in in_zsh("wgdisco registry rev", "revoke")
     assert "--engine userspace" in in_zsh("wgdisco join --engine u", "userspace")
+
+
+def test_fish_completes_verbs_and_choices():
+    if shutil.which("fish") is None:
+        pytest.skip("needs fish")
+    script = f"source {SHARE}/fish/vendor_completions.d/wgdisco.fish; complete -C $argv[1]"
+    for words, wanted in (
+        ("wgdisco registry re", {"rename", "revoke", "restore"}),
+        ("wgdisco join --engine u", {"userspace"}),
+    ):
+        done = subprocess.run(["fish", "-Nc", script, words], check=True, capture_output=True, text=True)
+        assert {line.split("\t")[0] for line in done.stdout.splitlines()} == wanted
