@@ -7,6 +7,7 @@ import pytest
 
 from wgdisco import config
 from wgdisco.config import PublicDns, load_join, load_public_dns, load_registry
+from wgdisco.durations import parse_duration
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.keys import PrivateKey
@@ -281,13 +282,13 @@ class TestTheConf:
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("24h", 86400), ("7d", 604800)])
 def test_a_time_is_a_number_and_a_unit(text, seconds):
-    assert config.parse_duration("--expires", text) == seconds
+    assert parse_duration("--expires", text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "7", "d", "0d", "-1d", "1.5h", "7 d", "7D", "9999999s", "٣d"])
 def test_anything_else_is_no_time(text):
     with pytest.raises(ConfigError, match=r"--offline-trust: .* is not a time: write 30m, 24h or 7d"):
-        config.parse_duration("--offline-trust", text)
+        parse_duration("--offline-trust", text)
 
 
 class TestEngines:

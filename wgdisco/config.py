@@ -36,8 +36,6 @@ _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
 _KEY_TEXT_SIZE = 44
 _LINK_MAX_SIZE = 4096
-_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +100,6 @@ class _Told:
 
     value: Any
     where: str
-
-
-def parse_duration(flag: str, text: str) -> float:
-    """A time like 30m, 24h or 7d, in seconds; ConfigError, naming the flag, for anything else."""
-    match = _DURATION.fullmatch(text)
-    if match is None or not int(match[1]):
-        raise ConfigError(f"{flag}: {text!r} is not a time: write 30m, 24h or 7d")
-    return float(int(match[1]) * SECONDS[match[2]])
 
 
 def registry_endpoint(text: str, port: int, flag: str = "--endpoint") -> str:

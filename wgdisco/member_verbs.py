@@ -5,28 +5,27 @@ import asyncio
 import getpass
 import os
 import re
-import socket
 import sys
 import time
-from contextlib import suppress
 from dataclasses import replace
 
 from wgdisco import config, logs, systemd
-from wgdisco.api import Snapshot, StatusReport
-from wgdisco.errors import ConfigError, LocalError, NotRunningError
-from wgdisco.invitation import JoinLink, link_id, member_preshared_key
-from wgdisco.keys import PrivateKey
+from wgdisco.api import StatusReport
+from wgdisco.durations import parse_duration
+from wgdisco.enrol_verb import become_member, enrol_again
+from wgdisco.errors import ConfigError, LocalError, NotRunningError, WgdiscoError
+from wgdisco.invitation import JoinLink, link_id
 from wgdisco.machine import SleepWatch
-from wgdisco.names import check_member_name, check_network_name, label_of
+from wgdisco.names import check_member_name
 from wgdisco.offers import is_default, parse_offers, refuse
 from wgdisco.peer.interfaces import MdnsPolicy
 from wgdisco.peer.io import service
-from wgdisco.peer.io.enrol import enrol, no_answer
+from wgdisco.peer.io.enrol import no_answer
 from wgdisco.peer.io.member import run
 from wgdisco.peer.io.member_names import tell_names
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.records import Network
-from wgdisco.peer.roster import Accept, Memory
+from wgdisco.peer.roster import Accept
 from wgdisco.process import hold_signals, program_version, run_daemon
 from wgdisco.status import render_table
 from wgdisco.tunnel.engines import EngineKind
@@ -50,7 +49,7 @@ def join(args: argparse.Namespace) -> int:
     """Become a member unless this host is one, and connect."""
     logs.configure(args.log, args.verbose)
     store = StateStore()
-    trust = None if args.offline_trust is None else config.parse_duration("--offline-trust", args.offline_trust)
+    trust = None if args.offline_trust is None else parse_duration("--offline-trust", args.offline_trust)
     state = _membership(args, store)
     wanted = replace(
         state,
@@ -128,10 +127,12 @@ def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     state = store.by_link(link_id(link.secret))
+    if state is not None and state.memory.snapshot.member.ephemeral and not _is_running(state.name):
+        return enrol_again(link, state, store)
     if state is not None:
         return state
     is_external = config.load_engine({"engine": args.engine}, os.environ) is EngineKind.EXTERNAL
-    return _enrol(link, args.name, args.network, store, is_external=is_external)
+    return become_member(link, args.name, args.network, store, is_external=is_external)
 
 
 def _ask_for_link(store: StateStore) -> str:
@@ -140,63 +141,6 @@ def _ask_for_link(store: StateStore) -> str:
     names = store.names()
     known = f", or --network {names[0]}" if names else ""
     raise ConfigError(f"which network? give the join link (`-` reads it from standard input){known}")
-
-
-def _enrol(
-    link: JoinLink, name: str | None, network: str | None, store: StateStore, *, is_external: bool
-) -> MemberState:
-    """Become a member. A key is kept before it is sent, so that the same link can be tried again."""
-    if name is not None:
-        check_member_name(name)
-    if network is not None:
-        check_network_name(network)
-        _check_unused(network, store, is_external=is_external)
-    if _is_registry_of(link):
-        raise LocalError("this host is the registry of that network: members reach it as it is")
-    identifier = link_id(link.secret)
-    private_key = store.enrolment_key(identifier, PrivateKey(os.urandom(32)))
-    wish = name or label_of(socket.gethostname()) or None
-    told = asyncio.run(enrol(link, private_key.public_key(), wish))
-    if told.member.public_key != private_key.public_key().to_text():
-        raise LocalError("the registry enrolled another key than ours: ask for another invitation")
-    if told.network.registry_key != link.registry_key.to_text():
-        raise LocalError("the registry that answers is not the one of the link: ask for another invitation")
-    network = network or told.network.name
-    _check_unused(network, store, is_external=is_external)
-    snapshot = Snapshot(told.network, told.member, [])
-    state = MemberState(
-        name=network,
-        private_key=private_key,
-        preshared_key=member_preshared_key(link.secret),
-        registries=link.registries,
-        registry_key=link.registry_key,
-        link=identifier,
-        memory=Memory(snapshot, time.time(), told.network.epoch, is_fresh=True),
-        firewall=Mode.AUTO,
-        zone=told.network.zone,
-    )
-    store.save(state)
-    store.enrolment_done(identifier)
-    print(f"wgdisco: {told.member.name} is a member of {network}", file=sys.stderr)
-    return state
-
-
-def _check_unused(network: str, store: StateStore, *, is_external: bool) -> None:
-    otherwise = "call the new network otherwise with --network NAME"
-    if network in store.names():
-        raise LocalError(
-            f"this host is a member of a network {network!r} already: `wgdisco leave {network}` first, or {otherwise}"
-        )
-    if not is_external and network in (name for _, name in socket.if_nameindex()):
-        raise LocalError(f"there is an interface {network} here already: {otherwise}")
-
-
-def _is_registry_of(link: JoinLink) -> bool:
-    for interface in control.running_interfaces():
-        with suppress(NotRunningError):
-            if asyncio.run(control.fetch_status(interface)).public_key == link.registry_key.to_text():
-                return True
-    return False
 
 
 def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode | None = None) -> int:
@@ -365,16 +309,26 @@ def leave(args: argparse.Namespace) -> int:
         answer = input(f"Leave {network}? Coming back takes a new join link. [y/N] ")
         if answer.strip().lower() not in {"y", "yes"}:
             return 1
+    state = store.load(network)
+    has_told = _tell_leave(network)
     _stop(network)
     if systemd.is_running():
         service.remove(network)
-    state = store.load(network)
     if state is not None:
         asyncio.run(_close_firewall(state))
     _take_back(network, state)
     store.forget(network)
-    print(f"left {network}; whoever runs its registry may now revoke this member")
+    print(f"left {network}" + ("" if has_told else "; whoever runs its registry may now revoke this member"))
     return 0
+
+
+def _tell_leave(network: str) -> bool:
+    """Have the daemon say goodbye; whether the registry has heard it."""
+    try:
+        asyncio.run(control.send_command(network, "leave", {}))
+    except WgdiscoError:
+        return False
+    return True
 
 
 def host_dns(args: argparse.Namespace) -> int:

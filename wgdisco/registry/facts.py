@@ -96,6 +96,7 @@ class Member:
     `invitation` is the one-time key it was enrolled under, until it is proven. `endpoint` is a fixed public one.
     `next_key` is announced while the key is being rotated. `created_at` is unix time. Of devices only: `direct_to`
     names the members it has as peers of its own, and with `full_tunnel` it sends everything through the registry.
+    An `ephemeral` one goes by itself when it was not heard for so many seconds.
     `offers` are the subnets a member says are behind it, `approved` those an administrator said yes to.
     """
 
@@ -115,6 +116,7 @@ class Member:
     full_tunnel: bool = False
     offers: tuple[IPNetwork, ...] = ()
     approved: tuple[IPNetwork, ...] = ()
+    ephemeral: float | None = None
 
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:
@@ -127,7 +129,9 @@ class Member:
 class Invitation:
     """A join link that is out, known by its one-time public key; `expires_at` is unix time.
 
-    `uses` are left. `name` is None where the joiner chooses.
+    `uses` are left. `name` is None where the joiner chooses. Whom it makes members are `ephemeral` as `Member` has it;
+    where a name is taken, they get one that is not. `used_by` are names of those who showed their key. One that is over
+    has `ended_at`, as unix time, and nobody joins by it any more.
     """
 
     enrol_key: PublicKey
@@ -138,6 +142,9 @@ class Invitation:
     groups: tuple[str, ...] = (DEFAULT_GROUP,)
     role: Role = Role.MEMBER
     uses: int = 1
+    ephemeral: float | None = None
+    used_by: tuple[str, ...] = ()
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

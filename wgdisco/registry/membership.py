@@ -22,7 +22,7 @@ from wgdisco.invitation import (
     member_preshared_key,
 )
 from wgdisco.keys import PresharedKey, PublicKey
-from wgdisco.names import check_member_name
+from wgdisco.names import check_member_name, free_name
 from wgdisco.offers import is_default
 from wgdisco.registry.facts import (
     DEFAULT_GROUP,
@@ -39,6 +39,7 @@ from wgdisco.registry.facts import (
     Revoked,
     Role,
 )
+from wgdisco.registry.past import end, used
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.firewall import Mode
 
@@ -54,6 +55,7 @@ class Membership:
         """From what a store holds; ValueError when there is no network among it."""
         self.members: dict[PublicKey, Member] = {}
         self.invitations: dict[PublicKey, Invitation] = {}
+        self.past: dict[PublicKey, Invitation] = {}  # invitations that are over
         self.revoked: dict[PublicKey, Revoked] = {}
         network: Network | None = None
         for fact in facts:
@@ -63,7 +65,7 @@ class Membership:
                 case Member():
                     self.members[fact.public_key] = fact
                 case Invitation():
-                    self.invitations[fact.enrol_key] = fact
+                    self._put(fact)
                 case Revoked():
                     self.revoked[fact.public_key] = fact
         if network is None:
@@ -81,13 +83,14 @@ class Membership:
                         del self.members[key]
                     self.members[member.public_key] = member
                 case Put(Invitation() as invitation):
-                    self.invitations[invitation.enrol_key] = invitation
+                    self._put(invitation)
                 case Put(Revoked() as revoked):
                     self.revoked[revoked.public_key] = revoked
                 case Remove(Member() as member):
                     self.members.pop(member.public_key, None)
                 case Remove(Invitation() as invitation):
                     self.invitations.pop(invitation.enrol_key, None)
+                    self.past.pop(invitation.enrol_key, None)
 
     # Commands
 
@@ -100,6 +103,7 @@ class Membership:
         role: Role = Role.MEMBER,
         uses: int = 1,
         lifetime: float = INVITATION_LIFETIME,
+        ephemeral: float | None = None,
     ) -> tuple[list[Change], JoinLink]:
         """An invitation under a fresh random `secret` of 16 bytes.
 
@@ -108,7 +112,7 @@ class Membership:
         assert len(secret) == SECRET_SIZE
         if name is not None:
             self._check_free(name)
-            if uses != 1:
+            if uses != 1 and ephemeral is None:
                 raise LocalError("an invitation with a name is for one use: leave the name or --uses out")
         address = enrol_address(secret)
         if any(invitation.address == address for invitation in self.invitations.values()):
@@ -122,6 +126,7 @@ class Membership:
             groups,
             role,
             uses,
+            ephemeral,
         )
         link = JoinLink(self.network.reached_at, self.network.private_key.public_key(), secret)
         return [Put(invitation)], link
@@ -129,13 +134,14 @@ class Membership:
     def enrol(self, source: IPv4Address, key: PublicKey, name: str | None, now: float) -> tuple[list[Change], Member]:
         """Make the owner of `key`, who speaks from an invitation's address, a member.
 
-        The same key again is given the same member: a lost reply costs nothing. RemoteError says why not.
+        The same key again is given the same member: a lost reply costs nothing, and one that is ephemeral need not know
+        whether it still is one. RemoteError says why not.
         """
         invitation = next((i for i in self.invitations.values() if i.address == source), None)
         if invitation is None or now >= invitation.expires_at:
             raise RemoteError("the invitation has expired or was used up: ask for another")
         enrolled = self.members.get(key)
-        if enrolled is not None and enrolled.invitation == invitation.enrol_key:
+        if enrolled is not None and _is_from(enrolled, invitation):
             return [], enrolled
         if self._is_known(key):
             raise RemoteError("this key cannot be enrolled: join again with a new one")
@@ -145,6 +151,8 @@ class Membership:
         if chosen is None:
             raise RemoteError("the invitation names nobody: join with --name NAME")
         try:
+            if invitation.ephemeral is not None:
+                chosen = free_name(chosen, self._names_but(invitation))
             self._check_free(chosen, but=invitation)
             number, network = self._allocate()
         except LocalError as error:
@@ -158,6 +166,7 @@ class Membership:
             role=invitation.role,
             preshared_key=invitation.preshared_key,
             invitation=invitation.enrol_key,
+            ephemeral=invitation.ephemeral,
         )
         used = replace(invitation, uses=invitation.uses - 1)
         return [Put(network), Put(member), Put(used)], member
@@ -177,8 +186,10 @@ class Membership:
             return []
         changes: list[Change] = [Put(replace(member, proven=True, invitation=None))]
         invitation = None if member.invitation is None else self.invitations.get(member.invitation)
-        if invitation is not None and invitation.uses <= 0 and self._enrolled_by(invitation) == [member]:
-            changes.append(Remove(invitation))
+        if invitation is not None:
+            invitation = used(invitation, member.name)
+            is_over = invitation.uses <= 0 and self._enrolled_by(invitation) == [member]
+            changes += end(self.past.values(), [invitation], now) if is_over else [Put(invitation)]
         return changes
 
     def announce_key(self, key: PublicKey, next_key: PublicKey) -> list[Change]:
@@ -270,21 +281,21 @@ class Membership:
         keys = [invitation.enrol_key for invitation in invitations]
         for member in [member for member in self.members.values() if member.name == name or member in waiting]:
             theirs = [member.public_key] if member.next_key is None else [member.public_key, member.next_key]
-            gone += [Remove(member), *(Put(Revoked(key, member.name, now)) for key in theirs)]
-            gone += self._rename_in_devices(member.name, None)
+            gone += [*self.forget(member), *(Put(Revoked(key, member.name, now)) for key in theirs)]
             keys += theirs
         if not gone and all(revoked.name != name for revoked in self.revoked.values()):
             raise LocalError(f"there is no member or invitation {name!r}: `wgdisco registry list` shows them")
         return gone, keys
 
+    def forget(self, member: Member) -> list[Change]:
+        """Have it be a member no longer. Its key is not revoked: it may come back with another invitation."""
+        return [Remove(member), *self._rename_in_devices(member.name, None)]
+
     def expire(self, now: float) -> list[Change]:
         """Forget invitations whose time is over, and members that were enrolled and never proved their key."""
-        changes: list[Change] = []
-        for invitation in self.invitations.values():
-            if now >= invitation.expires_at:
-                changes.append(Remove(invitation))
-                changes += [Remove(member) for member in self._enrolled_by(invitation)]
-        return changes
+        over = [invitation for invitation in self.invitations.values() if now >= invitation.expires_at]
+        gone = [Remove(member) for invitation in over for member in self._enrolled_by(invitation)]
+        return [*end(self.past.values(), over, now), *gone]
 
     # Questions
 
@@ -336,6 +347,11 @@ class Membership:
 
     # Inside
 
+    def _put(self, invitation: Invitation) -> None:
+        key, is_over = invitation.enrol_key, invitation.ended_at is not None
+        (self.past if is_over else self.invitations)[key] = invitation
+        (self.invitations if is_over else self.past).pop(key, None)
+
     def _enrolled_by(self, invitation: Invitation) -> list[Member]:
         """Whom it made members, and who have not shown that they hold their key."""
         return [member for member in self.members.values() if member.invitation == invitation.enrol_key]
@@ -344,6 +360,11 @@ class Membership:
         own = self.network.private_key.public_key()
         known = key == own or key in self.members or key in self.revoked or key in self.invitations
         return known or self.by_next_key(key) is not None
+
+    def _names_but(self, invitation: Invitation) -> set[str | None]:
+        """Which are taken, or reserved by other invitations."""
+        reserved = {one.name for one in self.invitations.values() if one != invitation}
+        return reserved.union(member.name for member in self.members.values())
 
     def _check_free(self, name: str, but: Invitation | None = None) -> None:
         check_member_name(name)
@@ -373,3 +394,9 @@ class Membership:
                 following = number + 1 if number < last else first
                 return number, replace(self.network, next_host=following)
         raise LocalError(f"all {size} addresses of {self.network.prefix4} are in use: revoke members that are gone")
+
+
+def _is_from(member: Member, invitation: Invitation) -> bool:
+    """Whether `member` was enrolled under it, as far as can be told: of most that is forgotten once they are proven."""
+    has_its_key = member.ephemeral is not None and member.preshared_key == invitation.preshared_key
+    return has_its_key or member.invitation == invitation.enrol_key

@@ -51,7 +51,7 @@ function _shtab_wgdisco_using
 end
 
 set -g _shtab_wgdisco_commands registry 'registry run' 'registry init' 'registry invite' 'registry add' 'registry list' 'registry show' 'registry rename' 'registry revoke' 'registry approve' 'registry set' 'registry backup' 'registry restore' 'registry check' 'registry dns' 'registry uninstall' join up down leave rotate-key accept host-dns status ping wait netcheck export lab 'lab demo' 'lab matrix' 'lab exec' genkey pubkey version
-set -g _shtab_wgdisco_opts_with_value --accept-peers --adopt --also-port --conf --count --direct-to --dns --endpoint --engine --engines --exit --expires --export --failures --firewall --group --host-dns --interface --log --loss --name --nat-a --nat-b --network --no-mdns --offer --offline-trust --offload --output --port --public-key --public-zone --publish --root-server --rtt --secondary --seeds --self --store --svg --timeout --tls-port --topologies --tsig-key --types --uses --zone -c -o
+set -g _shtab_wgdisco_opts_with_value --accept-peers --adopt --also-port --conf --count --direct-to --dns --endpoint --engine --engines --ephemeral --exit --expires --export --failures --firewall --group --host-dns --interface --log --loss --name --nat-a --nat-b --network --no-mdns --offer --offline-trust --offload --output --port --public-key --public-zone --publish --root-server --rtt --secondary --seeds --self --store --svg --timeout --tls-port --topologies --tsig-key --types --uses --zone -c -o
 
 complete -c wgdisco -e
 complete -c wgdisco -f
@@ -95,6 +95,7 @@ complete -c wgdisco -n '_shtab_wgdisco_using registry invite' -l store -xka "(__
 complete -c wgdisco -n '_shtab_wgdisco_using registry invite' -l uses -x -d 'how many may join with it (1)'
 complete -c wgdisco -n '_shtab_wgdisco_using registry invite' -l group -x -d 'a group to be in (all); may be repeated'
 complete -c wgdisco -n '_shtab_wgdisco_using registry invite' -l admin -d 'the member may administer the network'
+complete -c wgdisco -n '_shtab_wgdisco_using registry invite' -l ephemeral -x -d 'who joins is forgotten when it ends, or is not heard for TIME (10m); a NAME that is taken gets a number'
 complete -c wgdisco -n '_shtab_wgdisco_using registry invite' -l expires -x -d 'for example 30m, 24h, 7d (24h)'
 complete -c wgdisco -n '_shtab_wgdisco_using registry; and test $_shtab_wgdisco_npos -eq 0' -a add -d 'add a stock WireGuard device (phone, Mac, Windows, router) and print its file or QR code'
 complete -c wgdisco -n '_shtab_wgdisco_using registry add' -s h -l help -d 'show this help message and exit'
@@ -124,7 +125,7 @@ complete -c wgdisco -n '_shtab_wgdisco_using registry; and test $_shtab_wgdisco_
 complete -c wgdisco -n '_shtab_wgdisco_using registry approve' -s h -l help -d 'show this help message and exit'
 complete -c wgdisco -n '_shtab_wgdisco_using registry approve' -l store -xka "(__fish_complete_path (commandline -ct))" -d 'where the facts are (/var/lib/wgdisco/registry.db)'
 complete -c wgdisco -n '_shtab_wgdisco_using registry approve' -l not -d 'take the approval back'
-complete -c wgdisco -n '_shtab_wgdisco_using registry; and test $_shtab_wgdisco_npos -eq 0' -a set -d 'where the registry is reached, by which further ports; or a member'"'"'s fixed endpoint'
+complete -c wgdisco -n '_shtab_wgdisco_using registry; and test $_shtab_wgdisco_npos -eq 0' -a set -d 'where the registry is reached, by which further ports; a member'"'"'s role or fixed endpoint'
 complete -c wgdisco -n '_shtab_wgdisco_using registry set' -s h -l help -d 'show this help message and exit'
 complete -c wgdisco -n '_shtab_wgdisco_using registry set' -l store -xka "(__fish_complete_path (commandline -ct))" -d 'where the facts are (/var/lib/wgdisco/registry.db)'
 complete -c wgdisco -n '_shtab_wgdisco_using registry; and test $_shtab_wgdisco_npos -eq 0' -a backup -d 'write all facts, secrets included, to a file or (-) standard output'

@@ -21,7 +21,6 @@ from wgdisco.api import (
     RotateRequest,
     Snapshot,
     StatusReport,
-    rotation_proof,
 )
 from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.errors import LocalError, RemoteError
@@ -38,21 +37,24 @@ from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.member_names import keep_names
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
+from wgdisco.peer.io.parting import Parting
+from wgdisco.peer.io.path_report import ReportDesk
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
+from wgdisco.peer.io.roster_news import log_news
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
 from wgdisco.peer.io.zone_fallback import ZoneFallback
 from wgdisco.peer.report import (
     REGISTRY_NAME,
-    TRUST_NOTE,
     Trouble,
     blame,
     engine_notes,
-    epoch_note,
     is_settled,
     notes,
 )
-from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.peer.roster import Roster
+from wgdisco.peer.roster_news import OlderEpoch
+from wgdisco.proof import rotation_proof
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import RawReceived
@@ -126,6 +128,7 @@ async def run(
                         member.keep(),
                         keep_names(state),
                         member.behind.run(),
+                        member.paths.run(),
                     )
                 ]
                 await control.start()
@@ -134,6 +137,7 @@ async def run(
                     task.cancel()
         finally:
             sleeps.woke = lambda: None
+            await member.parting.end()
             member.close()
             await member.disconnect()
             await member.save()
@@ -181,6 +185,7 @@ class _Managed:
         )
         address = roster.network.registry_addresses[0]
         self._client = RegistryClient(address, device.interface)
+        self.parting = Parting(roster, self._client, self._shared, self._registry_key)
         self._orders = OrderDesk(self.driver, self._client, self._stream_up)
         self.zone = ZoneFallback(self.driver, roster, self._stream_up)
         self.finder = RegistryFinder(
@@ -194,6 +199,7 @@ class _Managed:
         self.surroundings.keepalive = self._set_keepalive
         self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
         self.surroundings.moved = self.behind.changed
+        self.paths = ReportDesk(self._client, agent, lambda: self.report().peers)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -243,12 +249,18 @@ class _Managed:
                 await self.save()
 
     async def save(self) -> None:
-        """Keep what is known now; a disk that refuses is told of, and the tunnel goes on."""
+        """Keep what is known now; a disk that refuses is told of, and the tunnel goes on.
+
+        Or forget a membership that is of no use to anybody any more.
+        """
         handshake_time = self._clock.to_keep()
         self._state = replace(self._remembered(), memory=self._roster.memory(), handshake_time=handshake_time)
         self._saved_at = boot_time()
         try:
-            await asyncio.to_thread(self._store.save, self._state)
+            if self.parting.is_for_good:
+                await asyncio.to_thread(self._store.forget, self._state.name)
+            else:
+                await asyncio.to_thread(self._store.save, self._state)
         except LocalError as error:
             LOG.warning("%s", error)
         self._clock.kept(self._state)
@@ -259,6 +271,7 @@ class _Managed:
         """By name."""
         return {
             "rotate-key": self._rotate_key,
+            "leave": self.parting.go,
             "accept": self._accept,
             "netcheck": self._netcheck,
             "stop": self._stop,
@@ -344,6 +357,7 @@ class _Managed:
                 self._handed_back = False
                 self.surroundings.registry_up(True)
                 self.behind.registry_up(True)
+                self.paths.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
             case StreamDown(why, is_other_version):
@@ -417,6 +431,7 @@ class _Managed:
             self._stream_up.clear()
             self.surroundings.registry_up(False)
             self.behind.registry_up(False)
+            self.paths.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
         if not self._trouble.is_other_version:
@@ -449,7 +464,8 @@ class _Managed:
         self.driver.agent.set_peers(peers, boot_time(), members)
         self.surroundings.set_known(members)
         for news in self._roster.news():
-            self._tell(news)
+            self._older_epoch = news if isinstance(news, OlderEpoch) else self._older_epoch
+            log_news(news)
         if self._known:
             self._tell_endpoints()
         self.driver.settle()
@@ -483,20 +499,6 @@ class _Managed:
             if is_online and key not in self._greeted and len(self._greeted) < MAX_GREETED:
                 self._greeted.add(key)
                 self.driver.agent.want(key, boot_time())
-
-    def _tell(self, news: RosterNews) -> None:
-        match news:
-            case Accepted(name, key):
-                LOG.info("member", extra={"fields": {"name": name, "peer": str(key)}})
-            case Gone(name, key):
-                LOG.info("member gone", extra={"fields": {"name": name, "peer": str(key)}})
-            case MemberRefused(name, key, why):
-                LOG.warning("member refused", extra={"fields": {"name": name, "peer": str(key), "reason": why}})
-            case OlderEpoch():
-                self._older_epoch = news
-                LOG.warning(epoch_note(news))
-            case TrustExpired():
-                LOG.warning(TRUST_NOTE)
 
     def _look(self) -> None:
         """Tell once that all who can be reached are."""

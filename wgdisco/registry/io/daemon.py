@@ -78,7 +78,12 @@ async def run(
         server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own, secondaries=secondaries))
         publisher.follow = server.follow
         commands = {"zone": zone_command(lambda: describe(publisher.zone, servers, server.transferred, server.given))}
-        control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server), commands)
+
+        def report() -> StatusReport:
+            told = publisher.report()
+            return replace(told, drops=told.drops | dns_drops(server))
+
+        control = ControlServer(interface, report, commands)
         try:
             for link in _links(dns, interface, conf):
                 is_public = link is None and not in_any(dns.address, LOOPBACK)
@@ -144,10 +149,9 @@ def _own_instance(device: Backend, conf: TunnelConf, endpoint: Endpoint | None) 
     return OwnInstance(status.public_key, status.listen_port, endpoint, addresses, conf.tunnel_prefixes())
 
 
-def with_dns_drops(report: StatusReport, server: ZoneProcess) -> StatusReport:
-    """A report with what the zone's server gave no reply."""
-    dropped = {f"dns: {reason}": count for reason, count in server.dropped().items()}
-    return replace(report, drops=report.drops | dropped)
+def dns_drops(server: ZoneProcess) -> dict[str, int]:
+    """What the zone's server gave no reply, by reason."""
+    return {f"dns: {reason}": count for reason, count in server.dropped().items()}
 
 
 def serials() -> Callable[[], int]:

@@ -6,7 +6,7 @@ What changes is stored first, then applied to the device, the directory, the zon
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
@@ -22,7 +22,7 @@ from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.secondaries import Secondaries
 from wgdisco.dnssd.zone import public_zone
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
-from wgdisco.errors import LocalError, RemoteError
+from wgdisco.errors import LocalError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
@@ -30,26 +30,32 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Member, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io import setup
+from wgdisco.registry.io.administration import Administration
 from wgdisco.registry.io.commands import COMMANDS, Commands
-from wgdisco.registry.io.daemon import with_dns_drops
+from wgdisco.registry.io.daemon import dns_drops
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.page import Page
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import NO_RELAY, Relaying
 from wgdisco.registry.io.secondaries import addresses_of, with_servers, zone_command
-from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
+from wgdisco.registry.io.serials import Serials
+from wgdisco.registry.io.store import CERTIFICATE
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.takeover import Takeover
+from wgdisco.registry.io.upkeep import Upkeep
+from wgdisco.registry.io.view import ViewApi
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.records import network_record, roster
 from wgdisco.registry.stun import StunResponder
+from wgdisco.registry.view import View
 from wgdisco.tunnel.burst import engine_name
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.engines import EngineKind
-from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
+from wgdisco.tunnel.events import DeviceStatus, Event, PathSeen, PeerHandshake
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import chosen, driven_device
@@ -64,7 +70,6 @@ from wgdisco.tunnel.offloads import Offloads
 LOG = logging.getLogger(__name__)
 
 DNS_PORT = 53
-EXPIRY_INTERVAL = 30.0
 FORWARDING_INTERVAL = 60.0
 # How long a revoked member's tunnel stands, for it to hear that it is revoked
 PARTING = 0.05
@@ -153,27 +158,6 @@ def _device_config(membership: Membership, *, with_ipv6: bool) -> DeviceConfig:
     return replace(config, peers=tuple(peers))
 
 
-@dataclass(slots=True)
-class _Serials:
-    """Zone serials in blocks that the store has reserved, so that none comes twice."""
-
-    store: Store
-    last: int = 0
-    reserved: int = 0
-
-    def following(self) -> int:
-        """The next: unix time, or one more than the last."""
-        self.last = max(self.last + 1, int(time.time()))
-        if self.last >= self.reserved:
-            try:
-                block = self.store.reserve_serial(self.last)
-                self.last, self.reserved = block.start, block.stop
-            except LocalError as error:
-                # answers matter more: only a restart before the disk has room could go back
-                LOG.error("%s", error)
-        return self.last
-
-
 class _Registry:
     """What the tasks share."""
 
@@ -197,6 +181,7 @@ class _Registry:
         self._forwarder = forwarder
         self._routes = SubnetRoutes(device.interface, conf.addresses)
         self._mark = 0
+        self._upkeep = Upkeep(ledger, device.status)
         self._forwarding_due = asyncio.Event()
         self._takeover = takeover  # stays when it is done
         self._network_record = network_record(self._membership)
@@ -206,7 +191,7 @@ class _Registry:
         self._directory = Directory(DeviceConfig(), prefixes)
         self._set_directory()
         names = ZoneNames.from_text(network.zone)
-        serials = _Serials(ledger.store)
+        serials = Serials(ledger.store)
         self._publisher = Publisher(
             device, self._directory, names, serials.following, version, engine=engine_name(kind)
         )
@@ -227,6 +212,12 @@ class _Registry:
         self._api.admit = self.relaying.admit
         self._api.leave = self.relaying.leave
         self._api.told = self._publisher.told
+        seen = {one.key: one.at for one in ledger.store.observations()}
+        self._view = ViewApi(ledger, self._api.gate, self._api.router, View(self._membership, self._directory, seen))
+        self._view.status = device.status
+        self._view.serial = lambda: self._publisher.serial
+        self._view.rest = lambda status: {"drops": self._drops(status), "relay": self.relaying.counted()}
+        Page(self._api.gate, self._api.router)
         self._dns = dns
         listening = () if dns.listen is None else (dns.listen.address,)
         secondaries, self._name_servers = with_servers(dns.secondaries, (*listening, *addresses_of(network.hosts)))
@@ -234,6 +225,7 @@ class _Registry:
         self._server = ZoneProcess(self._publisher.zone, setup)
         self._publisher.follow = self._server.follow
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
+        Administration(ledger, self._api.gate, self._api.router, commands)
         bound = {name: commands.named(name) for name in COMMANDS}
         bound["zone"] = zone_command(self._describe)
         if takeover is not None:
@@ -249,7 +241,7 @@ class _Registry:
         if self._with_ipv6:
             own.append(network.registry_addresses[1])
         try:
-            await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
+            await self._upkeep.expire()
             await self._forward()  # before anything is let in that it confines
             if self._takeover is not None:
                 self._takeover.begin()
@@ -278,8 +270,8 @@ class _Registry:
                 tasks.create_task(self._publisher.watch_silence())
                 tasks.create_task(self._call_back())
                 tasks.create_task(self._take_over())
-                tasks.create_task(self._write_observations())
-                tasks.create_task(self._expire())
+                tasks.create_task(self._upkeep.run())
+                tasks.create_task(self._view.run())
                 tasks.create_task(self._keep_forwarding())
                 fields = {
                     "interface": interface,
@@ -294,6 +286,7 @@ class _Registry:
             await self._routes.close()
             await self._control.close()
             await self._websocket.close()
+            self._view.close()
             await self._api.close()
             self._server.close()
             self._ledger.follow = None
@@ -330,9 +323,13 @@ class _Registry:
             self._heard(event)
 
     def _report(self) -> StatusReport:
-        report = with_dns_drops(self._publisher.report(), self._server)
+        report = self._publisher.report()
         notes = [*report.notes, *([] if self.relaying.is_there else [NO_RELAY])]
-        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops(), notes=notes)
+        return replace(report, drops=self._drops(self._device.status()), notes=notes)
+
+    def _drops(self, status: DeviceStatus) -> dict[str, int]:
+        device = {reason.value: count for reason, count in status.drops.items()}
+        return device | dns_drops(self._server) | self.relaying.drops() | self._stun.drops()
 
     def _describe(self) -> dict[str, Any]:
         """The zone as strangers may have it."""
@@ -373,6 +370,7 @@ class _Registry:
         before = [member for member in known.values() if member.number in touched]
         after = [member for member in self._membership.members.values() if member.number in touched]
         self._feed.refresh([*after, *before], facts=True)
+        self._view.follow()
         if any(isinstance(change.fact, Revoked) for change in changes):
             self._feed.give_receipt()
         self._forwarding_due.set()
@@ -447,25 +445,3 @@ class _Registry:
 
     async def _tell_takeover(self, _asked: dict[str, Any]) -> dict[str, Any]:
         return {} if self._takeover is None else self._takeover.report()
-
-    async def _write_observations(self) -> None:
-        await self._every(OBSERVATIONS_INTERVAL, self._ledger.store.flush)
-
-    async def _expire(self) -> None:
-        async def expire() -> None:
-            await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
-
-        await self._every(EXPIRY_INTERVAL, expire)
-
-    async def _every(self, interval: float, work: Callable[[], object]) -> None:
-        """Do it each `interval` seconds; a store that fails is reported once, until it works again."""
-        failing = False
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await work()  # type: ignore[misc]
-                failing = False
-            except (LocalError, RemoteError) as error:
-                if not failing:
-                    LOG.error("%s", error)
-                failing = True
