@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests.registry.io.test_http import Registry, member, run
+from tests.registry.io.api_registry import Registry, member, run
 from wgdisco.endpoint import Endpoint
 from wgdisco.registry.facts import Put, Remove
 from wgdisco.tunnel.events import PeerHandshake
@@ -86,6 +86,11 @@ async def live(registry: Registry, everybody: list, actions: list) -> tuple[dict
         told = {"schema": 1, "candidates": [candidate], "nat": "eim/apdf/-"}
         _, said = await registry.ask(source(one), "PUT", "/v1/self/candidates", json=told)
         heard[one.number] += json.dumps(said)
+        ways = [
+            {"peer": other.public_key.to_text(), "path": "direct", "endpoint": f"192.0.2.{other.number}:4500"}
+            for other in everybody
+        ]
+        assert (await registry.ask(source(one), "PUT", "/v1/self/paths", json={"schema": 1, "paths": ways}))[0] == 200
     since = registry.serial + 1
     left, shared = dict(enumerate(everybody)), set()
     note(left, shared)
@@ -96,7 +101,7 @@ async def live(registry: Registry, everybody: list, actions: list) -> tuple[dict
             note(left, shared)
     await registry.feed.heard(5)  # then the answers below come after it
     for one in left.values():
-        for path in ("/v1/self", "/v1/members", "/v1/health"):
+        for path in ("/v1/self", "/v1/members", "/v1/health", "/v1/view"):
             status, said = await registry.ask(source(one), "GET", path)
             assert status == 200
             heard[one.number] += json.dumps(said)

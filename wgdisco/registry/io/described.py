@@ -7,11 +7,12 @@ from aiohttp import web
 
 from wgdisco.registry.facts import Member
 from wgdisco.registry.openapi import document
+from wgdisco.registry.operations import API
 
 
 def add_document(router: web.UrlDispatcher, member: Callable[[web.Request], Awaitable[Member]]) -> None:
     """Add `GET /v1/openapi.json`; `member` refuses whoever is none."""
-    told = json.dumps(document()).encode()
+    told = json.dumps(document(API)).encode()
 
     async def get(request: web.Request) -> web.StreamResponse:
         await member(request)
