@@ -38,12 +38,14 @@ def test_operations_md_explains_every_counter():
     assert not [name for name in DROPS if f"`{name}`" not in section("What is dropped")]
 
 
-def test_operations_md_has_every_variable():
+def test_operations_md_and_the_man_pages_have_every_variable():
     files = [file for file in ROOT.glob("wgdisco/**/*.py") if "lab" not in file.parts]
     named = {name for file in files for name in re.findall(r"\"(WG(?:DISCO)?_[A-Z_]+)\"", file.read_text())}
     named |= {f"WGDISCO_{name.upper()}" for name in config._VARIABLES}
     assert len(named) > 12
     assert not [name for name in sorted(named) if f"`{name}`" not in section("Environment")]
+    pages = "".join(page.read_text() for page in (ROOT / "share/man/man1").iterdir())
+    assert not [name for name in sorted(named) if name not in pages]
 
 
 def test_operations_md_has_every_path_of_the_api():

@@ -50,8 +50,8 @@ function _shtab_wgdisco_using
   test "$_shtab_wgdisco_cmdpath" = "$argv"
 end
 
-set -g _shtab_wgdisco_commands registry 'registry run' 'registry init' 'registry invite' 'registry add' 'registry list' 'registry show' 'registry rename' 'registry revoke' 'registry approve' 'registry set' 'registry backup' 'registry restore' 'registry check' 'registry dns' 'registry uninstall' join up down leave rotate-key accept host-dns status ping wait netcheck export lab 'lab demo' 'lab matrix' 'lab exec' genkey pubkey version
-set -g _shtab_wgdisco_opts_with_value --accept-peers --adopt --also-port --conf --count --direct-to --dns --endpoint --engine --engines --ephemeral --exit --expires --export --failures --firewall --group --host-dns --interface --log --loss --name --nat-a --nat-b --network --no-mdns --offer --offline-trust --offload --output --port --public-key --public-zone --publish --root-server --rtt --secondary --seeds --self --store --svg --timeout --tls-port --topologies --tsig-key --types --uses --zone -c -o
+set -g _shtab_wgdisco_commands registry 'registry run' 'registry init' 'registry invite' 'registry add' 'registry list' 'registry show' 'registry rename' 'registry revoke' 'registry approve' 'registry set' 'registry backup' 'registry restore' 'registry check' 'registry dns' 'registry uninstall' join up down leave rotate-key accept host-dns status metrics ping wait netcheck export lab 'lab demo' 'lab matrix' 'lab exec' genkey pubkey version
+set -g _shtab_wgdisco_opts_with_value --accept-peers --adopt --also-port --conf --count --direct-to --dns --endpoint --engine --engines --ephemeral --exit --expires --export --failures --firewall --group --host-dns --interface --log --loss --metrics --name --nat-a --nat-b --network --no-mdns --offer --offline-trust --offload --output --port --public-key --public-zone --publish --root-server --rtt --secondary --seeds --self --store --svg --timeout --tls-port --topologies --tsig-key --types --uses --zone -c -o
 
 complete -c wgdisco -e
 complete -c wgdisco -f
@@ -67,6 +67,7 @@ complete -c wgdisco -n '_shtab_wgdisco_using registry run' -l dns -x -d 'address
 complete -c wgdisco -n '_shtab_wgdisco_using registry run' -l interface -x -d 'interface name (default: the stem of the .conf)'
 complete -c wgdisco -n '_shtab_wgdisco_using registry run' -l offload -x -d 'what the kernel may do for many packets at once: of tso,uso,udp_gso,udp_gro those to use; all, or none'
 complete -c wgdisco -n '_shtab_wgdisco_using registry run' -l host-dns -xka "auto resolved resolvconf none" -d 'what has this host ask the name servers inside the tunnel: systemd-resolved or resolvconf, whichever looks names up here (auto, the default), one of them, or nothing'
+complete -c wgdisco -n '_shtab_wgdisco_using registry run' -l metrics -x -d 'let Prometheus ask there, by HTTP: a port of the loopback, or an address whoever reaches it may ask at'
 complete -c wgdisco -n '_shtab_wgdisco_using registry run' -l log -xka "text json" -d 'one line an event, for people or machines'
 complete -c wgdisco -n '_shtab_wgdisco_using registry run' -s v -l verbose -d 'log what is usually not worth a line'
 complete -c wgdisco -n '_shtab_wgdisco_using registry run' -l engine -xka "auto userspace kernel external" -d 'whose WireGuard runs the interface: ours (userspace, the default), or as for join'
@@ -169,6 +170,7 @@ complete -c wgdisco -n '_shtab_wgdisco_using join' -l dns -x -d 'address of the 
 complete -c wgdisco -n '_shtab_wgdisco_using join' -l interface -x -d 'interface name (default: the stem of the .conf)'
 complete -c wgdisco -n '_shtab_wgdisco_using join' -l offload -x -d 'what the kernel may do for many packets at once: of tso,uso,udp_gso,udp_gro those to use; all, or none'
 complete -c wgdisco -n '_shtab_wgdisco_using join' -l host-dns -xka "auto resolved resolvconf none" -d 'what has this host ask the name servers inside the tunnel: systemd-resolved or resolvconf, whichever looks names up here (auto, the default), one of them, or nothing'
+complete -c wgdisco -n '_shtab_wgdisco_using join' -l metrics -x -d 'let Prometheus ask there, by HTTP: a port of the loopback, or an address whoever reaches it may ask at'
 complete -c wgdisco -n '_shtab_wgdisco_using join' -l log -xka "text json" -d 'one line an event, for people or machines'
 complete -c wgdisco -n '_shtab_wgdisco_using join' -s v -l verbose -d 'log what is usually not worth a line'
 complete -c wgdisco -n '_shtab_wgdisco_using join; and test $_shtab_wgdisco_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'the join link (asked for when left out)'
@@ -176,6 +178,7 @@ complete -c wgdisco -n '_shtab_wgdisco_using; and test $_shtab_wgdisco_npos -eq 
 complete -c wgdisco -n '_shtab_wgdisco_using up' -s h -l help -d 'show this help message and exit'
 complete -c wgdisco -n '_shtab_wgdisco_using up' -l offer -x -d 'subnets behind this host that members may reach, exit for the Internet, once the registry approves of it'
 complete -c wgdisco -n '_shtab_wgdisco_using up' -l exit -x -d 'send everything but what is on the LAN through that member, always'
+complete -c wgdisco -n '_shtab_wgdisco_using up' -l metrics -x -d 'let Prometheus ask there, by HTTP: a port of the loopback, or an address whoever reaches it may ask at'
 complete -c wgdisco -n '_shtab_wgdisco_using up' -l log -xka "text json" -d 'one line an event'
 complete -c wgdisco -n '_shtab_wgdisco_using up' -s v -l verbose -d 'log what is usually not worth a line'
 complete -c wgdisco -n '_shtab_wgdisco_using; and test $_shtab_wgdisco_npos -eq 0' -a down -d 'disconnect from it, and stay a member'
@@ -194,6 +197,8 @@ complete -c wgdisco -n '_shtab_wgdisco_using host-dns' -l undo -d 'no longer'
 complete -c wgdisco -n '_shtab_wgdisco_using; and test $_shtab_wgdisco_npos -eq 0' -a status -d 'what the daemons on this host see: peers, paths, endpoints'
 complete -c wgdisco -n '_shtab_wgdisco_using status' -s h -l help -d 'show this help message and exit'
 complete -c wgdisco -n '_shtab_wgdisco_using status' -s o -l output -xka "table json" -d output
+complete -c wgdisco -n '_shtab_wgdisco_using; and test $_shtab_wgdisco_npos -eq 0' -a metrics -d 'what the daemon of an interface counts, as Prometheus reads it'
+complete -c wgdisco -n '_shtab_wgdisco_using metrics' -s h -l help -d 'show this help message and exit'
 complete -c wgdisco -n '_shtab_wgdisco_using; and test $_shtab_wgdisco_npos -eq 0' -a ping -d 'ask a peer for an answer, and say by what path it came'
 complete -c wgdisco -n '_shtab_wgdisco_using ping' -s h -l help -d 'show this help message and exit'
 complete -c wgdisco -n '_shtab_wgdisco_using ping' -s c -l count -x -d 'as many answers (default: 1)'
