@@ -86,3 +86,18 @@ def test_the_document_has_the_paths_that_are_served_and_no_others(tmp_path):
         assert (status, told) == (200, document(API))
 
     run(tmp_path, scenario)
+
+
+def test_another_method_is_told_which_there_are(tmp_path):
+    methods: dict[str, set[str]] = {}
+    for one in API.operations:
+        methods.setdefault(one.path, set()).add(one.method.upper())
+
+    async def scenario(registry):
+        for path, allowed in methods.items():
+            for method in {"GET", "POST", "PUT", "PATCH", "DELETE"} - allowed:
+                async with registry.request("127.9.8.2", method, path, json={}) as response:
+                    told = response.headers.get("Allow", "")
+                    assert (response.status, set(told.split(","))) == (405, allowed), (method, path)
+
+    run(tmp_path, scenario)
