@@ -1,14 +1,14 @@
 """What an admin may ask for by the API, checked as the command line does it. ConfigError or LocalError say why not."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from wgdisco.durations import duration_text, parse_duration
 from wgdisco.errors import ConfigError
 from wgdisco.names import check_member_name
 from wgdisco.registry.ephemeral import LEAST_PERIOD, PERIOD
-from wgdisco.registry.facts import DEFAULT_GROUP
-from wgdisco.registry.membership import INVITATION_LIFETIME
+from wgdisco.registry.facts import DEFAULT_GROUP, Change, Put, Role
+from wgdisco.registry.membership import INVITATION_LIFETIME, Membership
 
 USES_MAX = 10_000
 GROUPS_MAX = 32
@@ -60,6 +60,12 @@ def _ephemeral(body: dict[str, Any]) -> float | None:
     if period is not None and period < LEAST_PERIOD:
         raise ConfigError(f"ephemeral: at least {duration_text(LEAST_PERIOD)}, since members are silent for a while")
     return period
+
+
+def set_role(membership: Membership, name: str, role: Role) -> list[Change]:
+    """What a member may do through the API; LocalError when there is no such member."""
+    member = membership.by_name(name)
+    return [] if member.role is role else [Put(replace(member, role=role))]
 
 
 def text_of(data: Any, name: str) -> str:

@@ -130,7 +130,8 @@ class Invitation:
     """A join link that is out, known by its one-time public key; `expires_at` is unix time.
 
     `uses` are left. `name` is None where the joiner chooses. Whom it makes members are `ephemeral` as `Member` has it;
-    where a name is taken, they get one that is not.
+    where a name is taken, they get one that is not. `used_by` are names of those who showed their key. One that is over
+    has `ended_at`, as unix time, and nobody joins by it any more.
     """
 
     enrol_key: PublicKey
@@ -142,6 +143,8 @@ class Invitation:
     role: Role = Role.MEMBER
     uses: int = 1
     ephemeral: float | None = None
+    used_by: tuple[str, ...] = ()
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from wgdisco.registry.facts import (
     Revoked,
     Role,
 )
+from wgdisco.registry.past import end, used
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.firewall import Mode
 
@@ -54,6 +55,7 @@ class Membership:
         """From what a store holds; ValueError when there is no network among it."""
         self.members: dict[PublicKey, Member] = {}
         self.invitations: dict[PublicKey, Invitation] = {}
+        self.past: dict[PublicKey, Invitation] = {}  # invitations that are over
         self.revoked: dict[PublicKey, Revoked] = {}
         network: Network | None = None
         for fact in facts:
@@ -63,7 +65,7 @@ class Membership:
                 case Member():
                     self.members[fact.public_key] = fact
                 case Invitation():
-                    self.invitations[fact.enrol_key] = fact
+                    self._put(fact)
                 case Revoked():
                     self.revoked[fact.public_key] = fact
         if network is None:
@@ -81,13 +83,14 @@ class Membership:
                         del self.members[key]
                     self.members[member.public_key] = member
                 case Put(Invitation() as invitation):
-                    self.invitations[invitation.enrol_key] = invitation
+                    self._put(invitation)
                 case Put(Revoked() as revoked):
                     self.revoked[revoked.public_key] = revoked
                 case Remove(Member() as member):
                     self.members.pop(member.public_key, None)
                 case Remove(Invitation() as invitation):
                     self.invitations.pop(invitation.enrol_key, None)
+                    self.past.pop(invitation.enrol_key, None)
 
     # Commands
 
@@ -183,8 +186,10 @@ class Membership:
             return []
         changes: list[Change] = [Put(replace(member, proven=True, invitation=None))]
         invitation = None if member.invitation is None else self.invitations.get(member.invitation)
-        if invitation is not None and invitation.uses <= 0 and self._enrolled_by(invitation) == [member]:
-            changes.append(Remove(invitation))
+        if invitation is not None:
+            invitation = used(invitation, member.name)
+            is_over = invitation.uses <= 0 and self._enrolled_by(invitation) == [member]
+            changes += end(self.past.values(), [invitation], now) if is_over else [Put(invitation)]
         return changes
 
     def announce_key(self, key: PublicKey, next_key: PublicKey) -> list[Change]:
@@ -228,11 +233,6 @@ class Membership:
     def set_endpoint(self, name: str, endpoint: Endpoint | None) -> list[Change]:
         """Fix a member's public endpoint, or (None) let it be learnt again."""
         return [Put(replace(self.by_name(name), endpoint=endpoint))]
-
-    def set_role(self, name: str, role: Role) -> list[Change]:
-        """What a member may do through the API; LocalError when there is no such member."""
-        member = self.by_name(name)
-        return [] if member.role is role else [Put(replace(member, role=role))]
 
     def set_ports(self, also_ports: tuple[int, ...], tls_port: int | None) -> list[Change]:
         """By which further ports the registry is reached (`Network`); LocalError when one cannot be."""
@@ -293,12 +293,9 @@ class Membership:
 
     def expire(self, now: float) -> list[Change]:
         """Forget invitations whose time is over, and members that were enrolled and never proved their key."""
-        changes: list[Change] = []
-        for invitation in self.invitations.values():
-            if now >= invitation.expires_at:
-                changes.append(Remove(invitation))
-                changes += [Remove(member) for member in self._enrolled_by(invitation)]
-        return changes
+        over = [invitation for invitation in self.invitations.values() if now >= invitation.expires_at]
+        gone = [Remove(member) for invitation in over for member in self._enrolled_by(invitation)]
+        return [*end(self.past.values(), over, now), *gone]
 
     # Questions
 
@@ -349,6 +346,11 @@ class Membership:
         return DeviceConfig(self.network.private_key, self.network.listen_port, 0, tuple(peers))
 
     # Inside
+
+    def _put(self, invitation: Invitation) -> None:
+        key, is_over = invitation.enrol_key, invitation.ended_at is not None
+        (self.past if is_over else self.invitations)[key] = invitation
+        (self.invitations if is_over else self.past).pop(key, None)
 
     def _enrolled_by(self, invitation: Invitation) -> list[Member]:
         """Whom it made members, and who have not shown that they hold their key."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from wgdisco.api import SCHEMA
+from wgdisco.api import SCHEMA, MemberRecord
 from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory, Entry
 from wgdisco.registry.facts import Invitation, Member, Role
@@ -101,7 +101,8 @@ class View:
         """Those that are out, and lately were; for admins."""
         if viewer.role is not Role.ADMIN:
             return []
-        return [invitation_json(one, now) for one in self._membership.invitations.values()]
+        membership = self._membership
+        return [invitation_json(one, now) for one in (*membership.invitations.values(), *membership.past.values())]
 
     def head(self, viewer: Member) -> Row:
         """Network and who looks."""
@@ -127,7 +128,7 @@ class View:
         rx, tx = self.histories.of(member.number)
         handshake = None if peer is None else peer.handshake_unix
         return {
-            **asdict(record),
+            **_json(record),
             "online": record.live,
             "seen_at": self._seen_at(member.public_key, peer, entry),
             "handshake_at": None if handshake is None else int(handshake),
@@ -147,6 +148,12 @@ class View:
         return None if before is None else int(before)
 
 
+def _json(record: MemberRecord) -> Row:
+    """As `asdict` has it, without its copies."""
+    row = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    return {**row, "candidates": [asdict(candidate) for candidate in record.candidates]}
+
+
 def invitation_json(invitation: Invitation, now: float) -> Row:
     """One invitation as admins are told of it; `now` is unix time."""
     state = "used" if invitation.uses <= 0 else "expired" if now >= invitation.expires_at else "pending"
@@ -158,7 +165,7 @@ def invitation_json(invitation: Invitation, now: float) -> Row:
         "uses_left": invitation.uses,
         "expires_at": int(invitation.expires_at),
         "state": state,
-        "used_by": [],
+        "used_by": list(invitation.used_by),
         "ephemeral": invitation.ephemeral is not None,
     }
 

@@ -1,13 +1,15 @@
 """What a registry shows of its network, and the page that shows it, over real sockets on loopback."""
 
 import asyncio
+import itertools
 import json
+import socket
 from contextlib import suppress
 
 import aiohttp
 import pytest
 
-from tests.registry.io.api_registry import ALICE, BOB, EVE, key, member, run
+from tests.registry.io.api_registry import ALICE, BOB, EVE, REGISTRY, key, member, run
 from wgdisco.endpoint import Endpoint
 from wgdisco.registry.facts import Put, Remove, Role
 from wgdisco.registry.io import view
@@ -185,6 +187,28 @@ def test_a_stream_ends_with_the_membership_or_the_role(tmp_path):
                 await event(response)
                 await registry.put(change)
                 await ended(response)
+
+    run(tmp_path, scenario, ADMIN)
+
+
+def test_a_stream_that_is_not_read_is_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(view, "CHANGE_INTERVAL", 0.01)
+    monkeypatch.setattr(view, "WRITE_TIMEOUT", 0.3)
+
+    async def scenario(registry):
+        turns = itertools.count()
+        registry.view.rest = lambda _status: {"drops": {f"{next(turns)}" + 300_000 * "x": 1}, "relay": {}}
+        loop = asyncio.get_running_loop()
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.bind((BOSS, 0))
+            sock.setblocking(False)
+            await loop.sock_connect(sock, (REGISTRY, registry.port))
+            await loop.sock_sendall(sock, f"GET /v1/view/events HTTP/1.1\r\nHost: {REGISTRY}\r\n\r\n".encode())
+            await asyncio.sleep(1.5)
+            async with asyncio.timeout(10):  # what was sent before, and then the end
+                while await loop.sock_recv(sock, 1 << 20):
+                    pass
 
     run(tmp_path, scenario, ADMIN)
 

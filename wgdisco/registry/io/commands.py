@@ -14,6 +14,7 @@ from wgdisco.errors import LocalError
 from wgdisco.invitation import SECRET_SIZE, enrol_private_key
 from wgdisco.keys import PublicKey
 from wgdisco.offers import parse_subnet
+from wgdisco.registry.admin import set_role
 from wgdisco.registry.approval import approve, disapprove
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Invitation, Kind, Member, Role
@@ -164,7 +165,7 @@ class Commands:
     async def set_role(self, asked: dict[str, Any]) -> dict[str, Any]:
         """`name`, `role` as `Role` has it → nothing."""
         name, role = _text(asked, "name"), Role(_text(asked, "role"))
-        await self._ledger.change(lambda: (self._membership.set_role(name, role), None))
+        await self._ledger.change(lambda: (set_role(self._membership, name, role), None))
         return {}
 
     async def set_ports(self, asked: dict[str, Any]) -> dict[str, Any]:
