@@ -7,7 +7,7 @@ import { Mesh } from "/page/mesh.js";
 import { Model } from "/page/model.js";
 import { Stream } from "/page/stream.js";
 import { Table } from "/page/table.js";
-import { WORDS } from "/page/words.js";
+import { figure, WORDS } from "/page/words.js";
 
 const VIEWS = ["members", "mesh", "invitations"];
 const find = (selector) => document.querySelector(selector);
@@ -45,7 +45,7 @@ function show() {
   const { name, zone, prefixes } = model.network;
   document.title = `${name} – wgdisco`;
   tell(find("#network"), name);
-  tell(find("#about"), `${zone} · ${prefixes.join(", ")} · you are ${model.self.name}${model.isAdmin ? ", admin" : ""}`);
+  tell(find("#about"), `${zone.replace(/\.$/, "")} · ${prefixes.join(", ")} · you are ${model.self.name}${model.isAdmin ? ", admin" : ""}`);
   summarize();
   table.update(changed);
   mesh.update();
@@ -69,7 +69,7 @@ function summarize() {
   list.dataset.told = text;
   const focused = list.contains(document.activeElement) ? document.activeElement.dataset.word : null;
   list.replaceChildren(...told.map(([one, number, of]) => {
-    const button = make("button", { type: "button", "data-word": one, title: `Show ${of === "paths" ? "whom has such paths" : "these"}` }, make("b", {}, String(number)), word(one));
+    const button = make("button", { type: "button", "data-word": one, title: `Show ${of === "paths" ? "whom has such paths" : "these"}` }, make("b", {}, figure(number)), word(one));
     button.setAttribute("aria-label", `${number} ${of === "paths" ? `${one} paths` : one}: filter`);
     button.addEventListener("click", () => table.filter(find("#filter").value === one ? "" : one));
     return make("li", { class: of }, button);
@@ -84,7 +84,7 @@ function count() {
   const text = JSON.stringify(told);
   if (list.dataset.told === text) return;
   list.dataset.told = text;
-  const pairs = told.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value))));
+  const pairs = told.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, figure(value))));
   list.replaceChildren(...pairs);
 }
 

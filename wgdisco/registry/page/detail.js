@@ -7,6 +7,9 @@ import { copy } from "/page/copy.js";
 // What needs a look comes first
 const ORDER = ["punching", "stale", "relay", "direct", "lan", "idle"];
 
+// What is done on the host that tells the reason
+const HERE = new Set(["registry unreachable", "no UDP answer", "host firewall", "clock", "revoked"]);
+
 export class Detail {
   node;
   #model;
@@ -18,6 +21,7 @@ export class Detail {
   #body = make("tbody");
   #table;
   #paths = new Map();
+  #remedies = make("ul", { class: "remedies" });
   #rest = make("p", { class: "muted" });
 
   /** `show(key)` goes to another member's row. */
@@ -28,18 +32,18 @@ export class Detail {
     const titles = ["Peer", "Path", "Round trip", "Endpoint", "Handshake", "Transfer"];
     const heads = titles.map((title, at) => make("th", { scope: "col", class: at > 1 ? "wide" : null }, title));
     this.#table = make("table", { class: "paths" }, make("thead", {}, make("tr", {}, ...heads)), this.#body);
-    const left = make("div", { class: "facts" }, this.#facts);
+    const parts = [this.#facts];
     if (model.isAdmin) {
       const rename = make("button", { type: "button", onclick: () => act.rename(model.members.get(this.#key)) }, "Rename…");
       const revoke = make("button", { type: "button", class: "danger" }, "Revoke…");
       revoke.addEventListener("click", () => act.revoke(model.members.get(this.#key)));
       const isSelf = this.#key === model.self.public_key;
-      left.append(make("p", { class: "actions" }, rename, isSelf ? null : revoke));
+      parts.push(make("p", { class: "actions" }, rename, isSelf ? null : revoke));
     }
     const scroll = make("div", { class: "scroll", tabindex: "0", role: "region" }, this.#table);
     scroll.setAttribute("aria-label", `Paths of ${row.name}`);
-    const right = make("div", { class: "reaching" }, this.#title, scroll, this.#rest);
-    const cell = make("td", { colspan: columns }, make("div", { class: "detail" }, left, right));
+    parts.unshift(make("div", {}, this.#title, this.#remedies, scroll, this.#rest));
+    const cell = make("td", { colspan: columns }, make("div", { class: "detail" }, ...parts));
     this.node = make("tr", { class: "detail-row" }, cell);
     this.update(row);
   }
@@ -80,16 +84,27 @@ export class Detail {
     const button = make("button", { type: "button", class: "small" }, "Copy");
     button.addEventListener("click", () => copy(row.public_key, button));
     facts.push(["Key", make("span", { class: "key" }, make("code", {}, row.public_key), button)]);
-    this.#facts.replaceChildren(...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+    this.#facts.replaceChildren(...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   }
 
   #tellPaths(row) {
-    const { model, paths } = { model: this.#model, paths: this.#known(row) };
-    const isMine = paths.isMine;
+    const { found, isMine, left } = this.#known(row);
     tell(this.#title, isMine ? `How you reach ${row.name}` : `Whom ${row.name} reaches, and how`);
-    keep(this.#body, this.#paths, paths.found, (path) => path.peer, (path) => this.#create(path), (node, path) => this.#fill(node, path, isMine ? model.self.name : row.name));
-    this.#table.hidden = !paths.found.length;
-    tell(this.#rest, this.#left(row, paths));
+    this.#tellRemedies(found, isMine ? this.#model.self.name : row.name);
+    keep(this.#body, this.#paths, found, (path) => path.peer, (path) => this.#create(path), (node, path) => this.#fill(node, path));
+    this.#table.parentElement.hidden = !found.length;
+    tell(this.#rest, this.#left(row, found.length, isMine, left));
+  }
+
+  /** Each reason once, with what to do about it. */
+  #tellRemedies(paths, from) {
+    const reasons = new Map();
+    for (const { reason } of paths) if (reason) reasons.set(reason, (reasons.get(reason) ?? 0) + 1);
+    const told = [...reasons].map(([reason, number]) => [`${reason} (${number})`, remedy(reason, from)]);
+    const text = JSON.stringify(told);
+    if (this.#remedies.dataset.told === text) return;
+    this.#remedies.dataset.told = text;
+    this.#remedies.replaceChildren(...told.map(([reason, line]) => make("li", {}, make("b", {}, reason), line)));
   }
 
   #known(row) {
@@ -106,11 +121,14 @@ export class Detail {
     return { isMine, found: known, left: model.members.size - 1 - known.length };
   }
 
-  #left(row, paths) {
+  #left(row, found, isMine, left) {
     if (row.kind === "device") return "A device of stock WireGuard: it reaches all others through the registry.";
-    if (paths.isMine) return paths.found.length ? "" : "Not tried yet: a path is looked for when there is a packet.";
-    if (!paths.found.length && row.paths_at === null) return "It has not reported yet how it reaches others.";
-    return paths.left > 0 ? `${count(paths.left, "other")} it has not tried: a path is looked for when there is a packet.` : "";
+    if (isMine) return found ? "" : "Not tried yet: a path is looked for when there is a packet.";
+    if (!found && row.paths_at === null) return "It has not reported yet how it reaches others.";
+    const told = [];
+    if (!row.online && row.paths_at) told.push(`As it was ${span(this.#model.now() - row.paths_at)} ago, before it went silent.`);
+    if (left > 0) told.push(`${count(left, "other")} it has not tried: a path is looked for when there is a packet.`);
+    return told.join(" ");
   }
 
   #create(path) {
@@ -122,22 +140,22 @@ export class Detail {
     return Object.assign(node, { button, told: "" });
   }
 
-  #fill(node, path, from) {
+  #fill(node, path) {
     node.path = path;
-    tell(node.button, this.#model.members.get(path.peer)?.name ?? "?");
     const [, how, trip, endpoint, , transfer] = node.cells;
+    tell(node.button, this.#model.members.get(path.peer)?.name ?? "?");
     tell(trip, roundTrip(path.rtt_ms) || "–");
     tell(endpoint, path.endpoint ?? "–");
     tell(transfer, path.rx_bytes + path.tx_bytes ? `↓ ${size(path.rx_bytes)}  ↑ ${size(path.tx_bytes)}` : "–");
-    const told = `${path.path} ${path.reason} ${from}`;
+    const told = `${path.path} ${path.reason}`;
     if (told === node.told) return;
     node.told = told;
-    const lines = [word(path.path)];
-    if (path.reason) {
-      lines.push(make("span", { class: "reason" }, path.reason));
-      const remedy = REMEDIES[path.reason];
-      if (remedy) lines.push(make("span", { class: "remedy" }, `on ${from}: ${remedy}`));
-    }
-    how.replaceChildren(...lines);
+    how.replaceChildren(word(path.path), ...(path.reason ? [make("span", { class: "reason" }, path.reason)] : []));
   }
+}
+
+/** What to do about a reason, and where it is to be done. */
+function remedy(reason, from) {
+  const where = HERE.has(reason) ? `on ${from}, ` : "";
+  return REMEDIES[reason] ? `: ${where}${REMEDIES[reason]}` : "";
 }

@@ -3,7 +3,9 @@
 import { copy } from "/page/copy.js";
 import { make, tell } from "/page/dom.js";
 import { ask } from "/page/stream.js";
-import { count, span } from "/page/words.js";
+import { count } from "/page/words.js";
+
+const LIFETIMES = { "1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days" };
 
 let numbers = 0;
 
@@ -34,7 +36,6 @@ function open(title, content, verb, send, isDanger = false) {
       body.replaceChildren(...answer);
       submit.remove();
       tell(close, "Done");
-      close.classList.add("main");
       (body.querySelector("[data-first]") ?? close).focus();
     } catch (problem) {
       tell(error, problem.message);
@@ -63,7 +64,7 @@ export class Dialogs {
     const name = text({ maxlength: "63" });
     const groups = text({ value: "all" });
     const uses = make("input", { type: "number", min: "1", max: "10000", value: "1" });
-    const expires = make("select", {}, ...Object.entries({ "1h": "1 hour", "24h": "24 hours", "7d": "7 days", "30d": "30 days" })
+    const expires = make("select", {}, ...Object.entries(LIFETIMES)
       .map(([value, label]) => make("option", { value, selected: value === "24h" }, label)));
     const admin = make("input", { type: "checkbox" });
     const ephemeral = make("input", { type: "checkbox" });
@@ -91,9 +92,8 @@ export class Dialogs {
     const code = make("img", { class: "qr", alt: "The link as a QR code" });
     code.src = `data:image/svg+xml,${encodeURIComponent(made.qr)}`;
     const who = asked.uses > 1 ? count(asked.uses, "host") : "one host";
-    const left = span(made.expires_at - this.#model.now());
     return [
-      make("p", {}, `Good for ${who} and ${left}. It is shown this once: who has it can join.`),
+      make("p", {}, `Good for ${who} and ${LIFETIMES[asked.expires]}. It is shown this once: who has it can join.`),
       make("p", { class: "link" }, link, button),
       make("p", {}, "On that host: ", make("code", {}, "wgdisco join"), ", which asks for the link."),
       code,

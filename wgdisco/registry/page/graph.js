@@ -4,9 +4,7 @@
 import { draw } from "/page/dom.js";
 import { roundTrip } from "/page/words.js";
 
-const WIDTH = 680;
-const HEIGHT = 460;
-const CENTRE = { x: WIDTH / 2, y: HEIGHT / 2 };
+const CENTRE = { x: 0, y: 0 };
 const LABELLED_MAX = 5;
 const NAMED_MAX = 40;
 
@@ -14,8 +12,10 @@ const NAMED_MAX = 40;
 export function drawGraph(model, point, show) {
   const rows = [...model.members.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
   const middle = model.isAdmin ? null : model.self?.public_key;
-  const places = place(rows, middle);
-  const svg = draw("svg", { class: "graph", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group" });
+  const far = reach(rows.length);
+  const places = place(rows, middle, far);
+  const [x, y] = [far.x + far.aside, far.y + 40];
+  const svg = draw("svg", { class: rows.length > NAMED_MAX ? "graph many" : "graph", viewBox: `${-x} ${-y} ${2 * x} ${2 * y}`, role: "group" });
   svg.setAttribute("aria-label", "The mesh: members and the paths between them");
   const edges = draw("g");
   const labels = draw("g", { class: "labels", "aria-hidden": "true" });
@@ -38,14 +38,19 @@ export function drawGraph(model, point, show) {
   return svg;
 }
 
-function place(rows, middle) {
+/** Half axes of the oval, and room for names beside it. */
+function reach(number) {
+  if (number <= 3) return { x: 150, y: 125, aside: 75 };
+  if (number <= LABELLED_MAX) return { x: 175, y: 150, aside: 75 };
+  return number <= 9 ? { x: 230, y: 165, aside: 105 } : { x: 205, y: 190, aside: 120 };
+}
+
+function place(rows, middle, far) {
   const around = rows.filter((row) => row.public_key !== middle);
   const places = new Map(middle ? [[middle, { ...CENTRE, turn: Math.PI / 2 }]] : []);
-  const isRound = around.length > 8;
   around.forEach((row, at) => {
     const turn = (2 * Math.PI * at) / around.length - Math.PI / 2;
-    const far = { x: isRound ? 205 : 230, y: isRound ? 185 : 165 };
-    places.set(row.public_key, { x: CENTRE.x + far.x * Math.cos(turn), y: CENTRE.y + far.y * Math.sin(turn) + (around.length === 3 ? 30 : 0), turn });
+    places.set(row.public_key, { x: far.x * Math.cos(turn), y: far.y * Math.sin(turn) + (around.length === 3 ? 22 : 0), turn });
   });
   return places;
 }
@@ -53,7 +58,7 @@ function place(rows, middle) {
 /** Ends and control point of an edge. */
 function curve(a, b, isRelayed) {
   const half = { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
-  if (isRelayed) return { a, b, c: { x: half.x + (CENTRE.x - half.x) * 1.1, y: half.y + (CENTRE.y - half.y) * 1.1 } };
+  if (isRelayed) return { a, b, c: { x: half.x + (CENTRE.x - half.x) * 0.8, y: half.y + (CENTRE.y - half.y) * 0.8 } };
   if (Math.hypot(half.x - CENTRE.x, half.y - CENTRE.y) > 36) return { a, b, c: half };
   const long = Math.hypot(b.x - a.x, b.y - a.y);
   if (!long || a === CENTRE || Math.hypot(a.x - CENTRE.x, a.y - CENTRE.y) < 1) return { a, b, c: half };

@@ -34,7 +34,7 @@ export class Invitations {
     const now = this.#model.now();
     for (const node of this.#nodes.values()) {
       const left = node.told.expires_at - now;
-      tell(node.cells[4], left > 0 ? `in ${span(left)}` : `${span(-left)} ago`);
+      tell(node.cells[4], left > 0 ? `in ${span(left, Math.ceil)}` : `${span(-left)} ago`);
     }
   }
 

@@ -49,7 +49,7 @@ export class Matrix {
     this.#svg.setAttribute("aria-label", `Paths between ${members.length} members: ${told.join(", ")}`);
     keys.forEach((from, row) => {
       const line = this.#rows.get(from);
-      const shown = keys.map((to) => (to === from ? "self" : this.#model.path(from, to)?.path ?? ""));
+      const shown = keys.map((to) => (to === from ? "self" : this.#model.fresh(from, to)?.path ?? ""));
       const text = shown.join();
       if (line.shown === text) return;
       line.shown = text;
@@ -81,12 +81,17 @@ export class Matrix {
   #runs(shown, row) {
     const paths = new Map();
     const y = this.#margin + row * this.#cell;
-    const gap = this.#cell > 6 ? 1 : this.#cell * 0.12;
-    const side = this.#cell - gap;
-    shown.forEach((word, column) => {
-      const x = this.#margin + column * this.#cell;
-      paths.set(word, `${paths.get(word) ?? ""}M${x.toFixed(2)},${y.toFixed(2)}h${side.toFixed(2)}v${side.toFixed(2)}h-${side.toFixed(2)}z`);
-    });
+    const gap = this.#cell > 6 ? 1 : 0;
+    const side = (this.#cell - gap).toFixed(2);
+    for (let column = 0; column < shown.length; ) {
+      const word = shown[column];
+      let end = column + 1;
+      while (!gap && shown[end] === word) end += 1; // small squares make one
+      const x = (this.#margin + column * this.#cell).toFixed(2);
+      const wide = ((end - column) * this.#cell - gap).toFixed(2);
+      paths.set(word, `${paths.get(word) ?? ""}M${x},${y.toFixed(2)}h${wide}v${side}h-${wide}z`);
+      column = end;
+    }
     return [...paths].map(([word, d]) => draw("path", { "data-word": word || "none", d }));
   }
 

@@ -3,7 +3,7 @@
 import { draw, make, tell, word } from "/page/dom.js";
 import { drawGraph } from "/page/graph.js";
 import { Matrix } from "/page/matrix.js";
-import { roundTrip, WORDS } from "/page/words.js";
+import { figure, roundTrip, WORDS } from "/page/words.js";
 
 const GRAPH_MAX = 16;
 
@@ -55,7 +55,7 @@ export class Mesh {
       ...pairs.map(([one, number]) => {
         const line = draw("svg", { viewBox: "0 0 28 8", width: 28, height: 8, "aria-hidden": "true" });
         line.append(draw("path", { class: "edge", "data-word": one, d: "M1,4H27" }));
-        return make("li", {}, line, word(one), ` ${number}`);
+        return make("li", {}, line, word(one), ` ${figure(number)}`);
       }),
     );
   }

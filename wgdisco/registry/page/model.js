@@ -31,6 +31,7 @@ export class Model {
       changed.add(key);
     }
     if (isWhole) this.#paths.clear();
+    if (!this.isAdmin && changed.has(this.self.public_key)) for (const key of this.members.keys()) changed.add(key);
     for (const key of changed) this.#paths.delete(key);
     if (changed.size) this.#reach = null;
     return changed;
@@ -51,6 +52,12 @@ export class Model {
     return this.isAdmin && row.seen_at === null && row.handshake_at === null ? "never" : "stale";
   }
 
+  /** Handshake and sizes to show of a member: the registry's to an admin, to a member those of its own path there. */
+  figures(row) {
+    if (this.isAdmin || row.public_key === this.self.public_key) return row;
+    return this.path(this.self.public_key, row.public_key) ?? { handshake_at: null, rx_bytes: 0, tx_bytes: 0 };
+  }
+
   /** What one member reports of its path to another, undefined where it does not. */
   path(from, to) {
     let paths = this.#paths.get(from);
@@ -61,10 +68,16 @@ export class Model {
     return paths.get(to);
   }
 
+  /** The same where it is of now, and the other is there: who is offline has told nothing since. */
+  fresh(from, to) {
+    const path = this.members.get(from)?.online ? this.path(from, to) : undefined;
+    return path?.reason === "peer offline" ? undefined : path;
+  }
+
   /** How two reach each other: the worse of what both say, unless one of them says only that it did not try. */
   between(a, b) {
-    const one = this.path(a, b);
-    const other = this.path(b, a);
+    const one = this.fresh(a, b);
+    const other = this.fresh(b, a);
     if (!one || !other) return one ?? other;
     if (one.path === "idle") return other;
     if (other.path === "idle") return one;

@@ -5,7 +5,7 @@ import { draw, keep, make, tell, unseen, word } from "/page/dom.js";
 import { count, nat, roundTrip, size, span, WORDS } from "/page/words.js";
 
 const STATES = { online: 0, stale: 1, never: 2 };
-const bytes = (row) => row.rx_bytes + row.tx_bytes;
+const bytes = (figures) => figures.rx_bytes + figures.tx_bytes;
 const byText = new Intl.Collator("en", { numeric: true });
 
 // `live` columns change all the time: they order the rows when one asks, and when members come or go
@@ -15,8 +15,8 @@ const COLUMNS = [
   { id: "state", title: "State", value: (row, model) => STATES[model.state(row)] },
   { id: "nat", title: "NAT", value: (row) => row.nat ?? "~" },
   { id: "endpoint", title: "Endpoint", value: (row) => row.endpoint ?? "~" },
-  { id: "handshake", title: "Handshake", live: true, value: (row) => -(row.handshake_at ?? 0) },
-  { id: "transfer", title: "With the registry", live: true, value: (row) => -bytes(row) },
+  { id: "handshake", title: "Handshake", live: true, value: (row, model) => -(model.figures(row).handshake_at ?? 0) },
+  { id: "transfer", title: "Transfer", live: true, value: (row, model) => -bytes(model.figures(row)) },
   { id: "reach", title: "Reached", live: true, value: (row, model) => -troubles(model.reach(row.public_key)) },
 ];
 
@@ -59,6 +59,8 @@ export class Table {
   /** Rows have changed, or gone. */
   update(changed) {
     const keys = this.#nodes;
+    const transfer = this.#table.tHead.querySelector('[data-column="transfer"] button');
+    tell(transfer, this.#model.isAdmin ? "With the registry" : "Transfer");
     const sort = COLUMNS.find((column) => column.id === this.#sort.id);
     this.#dirty ||= !sort.live || this.#filter.value !== "";
     this.#dirty ||= [...changed].some((key) => keys.has(key) !== this.#model.members.has(key));
@@ -71,7 +73,7 @@ export class Table {
     const now = this.#model.now();
     for (const [key, one] of this.#rows) {
       const row = this.#model.members.get(key);
-      if (row) tell(one.handshake, row.handshake_at === null ? "–" : span(now - row.handshake_at));
+      if (row) this.#age(one, row, now);
       one.detail?.tick(now);
     }
   }
@@ -164,6 +166,9 @@ export class Table {
     const row = model.members.get(key);
     const one = this.#rows.get(key);
     if (!row) return;
+    this.#age(one, row, model.now());
+    const figures = model.figures(row);
+    tell(one.figures, bytes(figures) ? `↓ ${size(figures.rx_bytes)}  ↑ ${size(figures.tx_bytes)}` : "–");
     if (one.row !== row) {
       one.row = row;
       const profile = nat(row.nat);
@@ -172,8 +177,6 @@ export class Table {
       tell(one.cells.nat, profile.short);
       one.cells.nat.title = profile.long;
       tell(one.cells.endpoint, row.endpoint ?? "–");
-      tell(one.handshake, row.handshake_at === null ? "–" : span(model.now() - row.handshake_at));
-      tell(one.figures, bytes(row) ? `↓ ${size(row.rx_bytes)}  ↑ ${size(row.tx_bytes)}` : "–");
       this.#changed(one, "tags", tagsOf(row, model), (tags) => one.tags.replaceChildren(...tags.map(tag)));
       this.#changed(one, "state", [model.state(row)], ([state]) => {
         one.cells.state.replaceChildren(word(state));
@@ -187,6 +190,11 @@ export class Table {
     }
     this.#changed(one, "reach", reachOf(row, model), (told) => one.cells.reach.replaceChildren(...told.map(reached)));
     one.detail?.update(row);
+  }
+
+  #age(one, row, now) {
+    const at = this.#model.figures(row).handshake_at;
+    tell(one.handshake, at === null ? "–" : span(now - at));
   }
 
   #changed(one, name, value, update) {
@@ -266,7 +274,7 @@ function reached([what, figure]) {
 function spark(rx, tx) {
   const most = Math.max(...rx, ...tx, 0);
   if (!most) return null;
-  const [width, height, steps] = [88, 20, 59];
+  const [width, height, steps] = [80, 20, 59];
   const points = (figures) =>
     figures.map((figure, at) => {
       const x = width - ((figures.length - 1 - at) * width) / steps;

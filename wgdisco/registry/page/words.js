@@ -26,12 +26,12 @@ const BEHAVIOURS = {
 };
 
 /** A span of time in seconds, roughly: `12 s`, `3 min`, `2 h`, `5 d`. */
-export function span(seconds) {
+export function span(seconds, round = Math.floor) {
   const whole = Math.max(0, Math.round(seconds));
   if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min`;
-  if (whole < 86400) return `${Math.floor(whole / 3600)} h`;
-  return `${Math.floor(whole / 86400)} d`;
+  if (whole < 3600) return `${round(whole / 60)} min`;
+  if (whole <= 86400) return `${round(whole / 3600)} h`;
+  return `${round(whole / 86400)} d`;
 }
 
 /** Bytes: `340 KiB`. */
@@ -60,7 +60,10 @@ export function nat(profile) {
   return { short: [mapping, filtering].map((one) => (one === "-" ? "?" : one)).join(" / "), long: told.join(", ") };
 }
 
+/** `12,358`. */
+export const figure = new Intl.NumberFormat("en").format;
+
 /** `1 member`, `2 members`. */
 export function count(number, one, many = `${one}s`) {
-  return `${number} ${number === 1 ? one : many}`;
+  return `${figure(number)} ${number === 1 ? one : many}`;
 }
