@@ -1,7 +1,7 @@
 """A network to look at: the registry's real API and page with members that differ, for a browser in a host of its own.
 
 Run in a lab's host: `python -m tests.page.shown_network MEMBERS`. It prints its address, and then takes lines of JSON:
-`{"paths": NAME, "word": …, "reason": …}` has a member report its paths anew, `{"traffic": BYTES}` has all of them send.
+`{"paths": NAME, "word": …, "reason": …}` has a member report its paths anew, `{"traffic": BYTES}` has all of them send, `{"role": ROLE}` gives who looks another role.
 The browser's own address is that of `desk`, the first member and an admin, or with `--as NAME` another's.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -142,10 +142,13 @@ class Shown:
             self.traffic(1 << 16)
             self.registry.shown.sample(self.status())
 
-    def take(self, line):
+    async def take(self, line):
         asked = json.loads(line)
         if "traffic" in asked:
             self.traffic(asked["traffic"])
+        elif "role" in asked:
+            member = next(iter(self.people.values())).member
+            await self.registry.put(Put(replace(member, role=Role(asked["role"]))))
         else:
             self.report(self.people[asked["paths"]], asked["word"], asked["reason"])
 
@@ -165,7 +168,7 @@ async def serve(people, seed, is_live):
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         live = asyncio.ensure_future(go_on(shown)) if is_live else None
         while line := await reader.readline():
-            shown.take(line)
+            await shown.take(line)
         if live is not None:
             live.cancel()
         registry.view.close()
