@@ -1,5 +1,6 @@
 """What a member reports of its paths to others, so that whoever administers the network sees them."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,7 +12,7 @@ PATHS_MAX = 1024
 RTT_MAX = 60_000.0
 _TEXT_MAX_SIZE = 255
 _COUNT_MAX = 1 << 63
-# One object each, so that what thousands report takes little room
+# One text each, so that what thousands report takes little room
 _WORDS = {word.value: word.value for word in PathWord}
 _REASONS: dict[str | None, str | None] = {None: None, **{reason.value: reason.value for reason in Reason}}
 
@@ -85,7 +86,7 @@ def _key(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError("peer: a key of 44 base64 characters")
     try:
-        return PublicKey.from_text(value).to_text()
+        return sys.intern(PublicKey.from_text(value).to_text())  # one text for all that report of this peer
     except ValueError as error:
         raise ValueError(f"peer: {error}") from error
 

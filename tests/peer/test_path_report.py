@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from wgdisco.api import PathWord, PeerReport, Reason
 from wgdisco.keys import PublicKey
 from wgdisco.paths import PATHS_MAX, PathRecord, PathsRequest
@@ -28,6 +30,11 @@ def test_a_path_is_told_as_it_is():
 
 def test_what_was_never_tried_is_not_told():
     assert due(PathReporter(), NEVER, at=0.0) is None
+
+
+@pytest.mark.parametrize("name", ["registry", None])
+def test_only_paths_to_members_are_told(name):
+    assert due(PathReporter(), replace(DIRECT, name=name), at=0.0) is None
 
 
 def test_another_word_reason_or_endpoint_is_told_at_once_and_figures_in_a_while():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from wgdisco.api import PathWord, PeerReport
 from wgdisco.keys import PublicKey
 from wgdisco.paths import PATHS_MAX, RTT_MAX, PathRecord, PathsRequest
+from wgdisco.peer.report import REGISTRY_NAME
 
 LOOK_INTERVAL = 5.0  # seconds: paths are not told more often
 FIGURES_INTERVAL = 30.0
@@ -26,7 +27,7 @@ class PathReporter:
         self._told, self._told_at = (), float("-inf")
 
     def due(self, peers: Iterable[PeerReport], rtt: RoundTrip, now: float) -> PathsRequest | None:
-        """What is to be told now, if anything. `peers` are the members; `rtt` is in seconds."""
+        """What is to be told now, if anything. `peers` are as `status` has them; `rtt` is in seconds."""
         paths = tuple(_record(peer, rtt) for peer in peers if is_worth_a_word(peer))[:PATHS_MAX]
         if paths == self._told:
             return None
@@ -39,7 +40,9 @@ class PathReporter:
 
 
 def is_worth_a_word(peer: PeerReport) -> bool:
-    """Not what was never tried."""
+    """Of members, and not of what was never tried."""
+    if peer.name in (None, REGISTRY_NAME):
+        return False
     return peer.path != PathWord.IDLE.value or peer.latest_handshake is not None
 
 

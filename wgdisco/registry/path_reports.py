@@ -4,7 +4,7 @@ Members are kept by host number, which stays when a key is renewed.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from wgdisco.keys import PublicKey
@@ -12,7 +12,8 @@ from wgdisco.paths import PathRecord
 from wgdisco.registry.facts import Member
 from wgdisco.registry.membership import Membership
 
-IN_ALL_MAX = 100_000
+IN_ALL_MAX = 250_000
+_FIELDS = tuple(PathRecord.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +71,5 @@ class PathReports:
 
 def report_json(report: Report, keys: dict[int, str]) -> list[dict[str, Any]]:
     """The paths as the API tells them; `keys` are public keys as of now, by host number."""
-    return [{**asdict(path), "peer": keys[peer]} for peer, path in report.paths if peer in keys]
+    paths = ((keys[peer], path) for peer, path in report.paths if peer in keys)
+    return [{**{name: getattr(path, name) for name in _FIELDS}, "peer": key} for key, path in paths]

@@ -4,7 +4,8 @@ A row is one member as a JSON object. Rows that did not change stay the same obj
 little where nothing happened.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +20,7 @@ from wgdisco.registry.records import member_record, network_record
 from wgdisco.tunnel.events import DeviceStatus, PeerStatus
 
 Row = dict[str, Any]
+ROWS_AT_ONCE = 100
 # What only admins are told of others
 _WITHHELD: Row = {
     "seen_at": None,
@@ -61,6 +63,11 @@ class View:
         """Membership has changed."""
         self.reports.keep(self._membership)
         self._made_of.clear()
+
+    def forget(self) -> None:
+        """Nobody looks: the next look makes all rows anew."""
+        for rows in (self._rows, self._public, self._made_of):
+            rows.clear()
 
     def look(self, status: DeviceStatus, unix: float, boot: float) -> None:
         """Bring the rows up to date; `boot` and `unix` are now on the device's clock and in unix time."""
@@ -170,6 +177,15 @@ def invitation_json(invitation: Invitation, now: float) -> Row:
     }
 
 
-def view_json(told: Row, serial: int, time: int, members: list[Row]) -> Row:
-    """The whole object; `told` is all but the members."""
-    return {"schema": SCHEMA, "time": time, "serial": serial, **told, "members": members}
+def view_json(told: Row, serial: int, time: int, rows: Sequence[Row]) -> Iterator[str]:
+    """The whole object, piece by piece: it may be large. `told` is all but the members."""
+    head = {"schema": SCHEMA, "time": time, "serial": serial, **told}
+    yield f'{json_text(head)[:-1]},"members":['
+    for at in range(0, len(rows), ROWS_AT_ONCE):
+        yield ("," if at else "") + ",".join(map(json_text, rows[at : at + ROWS_AT_ONCE]))
+    yield "]}"
+
+
+def json_text(value: Row) -> str:
+    """Without spaces."""
+    return json.dumps(value, separators=(",", ":"))

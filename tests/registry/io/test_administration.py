@@ -112,6 +112,24 @@ def test_what_the_rules_refuse_is_said_as_the_command_line_says_it(tmp_path):
     )
 
 
+def test_the_log_says_which_admin_did_what_and_has_no_link(tmp_path, caplog):
+    caplog.set_level("INFO")
+    bob = {"public_key": BOB.public_key.to_text(), "name": "robert"}
+    administer(
+        tmp_path,
+        ("/v1/invite", {"name": "carol"}, 200, "link"),
+        ("/v1/rename", bob, 200, ""),
+        ("/v1/revoke", bob, 200, ""),
+    )
+    said = [(one.message, one.fields) for one in caplog.records if hasattr(one, "fields")]
+    assert said == [
+        ("invited", {"by": "admin", "whom": "carol"}),
+        ("renamed", {"by": "admin", "whom": "bob to robert"}),
+        ("revoked", {"by": "admin", "whom": "robert"}),
+    ]
+    assert "wgdisco://" not in caplog.text
+
+
 def test_a_rename_is_seen_at_once_by_who_watches(tmp_path):
     async def scenario(registry):
         renamed = {"public_key": ALICE.public_key.to_text(), "name": "anna"}

@@ -13,7 +13,7 @@ from tests.registry.io.api_registry import ALICE, BOB, EVE, REGISTRY, key, membe
 from wgdisco.endpoint import Endpoint
 from wgdisco.registry.facts import Put, Remove, Role
 from wgdisco.registry.io import view
-from wgdisco.registry.io.page import FILES
+from wgdisco.registry.io.page import FILES, TYPES
 from wgdisco.tunnel.events import DeviceStatus, PeerHandshake, PeerStatus
 
 ADMIN = member(9, "admin", role=Role.ADMIN)
@@ -244,6 +244,10 @@ def test_members_get_the_page_and_its_files(tmp_path):
             assert (await registry.ask(A, "GET", path))[0] == 404
 
     run(tmp_path, scenario)
+
+
+def test_browsers_get_every_file_with_a_type_that_they_take():
+    assert {path.suffix for path in FILES.rglob("*") if path.is_file()} <= set(TYPES)
 
 
 def test_others_get_no_page_but_a_line(tmp_path):

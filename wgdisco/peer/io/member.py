@@ -16,7 +16,6 @@ from wgdisco.api import (
     EndpointChange,
     MemberRecord,
     Order,
-    PeerReport,
     Receipt,
     Removed,
     RotateRequest,
@@ -58,7 +57,7 @@ from wgdisco.peer.roster_news import OlderEpoch
 from wgdisco.proof import rotation_proof
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
-from wgdisco.tunnel.events import DeviceStatus, RawReceived
+from wgdisco.tunnel.events import RawReceived
 from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
@@ -200,7 +199,7 @@ class _Managed:
         self.surroundings.keepalive = self._set_keepalive
         self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
         self.surroundings.moved = self.behind.changed
-        self.paths = ReportDesk(self._client, agent, self._members)
+        self.paths = ReportDesk(self._client, agent, lambda: self.report().peers)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -321,8 +320,14 @@ class _Managed:
     def report(self) -> StatusReport:
         """For the control socket."""
         status = self._device.status()
+        names = {member.key: member.name for member in self._roster.members.values()}
+        names[self._registry_key] = REGISTRY_NAME
+        online = self._roster.online()
         trouble = replace(self._trouble, clock=self._clock.note())
-        peers = self._peers(status, trouble)
+        peers = []
+        for peer in status.peers:
+            told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
+            peers.append(blame(told, trouble, online.get(peer.key) if self._stream_up.is_set() else None))
         return StatusReport(
             role="member",
             interface=self._device.interface,
@@ -340,18 +345,6 @@ class _Managed:
             ],
             settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
         )
-
-    def _peers(self, status: DeviceStatus, trouble: Trouble) -> list[PeerReport]:
-        names = {member.key: member.name for member in self._roster.members.values()}
-        names[self._registry_key] = REGISTRY_NAME
-        online = self._roster.online() if self._stream_up.is_set() else {}
-        told = ((peer.key, replace(self.driver.agent.report(peer), name=names.get(peer.key))) for peer in status.peers)
-        return [blame(peer, trouble, online.get(key)) for key, peer in told]
-
-    def _members(self) -> list[PeerReport]:
-        """Those that a registry is told of."""
-        trouble = replace(self._trouble, clock=self._clock.note())
-        return [peer for peer in self._peers(self._device.status(), trouble) if peer.name not in (None, REGISTRY_NAME)]
 
     # Inside
 

@@ -18,7 +18,7 @@ FIRST_LOOK = 2.0
 
 
 class ReportDesk:
-    """`peers` are the members as `status` has them."""
+    """`peers` are as `status` has them."""
 
     def __init__(self, client: RegistryClient, agent: Agent, peers: Callable[[], Iterable[PeerReport]]) -> None:
         self._client = client

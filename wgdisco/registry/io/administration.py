@@ -1,5 +1,6 @@
 """What admins do from inside the tunnel: the verbs of `wgdisco registry`, by the same commands."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -14,6 +15,8 @@ from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.gate import Gate, RefusedError, body_of
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.qr import qr_svg
+
+LOG = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _Verb = Callable[[Member, Any], Awaitable[dict[str, Any]]]
@@ -46,7 +49,7 @@ class Administration:
 
         return handle
 
-    async def _invite(self, _admin: Member, data: Any) -> dict[str, Any]:
+    async def _invite(self, admin: Member, data: Any) -> dict[str, Any]:
         asked = _parsed(InviteRequest.from_json, data)
         made = await self._commands.invite(
             {
@@ -58,6 +61,7 @@ class Administration:
                 "ephemeral": asked.ephemeral,
             }
         )
+        _log(admin, "invited", asked.name or f"{asked.uses} members")
         return {
             "id": made["enrol_key"],
             "link": made["link"],
@@ -66,16 +70,18 @@ class Administration:
             "was_revoked": made["was_revoked"],
         }
 
-    async def _cancel(self, _admin: Member, data: Any) -> dict[str, Any]:
+    async def _cancel(self, admin: Member, data: Any) -> dict[str, Any]:
         key = _key(data, "id")
         if key not in self._membership.invitations:
             raise RefusedError(404, "there is no such invitation: it has expired, or was used up")
         await self._commands.revoke({"name": key.to_text()})
+        _log(admin, "cancelled", key.to_text())
         return {}
 
-    async def _rename(self, _admin: Member, data: Any) -> dict[str, Any]:
+    async def _rename(self, admin: Member, data: Any) -> dict[str, Any]:
         member, name = self._named(data), _parsed(lambda told: text_of(told, "name"), data)
         await self._commands.rename({"name": member.name, "new_name": name})
+        _log(admin, "renamed", f"{member.name} to {name}")
         return {}
 
     async def _revoke(self, admin: Member, data: Any) -> dict[str, Any]:
@@ -83,6 +89,7 @@ class Administration:
         if member.number == admin.number:
             raise RefusedError(409, "that is yourself: have another admin do it, or type `wgdisco leave`")
         done = await self._commands.revoke({"name": member.name})
+        _log(admin, "revoked", member.name)
         return {"told": done["told"], "unseen": done["unseen"]}
 
     def _named(self, data: Any) -> Member:
@@ -90,6 +97,10 @@ class Administration:
         if member is None:
             raise RefusedError(404, "there is no such member (any longer)")
         return member
+
+
+def _log(admin: Member, what: str, whom: str) -> None:
+    LOG.info(what, extra={"fields": {"by": admin.name, "whom": whom}})
 
 
 def _parsed(parse: Callable[[Any], _T], data: Any) -> _T:

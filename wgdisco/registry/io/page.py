@@ -1,7 +1,6 @@
 """The page, as files: `GET /` and `GET /page/…`, for members. All of them are read at the start, and none later."""
 
 import hashlib
-import mimetypes
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,14 @@ from wgdisco.registry.io.gate import Gate, RefusedError
 
 FILES = Path(__file__).parents[1] / "page"
 INDEX = "index.html"
+# Of our own: what the host knows of types differs, and browsers are told not to guess
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+}
 # The page runs its own scripts and asks this registry, and nothing else
 HEADERS = {
     "Content-Security-Policy": (
@@ -57,5 +64,8 @@ class Page:
 
 def _read(path: Path) -> _File:
     data = path.read_bytes()
-    kind, _ = mimetypes.guess_type(path.name)
-    return _File(data, kind or "application/octet-stream", f'"{hashlib.blake2s(data, digest_size=12).hexdigest()}"')
+    return _File(
+        data,
+        TYPES.get(path.suffix, "application/octet-stream"),
+        f'"{hashlib.blake2s(data, digest_size=12).hexdigest()}"',
+    )

@@ -5,9 +5,9 @@ too long to take one change is cut.
 """
 
 import asyncio
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from aiohttp import web
 
@@ -19,15 +19,18 @@ from wgdisco.registry.histories import INTERVAL
 from wgdisco.registry.io.connection import give_up_soon
 from wgdisco.registry.io.gate import Gate, Rates, RefusedError, body_of, source_of
 from wgdisco.registry.io.ledger import Ledger
-from wgdisco.registry.view import Row, View, view_json
+from wgdisco.registry.view import Row, View, json_text, view_json
 from wgdisco.tunnel.events import DeviceStatus
 
 STREAMS_MAX = 4
 CHANGE_INTERVAL = 1.0
 COMMENT_INTERVAL = 15.0
-COMMENT = b": still here\n\n"
+COMMENT = ": still here\n\n"
 WRITE_TIMEOUT = 10.0
+# How long rows are kept, in seconds, when nobody looks
+ROWS_FOR = 60.0
 PATHS_BODY_MAX_SIZE = 512 * 1024
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _NOTHING: Row = {"drops": {}, "relay": {}}
 
 
@@ -72,6 +75,8 @@ class ViewApi:
         """Sample what goes through the device, until cancelled."""
         while True:
             self._view.sample(self.status())
+            if not self._streams and boot_time() - self._looked_at > ROWS_FOR:
+                self._view.forget()
             await asyncio.sleep(INTERVAL)
 
     def follow(self) -> None:
@@ -93,12 +98,21 @@ class ViewApi:
     async def _get(self, request: web.Request) -> web.StreamResponse:
         member = await self._gate.member(request)
         self._looks.take(source_of(request))
-        return web.json_response(self._whole(member, _Stream(member, None)), headers={"Cache-Control": "no-store"})
+        response = web.StreamResponse(headers={"Content-Type": "application/json", **_HEADERS})
+        await response.prepare(request)
+        give_up_soon(request.transport)
+        try:
+            await _send(response, self._whole(member, _Stream(member, None)))
+            await response.write_eof()
+        except (ConnectionError, TimeoutError):
+            if request.transport is not None:
+                request.transport.abort()
+        return response
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         member = await self._gate.member(request)
         self._looks.take(source_of(request))
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **_HEADERS})
         await response.prepare(request)
         give_up_soon(request.transport)
         stream = _Stream(member, request.transport)
@@ -122,13 +136,12 @@ class ViewApi:
             member = self._member(stream)
             if member is None:
                 return
-            data = _event("view", self._whole(member, stream)) if not stream.told else self._change(member, stream)
-            if not data and time.monotonic() - told_at >= COMMENT_INTERVAL:
-                data = COMMENT
-            if data:
+            pieces = self._next(member, stream)
+            if pieces is None and time.monotonic() - told_at >= COMMENT_INTERVAL:
+                pieces = [COMMENT]
+            if pieces is not None:
                 told_at = time.monotonic()
-                async with asyncio.timeout(WRITE_TIMEOUT):
-                    await response.write(data)
+                await _send(response, pieces)
             await asyncio.sleep(CHANGE_INTERVAL)
 
     async def _paths(self, request: web.Request) -> web.StreamResponse:
@@ -161,24 +174,35 @@ class ViewApi:
         invitations = self._view.invitations(member, time.time())
         return {**self._view.head(member), "invitations": invitations, **rest}
 
-    def _whole(self, member: Member, stream: _Stream) -> Row:
+    def _next(self, member: Member, stream: _Stream) -> Iterable[str] | None:
+        """The next event, None when there is nothing new."""
+        if not stream.told:
+            return chain(["event: view\ndata: "], self._whole(member, stream), ["\n\n"])
+        change = self._change(member, stream)
+        return None if change is None else [f"event: change\ndata: {json_text(change)}\n\n"]
+
+    def _whole(self, member: Member, stream: _Stream) -> Iterator[str]:
         self._look()
         stream.shown, stream.told = self._view.rows(member), self._told(member)
         return view_json(stream.told, self.serial(), int(time.time()), list(stream.shown.values()))
 
-    def _change(self, member: Member, stream: _Stream) -> bytes:
-        """The event, b"" when there is nothing new."""
+    def _change(self, member: Member, stream: _Stream) -> Row | None:
+        """What is new, if anything."""
         self._look()
         shown, old = stream.shown, stream.told
         rows, new = stream.shown, stream.told = self._view.rows(member), self._told(member)
         changed = [row for key, row in rows.items() if shown.get(key) is not row]
         removed = [key for key in shown if key not in rows]
         if not changed and not removed and old == new:
-            return b""
+            return None
         always = {"drops": new["drops"], "relay": new["relay"]}
         rest = {name: new[name] for name in ("network", "self", "invitations") if new[name] != old[name]}
-        return _event("change", {"time": int(time.time()), "members": changed, "removed": removed, **always, **rest})
+        return {"time": int(time.time()), "members": changed, "removed": removed, **always, **rest}
 
 
-def _event(name: str, data: Row) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+async def _send(response: web.StreamResponse, pieces: Iterable[str]) -> None:
+    """Others have their turn in between; TimeoutError when it takes too long."""
+    for piece in pieces:
+        async with asyncio.timeout(WRITE_TIMEOUT):
+            await response.write(piece.encode())
+        await asyncio.sleep(0)
