@@ -1,8 +1,9 @@
 """A network to look at: the registry's real API and page with members that differ, for a browser in a host of its own.
 
 Run in a lab's host: `python -m tests.page.shown_network MEMBERS`. It prints its address, and then takes lines of JSON:
-`{"paths": NAME, "word": …, "reason": …}` has a member report its paths anew, `{"traffic": BYTES}` has all of them send, `{"role": ROLE}` gives who looks another role.
-The browser's own address is that of `desk`, the first member and an admin, or with `--as NAME` another's.
+`{"paths": NAME, "word": …, "reason": …}` has a member report its paths anew, `{"traffic": BYTES}` has all of them send,
+`{"role": ROLE}` gives who looks another role. The browser's own address is that of `desk`, the first member and an
+admin, or with `--as NAME` another's.
 """
 
 import argparse
@@ -17,12 +18,11 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from tests.registry.io.api_registry import NETWORK, REGISTRY, Registry, key, member
+from tests.registry.io.api_registry import NETWORK, REGISTRY, Registry, member
 from wgdisco.endpoint import Endpoint
 from wgdisco.machine import boot_time
 from wgdisco.paths import PathRecord
 from wgdisco.registry.facts import Kind, Member, Put, Role
-
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Store
 from wgdisco.registry.membership import Membership
@@ -73,7 +73,9 @@ def many(count, rng):
         role, kind = (Role.ADMIN if number == 2 else Role.MEMBER), (Kind.DEVICE if number % 40 == 7 else Kind.MEMBER)
         endpoint = f"203.0.{113 + place // 250}.{place % 250 + 1}:{rng.randrange(20000, 60000)}"
         is_online = number == 2 or rng.random() > 0.08
-        found.append(One(member(number, name, *groups, role=role, kind=kind), place, nat, endpoint, is_online, place == 3))
+        found.append(
+            One(member(number, name, *groups, role=role, kind=kind), place, nat, endpoint, is_online, place == 3)
+        )
     return found
 
 
@@ -102,7 +104,10 @@ class Shown:
         self.people = {one.member.name: one for one in people}
         self.rng = random.Random(seed)
         registry.view.status = self.status
-        registry.view.rest = lambda _status: {"drops": {"mac1": 12}, "relay": {"is_there": True, "packets": 81, "bytes": 69_120}}
+        registry.view.rest = lambda _status: {
+            "drops": {"mac1": 12},
+            "relay": {"is_there": True, "packets": 81, "bytes": 69_120},
+        }
 
     def status(self):
         now, unix = boot_time(), time.time()
@@ -110,7 +115,9 @@ class Shown:
         for one in self.people.values():
             ago = (one.member.number * 7) % 110 if one.is_online else 4000 * one.member.number
             peers.append(
-                PeerStatus(one.member.public_key, None, (), True, 0, now - ago, unix - ago, now - ago, None, one.rx, one.tx)
+                PeerStatus(
+                    one.member.public_key, None, (), True, 0, now - ago, unix - ago, now - ago, None, one.rx, one.tx
+                )
             )
         return DeviceStatus(None, 51820, 0, tuple(peers), {})
 

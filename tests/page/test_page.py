@@ -1,6 +1,7 @@
 """The page in a real browser: what it shows, how it follows, and what an admin does with it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -37,10 +38,15 @@ class Shown:
         self.url = self.process.stdout.readline().strip()
 
     def stop(self):
-        self.process.send_signal(signal.SIGCONT)
+        self.go_on()
         self.process.stdin.close()
         self.process.wait(10)
         self.process.stdout.close()
+
+    def go_on(self):
+        """After SIGSTOP: the nsenter around it has stopped with it."""
+        os.kill(self.process.pid, signal.SIGCONT)
+        self.process.send_signal(signal.SIGCONT)
 
     def tell(self, **words):
         self.process.stdin.write(json.dumps(words) + "\n")
@@ -48,7 +54,7 @@ class Shown:
 
     @contextmanager
     def page(self, **options):
-        """One that is loaded. What it asks of others than the registry is a complaint, and so is an error of a script."""
+        """One that is loaded. A request to others than the registry is a complaint, and so is an error of a script."""
         context = self._browser.new_context(**{"viewport": WIDE, **options})
         page = context.new_page()
         page.set_default_timeout(10_000)
@@ -250,7 +256,7 @@ def test_a_registry_that_is_silent_is_not_waited_for(few):
         few.process.send_signal(signal.SIGSTOP)
         page.clock.fast_forward(41_000)
         expect(page.locator("#lost")).to_contain_text("the registry is silent")
-        few.process.send_signal(signal.SIGCONT)
+        few.go_on()
         page.clock.fast_forward(2_000)
         expect(page.locator("#link")).to_have_text("live")
 
@@ -289,17 +295,18 @@ def test_two_hundred_members_stay_readable_and_quick(stand):
         assert all(name.startswith("porto") for name in shown_names)
         page.keyboard.press("Escape")
         # rows are changed where they are: the same elements, and no long task, while all of them have traffic
-        figures = row(page, "york-015").locator("td.transfer span").inner_text()
-        row(page, "york-015").evaluate("node => { window.kept = node }")
+        one = page.locator("#table > tbody").nth(20)
+        figures = one.locator("td.transfer span").inner_text()
+        one.evaluate("node => { window.kept = node }")
         page.evaluate(
             "new PerformanceObserver(list => (window.long ??= []).push(...list.getEntries().map(one => one.duration)))"
             ".observe({ entryTypes: ['longtask'] })"
         )
-        expect(row(page, "york-015").locator("td.transfer span")).not_to_have_text(figures)
+        expect(one.locator("td.transfer span")).not_to_have_text(figures)
         page.wait_for_timeout(3000)
         assert page.evaluate("window.kept.isConnected")
-        print("long tasks, ms:", page.evaluate("window.long ?? []"))
-        assert max(page.evaluate("window.long ?? []"), default=0) < 1000
+        print("LONG", page.evaluate("window.long ?? []"))
+        assert max(page.evaluate("window.long ?? []"), default=0) < 500
         page.locator(".frame").focus()
         page.keyboard.press("ArrowRight")
         page.keyboard.press("ArrowRight")

@@ -14,7 +14,7 @@ export class Mesh {
   #readout = document.querySelector("#readout");
   #legend = document.querySelector("#legend");
   #matrix = null;
-  #told = "";
+  #drawn = "";
 
   /** `show(key)` goes to a member's row. */
   constructor(model, show) {
@@ -25,6 +25,9 @@ export class Mesh {
   /** Draw what changed. */
   update() {
     const model = this.#model;
+    const drawn = `${model.turn} ${model.isAdmin}`;
+    if (drawn === this.#drawn) return;
+    this.#drawn = drawn;
     const members = [...model.members.values()];
     const pairs = model.pairs();
     const legend = WORDS.filter((one) => pairs[one]).map((one) => [one, pairs[one]]);
@@ -34,13 +37,7 @@ export class Mesh {
       this.#matrix.update(members);
       return;
     }
-    if (this.#matrix) this.#told = "";
     this.#matrix = null;
-    const told = JSON.stringify(members.map((row) => [row.name, row.online, row.public_key, model.state(row)]).concat(
-      members.flatMap((row) => (row.paths ?? []).map((path) => [path.peer, path.path, path.reason, Math.round(path.rtt_ms ?? -1)])),
-    ));
-    if (told === this.#told) return;
-    this.#told = told;
     const focused = document.activeElement?.closest?.("[data-key]")?.dataset.key;
     this.#box.replaceChildren(drawGraph(model, (key) => this.#member(key), this.#show));
     if (focused) this.#box.querySelector(`[data-key="${CSS.escape(focused)}"]`)?.focus();

@@ -2,6 +2,8 @@
 
 import { WORDS } from "/page/words.js";
 
+// What the drawing shows of a member, beside its paths
+const DRAWN = ["name", "online", "endpoint", "kind"];
 const RANK = Object.fromEntries(WORDS.map((word, rank) => [word, rank]));
 
 export class Model {
@@ -11,29 +13,37 @@ export class Model {
   invitations = [];
   drops = {};
   relay = {};
+  turn = 0; // rises when there is something else to draw
   #ahead = 0; // of this machine's clock, in seconds
   #paths = new Map();
   #reach = null;
+  #counted = -1;
 
   /** The whole, or what changed; the set of public keys whose rows did. */
   take(event, isWhole) {
     this.#ahead = event.time - Date.now() / 1000;
     for (const name of ["network", "self", "invitations", "drops", "relay"]) if (event[name]) this[name] = event[name];
+    const before = new Map(this.members);
     if (isWhole) this.members.clear();
     const changed = new Set();
     for (const row of event.members) {
       const key = row.public_key;
-      this.members.set(key, { ...this.members.get(key), ...row });
+      const old = before.get(key);
+      this.members.set(key, { ...old, ...row }); // paths are not told where they are as before
       changed.add(key);
+      if (row.paths) this.#paths.delete(key);
+      if (row.paths || DRAWN.some((name) => old?.[name] !== row[name])) this.turn += 1;
     }
     for (const key of event.removed ?? []) {
       this.members.delete(key);
       changed.add(key);
+      this.turn += 1;
     }
-    if (isWhole) this.#paths.clear();
+    if (isWhole) {
+      this.turn += 1;
+      this.#paths.clear();
+    }
     if (!this.isAdmin && changed.has(this.self.public_key)) for (const key of this.members.keys()) changed.add(key);
-    for (const key of changed) this.#paths.delete(key);
-    if (changed.size) this.#reach = null;
     return changed;
   }
 
@@ -86,7 +96,10 @@ export class Model {
 
   /** How many others a member reaches, by word. */
   reach(key) {
-    this.#reach ??= this.#count();
+    if (this.#counted !== this.turn) {
+      this.#counted = this.turn;
+      this.#reach = this.#count();
+    }
     return this.#reach.get(key) ?? {};
   }
 
