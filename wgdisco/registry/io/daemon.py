@@ -19,6 +19,7 @@ from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.secondaries import Secondaries
+from wgdisco.dnssd.tally import Kind
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
@@ -151,7 +152,7 @@ def _own_instance(device: Backend, conf: TunnelConf, endpoint: Endpoint | None) 
 
 def dns_drops(server: ZoneProcess) -> dict[str, int]:
     """What the zone's server gave no reply, by reason."""
-    return {f"dns: {reason}": count for reason, count in server.dropped().items()}
+    return {f"dns: {reason}": count for reason, count in server.tally()[Kind.DROPS].items()}
 
 
 def serials() -> Callable[[], int]:
