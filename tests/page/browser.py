@@ -9,7 +9,6 @@ from playwright.sync_api import sync_playwright
 
 from wgdisco.lab.world import enter_command
 
-CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--force-color-profile=srgb"]
 
 
@@ -18,7 +17,7 @@ def browser(host, directory):
     """A browser that stands in the host."""
     program = Path(directory) / "chromium-there"
     words = " ".join(enter_command(host.pid))
-    program.write_text(f'#!/bin/sh\nexec {words} -- {CHROMIUM} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {words} -- chromium "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(

@@ -11,13 +11,13 @@ from tests.page.browser import browser
 from wgdisco.lab.world import World
 
 PICTURES = Path(__file__).parents[2] / "docs" / "page"
-WIDE = {"width": 1500, "height": 640}
+WIDE = {"width": 1500, "height": 740}
 HIGH = {"width": 1500, "height": 680}
 PHONE = {"width": 360, "height": 640}
 
 
 def shoot(running, url, name, size, scheme, act=None):
-    page = running.new_page(viewport=size, color_scheme=scheme)
+    page = running.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")
     page.goto(url)
     expect(page.locator("#link")).to_have_text("live")
     if act is not None:

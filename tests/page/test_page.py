@@ -18,7 +18,7 @@ from wgdisco.lab.world import World
 from wgdisco.registry.io.page import FILES
 from wgdisco.status import REMEDIES
 
-pytestmark = pytest.mark.usefixtures("needs_lab")
+pytestmark = pytest.mark.usefixtures("needs_lab", "needs_browser")
 
 PHONE = {"width": 360, "height": 740}
 WIDE = {"width": 1500, "height": 860}
@@ -80,7 +80,7 @@ def is_complaint(message):
 
 
 @pytest.fixture(scope="module")
-def stand(tmp_path_factory):
+def stand(tmp_path_factory, needs_lab, needs_browser):
     """A host, and a browser in it."""
     with World(["looker"]) as world, browser(world.hosts["looker"], tmp_path_factory.mktemp("browser")) as running:
         yield world.hosts["looker"], running

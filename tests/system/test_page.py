@@ -1,4 +1,4 @@
-"""The page of a real registry, in a browser on a member's host: members join, are renamed and revoked before its eyes."""
+"""The page of a real registry, in a browser on a member's host: members join, are renamed and revoked as it watches."""
 
 import pytest
 from playwright.sync_api import expect
@@ -7,7 +7,7 @@ from tests.page.browser import browser
 from tests.system.members import Mesh, read_lab
 from tests.system.network import await_
 
-pytestmark = pytest.mark.usefixtures("needs_lab")
+pytestmark = pytest.mark.usefixtures("needs_lab", "needs_browser")
 
 
 def row(page, name):

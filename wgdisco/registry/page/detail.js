@@ -73,7 +73,8 @@ export class Detail {
   #tellFacts(row) {
     const facts = [["Address", row.addresses.join(", ")]];
     if (row.endpoint) facts.push(["Endpoint", row.endpoint]);
-    facts.push(["Groups", row.groups.join(", ")], ["NAT", nat(row.nat).long]);
+    facts.push(["Groups", row.groups.join(", ")]);
+    if (row.kind !== "device") facts.push(["NAT", nat(row.nat).long]);
     if (row.seen_at) facts.push(["Heard", make("span", { class: "seen" })]);
     if (row.candidates.length) {
       const told = row.candidates.map((one) => make("li", {}, one.endpoint, make("small", {}, one.kind)));
