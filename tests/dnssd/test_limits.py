@@ -22,6 +22,14 @@ def test_of_what_is_too_much_every_second_gets_nothing():
     assert verdicts == [Verdict.TRUNCATED, Verdict.NOTHING] * 3
 
 
+def test_every_second_of_each_prefix_whoever_else_asks_in_between():
+    limited = ResponseLimits()
+    full(limited, "192.0.2.1", 500)
+    full(limited, "192.0.3.1", 500)
+    by_turns = [[limited.take(f"192.0.{prefix}.1", 0.0) for prefix in (2, 3)] for _ in range(4)]
+    assert by_turns == [[Verdict.TRUNCATED] * 2, [Verdict.NOTHING] * 2] * 2
+
+
 def test_a_prefix_shares_and_others_do_not():
     limited = ResponseLimits()
     assert full(limited, "192.0.2.1", 500) == 500

@@ -7,7 +7,7 @@ Members talk to each other directly. Devices are stock WireGuard (a phone): they
 reach them through it. Two see each other when they share a group.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
@@ -361,8 +361,12 @@ class Membership:
         (self.invitations if is_over else self.past).pop(key, None)
 
     def _add(self, member: Member) -> None:
-        self._remove(self._by_number.get(member.number))
-        self._remove(self.members.get(member.public_key))
+        former, before = self._by_number.get(member.number), self.members.get(member.public_key)
+        if former is before and before is not None:
+            self._ungroup(before, kept=member.groups)  # it keeps its place in the order
+        else:
+            self._remove(former)
+            self._remove(before)
         self.members[member.public_key] = self._by_number[member.number] = member
         for group in member.groups:
             self._by_group.setdefault(group, {})[member.number] = member
@@ -371,7 +375,10 @@ class Membership:
         if member is None:
             return
         del self.members[member.public_key], self._by_number[member.number]
-        for group in set(member.groups):
+        self._ungroup(member)
+
+    def _ungroup(self, member: Member, kept: Collection[str] = ()) -> None:
+        for group in set(member.groups).difference(kept):
             theirs = self._by_group[group]
             del theirs[member.number]
             if not theirs:
