@@ -9,6 +9,7 @@ listening, then the registry restarted), join. --quick: a shorter look at each.
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -269,8 +270,26 @@ def join(sizes: Sizes) -> dict[str, Any]:
     """By real links, into a network that has 1,000 members."""
     with scene(1000, 100) as one:
         one.all("begin", rate=RATE)
-        invited = [one.registry.run([*PROGRAM, "registry", "invite", f"new{n}"]).stdout.strip() for n in range(3)]
-        return tell("join", {"links": len(invited)})
+        before, began = one.processor(), time.monotonic()
+        said = one.registry.run([sys.executable, "-m", "bench.inviting", str(sizes.joins)], timeout=300).stdout
+        invited, invited_used = time.monotonic() - began, one.processor() - before
+        before = one.processor()
+        joined = one.ask("enrol", links=json.loads(said), first=FIRST + one.count, at_once=8)
+        used = one.processor() - before
+        return tell(
+            "join",
+            {
+                "members": one.count,
+                "joins": sizes.joins,
+                "a_second": sizes.joins / joined["seconds"],
+                "p50_ms": statistics.median(joined["ms"]),
+                "p99_ms": percentile(joined["ms"], 0.99),
+                "processor_ms": 1000 * used / sizes.joins,
+                "invitations_s": sizes.joins / invited,
+                "invitation_processor_ms": 1000 * invited_used / sizes.joins,
+                "drops": one.report()["drops"],
+            },
+        )
 
 
 PARTS = {"handshakes": handshakes, "mesh": mesh, "steady": steady, "join": join}

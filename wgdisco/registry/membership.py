@@ -9,7 +9,8 @@ reach them through it. Two see each other when they share a group.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, ip_network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError, RemoteError
@@ -45,6 +46,7 @@ from wgdisco.tunnel.firewall import Mode
 INVITATION_LIFETIME = 24 * 3600.0
 FIXED_ENDPOINT_KEEPALIVE = 25
 ALSO_PORTS_MAX = 3  # what a member takes at most
+_KEPT = 1 << 14
 
 
 class Membership:
@@ -324,8 +326,8 @@ class Membership:
 
     def allowed_ips(self, member: Member) -> tuple[IPNetwork, ...]:
         """A member's own two addresses, and the subnets behind it. An exit is the business of who uses it."""
-        own = (ip_network(address) for address in self.network.addresses(member.number))
-        return (*own, *(network for network in member.subnets if not is_default(network)))
+        own = _own_networks(self.network.prefix4, self.network.prefix6, member.number)
+        return own + tuple(network for network in member.subnets if not is_default(network))
 
     def device_config(self) -> DeviceConfig:
         """What the registry's device is to be: every member, device and live invitation a peer."""
@@ -398,3 +400,9 @@ class Membership:
                 following = number + 1 if number < last else first
                 return number, replace(self.network, next_host=following)
         raise LocalError(f"all {size} addresses of {self.network.prefix4} are in use: revoke members that are gone")
+
+
+@lru_cache(_KEPT)
+def _own_networks(prefix4: IPv4Network, prefix6: IPv6Network, number: int) -> tuple[IPNetwork, ...]:
+    """Both addresses of a host number, as prefixes; kept, since all members' are asked for whenever one changes."""
+    return ip_network(prefix4[number]), ip_network(prefix6[number])
