@@ -48,7 +48,21 @@ CORE_LAYERS = range(3)
 def room(module: str) -> str:
     """Where a module belongs: `wgdisco.tunnel.io.udp` is in tunnel.io. Rooms of one layer do not know each other."""
     match module.split(".")[1:]:
-        case [] | ["keys" | "endpoint" | "nat" | "stun" | "api" | "errors" | "names" | "invitation" | "offers"]:
+        case [] | [
+            "durations"
+            | "keys"
+            | "endpoint"
+            | "nat"
+            | "stun"
+            | "api"
+            | "errors"
+            | "metrics"
+            | "names"
+            | "invitation"
+            | "offers"
+            | "paths"
+            | "proof"
+        ]:
             return "vocabulary"
         case ["dnssd" | "tunnel" | "peer" | "registry" as package, *rest] if rest != ["cli"]:
             return f"{package}.io" if rest[:1] == ["io"] else package

@@ -4,7 +4,6 @@ The control socket serves a StatusReport as `GET /v1/status`; `wgdisco status -o
 records are the registry's API inside the tunnel. What a registry is sent is checked here, field by field.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Self
@@ -147,7 +146,7 @@ class MemberRecord:
     of a device that has the very member asking as a peer of its own: that member makes it a peer too, and waits for
     its packets. `candidates` are what the member says of itself, beside `endpoint`; `nat` is its NatProfile as text.
     `subnets` are behind it, as CIDR, a default route among them where it may be an exit. What it `offers` beyond that
-    only the member itself is told.
+    only the member itself is told. An `ephemeral` one goes by itself, and another may come under its name.
     """
 
     name: str
@@ -166,6 +165,7 @@ class MemberRecord:
     nat: str | None = None
     subnets: list[str] = field(default_factory=list)
     offers: list[str] = field(default_factory=list)
+    ephemeral: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,17 +215,11 @@ class EnrolRequest:
         return cls(_key(data, "public_key"), name)
 
 
-def rotation_proof(shared: bytes, next_key: PublicKey) -> str:
-    """What nobody but the registry and the member can make; `shared` is the Diffie-Hellman of their static keys."""
-    return hashlib.blake2s(b"wgdisco rotate 1" + next_key.raw, key=shared).hexdigest()
-
-
 @dataclass(frozen=True, slots=True)
 class RotateRequest:
     """A member announces the key it will go over to: the body of `POST /v1/self/rotate`.
 
-    Any program of a member's host speaks from the member's address: `proof` (`rotation_proof`) shows that this one has
-    the member's key.
+    `proof` is a `proof.rotation_proof`.
     """
 
     next_key: str

@@ -3,30 +3,26 @@
 import argparse
 import asyncio
 import getpass
+import logging
 import os
-import re
-import socket
 import sys
 import time
-from contextlib import suppress
 from dataclasses import replace
 
 from wgdisco import config, logs, systemd
-from wgdisco.api import Snapshot, StatusReport
-from wgdisco.errors import ConfigError, LocalError, NotRunningError
-from wgdisco.invitation import JoinLink, link_id, member_preshared_key
-from wgdisco.keys import PrivateKey
+from wgdisco.api import StatusReport
+from wgdisco.durations import parse_duration
+from wgdisco.enrol_verb import become_member, enrol_again
+from wgdisco.errors import ConfigError, LocalError, NotRunningError, WgdiscoError
+from wgdisco.invitation import JoinLink, link_id
 from wgdisco.machine import SleepWatch
-from wgdisco.names import check_member_name, check_network_name, label_of
-from wgdisco.offers import is_default, parse_offers, refuse
-from wgdisco.peer.interfaces import MdnsPolicy
+from wgdisco.member_options import mdns_policy, with_ways
 from wgdisco.peer.io import service
-from wgdisco.peer.io.enrol import enrol, no_answer
+from wgdisco.peer.io.enrol import no_answer
 from wgdisco.peer.io.member import run
 from wgdisco.peer.io.member_names import tell_names
 from wgdisco.peer.io.state import MemberState, StateStore
-from wgdisco.peer.records import Network
-from wgdisco.peer.roster import Accept, Memory
+from wgdisco.peer.roster import Accept
 from wgdisco.process import hold_signals, program_version, run_daemon
 from wgdisco.status import render_table
 from wgdisco.tunnel.engines import EngineKind
@@ -36,11 +32,12 @@ from wgdisco.tunnel.io.host_dns import HostDns
 from wgdisco.tunnel.io.leftovers import is_left, take_back
 from wgdisco.tunnel.io.port import free_port
 
+LOG = logging.getLogger(__name__)
+
 SETTLE_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
 START_TIMEOUT = 5.0
 DEGRADED = 4
-_INTERFACE_NAME = re.compile(r"[^/:@\s-][^/:\s]{0,14}")
 
 
 # join
@@ -50,8 +47,8 @@ def join(args: argparse.Namespace) -> int:
     """Become a member unless this host is one, and connect."""
     logs.configure(args.log, args.verbose)
     store = StateStore()
-    trust = None if args.offline_trust is None else config.parse_duration("--offline-trust", args.offline_trust)
-    state = _membership(args, store)
+    trust = None if args.offline_trust is None else parse_duration("--offline-trust", args.offline_trust)
+    state, link = _membership(args, store)
     wanted = replace(
         state,
         accept=state.accept if args.accept_peers is None else Accept(args.accept_peers),
@@ -61,10 +58,11 @@ def join(args: argparse.Namespace) -> int:
         offloads=state.offloads if args.offload is None else config.load_offloads({"offload": args.offload}, {}),
         engine=config.load_engine({"engine": args.engine}, os.environ) or state.engine,
         host_dns=config.load_host_dns({"host_dns": args.host_dns}, os.environ) or state.host_dns,
+        metrics=config.load_metrics({"metrics": args.metrics}, os.environ, state.metrics),
     )
     wanted = with_ways(wanted, args.offer, args.exit)
     _keep_options(state, wanted, store)
-    return _connect(wanted, store, args.foreground, None if args.firewall is None else Mode(args.firewall))
+    return _connect(wanted, store, args.foreground, None if args.firewall is None else Mode(args.firewall), link)
 
 
 def _keep_options(state: MemberState, wanted: MemberState, store: StateStore) -> None:
@@ -75,52 +73,13 @@ def _keep_options(state: MemberState, wanted: MemberState, store: StateStore) ->
     store.save(wanted)
 
 
-def with_ways(state: MemberState, offer: str | None, exit_name: str | None) -> MemberState:
-    """What `--offer` and `--exit` make of a membership; ConfigError for what cannot be."""
-    offers = state.offers
-    if offer is not None:
-        try:
-            offers = () if offer == "none" else parse_offers(offer)
-        except ValueError as error:
-            raise ConfigError(f"--offer: {error}") from error
-        prefixes = Network.of(state.memory.snapshot.network).prefixes
-        for network in offers:
-            if (why := refuse(network, prefixes)) is not None:
-                raise ConfigError(f"--offer: {network}: {why}")
-    if exit_name is None:
-        exit_name = state.exit_name
-    elif exit_name == "none":
-        exit_name = None
-    else:
-        check_member_name(exit_name)
-    if exit_name is not None and any(map(is_default, offers)):
-        raise ConfigError("--exit and --offer exit: whoever goes out by another member cannot be an exit itself")
-    if offers and state.block_incoming:
-        raise ConfigError("--offer and --block-incoming: what is offered comes in; take one back (--offer none)")
-    return replace(state, offers=offers, exit_name=exit_name)
-
-
-def mdns_policy(known: MdnsPolicy, *, everywhere: bool, none_on: list[str] | None) -> MdnsPolicy:
-    """What `--mdns` and `--no-mdns[=IF]` (each an interface, or "" for all) make of what is `known`."""
-    if not everywhere and none_on is None:
-        return known
-    not_on = tuple(dict.fromkeys(name for name in none_on or () if name))
-    if not all(_INTERFACE_NAME.fullmatch(name) for name in not_on):
-        # it may be the link, which is a secret
-        raise ConfigError("--no-mdns=IF: IF is no interface's name; the join link goes before --no-mdns")
-    nowhere = "" in (none_on or ())
-    if nowhere and everywhere:
-        raise ConfigError("--mdns and --no-mdns: one of them (--no-mdns=IF goes with --mdns)")
-    return MdnsPolicy(everywhere, nowhere, not_on)
-
-
-def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
-    """The membership that is meant: one there is, or a new one by a join link."""
+def _membership(args: argparse.Namespace, store: StateStore) -> tuple[MemberState, JoinLink | None]:
+    """The membership that is meant: one there is, or a new one by a join link; and the link."""
     text = config.read_link(args.link, os.environ)
     if text is None and args.network is not None:
         state = store.load(args.network)
         if state is not None:
-            return state
+            return state, None
     if text is None:
         text = _ask_for_link(store)
     try:
@@ -128,10 +87,12 @@ def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     state = store.by_link(link_id(link.secret))
+    if state is not None and state.memory.snapshot.member.ephemeral and not _is_running(state.name):
+        return enrol_again(link, state, store), link
     if state is not None:
-        return state
+        return state, link
     is_external = config.load_engine({"engine": args.engine}, os.environ) is EngineKind.EXTERNAL
-    return _enrol(link, args.name, args.network, store, is_external=is_external)
+    return become_member(link, args.name, args.network, store, is_external=is_external), link
 
 
 def _ask_for_link(store: StateStore) -> str:
@@ -142,64 +103,9 @@ def _ask_for_link(store: StateStore) -> str:
     raise ConfigError(f"which network? give the join link (`-` reads it from standard input){known}")
 
 
-def _enrol(
-    link: JoinLink, name: str | None, network: str | None, store: StateStore, *, is_external: bool
-) -> MemberState:
-    """Become a member. A key is kept before it is sent, so that the same link can be tried again."""
-    if name is not None:
-        check_member_name(name)
-    if network is not None:
-        check_network_name(network)
-        _check_unused(network, store, is_external=is_external)
-    if _is_registry_of(link):
-        raise LocalError("this host is the registry of that network: members reach it as it is")
-    identifier = link_id(link.secret)
-    private_key = store.enrolment_key(identifier, PrivateKey(os.urandom(32)))
-    wish = name or label_of(socket.gethostname()) or None
-    told = asyncio.run(enrol(link, private_key.public_key(), wish))
-    if told.member.public_key != private_key.public_key().to_text():
-        raise LocalError("the registry enrolled another key than ours: ask for another invitation")
-    if told.network.registry_key != link.registry_key.to_text():
-        raise LocalError("the registry that answers is not the one of the link: ask for another invitation")
-    network = network or told.network.name
-    _check_unused(network, store, is_external=is_external)
-    snapshot = Snapshot(told.network, told.member, [])
-    state = MemberState(
-        name=network,
-        private_key=private_key,
-        preshared_key=member_preshared_key(link.secret),
-        registries=link.registries,
-        registry_key=link.registry_key,
-        link=identifier,
-        memory=Memory(snapshot, time.time(), told.network.epoch, is_fresh=True),
-        firewall=Mode.AUTO,
-        zone=told.network.zone,
-    )
-    store.save(state)
-    store.enrolment_done(identifier)
-    print(f"wgdisco: {told.member.name} is a member of {network}", file=sys.stderr)
-    return state
-
-
-def _check_unused(network: str, store: StateStore, *, is_external: bool) -> None:
-    otherwise = "call the new network otherwise with --network NAME"
-    if network in store.names():
-        raise LocalError(
-            f"this host is a member of a network {network!r} already: `wgdisco leave {network}` first, or {otherwise}"
-        )
-    if not is_external and network in (name for _, name in socket.if_nameindex()):
-        raise LocalError(f"there is an interface {network} here already: {otherwise}")
-
-
-def _is_registry_of(link: JoinLink) -> bool:
-    for interface in control.running_interfaces():
-        with suppress(NotRunningError):
-            if asyncio.run(control.fetch_status(interface)).public_key == link.registry_key.to_text():
-                return True
-    return False
-
-
-def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode | None = None) -> int:
+def _connect(
+    state: MemberState, store: StateStore, foreground: bool, mode: Mode | None = None, link: JoinLink | None = None
+) -> int:
     """Bring the network up, and wait for it; stay where nothing else keeps it up."""
     if not state.listen_port:
         # the port stays from now on: a firewall can be told of it
@@ -219,7 +125,7 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
         service.start(state.name, state.engine)
         return _wait_until_settled(state)
     sleeps = SleepWatch()
-    return run_daemon(lambda: run(state, store, program_version(), sleeps, _print_report), sleeps)
+    return run_daemon(lambda: run(state, store, program_version(), sleeps, _print_report, link), sleeps)
 
 
 async def _open_firewall(state: MemberState) -> None:
@@ -228,20 +134,20 @@ async def _open_firewall(state: MemberState) -> None:
         need = Need(state.name, state.listen_port, full_tunnel=bool(state.offers))
         outcome = await firewall.open_firewall(need, state.firewall)
     except LocalError as error:
-        print(f"wgdisco: this host's firewall was not looked at: {error}", file=sys.stderr)
+        logs.say(f"this host's firewall was not looked at: {error}", logging.WARNING)
         return
     for finding in outcome.opened:
         said = f"let WireGuard through this host's firewall ({finding.tool.value}, {finding.where})"
-        print(f"wgdisco: {said}", file=sys.stderr)
+        logs.say(said)
     for finding in outcome.closed:
-        print(f"wgdisco: {finding.to_text()}", file=sys.stderr)
+        logs.say(finding.to_text(), logging.WARNING)
 
 
 async def _close_firewall(state: MemberState) -> None:
     try:
         await firewall.close_firewall(Need(state.name, state.listen_port, full_tunnel=True), permanent=True)
     except LocalError as error:
-        print(f"wgdisco: this host's firewall was left as it is: {error}", file=sys.stderr)
+        logs.say(f"this host's firewall was left as it is: {error}", logging.WARNING)
 
 
 def _is_running(network: str) -> bool:
@@ -255,7 +161,13 @@ def _is_running(network: str) -> bool:
 
 
 def _print_report(report: StatusReport) -> None:
-    print(render_table(report), flush=True)
+    if not logs.is_for_machines():
+        print(render_table(report), flush=True)
+        return
+    paths = [
+        {"peer": peer.public_key, "name": peer.name, "path": peer.path, "reason": peer.reason} for peer in report.peers
+    ]
+    LOG.info("connected", extra={"fields": {"paths": paths, "notes": report.notes}})
 
 
 def _wait_until_settled(state: MemberState) -> int:
@@ -277,7 +189,7 @@ def _wait_until_settled(state: MemberState) -> int:
         )
     _print_report(report)
     if any(peer.name == "registry" and peer.path == "punching" for peer in report.peers):
-        print(f"wgdisco: {no_answer(state.registries)}", file=sys.stderr)
+        logs.say(str(no_answer(state.registries)), logging.WARNING)
     return DEGRADED
 
 
@@ -305,6 +217,7 @@ def up(args: argparse.Namespace) -> int:
     state = store.load(_known(args.network, store))
     assert state is not None, "its file was listed"
     wanted = with_ways(state, args.offer, args.exit)
+    wanted = replace(wanted, metrics=config.load_metrics({"metrics": args.metrics}, os.environ, state.metrics))
     _keep_options(state, wanted, store)
     return _connect(wanted, store, foreground=False)
 
@@ -332,7 +245,7 @@ def _take_back_unknown(interface: str) -> None:
     if _is_running(interface):
         raise LocalError(f"{interface} is up: end its daemon (Ctrl-C, or `systemctl stop` of its unit)")
     asyncio.run(take_back(interface))
-    print(f"wgdisco: nothing is left of {interface}", file=sys.stderr)
+    logs.say(f"nothing is left of {interface}")
 
 
 def _stop(network: str) -> None:
@@ -365,16 +278,26 @@ def leave(args: argparse.Namespace) -> int:
         answer = input(f"Leave {network}? Coming back takes a new join link. [y/N] ")
         if answer.strip().lower() not in {"y", "yes"}:
             return 1
+    state = store.load(network)
+    has_told = _tell_leave(network)
     _stop(network)
     if systemd.is_running():
         service.remove(network)
-    state = store.load(network)
     if state is not None:
         asyncio.run(_close_firewall(state))
     _take_back(network, state)
     store.forget(network)
-    print(f"left {network}; whoever runs its registry may now revoke this member")
+    print(f"left {network}" + ("" if has_told else "; whoever runs its registry may now revoke this member"))
     return 0
+
+
+def _tell_leave(network: str) -> bool:
+    """Have the daemon say goodbye; whether the registry has heard it."""
+    try:
+        asyncio.run(control.send_command(network, "leave", {}))
+    except WgdiscoError:
+        return False
+    return True
 
 
 def host_dns(args: argparse.Namespace) -> int:

@@ -1,6 +1,8 @@
 """Names of members and networks: one DNS label, so that `alice.ZONE` is a host name (RFC 1123 section 2.1)."""
 
 import re
+from collections.abc import Container
+from itertools import count
 
 from wgdisco.errors import LocalError
 
@@ -14,6 +16,12 @@ def check_member_name(name: str) -> None:
         raise LocalError(f"{name[:70]!r} cannot be a name: use up to 63 lower-case letters, digits and inner hyphens")
     if name in _RESERVED:
         raise LocalError(f"{name!r} is the registry's own name: choose another")
+
+
+def free_name(wanted: str, taken: Container[str | None]) -> str:
+    """`wanted` or, where that is taken, the first of `wanted-2`, `wanted-3` … that is not."""
+    numbered = (f"{wanted[: 62 - len(str(number))].rstrip('-')}-{number}" for number in count(2))
+    return wanted if wanted not in taken else next(name for name in numbered if name not in taken)
 
 
 def check_network_name(name: str) -> None:

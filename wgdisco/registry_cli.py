@@ -34,6 +34,13 @@ def add_verbs(verbs: Any) -> None:
     invite.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join with it (1)")
     invite.add_argument("--group", action="append", metavar="G", help="a group to be in (all); may be repeated")
     invite.add_argument("--admin", action="store_true", help="the member may administer the network")
+    invite.add_argument(
+        "--ephemeral",
+        nargs="?",
+        const="",
+        metavar="TIME",
+        help="who joins is forgotten when it ends, or is not heard for TIME (10m); a NAME that is taken gets a number",
+    )
     invite.add_argument("--expires", default="24h", metavar="TIME", help="for example 30m, 24h, 7d (24h)")
     from wgdisco import stock_cli  # noqa: PLC0415  only who administers a registry needs it
 
@@ -52,13 +59,14 @@ def add_verbs(verbs: Any) -> None:
     approve.add_argument("name", metavar="NAME")
     approve.add_argument("networks", metavar="CIDR[,CIDR…]|exit", help="what it offers, as `registry show NAME` has it")
     approve.add_argument("--not", dest="is_taken_back", action="store_true", help="take the approval back")
-    change = _verb(verbs, "set", "where the registry is reached, by which further ports; or a member's fixed endpoint")
+    change = _verb(
+        verbs, "set", "where the registry is reached, by which further ports; a member's role or fixed endpoint"
+    )
     change.add_argument(
         "words",
         nargs="+",
         metavar="endpoint HOST:PORT[,HOST:PORT…] | also-port PORT[,PORT…]|none | tls-port PORT|none | forward-dns"
-        " on|off | NAME endpoint"
-        " ADDRESS:PORT|none",
+        " on|off | NAME role admin|member | NAME endpoint ADDRESS:PORT|none",
     )
     backup = _verb(verbs, "backup", "write all facts, secrets included, to a file or (-) standard output")
     backup.add_argument("file", metavar="FILE|-")

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from wgdisco import adopt_verb
-from wgdisco.config import SECONDS, parse_duration, registry_endpoint
+from wgdisco.arguments import registry_endpoint
 from wgdisco.dnssd.names import ZoneNames
+from wgdisco.durations import SECONDS, duration_text
 from wgdisco.errors import ConfigError, LocalError, NotRunningError
+from wgdisco.invite_verb import invite
 from wgdisco.machine import port_owner
 from wgdisco.names import check_member_name, check_network_name
 from wgdisco.offers import parse_offers, parse_subnet, to_texts
 from wgdisco.registry.adopt import DEFAULT_PORT
-from wgdisco.registry.facts import DEFAULT_GROUP, Network, Put
+from wgdisco.registry.facts import Network, Put
 from wgdisco.registry.hub import firewall_need
 from wgdisco.registry.io import setup, store
 from wgdisco.registry.io.checks import check_machine
@@ -191,28 +193,6 @@ def uninstall(args: argparse.Namespace) -> int:
 # Members
 
 
-def invite(args: argparse.Namespace) -> int:
-    """`wgdisco registry invite`."""
-    lifetime = parse_duration("--expires", args.expires)
-    if args.uses < 1:
-        raise ConfigError("--uses: at least 1")
-    for name in (args.name, *(args.group or ())):
-        if name is not None:
-            check_member_name(name)
-    groups = args.group or [DEFAULT_GROUP]
-    answer = _run(args, "invite", name=args.name, uses=args.uses, groups=groups, admin=args.admin, lifetime=lifetime)
-    whom = args.name or f"{args.uses} member{'' if args.uses == 1 else 's'}"
-    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(answer["expires_at"]))
-    _say(f"for {whom}, until {until}: type `sudo wgdisco join` there, and give it this link")
-    if answer["was_revoked"]:
-        _say(
-            f"{args.name} was revoked: members who knew it refuse another key under that name, until each types"
-            f" `wgdisco accept {args.name}`; invite it under another name to spare them that"
-        )
-    print(answer["link"])
-    return 0
-
-
 def add_device(args: argparse.Namespace, request: DeviceRequest) -> DeviceFacts:
     """Of `wgdisco registry add`: the device is stored when this returns."""
     facts = DeviceFacts.from_json(_run(args, "add_device", **request.to_json()))
@@ -239,7 +219,7 @@ def list_members(args: argparse.Namespace) -> int:
 def _table(answer: dict[str, Any]) -> str:
     rows = [("NAME", "ADDRESS", "GROUPS", "KIND", "STATE", "ENDPOINT", "LAST SEEN", "BEHIND IT")]
     for member in answer["members"]:
-        kind = "admin" if member["role"] == "admin" else member["kind"]
+        kind = "admin" if member["role"] == "admin" else "ephemeral" if member["ephemeral"] else member["kind"]
         where = member["fixed_endpoint"] or member["endpoint"] or "-"
         seen = "now" if member["state"] == "live" else _ago(member["last_seen"])
         groups = ",".join(member["groups"])
@@ -248,7 +228,8 @@ def _table(answer: dict[str, Any]) -> str:
     for invitation in answer["invitations"]:
         name = invitation["name"] or invitation["enrol_key"]
         left = f"invited, {invitation['uses']} left" if invitation["uses"] else "invitation used"
-        rows.append((name, "-", ",".join(invitation["groups"]), "-", left, "-", "-", ""))
+        kind = "ephemeral" if invitation["ephemeral"] else "-"
+        rows.append((name, "-", ",".join(invitation["groups"]), kind, left, "-", "-", ""))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -280,6 +261,8 @@ def show(args: argparse.Namespace) -> int:
     for name, value in answer.items():
         if name != "schema" and value is not None and value != []:
             text = ", ".join(value) if isinstance(value, list) else _ago(value) if name == "last_seen" else value
+            if name == "ephemeral":
+                text = f"gone when not heard for {duration_text(value)}"
             if name == "created_at":
                 text = time.strftime("%Y-%m-%d %H:%M", time.localtime(value))
             print(f"{name.replace('_', ' ')}: {text}")
@@ -336,12 +319,15 @@ def set_value(args: argparse.Namespace) -> int:
             _run(args, "set_forward_dns", is_on=value == "on")
         case ["tls-port", value]:
             _set_ports(args, tls_port=_port("tls-port", value))
+        case [name, "role", ("admin" | "member") as value]:
+            _run(args, "set_role", name=name, role=value)
         case [name, "endpoint", value]:
             _run(args, "set_endpoint", name=name, endpoint=None if value == "none" else value)
         case _:
             raise ConfigError(
                 "set: write endpoint HOST:PORT[,HOST:PORT…] of the registry, also-port PORT[,PORT…], tls-port PORT,"
-                " forward-dns on|off, or NAME endpoint ADDRESS:PORT; `none` takes all but the first away"
+                " forward-dns on|off, NAME role admin|member, or NAME endpoint ADDRESS:PORT; `none` takes all but the"
+                " first away"
             )
     return 0
 
@@ -440,7 +426,7 @@ def check(args: argparse.Namespace) -> int:
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "init": init,
-    "invite": invite,
+    "invite": lambda args: invite(args, _run),
     "list": list_members,
     "show": show,
     "rename": rename,

@@ -9,17 +9,8 @@ from wgdisco.api import EndpointChange, MemberRecord, NetworkRecord, Removed, Sn
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
-from wgdisco.peer.roster import (
-    OFFLINE_TRUST,
-    Accept,
-    Accepted,
-    Gone,
-    MemberRefused,
-    Memory,
-    OlderEpoch,
-    Roster,
-    TrustExpired,
-)
+from wgdisco.peer.roster import OFFLINE_TRUST, Accept, Memory, Roster
+from wgdisco.peer.roster_news import Accepted, Gone, MemberRefused, OlderEpoch, TrustExpired
 
 NOW = 1_800_000_000.0
 
@@ -247,3 +238,34 @@ def test_a_device_that_has_us_as_a_peer_is_one_of_ours_and_not_behind_the_regist
     assert (router.public_key, router.preshared_key, router.persistent_keepalive) == (CAROL, None, 0)
     assert ip_network("10.9.8.4/32") in router.allowed_ips
     assert ip_network("10.9.8.4/32") not in registry.allowed_ips
+
+
+@pytest.mark.parametrize("how", ["removed", "snapshot", "restart"])
+@pytest.mark.parametrize("is_ephemeral", [True, False])
+def test_only_an_ephemeral_member_that_is_gone_leaves_its_name_to_another(is_ephemeral, how):
+    one = roster(record("web", BOB, 3, ephemeral=is_ephemeral))
+    if how == "restart":
+        one = roster(memory=one.memory())
+    if how == "removed":
+        one.removed(Removed(str(BOB), "web"))
+        one.member(record("web", CAROL, 4, ephemeral=True))
+    else:
+        one.snapshot(snapshot(record("web", CAROL, 4, ephemeral=True)), NOW)
+    assert (set(one.members) == {CAROL}) == is_ephemeral
+    assert [refused.name for refused in one.refused()] == ([] if is_ephemeral else ["web"])
+
+
+def test_while_it_is_there_its_name_is_its_own():
+    one = roster(record("web", BOB, 3, ephemeral=True))
+    one.member(record("web", EVIL, 4, ephemeral=True))
+    assert set(one.members) == {BOB}
+    assert "its key has changed" in one.refused()[0].why
+
+
+def test_whom_a_person_accepts_stays_accepted_until_it_is_gone():
+    one = roster(record("web", BOB, 3, ephemeral=True), accept=Accept.ASK)
+    assert one.accept("web") == BOB
+    one.snapshot(snapshot(record("web", BOB, 3, ephemeral=True)), NOW)
+    assert set(one.members) == {BOB}
+    one.snapshot(snapshot(record("web", CAROL, 4, ephemeral=True)), NOW)
+    assert one.members == {}

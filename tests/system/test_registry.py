@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.system.network import PROGRAM, await_
-from wgdisco.api import RotateRequest, rotation_proof
+from wgdisco.api import RotateRequest
 from wgdisco.invitation import JoinLink
 from wgdisco.keys import PrivateKey
 from wgdisco.lab.topology import Lab
+from wgdisco.proof import rotation_proof
 from wgdisco.tunnel.noise import static_static
 
 pytestmark = pytest.mark.usefixtures("needs_lab")

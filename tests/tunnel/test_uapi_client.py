@@ -12,7 +12,7 @@ from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.uapi import SetOperation, format_get
-from wgdisco.tunnel.uapi_client import StatusReader, check_answer, format_set_peer
+from wgdisco.tunnel.uapi_client import StatusReader, check_answer, format_renew_peer, format_set_peer
 
 OWN = PrivateKey(bytes(range(32)))
 KEY = PublicKey(bytes(range(1, 33)))
@@ -90,6 +90,46 @@ def test_refusals_have_names():
     check_answer("errno=0\n\n")
 
 
-def test_an_engine_that_changes_no_peer_is_named():
-    with pytest.raises(LocalError, match="use wireguard-go"):
-        StatusReader().read(f"own_public_key={KEY.raw.hex()}\nlisten_port=1\nerrno=0\n\n", 0.0)
+def boringtun(age: float, endpoint: str, more: str = "") -> str:
+    seconds, nanoseconds = divmod(round(age * 1e9), 10**9)
+    return (
+        f"own_public_key={OWN.public_key().raw.hex()}\nlisten_port=1\npublic_key={KEY.raw.hex()}\n"
+        f"preshared_key={'01' * 32}\nendpoint={endpoint}\nallowed_ip=10.0.0.0/8\n"
+        f"last_handshake_time_sec={seconds}\nlast_handshake_time_nsec={nanoseconds}\n{more}errno=0\n\n"
+    )
+
+
+def test_boringtun_tells_ages_and_the_same_handshake_is_the_same():
+    reader = StatusReader()
+    first = reader.read(boringtun(3.5, "192.0.2.1:5"), -900.0, 1000.0)
+    assert reader.renews
+    assert (first.public_key, first.listen_port) == (OWN.public_key(), 1)
+    (peer,) = first.peers
+    assert (peer.handshake_unix, peer.handshake_at) == (996.5, 96.5)
+    (again,) = reader.read(boringtun(10.6, "192.0.2.1:5"), -900.001, 1007.0).peers
+    assert again is peer
+    (moved,) = reader.read(boringtun(10.7, "192.0.2.1:6"), -900.0, 1007.0).peers
+    assert moved == replace(peer, endpoint=Endpoint.from_text("192.0.2.1:6"))
+    (shaken,) = reader.read(boringtun(0.1, "192.0.2.1:6"), -900.0, 1008.0).peers
+    assert shaken.handshake_unix == pytest.approx(1007.9)
+
+
+def test_boringtun_s_peers_are_changed_by_adding_them_anew():
+    reader = StatusReader()
+    (peer,) = reader.read(boringtun(3.5, "192.0.2.1:5"), 0.0, 1000.0).peers
+    shared = reader.shared[KEY]
+    text = format_renew_peer(PeerConfig(KEY, shared, SIX, peer.allowed_ips, 7))
+    named, *rest = text.splitlines()[1:-1]
+    assert rest[:3] == ["remove=true", named, "remove=false"]
+    assert sorted(rest[3:]) == [
+        "allowed_ip=10.0.0.0/8",
+        f"endpoint={SIX}",
+        "persistent_keepalive_interval=7",
+        f"preshared_key={'01' * 32}",
+        "replace_allowed_ips=true",
+    ]
+
+
+def test_boringtun_with_a_key_of_zeros_has_none():
+    none = PrivateKey(bytes(32)).public_key()
+    assert StatusReader().read(f"own_public_key={none.raw.hex()}\nerrno=0\n\n", 0.0).public_key is None

@@ -11,8 +11,9 @@ from wgdisco.dnssd.feed import Audience, Delta, Setup, applied, empty_zone, whol
 from wgdisco.dnssd.limits import ResponseLimits, Verdict
 from wgdisco.dnssd.quick import Quick
 from wgdisco.dnssd.rendered import ALL, RenderedZone
-from wgdisco.dnssd.responder import Answerer, Profile, Responder, Transport
+from wgdisco.dnssd.responder import DROPPED, Answerer, Outcome, Profile, Responder, Transport
 from wgdisco.dnssd.roster import EVERYBODY, Groups
+from wgdisco.dnssd.tally import Kind, Tally
 from wgdisco.dnssd.wire import HEADER_SIZE, QR, RD, TC
 from wgdisco.dnssd.zone import Zone, public_instance, public_zone
 from wgdisco.endpoint import IPAddress, parse_address
@@ -71,7 +72,7 @@ class Service:
                 view.update(shown, whole(shown))
             return
         put, gone = [], list(delta.gone)
-        for instance in delta.put:
+        for instance in (*delta.put, *(self._zone.instances[key] for key, _ in delta.moved)):
             public = public_instance(instance, self._setup.published)
             if public is None:
                 gone.append(instance.key)
@@ -106,16 +107,20 @@ class Service:
         """That which strangers see, where they are not told all."""
         return None if self._public is None else self._public.responder.zone.serial
 
-    def counts(self) -> Counter[str]:
-        """What became of all queries, by outcome."""
-        total: Counter[str] = Counter()
+    def tally(self) -> Tally:
+        """What became of all queries."""
+        total: Counter[Outcome] = Counter()
         for view in (self._whole, self._public):
             if view is not None:
-                total.update({what.value: count for what, count in view.quick.counts().items() if count})
-                total.update({what.value: count for what, count in view.responder.counts.items()})
+                total.update(view.quick.counts())
+                total.update(view.responder.counts)
         for limited in self._limited:
-            total.update({f"dropped: limit, {what.value}": count for what, count in limited.counts.items()})
-        return total
+            total.update(limited.counts)
+        found: Tally = {Kind.ANSWERS: Counter(), Kind.DROPS: Counter()}
+        for what, count in total.items():
+            if count:
+                found[Kind.DROPS if what in DROPPED else Kind.ANSWERS][what.value] = count
+        return found
 
 
 class _View:
@@ -151,7 +156,8 @@ class _View:
         """What who is in `groups`, whose bits are `mask`, may see."""
         reply = None if self._is_exact else self.quick.answer(query, source, transport, mask, groups)
         if reply is None:
-            reply = self.responder.respond(query, local_address, transport, groups, source)
+            serial = None if self._is_exact else self.rendered.serial(mask, groups)
+            reply = self.responder.respond(query, local_address, transport, groups, source, serial)
         return reply
 
 
@@ -181,7 +187,7 @@ class _Limited:
     """Answers strangers: fully only so often by UDP, unless their cookie shows that they are where they say."""
 
     def __init__(self, view: _View, cookies: Cookies | None, clock: Callable[[], float]) -> None:
-        self.counts: Counter[Verdict] = Counter()
+        self.counts: Counter[Outcome] = Counter()
         self._view = view
         self._cookies = cookies
         self._limits = ResponseLimits()
@@ -192,13 +198,20 @@ class _Limited:
         if transport is Transport.UDP:
             verdict = self._limits.take(source, self._clock())
             if verdict is not Verdict.FULL and not self._is_known(query, source):
-                self.counts[verdict] += 1
-                return None if verdict is Verdict.NOTHING else _truncated(query)
+                reply = None if verdict is Verdict.NOTHING else _truncated(query)
+                self.counts[_outcome_of(verdict, reply)] += 1
+                return reply
         return self._view.answer(query, source, local_address, transport)
 
     def _is_known(self, query: bytes, source: str) -> bool:
         cookie = self._view.quick.cookie_of(query)
         return self._cookies is not None and cookie is not None and self._cookies.is_ours(cookie, source)
+
+
+def _outcome_of(verdict: Verdict, reply: bytes | None) -> Outcome:
+    if verdict is Verdict.NOTHING:
+        return Outcome.DROPPED_LIMIT
+    return Outcome.DROPPED_NO_QUESTION if reply is None else Outcome.TRUNCATED
 
 
 def _truncated(query: bytes) -> bytes | None:

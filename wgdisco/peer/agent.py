@@ -307,9 +307,8 @@ class Agent:
         """
         if key == self.ourselves.key:
             self.ourselves.reflexive = None
-            for path in [path for key, path in self._paths.items() if key in self.ourselves.registries]:
-                path.restart(now)
-                self._settle(path, now)
+            for registry in self.ourselves.registries:
+                self.restart(registry, now)
         gone = self._paths.get(key)
         if gone is not None:
             gone.zone_said(None, now)
@@ -377,6 +376,10 @@ class Agent:
         path = self._paths[status.key]
         reason = path.reason(self._registry_reachable, self.nat)
         return status.report(path.word(), reason, path.origin(status.endpoint))
+
+    def round_trip(self, key: PublicKey) -> float | None:
+        """To a member by the way in use, in seconds, where it is known."""
+        return (path.rtt() or None) if (path := self._checked.get(key)) is not None else None
 
     def _act(self, action: PathAction, now: float) -> None:
         """Hand an action on, checks sealed."""

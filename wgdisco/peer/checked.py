@@ -325,7 +325,7 @@ class CheckedPath:
 
     def get_timer(self) -> float | None:
         """When `handle_timer` has something to do."""
-        deadlines = [self._relay_due, self._settle_at, self._retry_at, self._doubt.get_timer(self._rtt())]
+        deadlines = [self._relay_due, self._settle_at, self._retry_at, self._doubt.get_timer(self.rtt())]
         if self.attempt is not None:
             deadlines.append(self.attempt.get_timer())
         if self._is_asked:
@@ -495,15 +495,15 @@ class CheckedPath:
             return
         for _ in range(self._doubt.pings_due(now)):
             self._actions.append(Ping(self.key, self.state.endpoint))
-        if self._doubt.is_lost(self._rtt(), now):
+        if self._doubt.is_lost(self.rtt(), now):
             self.ways.verified.pop(self.state.endpoint, None)
             self.state = Punching(now)
             self._wanted_at = now
             self._asked_at = float("-inf")
             self._ask(now)
 
-    def _rtt(self) -> float:
-        """Of the way in use; 0 where it is not known."""
+    def rtt(self) -> float:
+        """The round trip of the way in use, in seconds; 0 where it is not known."""
         known = self.ways.verified.get(self.state.endpoint) if isinstance(self.state, Live) else None
         return 0.0 if known is None else known.rtt
 

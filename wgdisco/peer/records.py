@@ -150,6 +150,7 @@ def parse_member(data: Any) -> MemberRecord:
         nat=_text_or_none(told, "nat"),
         subnets=_subnets(told, "subnets"),
         offers=_subnets(told, "offers"),
+        ephemeral=_boolean(told, "ephemeral"),
     )
     try:
         check_member_name(record.name)
@@ -167,6 +168,16 @@ def parse_member(data: Any) -> MemberRecord:
     if record.endpoint is not None:
         Endpoint.from_text(record.endpoint)
     return record
+
+
+def next_key_of(record: MemberRecord) -> PublicKey | None:
+    """The key a member has announced."""
+    return None if record.next_key is None else PublicKey.from_text(record.next_key)
+
+
+def endpoint_of(record: MemberRecord) -> Endpoint | None:
+    """Where the registry sees a member."""
+    return None if record.endpoint is None else Endpoint.from_text(record.endpoint)
 
 
 def parse_removed(data: Any) -> Removed:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 
 from wgdisco.api import PathWord, PeerReport, Reason
-from wgdisco.peer.roster import OlderEpoch, Roster
+from wgdisco.peer.roster import Roster
+from wgdisco.peer.roster_news import OlderEpoch
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
 

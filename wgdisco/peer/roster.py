@@ -1,8 +1,9 @@
 """Whom a member trusts: what the registry says of the network, judged against what was seen before.
 
 A name is pinned to the key it was first seen with. Another key for it is refused and reported, unless the pinned one
-announced it (`next_key`). A registry that comes back with an older epoch, restored from a backup, is told, and changes
-nothing here. Without word from a registry for `offline_trust` seconds, members are trusted no longer.
+announced it (`next_key`), or was of an ephemeral member that is gone. A registry that comes back with an older epoch,
+restored from a backup, is told, and changes nothing here. Without word from a registry for `offline_trust` seconds,
+members are trusted no longer.
 
 Times are unix time, in seconds: they outlive a reboot.
 """
@@ -17,7 +18,8 @@ from wgdisco.endpoint import Endpoint, IPAddress, IPNetwork, in_any
 from wgdisco.errors import LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
 from wgdisco.offers import EXIT, is_default, judge_subnets
-from wgdisco.peer.records import KIND_DEVICE, MAX_MEMBERS, Network
+from wgdisco.peer.records import KIND_DEVICE, MAX_MEMBERS, Network, endpoint_of, next_key_of
+from wgdisco.peer.roster_news import Accepted, Gone, MemberRefused, OlderEpoch, RosterNews, TrustExpired
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 
 OFFLINE_TRUST = 7 * 24 * 3600.0
@@ -49,47 +51,6 @@ class Memory:
     pins: Mapping[str, PublicKey] = field(default_factory=dict)
     announced: Mapping[PublicKey, PublicKey] = field(default_factory=dict)
     is_fresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A member is ours to talk to."""
-
-    name: str
-    key: PublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """A member is no longer."""
-
-    name: str
-    key: PublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class MemberRefused:
-    """A member is not talked to; `why` is one phrase that says what to do."""
-
-    name: str
-    key: PublicKey
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class OlderEpoch:
-    """The registry was restored from a backup older than what is known here; its list of members is not taken over."""
-
-    told: int
-    known: int
-
-
-@dataclass(frozen=True, slots=True)
-class TrustExpired:
-    """No registry was heard for so long that members are trusted no longer."""
-
-
-RosterNews = Accepted | Gone | MemberRefused | OlderEpoch | TrustExpired
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +117,7 @@ class Roster:
         if network.registry_key != self.network.registry_key or network.name != self.network.name:
             raise ValueError("the snapshot is of another network")
         key = PublicKey.from_text(snapshot.member.public_key)
-        if self.own_key not in (key, _next_key(snapshot.member)):
+        if self.own_key not in (key, next_key_of(snapshot.member)):
             raise ValueError("the snapshot is for another member")
         self._is_older = network.epoch < self._epoch
         if self._is_older:
@@ -166,7 +127,9 @@ class Roster:
             return
         self.network, self._network_record = network, snapshot.network
         self._own, self._epoch = snapshot.member, network.epoch
+        before = self._records
         self._records = {PublicKey.from_text(record.public_key): record for record in snapshot.members}
+        self._unpin(before)
         self._judge()
         self._is_fresh = False
         self.confirm(now)
@@ -176,21 +139,23 @@ class Roster:
         key = PublicKey.from_text(record.public_key)
         if self._is_older:
             return
-        if self.own_key in (key, _next_key(record)):
+        if self.own_key in (key, next_key_of(record)):
             self._own = record
             return
         if key not in self._records and len(self._records) >= MAX_MEMBERS:
             return
         replaced = [other for other, known in self._records.items() if known.name == record.name and other != key]
         for other in replaced:
-            if _next_key(self._records[other]) == key:
+            if next_key_of(self._records[other]) == key:
                 del self._records[other]
         self._records[key] = record
         self._judge()
 
     def removed(self, removed: Removed) -> None:
-        """A member is gone; its name stays pinned."""
-        if self._records.pop(PublicKey.from_text(removed.public_key), None) is not None:
+        """A member is gone; its name stays pinned, unless it was ephemeral."""
+        key = PublicKey.from_text(removed.public_key)
+        if (record := self._records.pop(key, None)) is not None:
+            self._unpin({key: record})
             self._judge()
 
     def endpoint(self, change: EndpointChange) -> None:
@@ -212,7 +177,7 @@ class Roster:
     def rotated(self, key: PublicKey) -> bool:
         """A session with `key` stands; True when it is an announced one, and its owner moved to it."""
         for old, record in self._records.items():
-            if _next_key(record) == key and old in self.members:
+            if next_key_of(record) == key and old in self.members:
                 moved = replace(record, public_key=key.to_text(), next_key=None)
                 self._records = {key if k == old else k: moved if k == old else r for k, r in self._records.items()}
                 self._judge()
@@ -250,9 +215,14 @@ class Roster:
         return self._own.name
 
     @property
+    def is_ephemeral(self) -> bool:
+        """Whether we go for good when we end."""
+        return self._own.ephemeral
+
+    @property
     def own_endpoint(self) -> Endpoint | None:
         """Where the registry sees us."""
-        return _endpoint(self._own)
+        return endpoint_of(self._own)
 
     def peers(self, now: float, endpoints: Mapping[PublicKey, Endpoint]) -> tuple[PeerConfig, ...]:
         """The registry and the trusted members as peers of the device, at their last known `endpoints`.
@@ -272,7 +242,7 @@ class Roster:
                 # it comes to us, who are at a fixed endpoint: there is nothing to keep open
                 peers.append(PeerConfig(member.key, None, None, member.allowed_ips(None), managed=True))
                 continue
-            endpoint = endpoints.get(member.key) or _endpoint(self._records[member.key])
+            endpoint = endpoints.get(member.key) or endpoint_of(self._records[member.key])
             allowed_ips = member.allowed_ips(self.exit_name)
             peers.append(PeerConfig(member.key, None, endpoint, allowed_ips, managed=True))
             if member.next_key is not None:
@@ -325,7 +295,7 @@ class Roster:
     def live_endpoints(self) -> dict[PublicKey, Endpoint | None]:
         """Where the registry sees each trusted member now; None for those it has not heard lately, or by TLS only."""
         return {
-            member.key: _endpoint(self._records[member.key]) if self._records[member.key].live else None
+            member.key: endpoint_of(self._records[member.key]) if self._records[member.key].live else None
             for member in self.members.values()
             if not member.is_device
         }
@@ -356,6 +326,12 @@ class Roster:
 
     # Judging
 
+    def _unpin(self, before: Mapping[PublicKey, MemberRecord]) -> None:
+        """Ephemeral members that are gone leave their names to others."""
+        for key, record in before.items():
+            if record.ephemeral and key not in self._records and self._pins.get(record.name) == key:
+                del self._pins[record.name]
+
     def _judge(self) -> None:
         """Fold all records into members, those that were members before first."""
         before = self.members
@@ -382,7 +358,7 @@ class Roster:
         if why is not None:
             return why
         self._pins[record.name] = key
-        next_key = _next_key(record)
+        next_key = next_key_of(record)
         if next_key is not None and next_key in (self.own_key, self.network.registry_key, *self._records):
             next_key = None
         if next_key is not None:
@@ -423,11 +399,3 @@ class Roster:
                 return None
             case Accept.PINNED:
                 return f"it is new, and only known members are accepted: `wgdisco accept {name}` makes it one"
-
-
-def _next_key(record: MemberRecord) -> PublicKey | None:
-    return None if record.next_key is None else PublicKey.from_text(record.next_key)
-
-
-def _endpoint(record: MemberRecord) -> Endpoint | None:
-    return None if record.endpoint is None else Endpoint.from_text(record.endpoint)

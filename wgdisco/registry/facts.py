@@ -85,6 +85,10 @@ class Network:
         """Both addresses of a host number."""
         return _addresses(self.prefix4, self.prefix6, number)
 
+    def networks(self, number: int) -> tuple[IPNetwork, ...]:
+        """The same, as prefixes."""
+        return _networks(self.prefix4, self.prefix6, number)
+
     @property
     def registry_addresses(self) -> tuple[IPv4Address, IPv6Address]:
         """The registry's own."""
@@ -97,6 +101,11 @@ def _addresses(prefix4: IPv4Network, prefix6: IPv6Network, number: int) -> tuple
     return prefix4[number], prefix6[number]
 
 
+@lru_cache(_KEPT)
+def _networks(prefix4: IPv4Network, prefix6: IPv6Network, number: int) -> tuple[IPNetwork, ...]:
+    return ip_network(prefix4[number]), ip_network(prefix6[number])
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     """One member or device. `proven`: a handshake with `public_key` has shown that somebody holds it.
@@ -104,6 +113,7 @@ class Member:
     `invitation` is the one-time key it was enrolled under, until it is proven. `endpoint` is a fixed public one.
     `next_key` is announced while the key is being rotated. `created_at` is unix time. Of devices only: `direct_to`
     names the members it has as peers of its own, and with `full_tunnel` it sends everything through the registry.
+    An `ephemeral` one goes by itself when it was not heard for so many seconds.
     `offers` are the subnets a member says are behind it, `approved` those an administrator said yes to.
     """
 
@@ -123,6 +133,7 @@ class Member:
     full_tunnel: bool = False
     offers: tuple[IPNetwork, ...] = ()
     approved: tuple[IPNetwork, ...] = ()
+    ephemeral: float | None = None
 
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:
@@ -135,7 +146,9 @@ class Member:
 class Invitation:
     """A join link that is out, known by its one-time public key; `expires_at` is unix time.
 
-    `uses` are left. `name` is None where the joiner chooses.
+    `uses` are left. `name` is None where the joiner chooses. Whom it makes members are `ephemeral` as `Member` has it;
+    where a name is taken, they get one that is not. `used_by` are names of those who showed their key. One that is over
+    has `ended_at`, as unix time, and nobody joins by it any more.
     """
 
     enrol_key: PublicKey
@@ -146,6 +159,9 @@ class Invitation:
     groups: tuple[str, ...] = (DEFAULT_GROUP,)
     role: Role = Role.MEMBER
     uses: int = 1
+    ephemeral: float | None = None
+    used_by: tuple[str, ...] = ()
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ reach them through it. Two see each other when they share a group.
 
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from wgdisco.endpoint import Endpoint, IPNetwork
 from wgdisco.errors import LocalError, RemoteError
@@ -23,7 +22,7 @@ from wgdisco.invitation import (
     member_preshared_key,
 )
 from wgdisco.keys import PresharedKey, PublicKey
-from wgdisco.names import check_member_name
+from wgdisco.names import check_member_name, free_name
 from wgdisco.offers import is_default
 from wgdisco.registry.facts import (
     DEFAULT_GROUP,
@@ -40,13 +39,14 @@ from wgdisco.registry.facts import (
     Revoked,
     Role,
 )
+from wgdisco.registry.members import Members
+from wgdisco.registry.past import end, used
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.firewall import Mode
 
 INVITATION_LIFETIME = 24 * 3600.0
 FIXED_ENDPOINT_KEEPALIVE = 25
 ALSO_PORTS_MAX = 3  # what a member takes at most
-_KEPT = 1 << 14
 
 
 class Membership:
@@ -54,10 +54,10 @@ class Membership:
 
     def __init__(self, facts: Iterable[Fact]) -> None:
         """From what a store holds; ValueError when there is no network among it."""
-        self.members: dict[PublicKey, Member] = {}
-        self._by_number: dict[int, Member] = {}
-        self._by_group: dict[str, dict[int, Member]] = {}
+        self._members = Members()
+        self.members = self._members.by_key
         self.invitations: dict[PublicKey, Invitation] = {}
+        self.past: dict[PublicKey, Invitation] = {}  # invitations that are over
         self.revoked: dict[PublicKey, Revoked] = {}
         network: Network | None = None
         for fact in facts:
@@ -65,9 +65,9 @@ class Membership:
                 case Network():
                     network = fact
                 case Member():
-                    self._add(fact)
+                    self._members.add(fact)
                 case Invitation():
-                    self.invitations[fact.enrol_key] = fact
+                    self._put(fact)
                 case Revoked():
                     self.revoked[fact.public_key] = fact
         if network is None:
@@ -81,15 +81,16 @@ class Membership:
                 case Put(Network() as network):
                     self.network = network
                 case Put(Member() as member):
-                    self._add(member)
+                    self._members.add(member)
                 case Put(Invitation() as invitation):
-                    self.invitations[invitation.enrol_key] = invitation
+                    self._put(invitation)
                 case Put(Revoked() as revoked):
                     self.revoked[revoked.public_key] = revoked
                 case Remove(Member() as member):
-                    self._remove(self.members.get(member.public_key))
+                    self._members.remove(self.members.get(member.public_key))
                 case Remove(Invitation() as invitation):
                     self.invitations.pop(invitation.enrol_key, None)
+                    self.past.pop(invitation.enrol_key, None)
 
     # Commands
 
@@ -102,6 +103,7 @@ class Membership:
         role: Role = Role.MEMBER,
         uses: int = 1,
         lifetime: float = INVITATION_LIFETIME,
+        ephemeral: float | None = None,
     ) -> tuple[list[Change], JoinLink]:
         """An invitation under a fresh random `secret` of 16 bytes.
 
@@ -110,7 +112,7 @@ class Membership:
         assert len(secret) == SECRET_SIZE
         if name is not None:
             self._check_free(name)
-            if uses != 1:
+            if uses != 1 and ephemeral is None:
                 raise LocalError("an invitation with a name is for one use: leave the name or --uses out")
         address = enrol_address(secret)
         if any(invitation.address == address for invitation in self.invitations.values()):
@@ -124,6 +126,7 @@ class Membership:
             groups,
             role,
             uses,
+            ephemeral,
         )
         link = JoinLink(self.network.reached_at, self.network.private_key.public_key(), secret)
         return [Put(invitation)], link
@@ -131,13 +134,14 @@ class Membership:
     def enrol(self, source: IPv4Address, key: PublicKey, name: str | None, now: float) -> tuple[list[Change], Member]:
         """Make the owner of `key`, who speaks from an invitation's address, a member.
 
-        The same key again is given the same member: a lost reply costs nothing. RemoteError says why not.
+        The same key again is given the same member: a lost reply costs nothing, and one that is ephemeral need not know
+        whether it still is one. RemoteError says why not.
         """
         invitation = next((i for i in self.invitations.values() if i.address == source), None)
         if invitation is None or now >= invitation.expires_at:
             raise RemoteError("the invitation has expired or was used up: ask for another")
         enrolled = self.members.get(key)
-        if enrolled is not None and enrolled.invitation == invitation.enrol_key:
+        if enrolled is not None and _is_from(enrolled, invitation):
             return [], enrolled
         if self._is_known(key):
             raise RemoteError("this key cannot be enrolled: join again with a new one")
@@ -147,6 +151,8 @@ class Membership:
         if chosen is None:
             raise RemoteError("the invitation names nobody: join with --name NAME")
         try:
+            if invitation.ephemeral is not None:
+                chosen = free_name(chosen, self._names_but(invitation))
             self._check_free(chosen, but=invitation)
             number, network = self._allocate()
         except LocalError as error:
@@ -160,6 +166,7 @@ class Membership:
             role=invitation.role,
             preshared_key=invitation.preshared_key,
             invitation=invitation.enrol_key,
+            ephemeral=invitation.ephemeral,
         )
         used = replace(invitation, uses=invitation.uses - 1)
         return [Put(network), Put(member), Put(used)], member
@@ -179,8 +186,10 @@ class Membership:
             return []
         changes: list[Change] = [Put(replace(member, proven=True, invitation=None))]
         invitation = None if member.invitation is None else self.invitations.get(member.invitation)
-        if invitation is not None and invitation.uses <= 0 and self._enrolled_by(invitation) == [member]:
-            changes.append(Remove(invitation))
+        if invitation is not None:
+            invitation = used(invitation, member.name)
+            is_over = invitation.uses <= 0 and self._enrolled_by(invitation) == [member]
+            changes += end(self.past.values(), [invitation], now) if is_over else [Put(invitation)]
         return changes
 
     def announce_key(self, key: PublicKey, next_key: PublicKey) -> list[Change]:
@@ -272,21 +281,21 @@ class Membership:
         keys = [invitation.enrol_key for invitation in invitations]
         for member in [member for member in self.members.values() if member.name == name or member in waiting]:
             theirs = [member.public_key] if member.next_key is None else [member.public_key, member.next_key]
-            gone += [Remove(member), *(Put(Revoked(key, member.name, now)) for key in theirs)]
-            gone += self._rename_in_devices(member.name, None)
+            gone += [*self.forget(member), *(Put(Revoked(key, member.name, now)) for key in theirs)]
             keys += theirs
         if not gone and all(revoked.name != name for revoked in self.revoked.values()):
             raise LocalError(f"there is no member or invitation {name!r}: `wgdisco registry list` shows them")
         return gone, keys
 
+    def forget(self, member: Member) -> list[Change]:
+        """Have it be a member no longer. Its key is not revoked: it may come back with another invitation."""
+        return [Remove(member), *self._rename_in_devices(member.name, None)]
+
     def expire(self, now: float) -> list[Change]:
         """Forget invitations whose time is over, and members that were enrolled and never proved their key."""
-        changes: list[Change] = []
-        for invitation in self.invitations.values():
-            if now >= invitation.expires_at:
-                changes.append(Remove(invitation))
-                changes += [Remove(member) for member in self._enrolled_by(invitation)]
-        return changes
+        over = [invitation for invitation in self.invitations.values() if now >= invitation.expires_at]
+        gone = [Remove(member) for invitation in over for member in self._enrolled_by(invitation)]
+        return [*end(self.past.values(), over, now), *gone]
 
     # Questions
 
@@ -305,19 +314,19 @@ class Membership:
         """Whose own address this is: inside the tunnel the source address is the identity."""
         prefix = self.network.prefix4 if address.version == 4 else self.network.prefix6
         number = int(address) - int(prefix.network_address)
-        return self._by_number.get(number)
+        return self._members.by_number.get(number)
 
     def by_number(self, number: int) -> Member | None:
         """Whose host number this is."""
-        return self._by_number.get(number)
+        return self._members.by_number.get(number)
 
     def visible_to(self, member: Member) -> tuple[Member, ...]:
         """Proven members and devices that share a group with `member`, itself left out, in the order they came.
 
         Those of its first group first, then of the next.
         """
-        found = {number: other for group in member.groups for number, other in self._by_group.get(group, {}).items()}
-        return tuple(other for other in found.values() if other.proven and other.number != member.number)
+        found = self._members.in_groups(member.groups)
+        return tuple(other for other in found if other.proven and other.number != member.number)
 
     def sees(self, member: Member, other: Member) -> bool:
         """Whether `member` may know of `other`: proven, in a common group, and not itself."""
@@ -326,7 +335,7 @@ class Membership:
 
     def allowed_ips(self, member: Member) -> tuple[IPNetwork, ...]:
         """A member's own two addresses, and the subnets behind it. An exit is the business of who uses it."""
-        own = _own_networks(self.network.prefix4, self.network.prefix6, member.number)
+        own = self.network.networks(member.number)
         return own + tuple(network for network in member.subnets if not is_default(network))
 
     def device_config(self) -> DeviceConfig:
@@ -346,22 +355,10 @@ class Membership:
 
     # Inside
 
-    def _add(self, member: Member) -> None:
-        self._remove(self._by_number.get(member.number))
-        self._remove(self.members.get(member.public_key))
-        self.members[member.public_key] = self._by_number[member.number] = member
-        for group in member.groups:
-            self._by_group.setdefault(group, {})[member.number] = member
-
-    def _remove(self, member: Member | None) -> None:
-        if member is None:
-            return
-        del self.members[member.public_key], self._by_number[member.number]
-        for group in set(member.groups):
-            theirs = self._by_group[group]
-            del theirs[member.number]
-            if not theirs:
-                del self._by_group[group]
+    def _put(self, invitation: Invitation) -> None:
+        key, is_over = invitation.enrol_key, invitation.ended_at is not None
+        (self.past if is_over else self.invitations)[key] = invitation
+        (self.invitations if is_over else self.past).pop(key, None)
 
     def _enrolled_by(self, invitation: Invitation) -> list[Member]:
         """Whom it made members, and who have not shown that they hold their key."""
@@ -371,6 +368,11 @@ class Membership:
         own = self.network.private_key.public_key()
         known = key == own or key in self.members or key in self.revoked or key in self.invitations
         return known or self.by_next_key(key) is not None
+
+    def _names_but(self, invitation: Invitation) -> set[str | None]:
+        """Which are taken, or reserved by other invitations."""
+        reserved = {one.name for one in self.invitations.values() if one != invitation}
+        return reserved.union(member.name for member in self.members.values())
 
     def _check_free(self, name: str, but: Invitation | None = None) -> None:
         check_member_name(name)
@@ -402,7 +404,7 @@ class Membership:
         raise LocalError(f"all {size} addresses of {self.network.prefix4} are in use: revoke members that are gone")
 
 
-@lru_cache(_KEPT)
-def _own_networks(prefix4: IPv4Network, prefix6: IPv6Network, number: int) -> tuple[IPNetwork, ...]:
-    """Both addresses of a host number, as prefixes; kept, since all members' are asked for whenever one changes."""
-    return ip_network(prefix4[number]), ip_network(prefix6[number])
+def _is_from(member: Member, invitation: Invitation) -> bool:
+    """Whether `member` was enrolled under it, as far as can be told: of most that is forgotten once they are proven."""
+    has_its_key = member.ephemeral is not None and member.preshared_key == invitation.preshared_key
+    return has_its_key or member.invitation == invitation.enrol_key

@@ -1,5 +1,6 @@
-"""QR codes for a terminal: two rows of modules in a line of text, as half blocks."""
+"""QR codes: for a terminal, two rows of modules in a line of text, as half blocks; for a page as SVG."""
 
+import io
 from itertools import zip_longest
 
 _BORDER = 4  # modules of quiet zone (ISO/IEC 18004)
@@ -24,3 +25,12 @@ def qr_text(text: str, colour: bool) -> str:
     if colour:
         lines = [f"{_BLACK_AND_WHITE}{line}{_RESET}" for line in lines]
     return "\n".join(lines)
+
+
+def qr_svg(text: str) -> str:
+    """The code of `text` as an SVG document that fits where it is put, dark on white. ValueError as `qr_text`."""
+    import segno  # noqa: PLC0415  only for this
+
+    code, out = segno.make_qr(text.encode(), error="l", boost_error=False), io.BytesIO()
+    code.save(out, kind="svg", border=_BORDER, light="#fff", xmldecl=False, nl=False, omitsize=True)
+    return out.getvalue().decode()

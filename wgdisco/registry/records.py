@@ -62,6 +62,7 @@ def member_record(membership: Membership, directory: Directory, member: Member, 
         nat=None if entry is None else entry.nat,
         subnets=[str(network) for network in member.subnets],
         offers=[str(network) for network in member.offers] if viewer.number == member.number else [],
+        ephemeral=member.ephemeral is not None,
     )
 
 

@@ -86,7 +86,7 @@ class Observed:
         key, endpoint = peer.key, peer.endpoint
         if before is not None and peer.handshake_unix == before.handshake_unix:
             peer = replace(peer, handshake_at=before.handshake_at)
-        has_heard = before is not None and peer.rx_bytes > before.rx_bytes
+        has_heard = before is not None and _grew(before.rx_bytes, peer.rx_bytes)
         received_at = now if has_heard else before.received_at if before is not None else peer.handshake_at
         if endpoint is not None and peer.handshake_unix is not None:
             stands = has_session(peer, now) if before is None else peer.handshake_unix != before.handshake_unix
@@ -101,9 +101,9 @@ class Observed:
 
     def _look_for_silence(self, peer: PeerStatus, before: PeerStatus, now: float, events: list[Event]) -> None:
         sent = self._sent.setdefault(peer.key, _Sent())
-        if peer.rx_bytes > before.rx_bytes:
+        if _grew(before.rx_bytes, peer.rx_bytes):
             sent.unheard_since = None
-        if peer.tx_bytes <= before.tx_bytes:
+        if not _grew(before.tx_bytes, peer.tx_bytes):
             return
         if not has_session(peer, now):
             if now - sent.begun_at > _OWN_TRIES:
@@ -112,6 +112,11 @@ class Observed:
             sent.unheard_since = now if peer.rx_bytes == before.rx_bytes else None
         elif now - sent.unheard_since >= SILENT_AFTER:
             events.append(PeerSilent(peer.key, peer.received_at, now))
+
+
+def _grew(before: int, after: int) -> bool:
+    """Whether a counter went on, from zero where the peer was added anew meanwhile."""
+    return after > before or 0 < after < before
 
 
 def has_session(peer: PeerStatus, now: float) -> bool:

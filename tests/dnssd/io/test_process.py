@@ -1,7 +1,9 @@
 """The process that serves the zone, as the registry starts it."""
 
 import asyncio
+import logging
 import os
+import random
 import resource
 import signal
 import socket
@@ -23,6 +25,9 @@ from wgdisco.dnssd.io import process as process_module
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.roster import Roster, ZoneMember
+from wgdisco.dnssd.tally import Kind
+from wgdisco.dnssd.zone import Zone
+from wgdisco.keys import PublicKey
 
 ROOT = Path(__file__).parents[3]
 LOOPBACK = ip_address("127.0.0.1")
@@ -49,17 +54,24 @@ async def serving(zone, *audiences, profile=Profile.STRICT, published=()):
         server.close()
 
 
-async def ask(server, name, rdtype="SRV", listener=0, tcp=False, source=None):
+async def ask(server, name, rdtype="SRV", listener=0, tcp=False, source=None, patience=10):
     endpoint = server.endpoints[listener]
     query = dns.message.make_query(name, rdtype)
     send = dns.asyncquery.tcp if tcp else dns.asyncquery.udp
-    return await send(query, str(endpoint.address), port=endpoint.port, timeout=5, source=source)
+    return await send(query, str(endpoint.address), port=endpoint.port, timeout=patience, source=source)
 
 
 async def until(condition, seconds=10):
     async with asyncio.timeout(seconds):
         while not await condition():  # noqa: ASYNC110  another process decides
             await asyncio.sleep(0.01)
+
+
+def end_and_wait(pid):
+    """The registry does not hear of it before we return."""
+    os.kill(pid, signal.SIGKILL)
+    with suppress(ChildProcessError):  # asyncio's watcher has seen its end already
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
 def runs(pid):
@@ -130,11 +142,13 @@ def test_it_is_started_again_when_it_dies_and_nothing_asked_meanwhile_is_lost(mo
         zone = golden_zone()
         async with serving(zone) as server:
             first = server.pid
-            os.kill(first, signal.SIGKILL)
+            # it is not there any more when it is asked: what it had read already would be lost, as with any server
+            end_and_wait(first)
             server.follow(zone.following(9, [peer(ALICE, "192.0.2.7:7")]), [ALICE])
             for tcp in (False, True):
-                assert (await ask(server, inst(ALICE), tcp=tcp)).answer[0][0].port == 7
+                assert (await ask(server, inst(ALICE), tcp=tcp, patience=60)).answer[0][0].port == 7
             assert server.pid != first
+            assert server.restarts == 1
 
     asyncio.run(main())
 
@@ -230,12 +244,74 @@ def test_what_gets_no_reply_is_counted_by_reason():
             transport.sendto(bytes((0, 0, 0x80)) + bytes(20))
 
             async def are_counted():
-                return server.dropped() == {"short": 1, "response": 1}
+                return server.tally()[Kind.DROPS] == {"short": 1, "response": 1}
 
             await until(are_counted)
             transport.close()
 
     asyncio.run(main())
+
+
+def test_what_the_kernel_had_no_room_for_is_counted_too():
+    async def main():
+        async with serving(golden_zone()) as server:
+            os.kill(server.pid, signal.SIGSTOP)
+            try:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+                    for _ in range(5000):
+                        asker.sendto(bytes(1200), (str(LOOPBACK), server.endpoints[0].port))
+            finally:
+                os.kill(server.pid, signal.SIGCONT)
+            full = server.tally()[Kind.DROPS]["queue full"]
+            assert 1000 < full < 5000
+
+            async def are_counted():
+                tally = server.tally()
+                return tally[Kind.ANSWERS]["formerr"] + tally[Kind.DROPS]["queue full"] == 5000
+
+            await until(are_counted)
+
+    asyncio.run(main())
+
+
+def test_what_it_counted_is_kept_when_it_is_started_again(monkeypatch):
+    monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
+
+    async def main():
+        async with serving(golden_zone()) as server:
+            for many in (1, 2):
+                await ask(server, inst(ALICE))
+                await ask(server, "nobody.example.com.", "A", tcp=True)
+
+                async def are_counted(many=many):
+                    tally = server.tally()
+                    return tally[Kind.ANSWERS] == {"answered": many, "nxdomain": many} and (
+                        tally[Kind.CONNECTIONS] == {"opened": many}
+                    )
+
+                await until(are_counted, 30)
+                end_and_wait(server.pid)
+
+    asyncio.run(main())
+
+
+def test_one_that_hangs_is_started_again_and_told_of_in_a_line(monkeypatch, caplog):
+    monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
+    monkeypatch.setattr(process_module, "SILENT_MAX", 3)
+
+    async def main():
+        async with serving(golden_zone()) as server:
+            first = server.pid
+            os.kill(first, signal.SIGSTOP)
+            assert (await ask(server, inst(ALICE), patience=60)).answer
+            assert server.pid != first
+            assert not runs(first)
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(main())
+    assert [one.getMessage() for one in caplog.records] == [
+        "the zone's server said nothing for 3 s; it is started again"
+    ]
 
 
 def test_in_the_exact_profile_every_captured_reply_of_wgsd_comes_from_it():
@@ -249,6 +325,59 @@ def test_in_the_exact_profile_every_captured_reply_of_wgsd_comes_from_it():
                     await loop.sock_sendall(asker, vector.query())
                     async with asyncio.timeout(5):
                         assert (await loop.sock_recv(asker, 4096)).hex() == vector.reply.hex()
+
+    asyncio.run(main())
+
+
+def resident(pid):
+    """The most memory that it had, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+@pytest.mark.parametrize(
+    ("peers", "connections", "seconds", "most"),
+    [(1000, 300, 3, 85), pytest.param(10_000, 900, 20, 150, marks=pytest.mark.soak)],
+)
+def test_who_asks_for_lists_and_does_not_read_takes_bounded_memory(peers, connections, seconds, most):
+    chance = random.Random(5)
+    keys = [PublicKey(chance.randbytes(32)) for _ in range(peers)]
+    zone = Zone.create("example.com.", 1, [peer(key, "192.0.2.7:7") for key in keys])
+    query = dns.message.make_query(SERVICE, "PTR").to_wire()
+    question = len(query).to_bytes(2, "big") + query
+
+    def greedy(port):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect((str(LOOPBACK), port))
+        one.setblocking(False)
+        return one
+
+    async def main():
+        async with serving(zone) as server:
+            port = server.endpoints[0].port
+            asking = [greedy(port) for _ in range(connections)]
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                for number, one in enumerate(asking):
+                    try:
+                        # some have much to ask, and some little
+                        one.send(question * (2000 if number % 2 else 3))
+                    except BlockingIOError:
+                        pass
+                    except OSError:
+                        one.close()
+                        asking[number] = greedy(port)
+                await asyncio.sleep(0.1)
+            assert (await ask(server, inst(keys[0]), tcp=True)).answer
+
+            async def are_counted():
+                return server.tally()[Kind.CONNECTIONS]["ended: too much unread"] > connections
+
+            await until(are_counted)
+            assert resident(server.pid) < most
+            for one in asking:
+                one.close()
 
     asyncio.run(main())
 
@@ -271,6 +400,7 @@ def test_thousands_of_idle_connections_keep_nobody_out(many):
                 for tcp in (False, True):
                     assert (await ask(server, inst(ALICE), tcp=tcp)).answer[0][0].port == 7777
                 assert len(os.listdir(f"/proc/{server.pid}/fd")) < 1100
+                assert resident(server.pid) < 80
             finally:
                 for one in idle:
                     one.close()
@@ -279,3 +409,29 @@ def test_thousands_of_idle_connections_keep_nobody_out(many):
         asyncio.run(main())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_it_complains_of_is_in_our_log_a_line_each_and_not_too_many(tmp_path, monkeypatch, caplog, capfd):
+    monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
+    first = tmp_path / "first"
+    first.touch()
+    rogue = tmp_path / "python"
+    rogue.write_text(
+        f'#!/bin/bash\n[ -e {first} ] || exec {sys.executable} "$@"\nrm {first}\n'
+        "echo oh >&2; head -c 200000 /dev/zero | tr '\\0' x >&2; echo >&2; yes no | head -n 1000 >&2\n"
+    )
+    rogue.chmod(0o755)
+
+    async def main():
+        monkeypatch.setattr(sys, "executable", str(rogue))
+        async with serving(golden_zone()) as server:
+            assert (await ask(server, inst(ALICE))).answer
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(main())
+    said = [one.getMessage() for one in caplog.records]
+    assert said[0] == "the zone's server: oh"
+    assert said[-1] == "the zone's server ended; it is started again"
+    assert len(said) == process_module.COMPLAINTS_MAX + 1
+    assert max(map(len, said)) < 600
+    assert capfd.readouterr().err == ""

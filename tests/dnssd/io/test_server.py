@@ -13,9 +13,12 @@ import dns.rcode
 import pytest
 
 from tests.dnssd.goldenzone import ALICE, golden_zone
+from wgdisco.dnssd.io import batch
 from wgdisco.dnssd.io import connections as connections_module
+from wgdisco.dnssd.io.connections import Became
 from wgdisco.dnssd.io.server import DnsServer
 from wgdisco.dnssd.responder import Profile, Responder
+from wgdisco.dnssd.tally import Kind
 from wgdisco.errors import LocalError
 from wgdisco.machine import port_owner
 
@@ -94,6 +97,28 @@ def test_a_burst_is_answered_whole():
                 async with asyncio.timeout(10):
                     ids = [(await loop.sock_recv(client, 512))[:2] for _ in range(150)]
                 assert ids == [message_id.to_bytes(2, "big") for message_id in range(150)]
+
+    asyncio.run(main())
+
+
+def test_where_many_ask_it_looks_now_and_then_and_answers_all(monkeypatch):
+    monkeypatch.setattr(batch, "_PAUSE", 0.05)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with serving() as server, asyncio.timeout(20):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+                asker.setblocking(False)
+                asker.connect(("127.0.0.1", server.endpoints[0].port))
+                paused = 0
+                for burst in (*[1] * 30, 20, 20, *[1] * 30):
+                    for number in range(burst):
+                        query = dns.message.make_query(ALICE_NAME, "SRV", id=number).to_wire()
+                        await loop.sock_sendall(asker, query)
+                    replies = {(await loop.sock_recv(asker, 4096))[:2] for _ in range(burst)}
+                    assert replies == {number.to_bytes(2, "big") for number in range(burst)}
+                    paused += server._batches[0]._pausing is not None
+            assert 2 < paused < 40
 
     asyncio.run(main())
 
@@ -291,6 +316,31 @@ def test_who_does_not_read_takes_bounded_memory_and_keeps_nobody_waiting(monkeyp
             while held._open:  # noqa: ASYNC110
                 await asyncio.sleep(0)
             assert held._held == 0
+
+    asyncio.run(main())
+
+
+def test_who_does_not_read_is_ended_before_those_that_are_only_idle(monkeypatch):
+    monkeypatch.setattr(connections_module, "HELD_MAX", 1 << 19)
+
+    async def main():
+        async with serving(answerer=Large()) as server, asyncio.timeout(30):
+            port = server.endpoints[0].port
+            question = framed(dns.message.make_query(SERVICE, "PTR", id=7).to_wire())
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(question)
+            await read_framed(reader)
+            greedy = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(20)]
+            for _, one in greedy:
+                one.write(question * 10_000)
+            counts = server._connections.counts
+            while counts[Became.TOO_MUCH] < 10:  # noqa: ASYNC110  as the kernel has it
+                await asyncio.sleep(0)
+            writer.write(question)
+            assert (await read_framed(reader))[:2] == b"\0\x07", "it was idle for longer than any of them"
+            assert server.tally()[Kind.CONNECTIONS]["ended: too much unread"] == counts[Became.TOO_MUCH]
+            for _, one in [*greedy, (reader, writer)]:
+                one.transport.abort()
 
     asyncio.run(main())
 

@@ -31,6 +31,7 @@ from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Profile, Transport
 from wgdisco.dnssd.secondaries import Secondaries, TsigKey
+from wgdisco.dnssd.tally import Kind
 from wgdisco.dnssd.transfer import Request
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.keys import PublicKey
@@ -177,7 +178,7 @@ def test_the_zones_process_gives_what_is_published(tmp_path):
             await asyncio.to_thread(await_, lambda: secondary.has(10), "the change")
             await asyncio.to_thread(await_, lambda: server.given == {ADDRESS: 10}, "the report")
             assert server.transferred == 10
-            assert server.counts["transfer: ixfr"] == 1
+            assert server.tally()[Kind.TRANSFERS]["ixfr"] == 1
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

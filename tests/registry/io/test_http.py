@@ -2,109 +2,25 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, ip_network
 
 import aiohttp
 import pytest
 
-from wgdisco.api import StunRecord, rotation_proof
-from wgdisco.keys import PrivateKey, PublicKey
-from wgdisco.registry.directory import Directory
-from wgdisco.registry.facts import Member, Network, Put, Remove, Revoked
-from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT, Feed
-from wgdisco.registry.io.http import CONNECTIONS_MAX, ENROL_BURST, ApiServer
-from wgdisco.registry.io.ledger import Ledger
-from wgdisco.registry.io.store import Store
+from tests.registry.io.api_registry import ALICE, BOB, ENROL, EVE, NETWORK, REGISTRY, key, member, run
+from wgdisco.api import StunRecord
+from wgdisco.keys import PrivateKey
+from wgdisco.proof import leaving_proof, rotation_proof
+from wgdisco.registry.facts import Put, Remove, Revoked
+from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT
+from wgdisco.registry.io.gate import ENROL_BURST
+from wgdisco.registry.io.http import CONNECTIONS_MAX
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.receipt import seal
 from wgdisco.registry.stun import Site, StunResponder
-from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.noise import static_static
-
-NETWORK = Network(
-    "mesh",
-    "wg.internal.",
-    PrivateKey(bytes(range(32))),
-    51820,
-    ("198.51.100.10:51820",),
-    IPv4Network("127.9.8.0/24"),
-    IPv6Network("fd00:9:8::/64"),
-)
-REGISTRY = "127.9.8.1"
-ENROL = "127.9.9.5"
-
-
-def key(number):
-    return PublicKey(bytes([number]) * 32)
-
-
-def member(number, name, *groups, proven=True):
-    return Member(name, key(number), number, groups or ("all",), 0.0, proven=proven)
-
-
-ALICE, BOB, EVE = member(2, "alice"), member(3, "bob", "all", "dev"), member(4, "eve", "other")
-
-
-class Registry:
-    """The parts of a managed registry that the API is over, without its device."""
-
-    def __init__(self, ledger):
-        self.ledger = ledger
-        self.membership = ledger.membership
-        self.directory = Directory(DeviceConfig(), ())
-        self.serial = 1000
-        self.feed = Feed(self.membership, self.directory, lambda: self.serial)
-        self.api = ApiServer(ledger, self.directory, self.feed, ["wg.internal.", "registry.wg.internal."])
-        self.port = 0
-        ledger.follow = self._follow
-        self._known = {}
-        self._learn()
-
-    def _learn(self):
-        self._known = {k: m for k, m in self.membership.members.items() if m.proven}
-        self.directory.set_peers([PeerConfig(k) for k in self._known], 0.0)
-
-    async def _follow(self, changes):
-        before = self._known
-        self._learn()
-        self.serial += 1
-        numbers = {change.fact.number for change in changes if isinstance(change.fact, Member)}
-        now = self.membership.members.values()
-        self.feed.refresh([m for m in [*now, *before.values()] if m.number in numbers], facts=True)
-
-    async def put(self, *changes):
-        await self.ledger.change(lambda: (list(changes), None))
-
-    @asynccontextmanager
-    async def request(self, source, method, path, **options):
-        connector = aiohttp.TCPConnector(local_addr=(source, 0), force_close=True)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            url = f"http://{REGISTRY}:{self.port}{path}"
-            async with session.request(method, url, **options) as response:
-                yield response
-
-    async def ask(self, source, method, path, **options):
-        async with self.request(source, method, path, **options) as response:
-            body = await response.read()
-            return response.status, json.loads(body) if response.content_type == "application/json" else body
-
-
-def run(tmp_path, scenario, *facts):
-    async def main():
-        store = Store.open(tmp_path / "registry.db")
-        everything = [NETWORK, ALICE, BOB, EVE, *facts]
-        await store.commit(map(Put, everything))
-        registry = Registry(Ledger(store, Membership(store.load())))
-        (registry.port,) = await registry.api.start([IPv4Address(REGISTRY)], None, 0)
-        try:
-            await scenario(registry)
-        finally:
-            await registry.api.close()
-            await registry.ledger.close()
-
-    asyncio.run(main())
 
 
 def invitation(uses=1, name="carol"):
@@ -222,6 +138,26 @@ def test_another_program_of_a_members_host_cannot_change_its_key(tmp_path):
     run(tmp_path, scenario)
 
 
+def test_only_who_holds_the_key_gives_the_membership_up(tmp_path):
+    async def scenario(registry):
+        shared = static_static(NETWORK.private_key, key(2))
+        other = static_static(NETWORK.private_key, key(3))
+        for proof in (leaving_proof(other, key(2)), leaving_proof(shared, key(3)), "\ud800", ""):
+            asked = await registry.ask("127.9.8.2", "DELETE", "/v1/self", json={"schema": 1, "proof": proof})
+            assert asked[0] == 403
+        assert (await registry.ask("127.9.8.2", "DELETE", "/v1/self", json={"schema": 1}))[0] == 400
+        assert (await registry.ask("127.9.8.2", "DELETE", "/v1/self", data="{}"))[0] == 415
+        assert key(2) in registry.membership.members
+        right = {"schema": 1, "proof": leaving_proof(shared, key(2))}
+        assert (await registry.ask("127.9.8.2", "DELETE", "/v1/self", json=right))[0] == 202
+        async with asyncio.timeout(5):
+            while (await registry.ask("127.9.8.2", "GET", "/v1/self"))[0] == 200:
+                pass
+        assert key(2) in registry.membership.revoked
+
+    run(tmp_path, scenario)
+
+
 def test_changing_keys_is_rate_limited(tmp_path):
     """Each is kept for good."""
 
@@ -311,7 +247,7 @@ def test_no_body_makes_it_stumble(tmp_path, body):
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1", "/v1/self/", "/v1//self", "/v1/../v1/self", "/v1/%73elf%00", "/v1/members/../self", "/v1/self%2e",
+    ["/v1", "/v1/self/", "/v1//self", "/v1/../v1/self", "/v1/%73elf%00", "/v1/members/../self", "/v1/self%2e",
      "/etc/passwd", "//evil.example/v1/self", "/v1/self/rotate", "/v1/enrol"],
 )  # fmt: skip
 def test_no_path_leads_anywhere_else(tmp_path, path):

@@ -4,10 +4,11 @@ What stands for the devices are UDP sockets: the registry's echoes what it gets,
 """
 
 import asyncio
+import os
 import socket
 import ssl
 import stat
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from cryptography import x509
@@ -52,8 +53,11 @@ async def device(echoes=False):
 
 
 def free_tcp_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    """One that no connection of another test is given meanwhile: below those that the system chooses from."""
+    for port in range(20000 + os.getpid() % 10000, 32000):
+        with suppress(OSError), socket.create_server(("0.0.0.0", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 @asynccontextmanager

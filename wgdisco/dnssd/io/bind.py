@@ -16,6 +16,10 @@ _IP_PKTINFO = 8  # linux/in.h; Python 3.11 does not name it
 _PKTINFO4 = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16si")
 _PORT_ATTEMPTS = 8
+# asm-generic/socket.h, linux/sock_diag.h: nine numbers, the last is of what was dropped
+_SO_MEMINFO = 55
+_MEMINFO = struct.Struct("=9I")
+_DROPS = 8
 # what a flood fills between two turns of the loop; the kernel caps it at net.core.rmem_max
 _RECEIVE_BUFFER = 1 << 20
 _TCP_RECEIVE_BUFFER = 1 << 16
@@ -53,6 +57,12 @@ def read_pktinfo(ancillary: Ancillary) -> tuple[IPAddress | None, Ancillary]:
             scope = interface if address.is_link_local else 0
             return address, [(level, kind, _PKTINFO6.pack(local, scope))]
     return None, []
+
+
+def overflows(bound: socket.socket) -> int:
+    """How many packets or connections the kernel had no room for at a socket."""
+    told = bound.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+    return int(_MEMINFO.unpack(told)[_DROPS])
 
 
 def _bind(address: IPAddress, port: int, kind: socket.SocketKind, interface: str | None) -> socket.socket:

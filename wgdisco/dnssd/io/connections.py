@@ -1,14 +1,16 @@
 """TCP connections of askers (RFC 7766): pipelined queries, answered in order.
 
-They are bounded, and so is what they hold in memory. Where one more comes, or more is held, the one that was idle
-longest goes: whoever holds thousands open keeps nobody out who has a question. All together get a bounded share of each
-turn of the loop, in turn; of two answers one is to a first question, that long queues are not waited for.
+They are bounded, and so is what they hold in memory. Where one more comes, the one that was idle longest goes: whoever
+holds thousands open keeps nobody out who has a question. Where more is held, that of those that hold something goes
+which has made no progress for longest. All together get a bounded share of each turn of the loop, in turn; of two
+answers one is to a first question, that long queues are not waited for.
 """
 
 import asyncio
 import socket
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
+from enum import Enum
 from typing import cast
 
 from wgdisco.dnssd.forwarding import is_refused
@@ -23,15 +25,26 @@ IDLE_TIMEOUT = 10.0
 TURN_REPLIES = 16
 TURN_TIME = 0.002
 # bytes that all may hold: queries that wait, and replies that were not taken
-HELD_MAX = 1 << 25
+HELD_MAX = 1 << 24
 
 _IDLE_CHECK = 1.0
 _LENGTH_SIZE = 2
-# a query of any size, and more that are pipelined
-_WAITING_MAX = 1 << 17
+# what is read at once, into memory that all share
+_READ_SIZE = 1 << 14
+# a query of any size, or many that are pipelined
+_WAITING_MAX = (1 << 16) + _LENGTH_SIZE
 # replies that the asker has not taken; the kernel has room for more
-_UNREAD_MAX = 1 << 17
+_UNREAD_MAX = 1 << 15
 _BACKLOG = 1024
+
+
+class Became(Enum):
+    """What became of a connection; the asker ended those that are in none."""
+
+    OPENED = "opened"
+    IDLE = "ended: idle"
+    TOO_MANY = "ended: too many"
+    TOO_MUCH = "ended: too much unread"
 
 
 class Connections:
@@ -39,9 +52,13 @@ class Connections:
 
     def __init__(self, transfers: Transfers | None = None) -> None:
         self.transfers = transfers
+        self.counts: Counter[Became] = Counter()
         self._servers: list[asyncio.Server] = []
         # by when each was last of use, the longest ago first
         self._open: OrderedDict[_Connection, float] = OrderedDict()
+        # of these, those that hold something
+        self._holding: OrderedDict[_Connection, None] = OrderedDict()
+        self.read_into = memoryview(bytearray(_READ_SIZE))
         self._new: deque[_Connection] = deque()
         self._ready: deque[_Connection] = deque()
         self._is_for_new = False
@@ -82,21 +99,28 @@ class Connections:
 
     def opened(self, connection: "_Connection") -> None:
         """One more."""
+        self.counts[Became.OPENED] += 1
         while len(self._open) >= CONNECTIONS_MAX:
-            self._end_oldest()
+            self._end(next(iter(self._open)), Became.TOO_MANY)
         self.used(connection)
 
     def holds(self, connection: "_Connection", size: int) -> None:
         """It has so many bytes in memory now."""
         self._held += size - connection.held
         connection.held = size
-        while self._held > HELD_MAX and self._open:
-            self._end_oldest()
+        if not size:
+            self._holding.pop(connection, None)
+        elif connection not in self._holding:
+            self._holding[connection] = None
+        while self._held > HELD_MAX:
+            self._end(next(iter(self._holding)), Became.TOO_MUCH)
 
     def used(self, connection: "_Connection") -> None:
         """It was of use: not idle."""
         self._open[connection] = asyncio.get_running_loop().time()
         self._open.move_to_end(connection)
+        if connection in self._holding:
+            self._holding.move_to_end(connection)
 
     def is_open(self, connection: "_Connection") -> bool:
         """Whether it still counts."""
@@ -105,6 +129,7 @@ class Connections:
     def closed(self, connection: "_Connection") -> None:
         """It is no more."""
         self._open.pop(connection, None)
+        self._holding.pop(connection, None)
         self._held -= connection.held
         connection.held = 0
 
@@ -128,23 +153,23 @@ class Connections:
                 break
         self._turn = loop.call_soon(self._answer_some) if self._new or self._ready else None
 
-    def _end_oldest(self) -> None:
-        oldest, _ = self._open.popitem(last=False)
-        oldest.abort()
-        self.closed(oldest)
+    def _end(self, connection: "_Connection", why: Became) -> None:
+        self.counts[why] += 1
+        self.closed(connection)
+        connection.abort()
 
     def _close_idle(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         while self._open:
-            used_at = next(iter(self._open.values()))
+            oldest, used_at = next(iter(self._open.items()))
             if now - used_at < IDLE_TIMEOUT:
                 break
-            self._end_oldest()
+            self._end(oldest, Became.IDLE)
         self._check = loop.call_later(_idle_check(), self._close_idle)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """One asker. `is_waiting`: it is among those whose turn will come. `held` is what it has in memory, in bytes."""
 
     def __init__(self, connections: Connections, answerer: Answerer, forwarder: Forwarder | None = None) -> None:
@@ -170,8 +195,11 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self._connections.closed(self)
 
-    def data_received(self, data: bytes) -> None:
-        self._received += data
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._connections.read_into
+
+    def buffer_updated(self, size: int) -> None:
+        self._received += self._connections.read_into[:size]
         if len(self._received) > _WAITING_MAX:
             self._transport.pause_reading()
         self._weigh()

@@ -18,8 +18,9 @@ from typing import Any
 
 import wgdisco
 from wgdisco.dnssd.feed import Audience, Delta, Listener, Setup, between, pack_delta, pack_setup, whole
-from wgdisco.dnssd.io.bind import bind_pair
+from wgdisco.dnssd.io.bind import bind_pair, overflows
 from wgdisco.dnssd.responder import Profile
+from wgdisco.dnssd.tally import Kind, Tally, from_json, joined, numbers
 from wgdisco.dnssd.zone import Zone
 from wgdisco.endpoint import Endpoint, IPAddress
 from wgdisco.errors import LocalError
@@ -31,16 +32,23 @@ START_TIMEOUT = 30.0
 # between two starts of a process that dies at once
 RESTART_INTERVAL = 1.0
 
+# it speaks every second; so many ticks without a word are too many, and so many before the first
+TICK = 1.0
+SILENT_MAX = 8
+START_MAX = 60
+
+# lines on its standard error that are heard, of one that was started
+COMPLAINTS_MAX = 100
+COMPLAINT_MAX_SIZE = 500
+
 _REPLY_MAX_SIZE = 1 << 16
-_COUNTS_MAX = 256
 
 
 class ZoneProcess:
     """Serves `zone`, and then each that `follow` is given.
 
-    `counts` has what became of queries, by outcome, over all processes there were. `transferred` is the serial that
-    secondaries are to have and strangers see, where that is another, and `given` that which each address has, as it was
-    a second ago.
+    `transferred` is the serial that secondaries are to have and strangers see, where that is another, and `given` that
+    which each address has, as it was a second ago. `restarts` are how often it had to be started again.
     """
 
     def __init__(self, zone: Zone, setup: Setup) -> None:
@@ -54,18 +62,16 @@ class ZoneProcess:
         self._touched: dict[PublicKey, None] = {}
         self._is_new = asyncio.Event()
         self._ready = asyncio.Event()
-        self._past: Counter[str] = Counter()
-        self._present: Counter[str] = Counter()
+        self.restarts = 0
+        self._past = joined()
+        self._present = joined()
+        # seconds without a word from it
+        self._silent = 0
 
-    @property
-    def counts(self) -> Counter[str]:
-        """See above."""
-        return self._past + self._present
-
-    def dropped(self) -> dict[str, int]:
-        """Of what gets no reply, how much there was by reason."""
-        prefix = "dropped: "
-        return {what.removeprefix(prefix): n for what, n in self.counts.items() if what.startswith(prefix)}
+    def tally(self) -> Tally:
+        """What it counted until a second ago, over all processes there were: every kind is there, and only grows."""
+        drops = {"queue full": sum(overflows(one) for pair in self._sockets for one in pair)}
+        return joined(self._past, self._present, {Kind.DROPS: Counter(drops)})
 
     def bind(self, address: IPAddress, port: int, audience: Audience, interface: str | None = None) -> None:
         """Answer there too, once it runs (port 0: any free one). LocalError when that cannot be.
@@ -96,8 +102,9 @@ class ZoneProcess:
         """Keep one running until cancelled."""
         while True:
             try:
-                await self._run_once()
-                LOG.warning("the zone's server ended; it is started again")
+                why = await self._run_once()
+                self.restarts += 1
+                LOG.warning("the zone's server %s; it is started again", why)
             except OSError as error:
                 LOG.error("the zone's server cannot be started: %s", error.strerror)
             await asyncio.sleep(RESTART_INTERVAL)
@@ -109,24 +116,29 @@ class ZoneProcess:
             tcp.close()
         self._sockets, self.endpoints = [], ()
 
-    async def _run_once(self) -> None:
+    async def _run_once(self) -> str:
+        """Until it ends, or has to be ended: what it did."""
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = [theirs.fileno(), *(one.fileno() for pair in self._sockets for one in pair)]
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
                 env=_environment(),
                 pass_fds=descriptors,
             )
         self.pid = process.pid
+        complaints = asyncio.create_task(_hear(process.stderr))
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=_REPLY_MAX_SIZE)
-        tasks = [asyncio.create_task(self._feed(writer)), asyncio.create_task(self._listen(reader))]
+        silence = asyncio.create_task(self._watch_silence())
+        tasks = [asyncio.create_task(self._feed(writer)), asyncio.create_task(self._listen(reader)), silence]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+            return f"said nothing for {self._silent * TICK:.0f} s" if silence in done else "ended"
         finally:
             self._ready.clear()
             for task in tasks:
@@ -134,7 +146,7 @@ class ZoneProcess:
             await asyncio.gather(*tasks, return_exceptions=True)
             # the end of the feed is its end; what does not hear of it is ended
             writer.transport.abort()
-            self._past, self._present = self.counts, Counter()
+            self._past, self._present = joined(self._past, self._present), joined()
             try:
                 async with asyncio.timeout(1.0):
                     await process.wait()
@@ -142,6 +154,8 @@ class ZoneProcess:
                 process.kill()
                 await process.wait()
             self.pid = None
+            await asyncio.wait([complaints], timeout=1.0)
+            complaints.cancel()
 
     async def _feed(self, writer: asyncio.StreamWriter) -> None:
         """Tell it all there is, and then what changes: as much at once as changed since it last had room."""
@@ -171,19 +185,35 @@ class ZoneProcess:
                 LOG.error("the zone's server said what it cannot (%s)", type(error).__name__)
 
     def _take(self, said: dict[str, Any]) -> None:
+        self._silent = 0
         if "ready" in said:
             self._ready.set()
             return
         serial = said.get("serial")
-        self._present = _numbers(said["counts"])
-        self.transferred, self.given = None if serial is None else int(serial), dict(_numbers(said.get("given", {})))
+        self._present = from_json(said["counts"])
+        self.transferred, self.given = None if serial is None else int(serial), dict(numbers(said.get("given", {})))
+
+    async def _watch_silence(self) -> None:
+        """Until it was silent for too long. Our own turns are counted: when we are held up, it is not silent."""
+        self._silent = 0
+        while self._silent < (SILENT_MAX if self._ready.is_set() else START_MAX):
+            await asyncio.sleep(TICK)
+            self._silent += 1
 
 
-def _numbers(said: dict[str, Any]) -> Counter[str]:
-    """ValueError or TypeError when they are none, or too many."""
-    if len(said) > _COUNTS_MAX:
-        raise ValueError("too many")
-    return Counter({str(what): int(count) for what, count in said.items()})
+async def _hear(stderr: asyncio.StreamReader | None) -> None:
+    """Have what it complains of in our log, a line each; not more than so much, for strangers talk to it."""
+    left = COMPLAINTS_MAX
+    while stderr is not None:
+        try:
+            line = await stderr.readline()
+        except ValueError:
+            line = b"(a line that is too long)\n"
+        if not line:
+            return
+        if left > 0:
+            LOG.error("the zone's server: %s", line[:COMPLAINT_MAX_SIZE].decode(errors="replace").rstrip())
+        left -= 1
 
 
 async def _tell(writer: asyncio.StreamWriter, delta: Delta) -> None:

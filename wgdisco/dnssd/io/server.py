@@ -6,6 +6,7 @@ flood leaves the loop to others between two of them.
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from wgdisco.dnssd.io.connections import Connections
 from wgdisco.dnssd.io.forwarder import Forwarder
 from wgdisco.dnssd.io.transfer import Transfers
 from wgdisco.dnssd.responder import Answerer, Transport
+from wgdisco.dnssd.tally import Kind, Tally
 from wgdisco.endpoint import Endpoint, IPAddress, parse_address
 from wgdisco.errors import LocalError
 
@@ -40,10 +42,11 @@ class DnsServer:
         self._transfers = transfers
         self._connections = Connections(transfers)
 
-    @property
-    def unsent(self) -> int:
-        """UDP replies the kernel did not take."""
-        return self._unsent + sum(batch.unsent for batch in self._batches)
+    def tally(self) -> Tally:
+        """What the kernel did not take, and what became of connections."""
+        unsent = self._unsent + sum(batch.unsent for batch in self._batches)
+        connections = Counter({what.value: count for what, count in self._connections.counts.items()})
+        return {Kind.DROPS: Counter({"unsent": unsent}), Kind.CONNECTIONS: connections}
 
     async def start(
         self, answerer: Answerer, addresses: Sequence[tuple[IPAddress, int]], interface: str | None = None
@@ -79,24 +82,25 @@ class DnsServer:
         if self._transfers is not None:
             answerer = _WithTransfers(answerer, self._transfers)
         loop = asyncio.get_running_loop()
-        if forwarder is not None:
-            loop.add_reader(udp, partial(self._drain, udp, answerer, _unmapped(address), forwarder))
-        elif address.is_unspecified:
+        if address.is_unspecified:
             loop.add_reader(udp, self._drain_wildcard, udp, answerer)
         elif batch.is_possible():
-            self._batches.append(batch.Batch(udp, answerer, _unmapped(address)))
-            loop.add_reader(udp, self._batches[-1].answer)
+            self._batches.append(batch.Batch(udp, answerer, _unmapped(address), forwarder))
+            self._batches[-1].start()
         else:
-            loop.add_reader(udp, self._drain, udp, answerer, _unmapped(address))
+            loop.add_reader(udp, self._drain, udp, answerer, _unmapped(address), forwarder)
         self.endpoints += (Endpoint(address, udp.getsockname()[1]),)
 
     async def close(self) -> None:
         """Release every socket and end every connection. May be called twice."""
         loop = asyncio.get_running_loop()
+        for one in self._batches:
+            one.close()
+            self._unsent += one.unsent
         for udp in self._udp:
             loop.remove_reader(udp)
             udp.close()
-        self._udp, self.endpoints = [], ()
+        self._udp, self._batches, self.endpoints = [], [], ()
         await self._connections.close()
 
     def _drain(

@@ -21,10 +21,10 @@ from wgdisco.api import (
     RotateRequest,
     Snapshot,
     StatusReport,
-    rotation_proof,
 )
 from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.errors import LocalError, RemoteError
+from wgdisco.invitation import JoinLink
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.machine import SleepWatch, boot_time
 from wgdisco.peer.agent import Agent, Ourselves
@@ -38,21 +38,24 @@ from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.member_names import keep_names
 from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
+from wgdisco.peer.io.parting import Parting
+from wgdisco.peer.io.path_report import ReportDesk
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamEvent, StreamUp
+from wgdisco.peer.io.roster_news import log_news
 from wgdisco.peer.io.state import MemberState, StateStore
 from wgdisco.peer.io.surroundings import Surroundings
 from wgdisco.peer.io.zone_fallback import ZoneFallback
 from wgdisco.peer.report import (
     REGISTRY_NAME,
-    TRUST_NOTE,
     Trouble,
     blame,
     engine_notes,
-    epoch_note,
     is_settled,
     notes,
 )
-from wgdisco.peer.roster import Accepted, Gone, MemberRefused, OlderEpoch, Roster, RosterNews, TrustExpired
+from wgdisco.peer.roster import Roster
+from wgdisco.peer.roster_news import OlderEpoch
+from wgdisco.proof import rotation_proof
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.events import RawReceived
@@ -85,11 +88,12 @@ async def run(
     version: str,
     sleeps: SleepWatch,
     connected: Callable[[StatusReport], None] = lambda _r: None,
+    link: JoinLink | None = None,
 ) -> None:
     """Run until cancelled, told to stop, or until the interface is taken away (LocalError).
 
     `sleeps` is what the loop waits in. `connected` is called once, when the registry and the members that are online
-    answer, or SETTLE_TIMEOUT is over.
+    answer, or SETTLE_TIMEOUT is over. `link` is what an ephemeral member came by.
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust, state.exit_name)
     async with AsyncExitStack() as stack:
@@ -110,7 +114,7 @@ async def run(
         stack.push_async_callback(member.behind.close)
         if state.exit_name is not None:
             await member.behind.route()  # or not at all: nothing shall leave by another way
-        control = ControlServer(device.interface, member.report, member.commands())
+        control = ControlServer(device.interface, member.report, member.commands(), member.metrics, state.metrics)
         sleeps.woke = member.woke
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -126,6 +130,8 @@ async def run(
                         member.keep(),
                         keep_names(state),
                         member.behind.run(),
+                        member.parting.watch(link, member.stream_up),
+                        member.paths.run(),
                     )
                 ]
                 await control.start()
@@ -134,6 +140,7 @@ async def run(
                     task.cancel()
         finally:
             sleeps.woke = lambda: None
+            await member.parting.end()
             member.close()
             await member.disconnect()
             await member.save()
@@ -165,7 +172,7 @@ class _Managed:
         self._version = version
         self._connected: Callable[[StatusReport], None] | None = connected
         self._registry_key = roster.network.registry_key
-        self._stream_up = asyncio.Event()
+        self.stream_up = asyncio.Event()
         self._saved_at = 0.0
         self._older_epoch: OlderEpoch | None = None
         self._trouble = Trouble()
@@ -179,10 +186,11 @@ class _Managed:
         self.driver = AgentDriver(
             device, agent, self._look, self._handshake, self._ask, self._raw, leave_relay=self._leave
         )
-        address = roster.network.registry_addresses[0]
-        self._client = RegistryClient(address, device.interface)
-        self._orders = OrderDesk(self.driver, self._client, self._stream_up)
-        self.zone = ZoneFallback(self.driver, roster, self._stream_up)
+        self.metrics = self.driver.counted(self.report, self.stream_up.is_set)
+        self._client = RegistryClient(roster.network.registry_addresses[0], device.interface)
+        self.parting = Parting(roster, self._client, self._shared, self._registry_key)
+        self._orders = OrderDesk(self.driver, self._client, self.stream_up)
+        self.zone = ZoneFallback(self.driver, roster, self.stream_up)
         self.finder = RegistryFinder(
             self.driver,
             self._registry_key,
@@ -194,6 +202,7 @@ class _Managed:
         self.surroundings.keepalive = self._set_keepalive
         self.behind = Behind(device.interface, state, roster, self._client, forwarder, self._refresh)
         self.surroundings.moved = self.behind.changed
+        self.paths = ReportDesk(self._client, agent, lambda: self.report().peers)
         self._refresh()
         loop = asyncio.get_running_loop()
         self._deadlines = [loop.call_later(GRACE, self._release), loop.call_later(SETTLE_TIMEOUT, self._give_up)]
@@ -243,12 +252,15 @@ class _Managed:
                 await self.save()
 
     async def save(self) -> None:
-        """Keep what is known now; a disk that refuses is told of, and the tunnel goes on."""
+        """Keep what is known now, or forget what is over; a disk that refuses is told of, and the tunnel goes on."""
         handshake_time = self._clock.to_keep()
         self._state = replace(self._remembered(), memory=self._roster.memory(), handshake_time=handshake_time)
         self._saved_at = boot_time()
         try:
-            await asyncio.to_thread(self._store.save, self._state)
+            if self.parting.is_for_good:
+                await asyncio.to_thread(self._store.forget, self._state.name)
+            else:
+                await asyncio.to_thread(self._store.save, self._state)
         except LocalError as error:
             LOG.warning("%s", error)
         self._clock.kept(self._state)
@@ -259,6 +271,7 @@ class _Managed:
         """By name."""
         return {
             "rotate-key": self._rotate_key,
+            "leave": self.parting.go,
             "accept": self._accept,
             "netcheck": self._netcheck,
             "stop": self._stop,
@@ -282,7 +295,7 @@ class _Managed:
 
     async def _rotate_key(self, _told: dict[str, Any]) -> dict[str, Any]:
         """Announce the next key over the old tunnel, then use it: sessions under the old one still receive."""
-        if not self._stream_up.is_set():
+        if not self.stream_up.is_set():
             raise LocalError("the registry is unreachable: a key can be changed only when it is told")
         next_key = self._state.next_private_key or PrivateKey(os.urandom(32))
         self._state = replace(self._state, next_private_key=next_key)
@@ -314,7 +327,7 @@ class _Managed:
         peers = []
         for peer in status.peers:
             told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
-            peers.append(blame(told, trouble, online.get(peer.key) if self._stream_up.is_set() else None))
+            peers.append(blame(told, trouble, online.get(peer.key) if self.stream_up.is_set() else None))
         return StatusReport(
             role="member",
             interface=self._device.interface,
@@ -330,7 +343,7 @@ class _Managed:
                 *self.behind.notes(self.surroundings.local),
                 *engine_notes(self._engine),
             ],
-            settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
+            settled=self._has_snapshot and self.stream_up.is_set() and is_settled(peers),
         )
 
     # Inside
@@ -339,11 +352,12 @@ class _Managed:
         agent, roster, now = self.driver.agent, self._roster, self._clock.time()
         match event:
             case StreamUp():
-                self._stream_up.set()
+                self.stream_up.set()
                 self._trouble = Trouble()
                 self._handed_back = False
                 self.surroundings.registry_up(True)
                 self.behind.registry_up(True)
+                self.paths.registry_up(True)
                 agent.registry_reachable(True, boot_time())
                 LOG.info("registry reachable")
             case StreamDown(why, is_other_version):
@@ -413,10 +427,11 @@ class _Managed:
 
     def _stream_down(self, why: str) -> None:
         agent = self.driver.agent
-        if self._stream_up.is_set():
-            self._stream_up.clear()
+        if self.stream_up.is_set():
+            self.stream_up.clear()
             self.surroundings.registry_up(False)
             self.behind.registry_up(False)
+            self.paths.registry_up(False)
             agent.registry_reachable(False, boot_time())
             LOG.warning("registry unreachable", extra={"fields": {"reason": why}})
         if not self._trouble.is_other_version:
@@ -449,7 +464,8 @@ class _Managed:
         self.driver.agent.set_peers(peers, boot_time(), members)
         self.surroundings.set_known(members)
         for news in self._roster.news():
-            self._tell(news)
+            self._older_epoch = news if isinstance(news, OlderEpoch) else self._older_epoch
+            log_news(news)
         if self._known:
             self._tell_endpoints()
         self.driver.settle()
@@ -477,26 +493,12 @@ class _Managed:
 
     def _greet(self) -> None:
         """At the start have a path to every member that is online, up to a number: then they are a ping away."""
-        if not self._stream_up.is_set():
+        if not self.stream_up.is_set():
             return
         for key, is_online in self._roster.online().items():
             if is_online and key not in self._greeted and len(self._greeted) < MAX_GREETED:
                 self._greeted.add(key)
                 self.driver.agent.want(key, boot_time())
-
-    def _tell(self, news: RosterNews) -> None:
-        match news:
-            case Accepted(name, key):
-                LOG.info("member", extra={"fields": {"name": name, "peer": str(key)}})
-            case Gone(name, key):
-                LOG.info("member gone", extra={"fields": {"name": name, "peer": str(key)}})
-            case MemberRefused(name, key, why):
-                LOG.warning("member refused", extra={"fields": {"name": name, "peer": str(key), "reason": why}})
-            case OlderEpoch():
-                self._older_epoch = news
-                LOG.warning(epoch_note(news))
-            case TrustExpired():
-                LOG.warning(TRUST_NOTE)
 
     def _look(self) -> None:
         """Tell once that all who can be reached are."""
@@ -508,8 +510,8 @@ class _Managed:
 
     def _give_up(self) -> None:
         """Tell how it stands when not all could be reached in time."""
-        if self._connected is not None:
-            connected, self._connected = self._connected, None
+        connected, self._connected = self._connected, None
+        if connected is not None:
             connected(self.report())
 
     def _remembered(self) -> MemberState:

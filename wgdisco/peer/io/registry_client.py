@@ -36,9 +36,12 @@ from wgdisco.api import (
 from wgdisco.endpoint import IPAddress
 from wgdisco.errors import RemoteError
 from wgdisco.keys import PublicKey
+from wgdisco.paths import PathsRequest
 from wgdisco.peer import records
 from wgdisco.peer.clock import parse_date
+from wgdisco.peer.io.reply import CHUNK, MAX_REPLY_SIZE, bounded, phrase, reason
 from wgdisco.peer.stream import EventParser, ServerEvent
+from wgdisco.proof import LeaveRequest
 
 HTTP_PORT = 80
 REQUEST_TIMEOUT = 10.0
@@ -56,9 +59,6 @@ BACKOFF_MOST = 10.0
 PROBE_INTERVAL = 1
 PROBE_COUNT = 3
 PROBE_TIME = 5.0
-MAX_REPLY_SIZE = 64 << 10
-MAX_REASON_SIZE = 300
-_CHUNK = 64 << 10
 
 _T = TypeVar("_T")
 
@@ -192,16 +192,28 @@ class RegistryClient:
 
     async def tell_candidates(self, request: CandidatesRequest) -> None:
         """`PUT /v1/self/candidates`: where we may be reached. RemoteError when the registry does not take it."""
-        status, _ = await self._ask("PUT", "/v1/self/candidates", to_json(request))
-        if status != 200:
-            raise RemoteError(f"the registry answers {status}")
+        if not await self._tell("candidates", to_json(request)):
+            raise RemoteError("the registry takes no candidates")
 
     async def tell_offers(self, request: OffersRequest) -> None:
         """`PUT /v1/self/offers`: what is behind us. RemoteError when the registry does not take it."""
-        status, _ = await self._ask("PUT", "/v1/self/offers", to_json(request))
-        if status == 404:
+        if not await self._tell("offers", to_json(request)):
             raise RemoteError("the registry is of a version that knows no subnets behind members: update it")
-        if status != 200:
+
+    async def tell_paths(self, request: PathsRequest) -> bool:
+        """`PUT /v1/self/paths`: what our paths are; False at a registry that does not want to know."""
+        return await self._tell("paths", {"schema": SCHEMA, **asdict(request)})
+
+    async def _tell(self, what: str, body: Any) -> bool:
+        status, _ = await self._ask("PUT", f"/v1/self/{what}", body)
+        if status not in (200, 404):
+            raise RemoteError(f"the registry answers {status}")
+        return status == 200
+
+    async def leave(self, asked: LeaveRequest) -> None:
+        """`DELETE /v1/self`: we are no member any longer. RemoteError when the registry does not take it."""
+        status, _ = await self._ask("DELETE", "/v1/self", {"schema": SCHEMA, **asdict(asked)})
+        if status != 202:
             raise RemoteError(f"the registry answers {status}")
 
     async def stun(self) -> StunRecord:
@@ -247,7 +259,7 @@ class RegistryClient:
             except RemoteError as error:
                 why, last_id = error.reason, ""
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
-                why, last_id = _phrase(error), parser.last_id
+                why, last_id = phrase(error), parser.last_id
             yield StreamDown(why, is_other_version)
             was_other_version = is_other_version
             with contextlib.suppress(TimeoutError):
@@ -270,7 +282,7 @@ class RegistryClient:
             ) as response,
         ):
             if response.status != 200:
-                raise RemoteError(await _reason(response))
+                raise RemoteError(await reason(response))
             if response.content_type != "text/event-stream":
                 raise ValueError("not a stream of events")
             self._connection = None if response.connection is None else response.connection.transport
@@ -280,7 +292,7 @@ class RegistryClient:
             yield Heartbeat()
             self._heard_at, heartbeat = asyncio.get_running_loop().time(), self.heartbeat
             try:
-                while chunk := await self._in_time(response.content.read(_CHUNK)):
+                while chunk := await self._in_time(response.content.read(CHUNK)):
                     now = asyncio.get_running_loop().time()
                     silence, self._heard_at = now - self._heard_at, now
                     if heartbeat != self.heartbeat:
@@ -310,13 +322,13 @@ class RegistryClient:
             kept = self._kept
             try:
                 async with kept.request(method, f"{self._base}{path}", json=body, allow_redirects=False) as response:
-                    return response.status, await _bounded(response, MAX_REPLY_SIZE)
+                    return response.status, await bounded(response, MAX_REPLY_SIZE)
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 if self._kept is kept:
                     self._kept = None
                 await kept.close()
                 if is_last:
-                    raise RemoteError(f"the registry does not answer inside the tunnel ({_phrase(error)})") from error
+                    raise RemoteError(f"the registry does not answer inside the tunnel ({phrase(error)})") from error
         raise AssertionError("the second try returns or raises")
 
     async def _post(self, path: str, body: Any) -> Any:
@@ -328,11 +340,11 @@ class RegistryClient:
                 session.post(f"{self._base}{path}", json=body, headers=headers, allow_redirects=False) as response,
             ):
                 if response.status not in (200, 201, 202, 204):
-                    raise RemoteError(await _reason(response))
-                reply = await _bounded(response, MAX_REPLY_SIZE)
+                    raise RemoteError(await reason(response))
+                reply = await bounded(response, MAX_REPLY_SIZE)
                 return json.loads(reply) if reply else None
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise RemoteError(f"the registry does not answer inside the tunnel ({_phrase(error)})") from error
+            raise RemoteError(f"the registry does not answer inside the tunnel ({phrase(error)})") from error
         except (ValueError, RecursionError) as error:
             raise RemoteError("the registry's answer cannot be used: it is too large or not JSON") from error
 
@@ -376,34 +388,3 @@ def _parse_event(event: ServerEvent) -> StreamEvent | None:
         return parser(data)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-
-
-async def _bounded(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body; ValueError when there is more of it."""
-    body = b""
-    async for chunk in response.content.iter_chunked(_CHUNK):
-        body += chunk
-        if len(body) > most:
-            raise ValueError("too large")
-    return body
-
-
-async def _reason(response: aiohttp.ClientResponse) -> str:
-    """What the registry says is wrong, as one line that is safe to print."""
-    try:
-        told = json.loads(await _bounded(response, MAX_REPLY_SIZE))
-        text = told.get("error") if isinstance(told, dict) else None
-    except (ValueError, RecursionError):
-        text = None
-    if isinstance(text, str) and text.isprintable() and 0 < len(text) <= MAX_REASON_SIZE:
-        return text
-    return f"the registry answers {response.status}"
-
-
-def _phrase(error: Exception) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    cause = getattr(error, "os_error", error)
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror.lower()
-    return "the connection broke"

@@ -11,9 +11,10 @@ from typing import Any
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
-from wgdisco.invitation import SECRET_SIZE
+from wgdisco.invitation import SECRET_SIZE, enrol_private_key
 from wgdisco.keys import PublicKey
 from wgdisco.offers import parse_subnet
+from wgdisco.registry.admin import set_role
 from wgdisco.registry.approval import approve, disapprove
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Invitation, Kind, Member, Role
@@ -33,6 +34,7 @@ COMMANDS = (
     "revoke",
     "approve",
     "set_endpoint",
+    "set_role",
     "set_registries",
     "set_ports",
     "set_firewall",
@@ -71,6 +73,7 @@ class Commands:
             "revoke": self.revoke,
             "approve": self.approve,
             "set_endpoint": self.set_endpoint,
+            "set_role": self.set_role,
             "set_registries": self.set_registries,
             "set_ports": self.set_ports,
             "set_firewall": self.set_firewall,
@@ -80,23 +83,29 @@ class Commands:
         return command
 
     async def invite(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """`name` or None, `groups`, `admin`, `uses`, `lifetime` in seconds → `link`, `expires_at`, and whether
-        the name `was_revoked`."""
+        """`name` or None, `groups`, `admin`, `uses`, `lifetime` and (or missing) `ephemeral` in seconds → `link`,
+        `enrol_key`, `expires_at`, and whether the name `was_revoked`."""
         groups = tuple(_texts(asked, "groups"))
         role = Role.ADMIN if asked.get("admin") else Role.MEMBER
+        ephemeral = None if asked.get("ephemeral") is None else float(asked["ephemeral"])
         uses, lifetime, name = int(asked["uses"]), float(asked["lifetime"]), _text_or_none(asked, "name")
         for _ in range(_DRAWS):
             secret, now = os.urandom(SECRET_SIZE), time.time()
             try:
                 link = await self._ledger.change(
                     lambda secret=secret, now=now: self._membership.invite(  # type: ignore[misc]
-                        secret, now, name, groups, role, uses, lifetime
+                        secret, now, name, groups, role, uses, lifetime, ephemeral
                     )
                 )
             except ValueError:
                 continue  # its address is in use: draw again
             was_revoked = any(revoked.name == name for revoked in self._membership.revoked.values())
-            return {"link": link.to_text(), "expires_at": now + lifetime, "was_revoked": was_revoked}
+            return {
+                "enrol_key": enrol_private_key(secret).public_key().to_text(),
+                "link": link.to_text(),
+                "expires_at": now + lifetime,
+                "was_revoked": was_revoked,
+            }
         raise LocalError("too many invitations are out: revoke some, or wait until they expire")
 
     async def add_device(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +160,12 @@ class Commands:
         name, text = _text(asked, "name"), _text_or_none(asked, "endpoint")
         endpoint = None if text is None else _global_endpoint(text)
         await self._ledger.change(lambda: (self._membership.set_endpoint(name, endpoint), None))
+        return {}
+
+    async def set_role(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """`name`, `role` as `Role` has it → nothing."""
+        name, role = _text(asked, "name"), Role(_text(asked, "role"))
+        await self._ledger.change(lambda: (set_role(self._membership, name, role), None))
         return {}
 
     async def set_ports(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -231,6 +246,7 @@ class Commands:
             "next_key": None if member.next_key is None else str(member.next_key),
             "offers": [str(network) for network in member.offers],
             "approved": [str(network) for network in member.approved],
+            "ephemeral": member.ephemeral,
         }
 
 
@@ -242,6 +258,7 @@ def _invitation(invitation: Invitation) -> dict[str, Any]:
         "role": invitation.role.value,
         "uses": invitation.uses,
         "expires_at": invitation.expires_at,
+        "ephemeral": invitation.ephemeral,
     }
 
 

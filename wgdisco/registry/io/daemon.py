@@ -19,10 +19,12 @@ from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.secondaries import Secondaries
+from wgdisco.dnssd.tally import Kind
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import LIVE_FOR, Directory
+from wgdisco.registry.io.metrics import of_zone
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.secondaries import with_servers, zone_command
 from wgdisco.tunnel import burst
@@ -55,6 +57,7 @@ async def run(
     offloads: Offloads,
     host_dns: DnsMode,
     version: str,
+    metrics: Endpoint | None = None,
     secondaries: Secondaries | None = None,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError).
@@ -78,7 +81,12 @@ async def run(
         server = ZoneProcess(publisher.zone, Setup(zone.to_text(), profile, (), own, secondaries=secondaries))
         publisher.follow = server.follow
         commands = {"zone": zone_command(lambda: describe(publisher.zone, servers, server.transferred, server.given))}
-        control = ControlServer(interface, lambda: with_dns_drops(publisher.report(), server), commands)
+
+        def report() -> StatusReport:
+            told = publisher.report()
+            return replace(told, drops=told.drops | dns_drops(server))
+
+        control = ControlServer(interface, report, commands, lambda: of_zone(publisher, server), metrics)
         try:
             for link in _links(dns, interface, conf):
                 is_public = link is None and not in_any(dns.address, LOOPBACK)
@@ -144,10 +152,9 @@ def _own_instance(device: Backend, conf: TunnelConf, endpoint: Endpoint | None) 
     return OwnInstance(status.public_key, status.listen_port, endpoint, addresses, conf.tunnel_prefixes())
 
 
-def with_dns_drops(report: StatusReport, server: ZoneProcess) -> StatusReport:
-    """A report with what the zone's server gave no reply."""
-    dropped = {f"dns: {reason}": count for reason, count in server.dropped().items()}
-    return replace(report, drops=report.drops | dropped)
+def dns_drops(server: ZoneProcess) -> dict[str, int]:
+    """What the zone's server gave no reply, by reason."""
+    return {f"dns: {reason}": count for reason, count in server.tally()[Kind.DROPS].items()}
 
 
 def serials() -> Callable[[], int]:

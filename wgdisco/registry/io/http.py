@@ -4,17 +4,14 @@ Sockets are bound to the interface as well as the address: a neighbour on the LA
 """
 
 import asyncio
-import fcntl
 import hmac
-import json
 import logging
 import socket
-import termios
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from ipaddress import IPv4Address
-from typing import Any, TypeVar
+from typing import Any
 
 from aiohttp import web
 
@@ -28,21 +25,24 @@ from wgdisco.api import (
     Receipt,
     RotateRequest,
     StunRecord,
-    rotation_proof,
     to_json,
 )
-from wgdisco.endpoint import IPAddress, parse_address
-from wgdisco.errors import LocalError, RemoteError
+from wgdisco.endpoint import IPAddress
+from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.offers import parse_subnet
+from wgdisco.proof import LeaveRequest, rotation_proof
 from wgdisco.registry.approval import offer
 from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.facts import Change, Kind, Member, Revoked
+from wgdisco.registry.facts import Change, Kind, Revoked
+from wgdisco.registry.io.connection import give_up_soon, is_acknowledged
 from wgdisco.registry.io.feed import Feed
+from wgdisco.registry.io.gate import Gate, RefusedError, body_of, source_of
+from wgdisco.registry.io.leaving import let_go, may_leave
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.turns import Turns
-from wgdisco.registry.orders import Orders
+from wgdisco.registry.orders import Asked, Orders
 from wgdisco.registry.receipt import recall, seal, unseal
 from wgdisco.registry.records import member_records, network_record, order_record, self_record
 from wgdisco.tunnel.noise import static_static
@@ -53,25 +53,10 @@ PORT = 80
 BODY_MAX_SIZE = 16 * 1024
 # A member keeps a connection for what must not wait for one
 KEPT_FOR = 3600.0
-STREAM_TIMEOUT_MS = 10_000
-ENROL_BURST = 10
-ENROL_INTERVAL = 1.0
-_RATES_MAX = 4096
 # Of one address; a member has one or two, and STREAMS_MAX at most while it comes and goes
 CONNECTIONS_MAX = 32
 # All members come at once when the registry was away
 BACKLOG = 1024
-
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_T = TypeVar("_T")
-
-
-class RefusedError(Exception):
-    """An answer that is not what was asked for."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 class ApiServer:
@@ -87,25 +72,25 @@ class ApiServer:
         self._ledger = ledger
         self._directory = directory
         self._feed = feed
-        self._names = {name.lower().removesuffix(".") for name in names}
-        self._hosts: set[str] = set()
-        self._rates: dict[IPAddress, float] = {}
+        self.gate = Gate(ledger, names)
         self._accepting: list[asyncio.Task[None]] = []
         self._open: dict[str, list[asyncio.Transport]] = {}  # by address; no more of these than the tunnel has
-        self._orders = Orders()
+        self.orders = Orders()
         self._turns = Turns()
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.leave: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
         self.told: Callable[[PublicKey], None] = lambda _key: None
         self.stun: Callable[[PublicKey], StunRecord] | None = None
-        application = web.Application(middlewares=[self._checked], client_max_size=BODY_MAX_SIZE)
+        application = web.Application(middlewares=[self.gate.checked], client_max_size=BODY_MAX_SIZE)
+        self.router = application.router
         application.router.add_post("/v1/enrol", self._enrol)
         application.router.add_get("/v1/self", self._self, allow_head=False)
         application.router.add_get("/v1/members", self._members, allow_head=False)
         application.router.add_get("/v1/events", self._events, allow_head=False)
         application.router.add_get("/v1/stun", self._stun, allow_head=False)
         application.router.add_get("/v1/health", self._health, allow_head=False)
+        application.router.add_delete("/v1/self", self._leave)
         application.router.add_post("/v1/self/rotate", self._rotate)
         application.router.add_post("/v1/receipt", self._recall)
         application.router.add_put("/v1/self/candidates", self._candidates)
@@ -126,7 +111,7 @@ class ApiServer:
         for address in addresses:
             listener = _listen(address, port, interface)
             ports.append(int(listener.getsockname()[1]))
-            self._hosts.add(str(address))
+            self.gate.hosts.add(str(address))
             self._accepting.append(asyncio.ensure_future(self._accept(listener)))
         return ports
 
@@ -160,104 +145,43 @@ class ApiServer:
                 if theirs:
                     self._open[address[0]] = theirs
 
-    # Every request
-
-    @web.middleware
-    async def _checked(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        try:
-            self._check_host(request)
-            if request.method not in ("GET", "HEAD"):
-                self._check_change(request)
-            return await handler(request)
-        except RefusedError as refusal:
-            return _error(refusal.status, str(refusal))
-        except RemoteError as error:
-            return _error(403, error.reason)
-        except LocalError as error:
-            LOG.error("%s", error)
-            return _error(503, "the registry cannot store this now: ask whoever runs it, and try again")
-        except web.HTTPException as error:
-            return _error(error.status, error.reason.lower())
-
-    def _check_host(self, request: web.Request) -> None:
-        """Only our own names: a page of another site that points its name here (DNS rebinding) does not get in."""
-        hosts = request.headers.getall("Host", [])
-        if len(hosts) != 1 or not self._is_ours(hosts[0]):
-            raise RefusedError(421, "this host is not served here: use the registry's address in the tunnel")
-
-    def _is_ours(self, host: str) -> bool:
-        name = host.lower()
-        if name.startswith("["):
-            name, _, port = name[1:].partition("]")
-            port = port.removeprefix(":")
-        else:
-            name, _, port = name.partition(":")
-        if port and not (port.isascii() and port.isdigit()):
-            return False
-        try:
-            return str(parse_address(name)) in self._hosts
-        except ValueError:
-            return name.removesuffix(".") in self._names
-
-    def _check_change(self, request: web.Request) -> None:
-        if request.content_type != "application/json":
-            raise RefusedError(415, "Content-Type must be application/json")
-        for origin in request.headers.getall("Origin", []):
-            scheme, separator, host = origin.partition("://")
-            if not separator or scheme != "http" or not self._is_ours(host):
-                raise RefusedError(403, "another site may not ask for this")
-
-    async def _member(self, request: web.Request) -> Member:
-        """Whose own address the request comes from."""
-        member = self._ledger.membership.by_address(_source(request))
-        if member is None:
-            raise RefusedError(403, "only members may ask: join with a link from `wgdisco registry invite`")
-        if not member.proven:
-            # its first request may overtake the event of the handshake that carried it
-            key = member.public_key
-            await self._ledger.change(lambda: (self._ledger.membership.prove(key, time.time()), None))
-            member = self._ledger.membership.by_address(_source(request))
-            if member is None:
-                raise RefusedError(403, "this membership has just ended")
-        return member
-
     # The paths
 
     async def _enrol(self, request: web.Request) -> web.StreamResponse:
-        source = _source(request)
+        source = source_of(request)
         membership = self._ledger.membership
         if not isinstance(source, IPv4Address) or all(i.address != source for i in membership.invitations.values()):
             raise RefusedError(404, "only who holds a join link may ask for this")
-        self._limit(source)
-        asked = await _body(request, EnrolRequest.from_json)
+        self.gate.limit(request)
+        asked = await body_of(request, EnrolRequest.from_json)
         key, now = PublicKey.from_text(asked.public_key), time.time()
         member = await self._ledger.change(lambda: membership.enrol(source, key, asked.name, now))
         return web.json_response(to_json(self_record(membership, self._directory, member)))
 
     async def _self(self, request: web.Request) -> web.StreamResponse:
-        member = await self._member(request)
+        member = await self.gate.member(request)
         return web.json_response(to_json(self_record(self._ledger.membership, self._directory, member)))
 
     async def _members(self, request: web.Request) -> web.StreamResponse:
-        member = await self._member(request)
+        member = await self.gate.member(request)
         records = member_records(self._ledger.membership, self._directory, member)
         return web.json_response({"schema": SCHEMA, "members": [to_json(record) for record in records]})
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
-        await self._member(request)
+        await self.gate.member(request)
         epoch = network_record(self._ledger.membership).epoch
         return web.json_response({"schema": SCHEMA, "status": "ok", "epoch": epoch, "time": int(time.time())})
 
     async def _stun(self, request: web.Request) -> web.StreamResponse:
-        member = await self._member(request)
+        member = await self.gate.member(request)
         if self.stun is None:
             raise RefusedError(404, "this registry has no STUN responder")
         return web.json_response(to_json(self.stun(member.public_key)), headers={"Cache-Control": "no-store"})
 
     async def _rotate(self, request: web.Request) -> web.StreamResponse:
-        member = await self._member(request)
-        self._limit(_source(request))
-        asked = await _body(request, RotateRequest.from_json)
+        member = await self.gate.member(request)
+        self.gate.limit(request)
+        asked = await body_of(request, RotateRequest.from_json)
         next_key = PublicKey.from_text(asked.next_key)
         membership = self._ledger.membership
         current = member.public_key
@@ -273,10 +197,17 @@ class ApiServer:
         renewed = membership.members.get(current, member)
         return web.json_response(to_json(self_record(membership, self._directory, renewed)))
 
+    async def _leave(self, request: web.Request) -> web.StreamResponse:
+        member = await self.gate.member(request)
+        self.gate.limit(request)
+        if not may_leave(self._ledger, member.public_key, await body_of(request, LeaveRequest.from_json)):
+            raise RefusedError(403, "only who holds the member's key may give the membership up")
+        return await let_go(self._ledger, member.public_key, request)
+
     async def _recall(self, request: web.Request) -> web.StreamResponse:
         """A member hands back what the registry gave it to keep, and may have forgotten since."""
-        await self._member(request)
-        told = await _body(request, Receipt.from_json)
+        await self.gate.member(request)
+        told = await body_of(request, Receipt.from_json)
         membership = self._ledger.membership
         try:
             receipt = unseal(membership.network, told.receipt)
@@ -298,9 +229,9 @@ class ApiServer:
         return web.json_response({"schema": SCHEMA, "receipt": now, "recalled": bool(recalled)})
 
     async def _candidates(self, request: web.Request) -> web.StreamResponse:
-        member = await self._member(request)
-        self._limit(_source(request))
-        asked = await _body(request, CandidatesRequest.from_json)
+        member = await self.gate.member(request)
+        self.gate.limit(request)
+        asked = await body_of(request, CandidatesRequest.from_json)
         network = self._ledger.membership.network
         entry = self._directory.entry(member.public_key)
         seen = None if entry is None else entry.endpoint
@@ -313,9 +244,9 @@ class ApiServer:
         return web.json_response({"schema": SCHEMA, "candidates": [asdict(one) for one in told]})
 
     async def _offers(self, request: web.Request) -> web.StreamResponse:
-        member = await self._member(request)
-        self._limit(_source(request))
-        asked = await _body(request, OffersRequest.from_json)
+        member = await self.gate.member(request)
+        self.gate.limit(request)
+        asked = await body_of(request, OffersRequest.from_json)
         membership, offers = self._ledger.membership, tuple(map(parse_subnet, asked.offers))
         await self._ledger.change(lambda: (offer(membership, member.public_key, offers), None))
         told = membership.members.get(member.public_key, member)
@@ -323,19 +254,21 @@ class ApiServer:
 
     async def _punch(self, request: web.Request) -> web.StreamResponse:
         """Who asks too often gets 429, for a member that is not there 404, for one that does not listen 409."""
-        member = await self._member(request)
-        asked = await _body(request, PunchRequest.from_json)
+        member = await self.gate.member(request)
+        asked = await body_of(request, PunchRequest.from_json)
         key, membership = PublicKey.from_text(asked.peer), self._ledger.membership
         other = membership.members.get(key)
         if other is None or key == member.public_key or not membership.sees(member, other):
+            self.orders.asked[Asked.UNKNOWN] += 1
             raise RefusedError(404, "there is no such member")
         if asked.leave:
             self.leave(member.public_key, key)
             return web.json_response({"schema": SCHEMA}, status=202)
         if other.kind is not Kind.MEMBER or other.number not in self._feed.listening():
+            self.orders.asked[Asked.OFFLINE] += 1
             raise RefusedError(409, f"{other.name} is offline")
         places = self._directory.places(member.public_key, key)
-        made = self._orders.request(member.public_key, key, time.monotonic(), places)
+        made = self.orders.request(member.public_key, key, time.monotonic(), places)
         if made is None:
             raise RefusedError(429, "too many orders: wait a second")
         punch, is_new = made
@@ -346,19 +279,19 @@ class ApiServer:
         return web.json_response({"schema": SCHEMA, "order": punch.number}, status=202)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        member = await self._member(request)
+        member = await self.gate.member(request)
         last = request.headers.get("Last-Event-ID", "")
         last_id = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
         transport = request.transport
-        _give_up_soon(transport)
+        give_up_soon(transport)
         cut = (lambda: None) if transport is None else transport.abort
         consumer = None
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         try:
             async with self._turns.turn(len(self._ledger.membership.visible_to(member))) as turn:
-                member = await self._member(request)  # it may have had to wait
+                member = await self.gate.member(request)  # it may have had to wait
                 await response.prepare(request)
-                consumer = self._feed.open(member, last_id, cut, lambda: _all_acknowledged(transport))
+                consumer = self._feed.open(member, last_id, cut, lambda: is_acknowledged(transport))
                 await response.write(await consumer.take())
                 await turn.heard(consumer.is_through)
             while not consumer.ended:
@@ -371,53 +304,6 @@ class ApiServer:
             if consumer is not None:
                 self._feed.close(consumer)
         return response
-
-    def _limit(self, source: IPAddress) -> None:
-        """ENROL_BURST at once, and one each ENROL_INTERVAL seconds; when the bucket would be full is what is kept."""
-        now = time.monotonic()
-        full_at = max(now, self._rates.pop(source, now)) + ENROL_INTERVAL
-        if full_at > now + ENROL_BURST * ENROL_INTERVAL:
-            self._rates[source] = full_at - ENROL_INTERVAL
-            raise RefusedError(429, "too many requests: wait a second")
-        self._rates[source] = full_at
-        if len(self._rates) > _RATES_MAX:
-            del self._rates[next(iter(self._rates))]
-
-
-def _all_acknowledged(transport: asyncio.Transport | None) -> bool:
-    """Whether the far end's kernel has all that was written (tcp(7), SIOCOUTQ)."""
-    if transport is None or transport.is_closing() or transport.get_write_buffer_size():
-        return False
-    left = bytearray(4)
-    fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, left)
-    return not any(left)
-
-
-def _give_up_soon(transport: asyncio.BaseTransport | None) -> None:
-    """Who does not acknowledge what it is told is offline: TCP alone would try for a quarter of an hour (RFC 5482)."""
-    sock = None if transport is None else transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STREAM_TIMEOUT_MS)
-
-
-def _source(request: web.Request) -> IPAddress:
-    """The address the request came from, as the socket has it; ValueError never: the kernel wrote it."""
-    peer = None if request.transport is None else request.transport.get_extra_info("peername")
-    if peer is None:
-        raise RefusedError(400, "the connection is gone")
-    return parse_address(peer[0])
-
-
-async def _body(request: web.Request, parse: Callable[[Any], _T]) -> _T:
-    try:
-        return parse(json.loads(await request.read()))
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if type(error) is ValueError else "the body is not JSON"
-        raise RefusedError(400, reason) from error
-
-
-def _error(status: int, reason: str) -> web.Response:
-    return web.json_response({"schema": SCHEMA, "error": reason}, status=status)
 
 
 def _listen(address: IPAddress, port: int, interface: str | None) -> socket.socket:

@@ -6,9 +6,9 @@ What changes is stored first, then applied to the device, the directory, the zon
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
 from typing import Any
@@ -19,37 +19,44 @@ from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
-from wgdisco.dnssd.secondaries import Secondaries
 from wgdisco.dnssd.zone import public_zone
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
-from wgdisco.errors import LocalError, RemoteError
+from wgdisco.errors import LocalError
 from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.facts import Change, Member, Revoked
+from wgdisco.registry.facts import Change, Member, Network, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io import setup
+from wgdisco.registry.io.administration import Administration
 from wgdisco.registry.io.commands import COMMANDS, Commands
-from wgdisco.registry.io.daemon import with_dns_drops
+from wgdisco.registry.io.daemon import dns_drops
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.metrics import Counted, MetricsApi
+from wgdisco.registry.io.page import Page
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import NO_RELAY, Relaying
 from wgdisco.registry.io.secondaries import addresses_of, with_servers, zone_command
-from wgdisco.registry.io.store import CERTIFICATE, OBSERVATIONS_INTERVAL, Store
+from wgdisco.registry.io.serials import Serials
+from wgdisco.registry.io.store import CERTIFICATE
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.takeover import Takeover
+from wgdisco.registry.io.upkeep import Upkeep
+from wgdisco.registry.io.view import ViewApi
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
+from wgdisco.registry.public_dns import DNS_PORT, PublicDns
 from wgdisco.registry.records import network_record, roster
 from wgdisco.registry.stun import StunResponder
+from wgdisco.registry.view import View
 from wgdisco.tunnel.burst import engine_name
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.engines import EngineKind
-from wgdisco.tunnel.events import Event, PathSeen, PeerHandshake
+from wgdisco.tunnel.events import DeviceStatus, Event, PathSeen, PeerHandshake
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import ControlServer, refuse_second_daemon
 from wgdisco.tunnel.io.driven import chosen, driven_device
@@ -63,8 +70,6 @@ from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
-DNS_PORT = 53
-EXPIRY_INTERVAL = 30.0
 FORWARDING_INTERVAL = 60.0
 # How long a revoked member's tunnel stands, for it to hear that it is revoked
 PARTING = 0.05
@@ -72,26 +77,9 @@ PARTING = 0.05
 INITIATION_GAP = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class PublicDns:
-    """Where strangers are answered, if anywhere, and the zone's secondaries, if there are any.
-
-    Both tell of the members `published`, or of all when `is_full`.
-    """
-
-    listen: Endpoint | None = None
-    published: frozenset[str] = frozenset()
-    is_full: bool = False
-    secondaries: Secondaries | None = None
-
-    def covers(self, address: IPAddress) -> bool:
-        """Whether strangers are answered at all addresses, and no other socket can have the DNS port of `address`."""
-        listen = self.listen
-        is_same = listen is not None and (listen.address.version, listen.port) == (address.version, DNS_PORT)
-        return is_same and listen is not None and listen.address.is_unspecified
-
-
-async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, version: str) -> None:
+async def run(
+    *, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, metrics: Endpoint | None, version: str
+) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`."""
     engine = await asyncio.to_thread(chosen, engine)
     ledger = Ledger.open(store)
@@ -107,7 +95,10 @@ async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offl
             _opened(ledger.membership, conf, engine, offloads, beside) as (device, link, relaying, takeover),
             hub(network.name) as forwarder,
         ):
-            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, dns, takeover).serve()
+            registry = _Registry(
+                ledger, device, link, relaying, forwarder, conf, version, engine, dns, metrics, takeover
+            )
+            await registry.serve()
     finally:
         await ledger.close()
 
@@ -153,27 +144,6 @@ def _device_config(membership: Membership, *, with_ipv6: bool) -> DeviceConfig:
     return replace(config, peers=tuple(peers))
 
 
-@dataclass(slots=True)
-class _Serials:
-    """Zone serials in blocks that the store has reserved, so that none comes twice."""
-
-    store: Store
-    last: int = 0
-    reserved: int = 0
-
-    def following(self) -> int:
-        """The next: unix time, or one more than the last."""
-        self.last = max(self.last + 1, int(time.time()))
-        if self.last >= self.reserved:
-            try:
-                block = self.store.reserve_serial(self.last)
-                self.last, self.reserved = block.start, block.stop
-            except LocalError as error:
-                # answers matter more: only a restart before the disk has room could go back
-                LOG.error("%s", error)
-        return self.last
-
-
 class _Registry:
     """What the tasks share."""
 
@@ -188,6 +158,7 @@ class _Registry:
         version: str,
         kind: EngineKind,
         dns: PublicDns,
+        metrics: Endpoint | None,
         takeover: Takeover | None = None,
     ) -> None:
         self._ledger = ledger
@@ -197,6 +168,7 @@ class _Registry:
         self._forwarder = forwarder
         self._routes = SubnetRoutes(device.interface, conf.addresses)
         self._mark = 0
+        self._upkeep = Upkeep(ledger, device.status)
         self._forwarding_due = asyncio.Event()
         self._takeover = takeover  # stays when it is done
         self._network_record = network_record(self._membership)
@@ -204,9 +176,10 @@ class _Registry:
         network = self._membership.network
         prefixes = (network.prefix4, network.prefix6)
         self._directory = Directory(DeviceConfig(), prefixes)
+        self._in_directory: tuple[Network, dict[PublicKey, Member]] | None = None
         self._set_directory()
         names = ZoneNames.from_text(network.zone)
-        serials = _Serials(ledger.store)
+        serials = Serials(ledger.store)
         self._publisher = Publisher(
             device, self._directory, names, serials.following, version, engine=engine_name(kind)
         )
@@ -227,6 +200,12 @@ class _Registry:
         self._api.admit = self.relaying.admit
         self._api.leave = self.relaying.leave
         self._api.told = self._publisher.told
+        seen = {one.key: one.at for one in ledger.store.observations()}
+        self._view = ViewApi(ledger, self._api.gate, self._api.router, View(self._membership, self._directory, seen))
+        self._view.status = device.status
+        self._view.serial = lambda: self._publisher.serial
+        self._view.rest = lambda status: {"drops": self._drops(status), "relay": self.relaying.counted()}
+        Page(self._api.gate, self._api.router)
         self._dns = dns
         listening = () if dns.listen is None else (dns.listen.address,)
         secondaries, self._name_servers = with_servers(dns.secondaries, (*listening, *addresses_of(network.hosts)))
@@ -234,11 +213,14 @@ class _Registry:
         self._server = ZoneProcess(self._publisher.zone, setup)
         self._publisher.follow = self._server.follow
         commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
+        Administration(ledger, self._api.gate, self._api.router, commands)
         bound = {name: commands.named(name) for name in COMMANDS}
         bound["zone"] = zone_command(self._describe)
         if takeover is not None:
             bound["takeover"] = self._tell_takeover
-        self._control = ControlServer(device.interface, self._report, bound)
+        counted = Counted(self._publisher, self._server, ledger, self._feed, relaying, self._stun, self._api.orders)
+        MetricsApi(self._api.gate, self._api.router, counted.families)
+        self._control = ControlServer(device.interface, self._report, bound, counted.families, metrics)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
 
@@ -249,7 +231,7 @@ class _Registry:
         if self._with_ipv6:
             own.append(network.registry_addresses[1])
         try:
-            await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
+            await self._upkeep.expire()
             await self._forward()  # before anything is let in that it confines
             if self._takeover is not None:
                 self._takeover.begin()
@@ -278,8 +260,8 @@ class _Registry:
                 tasks.create_task(self._publisher.watch_silence())
                 tasks.create_task(self._call_back())
                 tasks.create_task(self._take_over())
-                tasks.create_task(self._write_observations())
-                tasks.create_task(self._expire())
+                tasks.create_task(self._upkeep.run())
+                tasks.create_task(self._view.run())
                 tasks.create_task(self._keep_forwarding())
                 fields = {
                     "interface": interface,
@@ -294,6 +276,7 @@ class _Registry:
             await self._routes.close()
             await self._control.close()
             await self._websocket.close()
+            self._view.close()
             await self._api.close()
             self._server.close()
             self._ledger.follow = None
@@ -330,9 +313,13 @@ class _Registry:
             self._heard(event)
 
     def _report(self) -> StatusReport:
-        report = with_dns_drops(self._publisher.report(), self._server)
+        report = self._publisher.report()
         notes = [*report.notes, *([] if self.relaying.is_there else [NO_RELAY])]
-        return replace(report, drops=report.drops | self.relaying.drops() | self._stun.drops(), notes=notes)
+        return replace(report, drops=self._drops(self._device.status()), notes=notes)
+
+    def _drops(self, status: DeviceStatus) -> dict[str, int]:
+        device = {reason.value: count for reason, count in status.drops.items()}
+        return device | dns_drops(self._server) | self.relaying.drops() | self._stun.drops()
 
     def _describe(self) -> dict[str, Any]:
         """The zone as strangers may have it."""
@@ -362,10 +349,10 @@ class _Registry:
         if any(told):
             await asyncio.sleep(PARTING)
         self._apply()
-        self._set_directory()
+        if self._set_directory():  # not where somebody is but invited, or not proven yet
+            self._publisher.publish(changed=True)
         self.relaying.follow(known, self._membership)
         routes = [ip_network(invitation.address) for invitation in self._membership.invitations.values()]
-        self._publisher.publish(changed=True)
         touched = {change.fact.number for change in changes if isinstance(change.fact, Member)}
         if self._network_record != (record := network_record(self._membership)):
             self._network_record = record
@@ -373,6 +360,7 @@ class _Registry:
         before = [member for member in known.values() if member.number in touched]
         after = [member for member in self._membership.members.values() if member.number in touched]
         self._feed.refresh([*after, *before], facts=True)
+        self._view.follow()
         if any(isinstance(change.fact, Revoked) for change in changes):
             self._feed.give_receipt()
         self._forwarding_due.set()
@@ -387,12 +375,18 @@ class _Registry:
         config = _device_config(self._membership, with_ipv6=self._with_ipv6)
         self._device.apply(replace(config, fwmark=self._mark))
 
-    def _set_directory(self) -> None:
+    def _set_directory(self) -> bool:
+        """Have the directory know the members as they are now; whether they, or the network, are others."""
         proven = {key: member for key, member in self._membership.members.items() if member.proven}
+        network = replace(self._membership.network, next_host=0)
+        if (network, proven) == self._in_directory:
+            return False
+        self._in_directory = network, proven
         peers = [PeerConfig(key, allowed_ips=self._membership.allowed_ips(member)) for key, member in proven.items()]
         fixed = {key: member.endpoint for key, member in proven.items() if member.endpoint is not None}
         self._directory.set_peers(peers, boot_time(), fixed)
         self._known = proven
+        return True
 
     async def _serve_tls(self) -> None:
         """By TLS too, where the network has a port for it; the registry goes on without."""
@@ -447,25 +441,3 @@ class _Registry:
 
     async def _tell_takeover(self, _asked: dict[str, Any]) -> dict[str, Any]:
         return {} if self._takeover is None else self._takeover.report()
-
-    async def _write_observations(self) -> None:
-        await self._every(OBSERVATIONS_INTERVAL, self._ledger.store.flush)
-
-    async def _expire(self) -> None:
-        async def expire() -> None:
-            await self._ledger.change(lambda: (self._membership.expire(time.time()), None))
-
-        await self._every(EXPIRY_INTERVAL, expire)
-
-    async def _every(self, interval: float, work: Callable[[], object]) -> None:
-        """Do it each `interval` seconds; a store that fails is reported once, until it works again."""
-        failing = False
-        while True:
-            await asyncio.sleep(interval)
-            try:
-                await work()  # type: ignore[misc]
-                failing = False
-            except (LocalError, RemoteError) as error:
-                if not failing:
-                    LOG.error("%s", error)
-                failing = True

@@ -5,7 +5,7 @@ Our engine hands it over. Beside another engine it is seen, and sent, by raw soc
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
@@ -104,6 +104,12 @@ class Relaying:
         self.relay.keep(may)
         if self._beside is not None:
             self._beside.set_ports(_ports(membership.network))
+
+    def counted(self) -> dict[str, Any]:
+        """What was passed on for the members that are there now, as the API tells it."""
+        traffic = self.relay.traffic().values()
+        packets, size = (sum(getattr(one, name) for one in traffic) for name in ("tx_packets", "tx_bytes"))
+        return {"is_there": self.is_there, "packets": packets, "bytes": size, "drops": self.drops()}
 
     def drops(self) -> dict[str, int]:
         """What was not passed on, by reason."""

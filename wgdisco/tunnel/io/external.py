@@ -1,18 +1,28 @@
-"""Somebody else's engine (wireguard-go, …) on an interface that is up, by its UAPI socket."""
+"""Somebody else's engine (wireguard-go, boringtun, …) on an interface that is up, by its UAPI socket."""
 
 import errno
 import socket
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
-from wgdisco.tunnel.config import DeviceConfig
+from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import DeviceStatus
-from wgdisco.tunnel.uapi_client import GET, StatusReader, check_answer, format_set_device, format_set_peer
+from wgdisco.tunnel.observed import has_session
+from wgdisco.tunnel.uapi_client import (
+    GET,
+    StatusReader,
+    check_answer,
+    format_remove_peer,
+    format_renew_peer,
+    format_set_device,
+    format_set_peer,
+)
 
 SOCKETS = Path("/var/run/wireguard")
 _TIMEOUT = 5.0
@@ -28,6 +38,11 @@ class ExternalWireGuard:
         self._path = SOCKETS / f"{interface}.sock"
         self._reader = StatusReader()
 
+    @property
+    def renews(self) -> bool:
+        """See `EngineClient`; known from the first status on."""
+        return self._reader.renews
+
     def apply(self, config: DeviceConfig) -> None:
         """Make it as `config` says; sessions of peers that stay are kept. LocalError as `set_peer`."""
         stay = {peer.public_key for peer in config.peers}
@@ -35,16 +50,40 @@ class ExternalWireGuard:
 
     def change(self, config: DeviceConfig, gone: Iterable[PublicKey] = ()) -> None:
         """Make it as `config` says but for peers it does not name, of which those `gone` go; LocalError as below."""
-        check_answer(self._ask(format_set_device(config, gone)))
+        if not self.renews:
+            check_answer(self._ask(format_set_device(config, gone)))
+            return
+        seen = {peer.key: peer for peer in self.status().peers}
+        texts = [format_set_device(replace(config, peers=())), *map(format_remove_peer, gone)]
+        for peer in config.peers:
+            there = seen.get(peer.public_key)
+            endpoint = peer.endpoint or (None if there is None else there.endpoint)
+            texts.append(format_renew_peer(replace(peer, endpoint=endpoint)))
+        for text in texts:
+            check_answer(self._ask(text))
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
         """Endpoint (None: as it is) and keepalive in one step; LocalError when the engine does not."""
-        check_answer(self._ask(format_set_peer(key, endpoint, keepalive)))
+        text = self._renewal(key, endpoint, keepalive) if self.renews else format_set_peer(key, endpoint, keepalive)
+        if text is not None:
+            check_answer(self._ask(text))
+
+    def _renewal(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> str | None:
+        """What to say to one that renews; None where a session is worth more than another keepalive."""
+        status = self.status()
+        peer = next((peer for peer in status.peers if peer.key == key), None)
+        if peer is None:
+            raise LocalError(f"{self.interface} has no peer {key} any more")
+        is_there = endpoint is None or endpoint == peer.endpoint
+        if is_there and (keepalive == peer.persistent_keepalive or has_session(peer, boot_time())):
+            return None
+        shared = self._reader.shared.get(key)
+        return format_renew_peer(PeerConfig(key, shared, endpoint or peer.endpoint, peer.allowed_ips, keepalive))
 
     def status(self) -> DeviceStatus:
         """The device now; LocalError when nobody answers."""
         offset = boot_time() - time.time()
-        return self._reader.read(self._ask(GET), offset)
+        return self._reader.read(self._ask(GET), offset, time.time())
 
     def close(self) -> None:
         """Nothing is held open."""

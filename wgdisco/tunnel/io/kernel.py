@@ -44,6 +44,8 @@ class _InvalidError(LocalError):
 class KernelWireGuard:
     """One interface. `is_ours` says whether `close` deletes it; one that was there before is left as it is."""
 
+    renews = False
+
     def __init__(self, interface: str, index: int, family: int, sock: socket.socket, *, is_ours: bool) -> None:
         self.interface = interface
         self.is_ours = is_ours

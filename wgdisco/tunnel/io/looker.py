@@ -36,6 +36,10 @@ class EngineClient(Protocol):
 
     interface: str
 
+    @property
+    def renews(self) -> bool:
+        """Whether a peer's endpoint and keepalive are changed by adding it anew, which ends its session."""
+
     def change(self, config: DeviceConfig, gone: Iterable[PublicKey] = ()) -> None:
         """Make it as `config` says but for peers it does not name, of which those `gone` go."""
 

@@ -24,7 +24,7 @@ from wgdisco.tunnel.io.raw import RawSender, Tap
 from wgdisco.tunnel.looks import EAGER_FOR, INTERVAL
 from wgdisco.tunnel.observed import Observed, has_session
 from wgdisco.tunnel.raw import other_filter
-from wgdisco.tunnel.turns import Begin, Move, Nudge, Open, Step, Turns
+from wgdisco.tunnel.turns import Begin, Move, Nudge, Open, Step, Turns, inner_address
 
 LOG = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class PolledDevice:
         self._turns.moved(key)
         peer = self._observed.known.get(key)
         is_off = peer is None or not (peer.persistent_keepalive or has_session(peer, boot_time()))
-        self._do(key, (endpoint, 0 if is_off else keepalive))
+        self._do(key, (endpoint, 0 if is_off and not self._client.renews else keepalive))
 
     def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
         """Whatever authenticates moves peers here; those without a session are reached by the first of these."""
@@ -246,6 +246,13 @@ class PolledDevice:
 
     def _carry_out(self, step: Step, now: float) -> None:
         match step:
+            case Begin(key, endpoint) if self._client.renews:
+                self._observed.begun(key, now)
+                self._do(key, (endpoint, self._keepalives[key]))
+                peer = self._observed.known.get(key)
+                inside = None if peer is None else inner_address(peer.allowed_ips)
+                if inside is not None:  # a keepalive that is turned on begins nothing there, and a packet does
+                    self._looker.do(lambda: self._nudge(inside))
             case Begin(key, endpoint):
                 self._observed.begun(key, now)
                 keepalive = self._keepalives[key]

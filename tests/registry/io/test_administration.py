@@ -1,0 +1,139 @@
+"""What admins do by the API, over real sockets on loopback."""
+
+import pytest
+
+from tests.registry.io.api_registry import ALICE, BOB, key, member, run
+from wgdisco.invitation import JoinLink
+from wgdisco.registry.facts import Role
+
+ADMIN = member(9, "admin", role=Role.ADMIN)
+BOSS, A = "127.9.8.9", "127.9.8.2"
+VERBS = [
+    ("/v1/invite", {"name": "carol"}),
+    ("/v1/invite/cancel", {"id": key(1).to_text()}),
+    ("/v1/rename", {"public_key": key(2).to_text(), "name": "anna"}),
+    ("/v1/revoke", {"public_key": key(2).to_text()}),
+]
+
+
+def administer(tmp_path, *steps):
+    """Run the steps: what is asked for, the status, and what the answer is to say."""
+
+    async def scenario(registry):
+        for path, asked, status, wanted in steps:
+            got, answer = await registry.ask(BOSS, "POST", path, json=asked)
+            assert (got, wanted in str(answer)) == (status, True), answer
+
+    run(tmp_path, scenario, ADMIN)
+
+
+@pytest.mark.parametrize(("path", "asked"), VERBS)
+def test_only_admins_may(tmp_path, path, asked):
+    async def scenario(registry):
+        status, answer = await registry.ask(A, "POST", path, json=asked)
+        assert status == 403
+        assert answer["error"] == "alice is no admin: `wgdisco registry set alice role admin`"
+        status, _ = await registry.ask("127.9.8.77", "POST", path, json=asked)
+        assert status == 403
+        foreign = {"Origin": "http://evil.example"}
+        assert (await registry.ask(BOSS, "POST", path, json=asked, headers=foreign))[0] == 403
+        assert (await registry.ask(BOSS, "POST", path, data="{}"))[0] == 415
+        assert len(registry.membership.members) == 4
+        assert not registry.membership.invitations
+
+    run(tmp_path, scenario, ADMIN)
+
+
+def test_an_invitation_is_made_shown_and_cancelled(tmp_path):
+    async def scenario(registry):
+        asked = {"name": "carol", "groups": ["dev"], "admin": True, "expires": "1h"}
+        status, made = await registry.ask(BOSS, "POST", "/v1/invite", json=asked)
+        assert status == 200
+        assert JoinLink.from_text(made["link"]).registry_key == registry.membership.network.private_key.public_key()
+        assert made["qr"].startswith("<svg xmlns=")
+        (shown,) = (await registry.ask(BOSS, "GET", "/v1/view"))[1]["invitations"]
+        assert shown["id"] == made["id"]
+        assert (shown["name"], shown["groups"], shown["role"]) == ("carol", ["dev"], "admin")
+        assert (shown["state"], shown["uses_left"], shown["used_by"]) == ("pending", 1, [])
+        assert shown["expires_at"] == made["expires_at"]
+        assert (await registry.ask(BOSS, "POST", "/v1/invite/cancel", json={"id": made["id"]}))[0] == 200
+        assert (await registry.ask(BOSS, "GET", "/v1/view"))[1]["invitations"] == []
+        assert (await registry.ask(BOSS, "POST", "/v1/invite/cancel", json={"id": made["id"]}))[0] == 404
+
+    run(tmp_path, scenario, ADMIN)
+
+
+def test_an_invitation_may_say_nothing(tmp_path):
+    async def scenario(registry):
+        assert (await registry.ask(BOSS, "POST", "/v1/invite", json={}))[0] == 200
+        (made,) = registry.membership.invitations.values()
+        assert (made.name, made.groups, made.role, made.uses, made.ephemeral) == (None, ("all",), Role.MEMBER, 1, None)
+        assert (await registry.ask(BOSS, "POST", "/v1/invite", json={"ephemeral": True, "uses": 5}))[0] == 200
+        assert [one.ephemeral for one in registry.membership.invitations.values()] == [None, 600.0]
+
+    run(tmp_path, scenario, ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"name": "Not A Name"}, "cannot be a name"),
+        ({"name": "registry"}, "the registry's own name"),
+        ({"name": 5}, "are texts"),
+        ({"groups": "dev"}, "a list"),
+        ({"groups": ["x" * 70]}, "cannot be a name"),
+        ({"uses": 0}, "uses: a number"),
+        ({"uses": True}, "uses: a number"),
+        ({"expires": "soon"}, "expires: 'soon' is not a time"),
+        ({"expires": -5}, "expires: a time"),
+        ({"admin": "yes"}, "admin: true or false"),
+        ({"ephemeral": "1m"}, "at least 3m"),
+        ([], "not a JSON object"),
+    ],
+)
+def test_an_invitation_that_cannot_be_is_refused(tmp_path, asked, why):
+    administer(tmp_path, ("/v1/invite", asked, 400, why))
+
+
+def test_what_the_rules_refuse_is_said_as_the_command_line_says_it(tmp_path):
+    alice, bob = {"public_key": ALICE.public_key.to_text()}, {"public_key": BOB.public_key.to_text()}
+    administer(
+        tmp_path,
+        ("/v1/invite", {"name": "alice"}, 409, "there is a member 'alice' already"),
+        ("/v1/invite", {"name": "carol", "uses": 2}, 409, "an invitation with a name is for one use"),
+        ("/v1/rename", {**alice, "name": "bob"}, 409, "there is a member 'bob' already"),
+        ("/v1/rename", {**alice, "name": "-"}, 409, "cannot be a name"),
+        ("/v1/rename", {"public_key": key(77).to_text(), "name": "x"}, 404, "no such member"),
+        ("/v1/rename", alice, 400, "name: missing"),
+        ("/v1/revoke", {"public_key": "alice"}, 400, "public_key:"),
+        ("/v1/revoke", {"public_key": ADMIN.public_key.to_text()}, 409, "that is yourself"),
+        ("/v1/revoke", bob, 200, "'unseen': ['alice', 'admin']"),
+        ("/v1/revoke", bob, 404, "no such member"),
+    )
+
+
+def test_the_log_says_which_admin_did_what_and_has_no_link(tmp_path, caplog):
+    caplog.set_level("INFO")
+    bob = {"public_key": BOB.public_key.to_text(), "name": "robert"}
+    administer(
+        tmp_path,
+        ("/v1/invite", {"name": "carol"}, 200, "link"),
+        ("/v1/rename", bob, 200, ""),
+        ("/v1/revoke", bob, 200, ""),
+    )
+    said = [(one.message, one.fields) for one in caplog.records if hasattr(one, "fields")]
+    assert said == [
+        ("invited", {"by": "admin", "whom": "carol"}),
+        ("renamed", {"by": "admin", "whom": "bob to robert"}),
+        ("revoked", {"by": "admin", "whom": "robert"}),
+    ]
+    assert "wgdisco://" not in caplog.text
+
+
+def test_a_rename_is_seen_at_once_by_who_watches(tmp_path):
+    async def scenario(registry):
+        renamed = {"public_key": ALICE.public_key.to_text(), "name": "anna"}
+        assert (await registry.ask(BOSS, "POST", "/v1/rename", json=renamed))[0] == 200
+        assert "anna" in [one["name"] for one in (await registry.ask(BOSS, "GET", "/v1/view"))[1]["members"]]
+
+    run(tmp_path, scenario, ADMIN)

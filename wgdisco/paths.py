@@ -1,0 +1,106 @@
+"""What a member reports of its paths to others, so that whoever administers the network sees them."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any, Self
+
+from wgdisco.api import SCHEMA, PathWord, Reason
+from wgdisco.endpoint import Endpoint
+from wgdisco.keys import PublicKey
+
+PATHS_MAX = 1024
+RTT_MAX = 60_000.0
+_TEXT_MAX_SIZE = 255
+_COUNT_MAX = 1 << 63
+# One text each, so that what thousands report takes little room
+_WORDS = {word.value: word.value for word in PathWord}
+_REASONS: dict[str | None, str | None] = {None: None, **{reason.value: reason.value for reason in Reason}}
+
+
+@dataclass(frozen=True, slots=True)
+class PathRecord:
+    """One member's path to `peer`, a public key: PathWord, Reason and endpoint, all as text.
+
+    `rtt_ms` is the round trip in milliseconds where it is known, `handshake_at` unix time in seconds; sizes are bytes,
+    as the member counts them.
+    """
+
+    peer: str
+    path: str
+    reason: str | None = None
+    endpoint: str | None = None
+    rtt_ms: float | None = None
+    handshake_at: int | None = None
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read one; ValueError says what is wrong with it."""
+        if not isinstance(data, dict):
+            raise ValueError("a path is a JSON object")
+        peer, path, reason, endpoint = (data.get(name) for name in ("peer", "path", "reason", "endpoint"))
+        if not isinstance(path, str) or path not in _WORDS:
+            raise ValueError(f"path: one of {', '.join(_WORDS)}")
+        if not isinstance(reason, str | None) or reason not in _REASONS:
+            raise ValueError("reason: one of the closed list, or null")
+        if endpoint is not None:
+            if not isinstance(endpoint, str) or len(endpoint) > _TEXT_MAX_SIZE:
+                raise ValueError("endpoint: ADDRESS:PORT")
+            endpoint = Endpoint.from_text(endpoint).to_text()
+        return cls(
+            _key(peer),
+            _WORDS[path],
+            _REASONS[reason],
+            endpoint,
+            _milliseconds(data.get("rtt_ms")),
+            None if data.get("handshake_at") is None else _count(data, "handshake_at"),
+            _count(data, "rx_bytes"),
+            _count(data, "tx_bytes"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PathsRequest:
+    """All paths of a member that are worth a word: the body of `PUT /v1/self/paths`. At most 1024.
+
+    One that is not in it is idle, and was never tried.
+    """
+
+    paths: list[PathRecord]
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """Read a request's body; ValueError says what is wrong with it."""
+        if not isinstance(data, dict):
+            raise ValueError("the body is not a JSON object")
+        if data.get("schema", SCHEMA) != SCHEMA:
+            raise ValueError(f"schema: this registry knows {SCHEMA}")
+        told = data.get("paths")
+        if not isinstance(told, list) or len(told) > PATHS_MAX:
+            raise ValueError(f"paths: a list of up to {PATHS_MAX}")
+        return cls([PathRecord.from_json(one) for one in told])
+
+
+def _key(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("peer: a key of 44 base64 characters")
+    try:
+        return sys.intern(PublicKey.from_text(value).to_text())  # one text for all that report of this peer
+    except ValueError as error:
+        raise ValueError(f"peer: {error}") from error
+
+
+def _milliseconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= RTT_MAX:
+        raise ValueError(f"rtt_ms: milliseconds, up to {RTT_MAX:g}, or null")
+    return round(float(value), 3)
+
+
+def _count(data: dict[str, Any], name: str) -> int:
+    value = data.get(name, 0)
+    if type(value) is not int or not 0 <= value < _COUNT_MAX:
+        raise ValueError(f"{name}: a number of 63 bits")
+    return value
