@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench import plot
+from bench import plot, registry_document
 
 ECHO = "a process that does nothing else"  # what the machine alone takes to answer
 
@@ -79,6 +79,7 @@ PROGRAMS = {
     "responsive": "answers under load",
     "idle": "idle member",
     "dns": "the zone's server",
+    "registry": "one registry",
     "looks": "engines that are not ours",
     "remains": "what remains",
 }
@@ -126,6 +127,8 @@ def to_markdown(record: dict[str, Any]) -> str:
         )
     if "dns" in record:
         parts += _dns(record["dns"])
+    if "registry" in record:
+        parts += registry_document.parts(record["registry"])
     if "looks" in record:
         parts += _looks(record["looks"])
     if "remains" in record:
@@ -205,7 +208,8 @@ def _targets(record: dict[str, Any]) -> list[list[str]]:
         Target("RSS of an idle `join`", of_idle("rss_mib"), 70, 50, " MiB", less=True),
         Target("processor of an idle `join` with 20 peers", of_idle("cpu_percent"), 0.5, 0.1, " %", less=True),
     )
-    return [target.row() for target in targets]
+    of_registry = registry_document.targets(record.get("registry", {}))
+    return [target.row() for target in (*targets, *(Target(*one, less=True) for one in of_registry))]
 
 
 def _throughput(data: dict[str, Any]) -> list[str]:
