@@ -150,15 +150,16 @@ zone:
 
 
 @asynccontextmanager
-async def knot(peers: Peers, directory: Path) -> AsyncIterator[tuple[int, int]]:
-    """Knot with the same zone; its process and port."""
+async def knot(peers: Peers, directory: Path, cores: str | None = "0") -> AsyncIterator[tuple[int, int]]:
+    """Knot with the same zone, on these cores alone; its process and port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     (directory / "zone").write_text("\n".join(peers.zone_file()) + "\n")
     (directory / "knot.conf").write_text(KNOT.format(port=port, directory=directory, zone=ZONE))
     process = await asyncio.create_subprocess_exec(
-        *("taskset", "-c", "0", "knotd", "-c", directory / "knot.conf"),
+        *(() if cores is None else ("taskset", "-c", cores)),
+        *("knotd", "-c", directory / "knot.conf"),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )

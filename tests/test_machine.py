@@ -131,3 +131,22 @@ def test_as_many_files_may_be_open_as_are_allowed_and_too_few_are_one_line():
     done = run("40:127", "-c", FEW_FILES)
     said = "127 open files are too few: allow 128, with `ulimit -Hn` or a unit's LimitNOFILE="
     assert f"LocalError: {said}" in done.stderr
+
+
+PERMITTED = """
+import ctypes, os, subprocess
+from wgdisco.machine import take_capabilities
+libc = ctypes.CDLL(None)
+libc.prctl(8, 1, 0, 0, 0)  # PR_SET_KEEPCAPS: permitted, and not in effect
+os.setuid(65534)
+take_capabilities()
+print(subprocess.run(["cat", "/proc/self/status"], check=True, capture_output=True, text=True).stdout)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_what_the_programs_file_permits_is_in_effect_and_goes_to_programs_it_starts():
+    told = subprocess.run([sys.executable, "-c", PERMITTED], check=True, capture_output=True, text=True).stdout
+    sets = dict(line.split(":\t") for line in told.splitlines() if line.startswith("Cap"))
+    assert int(sets["CapEff"], 16) >> 12 & 1  # CAP_NET_ADMIN
+    assert sets["CapEff"] == sets["CapAmb"] == sets["CapPrm"]

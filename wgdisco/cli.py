@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from wgdisco import config, export_cli, logs, member_cli, registry_cli, seeing_cli
 from wgdisco.errors import ConfigError, NotRunningError, WgdiscoError
 from wgdisco.keys import PrivateKey
+from wgdisco.machine import take_capabilities
 from wgdisco.process import heed_signals, ignore_signals, program_version, run_daemon
 from wgdisco.tunnel.engines import EngineKind
 
@@ -260,6 +261,7 @@ def _version(_args: argparse.Namespace) -> int:
 def main() -> int:
     """Run the command line; every expected failure is one line on standard error."""
     args = build_parser().parse_args()
+    take_capabilities()
     try:
         if not getattr(args, "holds_signals", False):
             heed_signals()

@@ -379,16 +379,16 @@ def _text(told: Mapping[str, _Told], name: str, example: str) -> _Told:
 
 
 def read_link(text: str | None, environment: Mapping[str, str]) -> str | None:
-    """A join link: `text` itself, `-` for standard input, `@FILE`; else systemd's credential `link`, else None."""
+    """A join link: `text` itself, `-` for standard input, `@FILE`; else WGDISCO_LINK_FILE's or systemd's credential."""
     if text == "-":
         return sys.stdin.readline(_LINK_MAX_SIZE)
     if text is not None and not text.startswith("@"):
         return text
     if text is not None:
         path = Path(text[1:])
-    elif "CREDENTIALS_DIRECTORY" in environment and (Path(environment["CREDENTIALS_DIRECTORY"]) / "link").exists():
-        path = Path(environment["CREDENTIALS_DIRECTORY"]) / "link"
-    else:
+    elif environment.get("WGDISCO_LINK_FILE"):
+        path = Path(environment["WGDISCO_LINK_FILE"])
+    elif not (path := Path(environment.get("CREDENTIALS_DIRECTORY", "/nonexistent")) / "link").exists():
         return None
     try:
         return path.read_text()[:_LINK_MAX_SIZE]

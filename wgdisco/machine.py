@@ -18,6 +18,8 @@ DAEMON_USER = "wgdisco"
 _PROC = Path("/proc")
 # sys/prctl.h, linux/capability.h, sys/mman.h
 _PR_SET_DUMPABLE = 4
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE = 47, 2
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _CAP_IPC_LOCK = 14
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 # What a daemon with a few peers needs, and to spare; and what no registry needs more of
@@ -56,6 +58,27 @@ def allow_files() -> None:
     wanted = min(hard, MOST_FILES)
     if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def take_capabilities() -> None:
+    """Have in effect what the file of this program permits, and hand it on to programs we start (capabilities(7)).
+
+    Nothing for root, who has all and hands all on; where the kernel refuses, what needs them will say so.
+    """
+    if os.geteuid() == 0:
+        return
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(_LINUX_CAPABILITY_VERSION_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable of the first 32, then of the others
+    if libc.capget(header, sets):
+        return
+    for half in (0, 3):
+        sets[half] = sets[half + 2] = sets[half + 1]
+    if libc.capset(header, sets):
+        return
+    for number in range(64):
+        if sets[1 if number < 32 else 4] >> number % 32 & 1:
+            libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
 
 
 def _has_capability(number: int) -> bool:

@@ -48,7 +48,7 @@ def join(args: argparse.Namespace) -> int:
     logs.configure(args.log, args.verbose)
     store = StateStore()
     trust = None if args.offline_trust is None else parse_duration("--offline-trust", args.offline_trust)
-    state = _membership(args, store)
+    state, link = _membership(args, store)
     wanted = replace(
         state,
         accept=state.accept if args.accept_peers is None else Accept(args.accept_peers),
@@ -62,7 +62,7 @@ def join(args: argparse.Namespace) -> int:
     )
     wanted = with_ways(wanted, args.offer, args.exit)
     _keep_options(state, wanted, store)
-    return _connect(wanted, store, args.foreground, None if args.firewall is None else Mode(args.firewall))
+    return _connect(wanted, store, args.foreground, None if args.firewall is None else Mode(args.firewall), link)
 
 
 def _keep_options(state: MemberState, wanted: MemberState, store: StateStore) -> None:
@@ -73,13 +73,13 @@ def _keep_options(state: MemberState, wanted: MemberState, store: StateStore) ->
     store.save(wanted)
 
 
-def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
-    """The membership that is meant: one there is, or a new one by a join link."""
+def _membership(args: argparse.Namespace, store: StateStore) -> tuple[MemberState, JoinLink | None]:
+    """The membership that is meant: one there is, or a new one by a join link; and the link."""
     text = config.read_link(args.link, os.environ)
     if text is None and args.network is not None:
         state = store.load(args.network)
         if state is not None:
-            return state
+            return state, None
     if text is None:
         text = _ask_for_link(store)
     try:
@@ -88,11 +88,11 @@ def _membership(args: argparse.Namespace, store: StateStore) -> MemberState:
         raise ConfigError(str(error)) from error
     state = store.by_link(link_id(link.secret))
     if state is not None and state.memory.snapshot.member.ephemeral and not _is_running(state.name):
-        return enrol_again(link, state, store)
+        return enrol_again(link, state, store), link
     if state is not None:
-        return state
+        return state, link
     is_external = config.load_engine({"engine": args.engine}, os.environ) is EngineKind.EXTERNAL
-    return become_member(link, args.name, args.network, store, is_external=is_external)
+    return become_member(link, args.name, args.network, store, is_external=is_external), link
 
 
 def _ask_for_link(store: StateStore) -> str:
@@ -103,7 +103,9 @@ def _ask_for_link(store: StateStore) -> str:
     raise ConfigError(f"which network? give the join link (`-` reads it from standard input){known}")
 
 
-def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode | None = None) -> int:
+def _connect(
+    state: MemberState, store: StateStore, foreground: bool, mode: Mode | None = None, link: JoinLink | None = None
+) -> int:
     """Bring the network up, and wait for it; stay where nothing else keeps it up."""
     if not state.listen_port:
         # the port stays from now on: a firewall can be told of it
@@ -123,7 +125,7 @@ def _connect(state: MemberState, store: StateStore, foreground: bool, mode: Mode
         service.start(state.name, state.engine)
         return _wait_until_settled(state)
     sleeps = SleepWatch()
-    return run_daemon(lambda: run(state, store, program_version(), sleeps, _print_report), sleeps)
+    return run_daemon(lambda: run(state, store, program_version(), sleeps, _print_report, link), sleeps)
 
 
 async def _open_firewall(state: MemberState) -> None:

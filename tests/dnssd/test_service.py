@@ -53,13 +53,13 @@ def service_of(zone, published=PUBLISHED):
     return service, {audience: service.answerer(audience) for audience in (Audience.MEMBERS, Audience.STRANGERS)}
 
 
-def questions():
+def questions(*rdtypes):
     names = ["", "ns1.", "zzz.", "registry.", "_sub._wireguard._udp.", "_wireguard._udp.", "_services._dns-sd._udp."]
     names += [f"{name}." for name in NAMES] + [f"_{group}._sub._wireguard._udp." for group in GROUPS]
     names += [f"{key.to_label()}._wireguard._udp." for key in KEYS.values()]
     names += [f"{key.to_label()[:52]}." for key in KEYS.values()] + [f"x.{KEYS['bob'].to_label()}._wireguard._udp."]
     for name in [*(f"{name}example.com." for name in names), "2.0.0.10.in-addr.arpa."]:
-        for rdtype in ("A", "AAAA", "SRV", "TXT", "PTR", "NS", "SOA", "ANY", "AXFR", "NSEC"):
+        for rdtype in rdtypes or ("A", "AAAA", "SRV", "TXT", "PTR", "NS", "SOA", "ANY", "AXFR", "NSEC"):
             yield dns.message.make_query(name, rdtype, id=7, use_edns=0).to_wire()
 
 
@@ -139,5 +139,62 @@ def test_strangers_see_a_new_serial_only_when_something_published_changed():
     assert step(roster=Roster.create(members[:1], (REGISTRY,))) == [8, 5]
     assert service.public_serial() == 5
     assert step([ServiceInstance(alice.key, moved, name="alice")]) == [9, 9]
-    assert step([bob]) == [10, 9]
+    assert step([bob]) == [9, 9], "which is no member any more"
     assert step(gone=[alice.key]) == [11, 11]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_member_sees_a_new_serial_when_it_sees_something_new_and_only_then(seed):
+    chance = random.Random(seed)
+    members, instances = network(chance)
+    zone = zone_of(1, members, instances)
+    service, answering = service_of(zone)
+    asked = list(questions("A", "SRV", "TXT", "PTR"))
+    soa = dns.message.make_query("example.com.", "SOA").to_wire()
+    steady = rose = 0
+
+    def seen(source):
+        """The serial, in its two places, and all else."""
+        replies = [dns.message.from_wire(answer(query, source)) for query in asked]
+        serials = {rrset[0].serial for one in replies for rrset in (*one.answer, *one.authority) if rrset.rdtype == 6}
+        assert serials == {dns.message.from_wire(answer(soa, source)).answer[0][0].serial}
+        records = [
+            sorted(line for rrset in section if rrset.rdtype != 6 for line in rrset.to_text().splitlines())
+            for one in replies
+            for section in one.sections
+        ]
+        return serials.pop(), [one.rcode() for one in replies], records
+
+    def answer(query, source):
+        service._whole.responder.turn = 0
+        return answering[Audience.MEMBERS].answer(query, source, REGISTRY, Transport.TCP)
+
+    for serial in range(2, 12):
+        before = {one: seen(str(one.addresses[0])) for one in members}
+        others, there = network(chance)
+        # one thing is another at a time: an instance, or a member
+        name = chance.choice(NAMES)
+        now = {one.name: one for one in members}
+        shown = dict(zone.instances)
+        if chance.random() < 0.5:
+            now.pop(name, None)
+            now |= {one.name: one for one in others if one.name == name}
+        else:
+            shown.pop(KEYS[name], None)
+            shown |= {one.key: one for one in there if one.name == name}
+        members = list(now.values())
+        gone = [key for key in zone.instances if key not in shown]
+        put = [one for key, one in shown.items() if zone.instances.get(key) != one]
+        following = zone.following(serial, put, gone, Roster.create(members, (REGISTRY,)))
+        service.apply(between(zone, following, KEYS.values()))
+        zone = following
+        for one in members:
+            if one not in before:
+                continue
+            last, *content = before[one]
+            current, *new = seen(str(one.addresses[0]))
+            assert current == (serial if content != new else last), (one, serial)
+            steady += content == new
+            rose += content != new
+    assert steady > 5
+    assert rose > 2

@@ -1,6 +1,8 @@
 """Ephemeral members, with real daemons: one link for many, and each of them gone when it goes."""
 
 import json
+import os
+import signal
 import sys
 import time
 
@@ -101,6 +103,24 @@ def test_without_its_state_it_comes_back_under_another_name(mesh):
     assert list(listed(mesh)) == ["web", "web-2"]
 
 
+@pytest.mark.soak
+def test_who_was_paused_and_is_forgotten_ends_and_is_one_again_when_it_is_started(mesh):
+    link = short_link(mesh, 8)
+    mesh.join("bob")
+    mesh.join("alice", "--name", "web", link=link)
+    first = listed(mesh)["web"]
+    daemon = mesh.members["alice"]
+    daemon.process.send_signal(signal.SIGSTOP)
+    await_(lambda: "web" not in listed(mesh), "it to be forgotten", 40)
+    os.kill(daemon.process.pid, signal.SIGCONT)  # nsenter was stopped with it, and passes it on
+    assert daemon.process.wait(90) == 1
+    await_(lambda: "had forgotten this member" in "".join(daemon.err), "what it says")
+    mesh.join("alice", link=link)
+    again = listed(mesh)["web"]
+    assert (again["public_key"], again["addresses"] == first["addresses"]) == (first["public_key"], False)
+
+
+@pytest.mark.soak
 def test_a_restarted_registry_keeps_them_for_a_full_period(mesh):
     mesh.join("bob")
     mesh.join("alice", "--name", "web", link=short_link(mesh, 8))

@@ -7,6 +7,7 @@ snapshot, so that nobody sees half of one. There are no keys in any of them but 
 
     {"v":1,"zone":"wg.example.","profile":"strict","listeners":[{"udp":4,"tcp":5,"address":"10.0.0.1","audience":…}],…}
     {"serial":7,"put":[{"key":…,"endpoint":…},…],"gone":[…],"members":[…],"registry":[…],"left":[…],"more":true}
+    {"serial":8,"moved":[[KEY,ENDPOINT],…]}
 
 Both ends are of one program: whatever cannot be read is an error of ours, and raised as ValueError.
 """
@@ -74,6 +75,7 @@ class Setup:
 class Delta:
     """From one snapshot to the next. `whole`: the last one is forgotten first.
 
+    `put` are new, or not as they were; `moved` are as they were but for their endpoint, which is most of all there is.
     Of members, `left` are the names of those that are none any more; None for `members` says that nothing changed.
     """
 
@@ -85,12 +87,13 @@ class Delta:
     registry: tuple[IPAddress, ...] = ()
     forwards: bool = False
     whole: bool = False
+    moved: tuple[tuple[PublicKey, Endpoint], ...] = ()
 
     def touched(self) -> tuple[PublicKey, ...] | None:
         """Whose instances alone differ; None where more does."""
         if self.whole or self.members is not None:
             return None
-        return (*(instance.key for instance in self.put), *self.gone)
+        return (*(instance.key for instance in self.put), *self.gone, *(key for key, _ in self.moved))
 
 
 def whole(zone: Zone) -> Delta:
@@ -104,14 +107,16 @@ def whole(zone: Zone) -> Delta:
 
 def between(before: Zone, after: Zone, touched: Iterable[PublicKey]) -> Delta:
     """What leads from one snapshot to another, when instances of `touched` keys alone differ."""
-    put, gone = [], []
+    put, gone, moved = [], [], []
     for key in touched:
-        instance = after.instances.get(key)
+        was, instance = before.instances.get(key), after.instances.get(key)
         if instance is None:
             gone.append(key)
-        elif instance != before.instances.get(key):
+        elif was is None or not _is_alike(was, instance):
             put.append(instance)
-    delta = Delta(after.serial, tuple(put), tuple(gone))
+        elif was.endpoint != instance.endpoint:
+            moved.append((key, instance.endpoint))
+    delta = Delta(after.serial, tuple(put), tuple(gone), moved=tuple(moved))
     old, new = before.roster, after.roster
     if old is new:
         return delta
@@ -129,7 +134,23 @@ def applied(zone: Zone, delta: Delta) -> Zone:
         members = {name: member for name, member in zone.roster.members.items() if name not in delta.left}
         members |= {member.name: member for member in delta.members}
         roster = Roster.create(members.values(), delta.registry, forwards=delta.forwards)
-    return zone.following(delta.serial, delta.put, delta.gone, roster)
+    # a dataclass's replace() would take most of the time of a move
+    moved = [_at(zone.instances[key], endpoint) for key, endpoint in delta.moved]
+    return zone.following(delta.serial, (*delta.put, *moved) if moved else delta.put, delta.gone, roster)
+
+
+def _is_alike(was: ServiceInstance, now: ServiceInstance) -> bool:
+    """But for the endpoint."""
+    return was is now or (
+        was.name == now.name
+        and was.allowed_ips == now.allowed_ips
+        and was.candidates == now.candidates
+        and was.nat == now.nat
+    )
+
+
+def _at(was: ServiceInstance, endpoint: Endpoint) -> ServiceInstance:
+    return ServiceInstance(was.key, endpoint, was.allowed_ips, was.candidates, was.nat, was.name)
 
 
 def pack_setup(setup: Setup) -> bytes:
@@ -184,16 +205,20 @@ def parse_setup(line: bytes) -> Setup:
 
 def pack_delta(delta: Delta) -> Iterator[bytes]:
     """Its lines."""
-    put, members = delta.put, delta.members or ()
-    parts = max(1, -(-len(put) // _PART), -(-len(members) // _PART))
+    put, members, moved = delta.put, delta.members or (), delta.moved
+    parts = max(1, *(-(-len(all_) // _PART) for all_ in (put, members, moved)))
     for part in range(parts):
         span = slice(part * _PART, (part + 1) * _PART)
-        data: dict[str, Any] = {"serial": delta.serial, "put": [_pack_instance(one) for one in put[span]]}
+        data: dict[str, Any] = {"serial": delta.serial}
+        if put[span]:
+            data["put"] = [_pack_instance(one) for one in put[span]]
+        if moved[span]:
+            data["moved"] = [(key.to_text(), endpoint.to_text()) for key, endpoint in moved[span]]
         if delta.members is not None:
             data["members"] = [[one.name, _texts(one.addresses), one.groups] for one in members[span]]
             data["registry"] = _texts(delta.registry)
             data["forwards"] = delta.forwards
-        if part == 0:
+        if part == 0 and (delta.gone or delta.left or delta.whole):
             data |= {"gone": [key.to_text() for key in delta.gone], "left": delta.left, "whole": delta.whole}
         if part < parts - 1:
             data["more"] = True
@@ -213,7 +238,7 @@ class DeltaReader:
         self._parts.append(
             Delta(
                 data["serial"],
-                tuple(_parse_instance(one) for one in data["put"]),
+                tuple(_parse_instance(one) for one in data.get("put", ())),
                 tuple(PublicKey.from_text(key) for key in data.get("gone", ())),
                 None
                 if members is None
@@ -224,15 +249,19 @@ class DeltaReader:
                 _addresses(data.get("registry", ())),
                 bool(data.get("forwards")),
                 data.get("whole", False),
+                tuple([(PublicKey.from_text(key), Endpoint.from_text(at)) for key, at in data.get("moved", ())]),
             )
         )
         if data.get("more"):
             return None
         parts, self._parts = self._parts, []
         first = parts[0]
+        if len(parts) == 1:
+            return first
         put = tuple(one for part in parts for one in part.put)
+        moved = tuple(one for part in parts for one in part.moved)
         joined = None if first.members is None else tuple(one for part in parts for one in part.members or ())
-        return replace(first, put=put, members=joined)
+        return replace(first, put=put, members=joined, moved=moved)
 
 
 def empty_zone(setup: Setup) -> Zone:

@@ -25,6 +25,7 @@ _ONE_QUESTION = bytes((0, 1, 0, 0, 0, 0, 0))
 _TYPE_SIZE = 4
 _CLASS_IN = b"\x00\x01"
 
+_ONE_ANSWER = heads(1, 0, 0, 0)
 _NODATA = heads(0, 1, 0, 0)
 _NXDOMAIN = heads(0, 1, 0, NXDOMAIN)
 _CUT = heads(0, 0, 0, TC)
@@ -103,6 +104,10 @@ class Quick:
         asked = question.lower()
         rendered = self._rendered
         name = asked[:-_TYPE_SIZE]
+        if asked == rendered.soa_asked:
+            self._answered += 1
+            tail = rendered.soa(rendered.serial(mask, groups))
+            return b"".join((query[:2], _ONE_ANSWER[index], question, tail, more))
         known = rendered.names.get(name, 0)
         if known is None:
             return None
@@ -120,7 +125,7 @@ class Quick:
         else:
             self._nxdomain += 1
         head = (_NODATA if exists else _NXDOMAIN)[index]
-        tail = rendered.negative(end - _TYPE_SIZE - len(rendered.origin))
+        tail = rendered.soa(rendered.serial(mask, groups), end - _TYPE_SIZE - len(rendered.origin))
         return b"".join((query[:2], head, question, tail, more))
 
     def _answer_list(self, query: bytes, end: int, limit: int, more: bytes, index: int, run: bytes) -> bytes:

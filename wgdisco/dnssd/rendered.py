@@ -20,6 +20,7 @@ from wgdisco.dnssd.instance import ServiceInstance, host_data, txt_data
 from wgdisco.dnssd.records import SoaData
 from wgdisco.dnssd.responder import PTR_SIZE
 from wgdisco.dnssd.roster import REGISTRY_NAME, Groups, ZoneMember
+from wgdisco.dnssd.serials import Serials
 from wgdisco.dnssd.wire import AA, HEADER_SIZE, QR, RD, TC, Question, Reply, pack_reply
 from wgdisco.dnssd.zone import ENDPOINT_TTL, MEMBER_TTL, Zone
 from wgdisco.endpoint import IPAddress
@@ -29,12 +30,17 @@ from wgdisco.keys import PublicKey
 _SEES_ALL = 1
 _EVERYBODY = 2
 ALL = -1
-# lists of so many different audiences are kept
+# lists of so many different audiences are kept, and serials
 _LISTS_MAX = 32
+_SERIALS_MAX = 1024
 
 _CLASS_IN = 1
 _FIXED = struct.Struct("!HHHIH")
 _QUESTION_POINTER = 0xC000 | HEADER_SIZE
+_TYPE_AND_CLASS = 4
+_SERIAL_SIZE = 4
+# in a rendered SRV record, after priority and weight
+_PORT_AT = _FIXED.size + 4
 _PADDING = b"===="
 
 # flags and counts, with RD or not, with OPT or not
@@ -58,6 +64,7 @@ class RenderedZone:
     """
 
     def __init__(self, zone: Zone) -> None:
+        self.zone = zone
         self.entries: dict[bytes, Entry] = {}
         self.names: dict[bytes, int | None] = {}
         self.lists: dict[bytes, str | None] = {}
@@ -70,6 +77,9 @@ class RenderedZone:
         self._rendered: dict[PublicKey | str | None, tuple[bytes, ...]] = {}
         self._masks: dict[PublicKey, int] = {}
         self._key_named: dict[str, PublicKey] = {}
+        self._serials = Serials(zone.serial)
+        # by mask, of the snapshot there is
+        self._serial_of: dict[int, int] = {}
         self._set(zone)
 
     def update(self, zone: Zone, delta: Delta) -> None:
@@ -77,19 +87,26 @@ class RenderedZone:
         if delta.whole:
             self._set(zone)
             return
-        self.zone = zone
+        before, self.zone = self.zone, zone
         for key in delta.gone:
+            self._serials.changed(zone.serial, self._groups_of.get(key, ()))
             self._drop_instance(key)
         is_regrouped = delta.members is not None
+        for key, _ in delta.moved:
+            self._serials.changed(zone.serial, self._groups_of[key])
+            self._move_instance(zone.instances[key])
         for instance in delta.put:
+            self._serials.changed(zone.serial, self._groups_of.get(instance.key, ()), self._groups(instance))
             self._put_instance(instance)
             is_regrouped = self._put_in_lists(instance) or is_regrouped
         if delta.members is not None:
+            named = (*(member.name for member in delta.members), *delta.left)
+            self._serials.changed_members(zone.serial, before.roster, zone.roster, named)
             self._put_members(delta.members, delta.left)
             self._put_groups()
         if is_regrouped:
             self._put_lists()
-        self._put_soa()
+        self._serial_of.clear()
 
     def mask(self, groups: Groups) -> int:
         """The bits of who is in `groups`."""
@@ -115,14 +132,23 @@ class RenderedZone:
             self._runs[kept] = run
         return run
 
-    def negative(self, origin_at: int) -> bytes:
-        """The SOA that goes with a denial, when the question has the zone's name `origin_at` bytes into the message."""
-        tail = self._negatives.get(origin_at)
-        if tail is None:
-            data = self._soa_data(0xC000 | origin_at)
-            tail = _FIXED.pack(0xC000 | origin_at, SOA, _CLASS_IN, self.zone.soa().ttl, len(data)) + data
-            self._negatives[origin_at] = tail
-        return tail
+    def serial(self, mask: int, groups: Groups) -> int:
+        """The zone's, as who is in `groups` sees it."""
+        if groups is None:
+            return self.zone.serial
+        serial = self._serial_of.get(mask)
+        if serial is None:
+            if len(self._serial_of) >= _SERIALS_MAX:
+                self._serial_of.clear()
+            serial = self._serial_of[mask] = self._serials.seen_in(groups)
+        return serial
+
+    def soa(self, serial: int, origin_at: int = HEADER_SIZE) -> bytes:
+        """The SOA record where the message has the zone's name at `origin_at`; with a denial, within its question."""
+        around = self._around_serial.get(origin_at)
+        if around is None:
+            around = self._around_serial[origin_at] = self._render_soa(0xC000 | origin_at)
+        return around[0] + serial.to_bytes(4, "big") + around[1]
 
     # everything
 
@@ -152,20 +178,20 @@ class RenderedZone:
         self._put_members(zone.roster.members.values(), ())
         self._put_groups()
         self._put_lists()
-        self._put_soa()
+        # SOA records but for the serial, by where the zone's name is in the message
+        self._around_serial: dict[int, tuple[bytes, bytes]] = {}
+        self.soa_asked = _question(self.origin, SOA)
+        self._serials = Serials(zone.serial)
+        self._serial_of.clear()
 
-    def _put_soa(self) -> None:
-        self._negatives: dict[int, bytes] = {}
-        data = self._soa_data(_QUESTION_POINTER)
-        tail = _FIXED.pack(_QUESTION_POINTER, SOA, _CLASS_IN, self.zone.soa().ttl, len(data)) + data
-        self.entries[_question(self.origin, SOA)] = _entry(_EVERYBODY, 1, tail)
-
-    def _soa_data(self, origin: int) -> bytes:
-        soa = self.zone.soa().data
-        assert isinstance(soa, SoaData)
+    def _render_soa(self, origin: int) -> tuple[bytes, bytes]:
+        soa = self.zone.soa()
+        assert isinstance(soa.data, SoaData)
         pointer = struct.pack("!H", origin)
         names = b"".join(name[: len(name) - len(self.origin)] + pointer for name in self.shared)
-        return names + struct.pack("!5I", soa.serial, soa.refresh, soa.retry, soa.expire, soa.minimum)
+        times = struct.pack("!4I", soa.data.refresh, soa.data.retry, soa.data.expire, soa.data.minimum)
+        size = len(names) + _SERIAL_SIZE + len(times)
+        return _FIXED.pack(origin, SOA, _CLASS_IN, soa.ttl, size) + names, times
 
     def _put_static(self, name: dns.name.Name, rdtype: RdataType) -> None:
         answer = self.zone.lookup(name, rdtype)
@@ -207,6 +233,20 @@ class RenderedZone:
         if one.name is not None:
             self._key_named[one.name] = one.key
 
+    def _move_instance(self, one: ServiceInstance) -> None:
+        """It is as it was but for its endpoint: what is rendered is kept but for port and address."""
+        srv_asked, _, address_asked, host_asked, *_ = self._rendered[one.key]
+        address = host_data(one.endpoint.address)
+        packed = address.address.packed
+        mask, head, whole, short_head, srv = self.entries[srv_asked]
+        if address_asked[-_TYPE_AND_CLASS:] != struct.pack("!HH", address.rdtype, _CLASS_IN):
+            self._put_instance(one)
+            return
+        moved = srv[:_PORT_AT] + one.endpoint.port.to_bytes(2, "big") + srv[_PORT_AT + 2 : -len(packed)] + packed
+        self.entries[srv_asked] = mask, head, moved + whole[len(srv) :], short_head, moved
+        a = self.entries[address_asked][2]
+        self.entries[address_asked] = self.entries[host_asked] = _entry(mask, 1, a[: -len(packed)] + packed)
+
     def _drop_instance(self, key: PublicKey) -> None:
         self._drop(key)
         if self._masks.pop(key, None) is not None:
@@ -214,6 +254,10 @@ class RenderedZone:
         for group in self._groups_of.pop(key, ()):
             self._grouped[group].pop(key, None)
             self._runs.pop(group, None)
+
+    def _groups(self, one: ServiceInstance) -> tuple[str, ...]:
+        member = None if one.name is None else self.zone.roster.members.get(one.name)
+        return () if member is None else member.groups
 
     def _instance_mask(self, name: str | None) -> int:
         member = None if name is None else self.zone.roster.members.get(name)
@@ -231,8 +275,7 @@ class RenderedZone:
 
     def _put_in_lists(self, one: ServiceInstance) -> bool:
         """As one more, at the end; or whether it was in other groups before."""
-        member = None if one.name is None else self.zone.roster.members.get(one.name)
-        groups = () if member is None else member.groups
+        groups = self._groups(one)
         before = self._groups_of.get(one.key)
         if before is None:
             self._groups_of[one.key] = groups

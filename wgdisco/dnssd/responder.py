@@ -116,6 +116,7 @@ class _Asker:
     transport: Transport
     groups: Groups
     source: str
+    serial: int | None
 
 
 class Responder:
@@ -142,10 +143,12 @@ class Responder:
         transport: Transport = Transport.UDP,
         groups: Groups = EVERYBODY,
         source: str = "",
+        serial: int | None = None,
     ) -> bytes | None:
         """The reply to a query that came to `local_address` from `source`, or None when it gets none.
 
-        `groups` are those of who asks. Without a source there are no cookies.
+        `groups` are those of who asks, and `serial` is the zone's as they see it, where that is another. Without a
+        source there are no cookies.
         """
         if len(query) < HEADER_SIZE:
             self.counts[Outcome.DROPPED_SHORT] += 1
@@ -164,7 +167,7 @@ class Responder:
             return self._fail(query, NOTAUTH)
         except (dns.exception.DNSException, ValueError):
             return self._fail(query, FORMERR)
-        return self._respond_parsed(message, _Asker(local_address, transport, groups, source))
+        return self._respond_parsed(message, _Asker(local_address, transport, groups, source, serial))
 
     def _respond_parsed(self, message: dns.message.Message, asker: _Asker) -> bytes | None:
         asked = message.question[0]
@@ -201,7 +204,7 @@ class Responder:
             return wgsd.lookup(self.zone, question.name, question.rdtype, asker.local_address)
         # one more than fits makes the reply say that it is cut short
         browse_max = min(BROWSE_MAX, size // PTR_SIZE + 1)
-        vantage = Vantage(asker.local_address, browse_max, self.turn, asker.groups)
+        vantage = Vantage(asker.local_address, browse_max, self.turn, asker.groups, asker.serial)
         return self.zone.lookup(question.name, question.rdtype, vantage)
 
     def _reply_size(self, message: dns.message.Message, transport: Transport) -> int:

@@ -72,7 +72,7 @@ class Service:
                 view.update(shown, whole(shown))
             return
         put, gone = [], list(delta.gone)
-        for instance in delta.put:
+        for instance in (*delta.put, *(self._zone.instances[key] for key, _ in delta.moved)):
             public = public_instance(instance, self._setup.published)
             if public is None:
                 gone.append(instance.key)
@@ -156,7 +156,8 @@ class _View:
         """What who is in `groups`, whose bits are `mask`, may see."""
         reply = None if self._is_exact else self.quick.answer(query, source, transport, mask, groups)
         if reply is None:
-            reply = self.responder.respond(query, local_address, transport, groups, source)
+            serial = None if self._is_exact else self.rendered.serial(mask, groups)
+            reply = self.responder.respond(query, local_address, transport, groups, source, serial)
         return reply
 
 

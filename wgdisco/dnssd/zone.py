@@ -60,7 +60,8 @@ class Answer:
 class Vantage:
     """From where a question is asked, as far as the answer depends on it.
 
-    `local_address` is the address it came to (None: unknown), `groups` are those of who asks. Where more instances than
+    `local_address` is the address it came to (None: unknown), `groups` are those of who asks, and `serial` is the
+    zone's as they see it, where that is another. Where more instances than
     `browse_max` are there to be listed, the list starts `turn` instances further on, so that repeated questions see
     all of them.
     """
@@ -69,6 +70,7 @@ class Vantage:
     browse_max: int = BROWSE_MAX
     turn: int = 0
     groups: Groups = EVERYBODY
+    serial: int | None = None
 
 
 ANYWHERE = Vantage()
@@ -117,8 +119,8 @@ class Zone:
     ) -> Self:
         """The next snapshot: `gone` are not in it, `put` are new or replace those with their keys."""
         before = self.instances if isinstance(self.instances, Instances) else Instances(self.instances)
-        instances = before.following(put, gone)
-        return replace(self, serial=serial, instances=instances, roster=self.roster if roster is None else roster)
+        instances, shown = before.following(put, gone), self.roster if roster is None else roster
+        return type(self)(self.names, serial, instances, self.own, shown, self.browsable)
 
     def lookup(self, qname: dns.name.Name, qtype: int, vantage: Vantage = ANYWHERE) -> Answer:
         """Answer a question of class IN."""
@@ -126,13 +128,13 @@ class Zone:
             return Answer(REFUSED, authoritative=False)
         node = self._node(qname, vantage)
         if node is None:
-            return self._negative(NXDOMAIN)
+            return self._negative(NXDOMAIN, vantage)
         if qtype == ANY and node.records:
             # RFC 8482 section 4.2: one small record instead of everything there is
             return Answer(NOERROR, answer=(Record(qname, STATIC_TTL, HinfoData()),))
         data = node.records.get(qtype, ())
         if not data:
-            return self._negative(NOERROR)
+            return self._negative(NOERROR, vantage)
         return Answer(
             NOERROR,
             answer=tuple(Record(qname, STATIC_TTL if qtype == NS else node.ttl, item) for item in data),
@@ -142,7 +144,7 @@ class Zone:
     def soa(self, serial: int | None = None) -> Record:
         """The SOA record; its TTL is that of a negative answer too, which is the lesser of the two (RFC 2308).
 
-        With `serial` it is that of an earlier snapshot.
+        With `serial` it is that of an earlier snapshot, or as some see this one.
         """
         names = self.names
         number = self.serial if serial is None else serial
@@ -166,7 +168,7 @@ class Zone:
         if name == names.service:
             return _Node({PTR: tuple(ptr_data(key, names) for key in self._browse(vantage))})
         if name == names.origin:
-            return _Node({SOA: (self.soa().data,), NS: (NsData(names.name_server),)})
+            return _Node({SOA: (self.soa(vantage.serial).data,), NS: (NsData(names.name_server),)})
         if name == names.name_server:
             return self._name_server_node(vantage)
         if name == names.service_types:
@@ -243,8 +245,8 @@ class Zone:
             for data in chain.from_iterable(self._name_server_node(vantage).records.values()):
                 yield Record(self.names.name_server, ENDPOINT_TTL, data)
 
-    def _negative(self, rcode: Rcode) -> Answer:
-        return Answer(rcode, authority=(self.soa(),))
+    def _negative(self, rcode: Rcode, vantage: Vantage) -> Answer:
+        return Answer(rcode, authority=(self.soa(vantage.serial),))
 
 
 def public_instance(instance: ServiceInstance, published: Collection[str]) -> ServiceInstance | None:

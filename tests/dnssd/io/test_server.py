@@ -13,6 +13,7 @@ import dns.rcode
 import pytest
 
 from tests.dnssd.goldenzone import ALICE, golden_zone
+from wgdisco.dnssd.io import batch
 from wgdisco.dnssd.io import connections as connections_module
 from wgdisco.dnssd.io.connections import Became
 from wgdisco.dnssd.io.server import DnsServer
@@ -96,6 +97,28 @@ def test_a_burst_is_answered_whole():
                 async with asyncio.timeout(10):
                     ids = [(await loop.sock_recv(client, 512))[:2] for _ in range(150)]
                 assert ids == [message_id.to_bytes(2, "big") for message_id in range(150)]
+
+    asyncio.run(main())
+
+
+def test_where_many_ask_it_looks_now_and_then_and_answers_all(monkeypatch):
+    monkeypatch.setattr(batch, "_PAUSE", 0.05)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with serving() as server, asyncio.timeout(20):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+                asker.setblocking(False)
+                asker.connect(("127.0.0.1", server.endpoints[0].port))
+                paused = 0
+                for burst in (*[1] * 30, 20, 20, *[1] * 30):
+                    for number in range(burst):
+                        query = dns.message.make_query(ALICE_NAME, "SRV", id=number).to_wire()
+                        await loop.sock_sendall(asker, query)
+                    replies = {(await loop.sock_recv(asker, 4096))[:2] for _ in range(burst)}
+                    assert replies == {number.to_bytes(2, "big") for number in range(burst)}
+                    paused += server._batches[0]._pausing is not None
+            assert 2 < paused < 40
 
     asyncio.run(main())
 

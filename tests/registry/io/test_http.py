@@ -19,7 +19,6 @@ from wgdisco.registry.io.gate import ENROL_BURST
 from wgdisco.registry.io.http import CONNECTIONS_MAX
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.receipt import seal
-from wgdisco.registry.records import member_record
 from wgdisco.registry.stun import Site, StunResponder
 from wgdisco.tunnel.noise import static_static
 
@@ -298,7 +297,7 @@ def test_a_stream_says_something_when_it_is_asked_to(tmp_path):
             assert (await registry.ask("127.9.8.2", "PUT", "/v1/self/candidates", json=asked))[0] == 200
             told = await asyncio.wait_for(response.content.readuntil(b"\n\n"), 5)  # at once: the interval begins now
             assert told == COMMENT
-            (consumer,) = registry.feed._consumers
+            (consumer,) = registry.feed._by_number[ALICE.number]
             assert consumer.heartbeat == 75
             await registry.ask("127.9.8.3", "PUT", "/v1/self/candidates", json=asked | {"heartbeat": 15})
             await registry.ask("127.9.8.2", "PUT", "/v1/self/candidates", json=asked)  # no news
@@ -348,10 +347,9 @@ def test_whoever_falls_behind_or_is_revoked_is_cut(tmp_path):
             with pytest.raises((aiohttp.ClientError, ConnectionError)):
                 await events(response, 1)
         cut = []
-        record = member_record(registry.membership, registry.directory, ALICE, ALICE)
         consumer = registry.feed.open(ALICE, None, lambda: cut.append(True))
-        for number in range(BEHIND_MAX):
-            consumer.put(number, "member", record)
+        for _ in range(BEHIND_MAX):
+            consumer.put(b"an event")
         assert cut
         assert consumer.ended
 

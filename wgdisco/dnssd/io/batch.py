@@ -2,13 +2,20 @@
 
 The kernel's structures lie in memory that is set up once; what changes from call to call (sizes, to whom) is written
 into it as numbers. For 64-bit machines; on others datagrams are received one by one.
+
+Where some thousands a second ask, most of a question's cost is to be woken for it: then the socket is looked at every
+millisecond instead. Where more do, every look finds many, and there is no pause.
 """
 
+import asyncio
 import ctypes
 import socket
 import struct
+from functools import partial
 from typing import Any
 
+from wgdisco.dnssd.forwarding import is_refused
+from wgdisco.dnssd.io.forwarder import Forwarder
 from wgdisco.dnssd.responder import Answerer, Transport
 from wgdisco.endpoint import IPAddress
 
@@ -18,6 +25,11 @@ QUERY_MAX_SIZE = 4096
 _REPLY_MAX_SIZE = 4096
 _NAME_SIZE = 28  # struct sockaddr_in6, the larger one
 _SOURCES_MAX = 16_384
+# Between two looks, in seconds: begun when we are woken so often in less and each time for few, ended when few have
+# come in it, or many
+_PAUSE = 0.001
+_WAKES_MAX = 8
+_FEW, _MANY = 4, BATCH // 2
 # struct mmsghdr in words of 8 bytes: name, size of it, iovec, count of it, control, size of it, flags, bytes received
 _WORDS = 8
 _NAME, _NAME_LENGTH, _PIECE, _PIECES = range(4)
@@ -30,10 +42,19 @@ def is_possible() -> bool:
 
 
 class Batch:
-    """For one UDP socket, not blocking, that is bound to `address` and not to all. `unsent` counts replies."""
+    """For one UDP socket, not blocking, that is bound to `address` and not to all. `unsent` counts replies.
 
-    def __init__(self, udp: socket.socket, answerer: Answerer, address: IPAddress) -> None:
+    What the answerer refuses, `forwarder` may take. The socket is read from `start` to `close`, which leaves it open.
+    """
+
+    def __init__(
+        self, udp: socket.socket, answerer: Answerer, address: IPAddress, forwarder: Forwarder | None = None
+    ) -> None:
         self.unsent = 0
+        self._forwarder = forwarder
+        self._wakes = 0
+        self._woken_at = 0.0
+        self._pausing: asyncio.Handle | None = None
         self._udp = udp
         self._answer = answerer.answer
         self._local = address
@@ -63,8 +84,37 @@ class Batch:
                 words[slot * _WORDS + _PIECES] = 1
         self._sources: dict[bytes, str] = {}
 
-    def answer(self) -> None:
-        """Receive what waits, at most BATCH datagrams, and send the answers."""
+    def start(self) -> None:
+        """Answer from now on."""
+        self._pausing = None
+        asyncio.get_running_loop().add_reader(self._udp, self._woken)
+
+    def close(self) -> None:
+        """Do so no more."""
+        asyncio.get_running_loop().remove_reader(self._udp)
+        if self._pausing is not None:
+            self._pausing.cancel()
+
+    def _woken(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        is_few = self.answer() < _FEW
+        self._wakes = self._wakes + 1 if is_few and now - self._woken_at < _PAUSE else 0
+        self._woken_at = now
+        if self._wakes >= _WAKES_MAX:
+            self._wakes = 0
+            loop.remove_reader(self._udp)
+            self._pausing = loop.call_later(_PAUSE, self._look)
+
+    def _look(self) -> None:
+        """What came in the pause."""
+        if _FEW <= self.answer() < _MANY:
+            self._pausing = asyncio.get_running_loop().call_later(_PAUSE, self._look)
+        else:
+            self.start()
+
+    def answer(self) -> int:
+        """Receive what waits, at most BATCH datagrams, and send the answers; how many there were."""
         answer, local = self._answer, self._local
         count = _libc.recvmmsg(self._udp.fileno(), self._pointer_in, BATCH, socket.MSG_DONTWAIT, None)
         replies = 0
@@ -72,10 +122,10 @@ class Batch:
             start = slot * QUERY_MAX_SIZE
             query = bytes(self._queries[start : start + self._in[slot * 2 * _WORDS + _RECEIVED]])
             reply = answer(query, self._source(slot), local, Transport.UDP)
-            if reply is None:
+            if reply is None or (self._forwarder is not None and is_refused(reply) and self._is_passed_on(query, slot)):
                 continue
             if len(reply) > _REPLY_MAX_SIZE:
-                self._send_alone(reply, slot)
+                self._send_alone(self._name(slot), reply)
                 continue
             self._replies[replies * _REPLY_MAX_SIZE : replies * _REPLY_MAX_SIZE + len(reply)] = reply
             self._sizes_out[2 * replies + 1] = len(reply)
@@ -89,6 +139,15 @@ class Batch:
                 # full buffer, no route, source port 0: the asker asks again
                 self.unsent += 1
             sent += max(1, done)
+        return int(max(0, count))
+
+    def _is_passed_on(self, query: bytes, slot: int) -> bool:
+        assert self._forwarder is not None
+        deliver = partial(self._send_alone, self._name(slot))
+        return self._forwarder.forward(query, self._source(slot), deliver, whole=False)
+
+    def _name(self, slot: int) -> bytes:
+        return bytes(self._names[slot * _NAME_SIZE : (slot + 1) * _NAME_SIZE])
 
     def _source(self, slot: int) -> str:
         start = slot * _NAME_SIZE
@@ -100,14 +159,14 @@ class Batch:
             source = self._sources[packed] = socket.inet_ntop(self._family, packed)
         return source
 
-    def _send_alone(self, reply: bytes, slot: int) -> None:
-        name = self._names[slot * _NAME_SIZE : (slot + 1) * _NAME_SIZE]
-        port, host = int.from_bytes(name[2:4], "big"), self._source(slot)
+    def _send_alone(self, name: bytes, reply: bytes) -> None:
+        port, host = int.from_bytes(name[2:4], "big"), socket.inet_ntop(self._family, name[self._address])
         is_v4 = self._family == socket.AF_INET
         scope = 0 if is_v4 else int.from_bytes(name[24:28], "little")
         try:
             self._udp.sendto(reply, (host, port) if is_v4 else (host, port, 0, scope))
         except OSError:
+            # EBADF too: what was passed on is answered after the socket was closed
             self.unsent += 1
 
 

@@ -82,24 +82,25 @@ class DnsServer:
         if self._transfers is not None:
             answerer = _WithTransfers(answerer, self._transfers)
         loop = asyncio.get_running_loop()
-        if forwarder is not None:
-            loop.add_reader(udp, partial(self._drain, udp, answerer, _unmapped(address), forwarder))
-        elif address.is_unspecified:
+        if address.is_unspecified:
             loop.add_reader(udp, self._drain_wildcard, udp, answerer)
         elif batch.is_possible():
-            self._batches.append(batch.Batch(udp, answerer, _unmapped(address)))
-            loop.add_reader(udp, self._batches[-1].answer)
+            self._batches.append(batch.Batch(udp, answerer, _unmapped(address), forwarder))
+            self._batches[-1].start()
         else:
-            loop.add_reader(udp, self._drain, udp, answerer, _unmapped(address))
+            loop.add_reader(udp, self._drain, udp, answerer, _unmapped(address), forwarder)
         self.endpoints += (Endpoint(address, udp.getsockname()[1]),)
 
     async def close(self) -> None:
         """Release every socket and end every connection. May be called twice."""
         loop = asyncio.get_running_loop()
+        for one in self._batches:
+            one.close()
+            self._unsent += one.unsent
         for udp in self._udp:
             loop.remove_reader(udp)
             udp.close()
-        self._udp, self.endpoints = [], ()
+        self._udp, self._batches, self.endpoints = [], [], ()
         await self._connections.close()
 
     def _drain(

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,8 @@ READY = b'{"ready":true}\n'
 COUNTS_INTERVAL = 1.0
 COOKIES_INTERVAL = 600.0
 
+# what is applied in one turn of the loop is no more than this
+_READ_SIZE = 1 << 14
 _NOBODY = 65534
 # sys/prctl.h, linux/capability.h
 _PR_SET_PDEATHSIG = 1
@@ -52,7 +55,7 @@ def main() -> None:
     exec_without_ambient()
     give_up_privileges()
     feed = socket.socket(fileno=int(sys.argv[1]))
-    with suppress(ConnectionError, asyncio.IncompleteReadError):
+    with suppress(ConnectionError, EOFError):
         asyncio.run(_serve(feed))
 
 
@@ -86,46 +89,95 @@ def give_up_privileges() -> None:
 
 
 async def _serve(feed: socket.socket) -> None:
-    feed.setblocking(False)
-    reader, writer = await asyncio.open_connection(sock=feed, limit=LINE_MAX_SIZE)
-    setup = parse_setup(await _line(reader))
+    lines = _Lines(feed)
+    setup = parse_setup(lines.next())
     transfers = None if setup.secondaries is None else Transfers(setup.secondaries)
     service, server = Service(setup, os.urandom(KEY_SIZE), time.time, time.monotonic), DnsServer(transfers)
     forwarder = Forwarder(Resolvers(one.address for one in setup.listeners).now, service.forwards_for, setup.zone)
-    deltas = DeltaReader()
-    counting: asyncio.Task[None] | None = None
+    follower = _Follower(lines, service, transfers)
+    while not follower.take(lines.next()):
+        pass
+    # the zone is there: what it is made of need not be looked at again by the garbage collector
+    gc.collect()
+    gc.freeze()
+    feed.setblocking(False)
+    ended = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().add_reader(feed, follower.read, ended)
     try:
-        while True:
-            delta = deltas.feed(await _line(reader))
-            if delta is None:
-                continue
-            service.apply(delta)
-            if transfers is not None:
-                transfers.publish(service.transferred(), delta.touched())
-            if counting is None:
-                # the zone is there: what it is made of need not be looked at again by the garbage collector
-                gc.collect()
-                gc.freeze()
-                await _listen(setup, service, server, forwarder)
-                if transfers is not None:
-                    transfers.start(_notify_source(setup))
-                writer.write(READY)
-                counting = asyncio.create_task(_report(service, server, forwarder, transfers, writer))
+        await _listen(setup, service, server, forwarder)
+        if transfers is not None:
+            transfers.start(_notify_source(setup))
+        reporting = asyncio.create_task(_report(service, server, forwarder, transfers, feed))
+        await asyncio.wait((ended, reporting), return_when=asyncio.FIRST_COMPLETED)
+        reporting.cancel()
     finally:
-        if counting is not None:
-            counting.cancel()
+        asyncio.get_running_loop().remove_reader(feed)
         if transfers is not None:
             transfers.close()
         await server.close()
         await forwarder.close()
-        writer.close()
+        feed.close()
 
 
-async def _line(reader: asyncio.StreamReader) -> bytes:
-    line = await reader.readline()
-    if not line.endswith(b"\n"):
-        raise asyncio.IncompleteReadError(line, None)
-    return line
+class _Lines:
+    """The lines of the feed, as they come."""
+
+    def __init__(self, feed: socket.socket) -> None:
+        self._feed = feed
+        self._whole: deque[bytes] = deque()
+        self._rest = b""
+
+    def next(self) -> bytes:
+        """Wait for one. EOFError at the end, as of `receive`."""
+        while not self._whole:
+            self.receive()
+        return self._whole.popleft()
+
+    def receive(self) -> deque[bytes]:
+        """Those that are here whole after one more read, to be taken from the left."""
+        data = self._feed.recv(_READ_SIZE)
+        if not data or len(self._rest) > LINE_MAX_SIZE:
+            raise EOFError
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        self._whole += whole
+        return self._whole
+
+
+class _Follower:
+    """Has the service follow the feed. Not a stream of asyncio's: that has as much work with a line as the zone."""
+
+    def __init__(self, lines: _Lines, service: Service, transfers: Transfers | None) -> None:
+        self._lines = lines
+        self._service = service
+        self._transfers = transfers
+        self._deltas = DeltaReader()
+
+    def read(self, ended: asyncio.Future[None]) -> None:
+        """What there is. At the end of the feed, and at what it cannot say, `ended` is done."""
+        goes_on = False
+        try:
+            lines = self._lines.receive()
+            while lines:
+                self.take(lines.popleft())
+            goes_on = True
+        except BlockingIOError:
+            goes_on = True
+        except (EOFError, ConnectionError):
+            pass
+        finally:
+            # by an error of ours too, of which the loop tells
+            if not goes_on and not ended.done():
+                ended.set_result(None)
+
+    def take(self, line: bytes) -> bool:
+        """Whether with that line the zone is another."""
+        delta = self._deltas.feed(line)
+        if delta is None:
+            return False
+        self._service.apply(delta)
+        if self._transfers is not None:
+            self._transfers.publish(self._service.transferred(), delta.touched())
+        return True
 
 
 async def _listen(setup: Setup, service: Service, server: DnsServer, forwarder: Forwarder) -> None:
@@ -146,8 +198,10 @@ async def _report(
     server: DnsServer,
     forwarder: Forwarder,
     transfers: Transfers | None,
-    writer: asyncio.StreamWriter,
+    feed: socket.socket,
 ) -> None:
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(feed, READY)
     renewed_at = time.monotonic()
     while True:
         await asyncio.sleep(COUNTS_INTERVAL)
@@ -161,8 +215,7 @@ async def _report(
             tally[Kind.TRANSFERS].update({what.value: count for what, count in transfers.primary.counts.items()})
             report = {"serial": transfers.serial, "given": dict(transfers.given)}
         # said even when nothing is new: it tells that we are alive
-        writer.write(json.dumps(report | {"counts": to_json(tally)}).encode() + b"\n")
-        await writer.drain()
+        await loop.sock_sendall(feed, json.dumps(report | {"counts": to_json(tally)}).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from wgdisco.api import (
 )
 from wgdisco.endpoint import LOOPBACK, in_any
 from wgdisco.errors import LocalError, RemoteError
+from wgdisco.invitation import JoinLink
 from wgdisco.keys import PrivateKey, PublicKey
 from wgdisco.machine import SleepWatch, boot_time
 from wgdisco.peer.agent import Agent, Ourselves
@@ -87,11 +88,12 @@ async def run(
     version: str,
     sleeps: SleepWatch,
     connected: Callable[[StatusReport], None] = lambda _r: None,
+    link: JoinLink | None = None,
 ) -> None:
     """Run until cancelled, told to stop, or until the interface is taken away (LocalError).
 
     `sleeps` is what the loop waits in. `connected` is called once, when the registry and the members that are online
-    answer, or SETTLE_TIMEOUT is over.
+    answer, or SETTLE_TIMEOUT is over. `link` is what an ephemeral member came by.
     """
     roster = Roster(state.private_key.public_key(), state.accept, state.memory, state.offline_trust, state.exit_name)
     async with AsyncExitStack() as stack:
@@ -128,6 +130,7 @@ async def run(
                         member.keep(),
                         keep_names(state),
                         member.behind.run(),
+                        member.parting.watch(link, member.stream_up),
                         member.paths.run(),
                     )
                 ]
@@ -169,7 +172,7 @@ class _Managed:
         self._version = version
         self._connected: Callable[[StatusReport], None] | None = connected
         self._registry_key = roster.network.registry_key
-        self._stream_up = asyncio.Event()
+        self.stream_up = asyncio.Event()
         self._saved_at = 0.0
         self._older_epoch: OlderEpoch | None = None
         self._trouble = Trouble()
@@ -183,11 +186,11 @@ class _Managed:
         self.driver = AgentDriver(
             device, agent, self._look, self._handshake, self._ask, self._raw, leave_relay=self._leave
         )
-        self.metrics = self.driver.counted(self.report, self._stream_up.is_set)
+        self.metrics = self.driver.counted(self.report, self.stream_up.is_set)
         self._client = RegistryClient(roster.network.registry_addresses[0], device.interface)
         self.parting = Parting(roster, self._client, self._shared, self._registry_key)
-        self._orders = OrderDesk(self.driver, self._client, self._stream_up)
-        self.zone = ZoneFallback(self.driver, roster, self._stream_up)
+        self._orders = OrderDesk(self.driver, self._client, self.stream_up)
+        self.zone = ZoneFallback(self.driver, roster, self.stream_up)
         self.finder = RegistryFinder(
             self.driver,
             self._registry_key,
@@ -249,10 +252,7 @@ class _Managed:
                 await self.save()
 
     async def save(self) -> None:
-        """Keep what is known now; a disk that refuses is told of, and the tunnel goes on.
-
-        Or forget a membership that is of no use to anybody any more.
-        """
+        """Keep what is known now, or forget what is over; a disk that refuses is told of, and the tunnel goes on."""
         handshake_time = self._clock.to_keep()
         self._state = replace(self._remembered(), memory=self._roster.memory(), handshake_time=handshake_time)
         self._saved_at = boot_time()
@@ -295,7 +295,7 @@ class _Managed:
 
     async def _rotate_key(self, _told: dict[str, Any]) -> dict[str, Any]:
         """Announce the next key over the old tunnel, then use it: sessions under the old one still receive."""
-        if not self._stream_up.is_set():
+        if not self.stream_up.is_set():
             raise LocalError("the registry is unreachable: a key can be changed only when it is told")
         next_key = self._state.next_private_key or PrivateKey(os.urandom(32))
         self._state = replace(self._state, next_private_key=next_key)
@@ -327,7 +327,7 @@ class _Managed:
         peers = []
         for peer in status.peers:
             told = replace(self.driver.agent.report(peer), name=names.get(peer.key))
-            peers.append(blame(told, trouble, online.get(peer.key) if self._stream_up.is_set() else None))
+            peers.append(blame(told, trouble, online.get(peer.key) if self.stream_up.is_set() else None))
         return StatusReport(
             role="member",
             interface=self._device.interface,
@@ -343,7 +343,7 @@ class _Managed:
                 *self.behind.notes(self.surroundings.local),
                 *engine_notes(self._engine),
             ],
-            settled=self._has_snapshot and self._stream_up.is_set() and is_settled(peers),
+            settled=self._has_snapshot and self.stream_up.is_set() and is_settled(peers),
         )
 
     # Inside
@@ -352,7 +352,7 @@ class _Managed:
         agent, roster, now = self.driver.agent, self._roster, self._clock.time()
         match event:
             case StreamUp():
-                self._stream_up.set()
+                self.stream_up.set()
                 self._trouble = Trouble()
                 self._handed_back = False
                 self.surroundings.registry_up(True)
@@ -427,8 +427,8 @@ class _Managed:
 
     def _stream_down(self, why: str) -> None:
         agent = self.driver.agent
-        if self._stream_up.is_set():
-            self._stream_up.clear()
+        if self.stream_up.is_set():
+            self.stream_up.clear()
             self.surroundings.registry_up(False)
             self.behind.registry_up(False)
             self.paths.registry_up(False)
@@ -493,7 +493,7 @@ class _Managed:
 
     def _greet(self) -> None:
         """At the start have a path to every member that is online, up to a number: then they are a ping away."""
-        if not self._stream_up.is_set():
+        if not self.stream_up.is_set():
             return
         for key, is_online in self._roster.online().items():
             if is_online and key not in self._greeted and len(self._greeted) < MAX_GREETED:

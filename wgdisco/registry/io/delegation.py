@@ -22,6 +22,8 @@ ROOTS = tuple(
     for address in ("198.41.0.4", "192.5.5.241", "193.0.14.129", "2001:503:ba3e::2:30", "2001:500:2f::f")
 )
 _TIMEOUT = 2.0
+# all the way down, in seconds: others' servers may be many, and silent
+WALK_MAX = 20.0
 _STEPS_MAX = 32
 # a name server's own name may lead to others; no further than this
 _DEPTH_MAX = 4
@@ -37,13 +39,21 @@ class Walker:
 
     def __init__(self, roots: Iterable[Endpoint] = ROOTS) -> None:
         self._roots = tuple(roots)
+        self._asking = dns.name.root
 
     async def delegation(self, zone: dns.name.Name) -> Delegation:
-        """What is above `zone`."""
+        """What is above `zone`, as far as WALK_MAX lets us see."""
         try:
-            above, servers, reply = await self._descend(zone, NS, 0)
+            async with asyncio.timeout(WALK_MAX):
+                return await self._walk(zone)
         except _LostError as lost:
             return Delegation(dns.name.root, said=str(lost))
+        except TimeoutError:
+            said = f"no answer within {WALK_MAX:g} s; the last asked were the servers of {self._asking}"
+            return Delegation(dns.name.root, said=said)
+
+    async def _walk(self, zone: dns.name.Name) -> Delegation:
+        above, servers, reply = await self._descend(zone, NS, 0)
         parent = await _zone_of(servers, zone.parent(), above)
         referral = _referral(reply, zone, above)
         if referral is None:
@@ -66,6 +76,7 @@ class Walker:
         """The last zone on the way that is above `name` or holds it, its servers, and their answer."""
         at, servers = dns.name.root, self._roots
         for _ in range(_STEPS_MAX):
+            self._asking = at
             reply = await _ask_any(servers, name, rdtype)
             if reply is None:
                 raise _LostError(f"no server of {at} answers")

@@ -5,23 +5,25 @@ and comes back with Last-Event-ID, or for a snapshot.
 """
 
 import asyncio
-import json
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from itertools import islice
 
-from wgdisco.api import HEARTBEAT, EndpointChange, MemberRecord, Order, Receipt, Record, Removed, to_json
+from wgdisco.api import HEARTBEAT, Order, Receipt, Removed
 from wgdisco.keys import PublicKey
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Member
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.receipt import seal
-from wgdisco.registry.records import member_record, snapshot
+from wgdisco.registry.telling import Event, Telling, Tellings
 
 BEHIND_MAX = 256
 STREAMS_MAX = 4
 HISTORY = 1024
 HEARD_INTERVAL = 0.05
+A_TURN = 64
 COMMENT = b": still here\n\n"
 
 
@@ -39,12 +41,13 @@ class Consumer:
     """One open stream. `cut` is called when it is to end at once; `arrived` says whether what was written got there.
 
     After `heartbeat` seconds without an event there is a comment: whoever listens acknowledges it, and so keeps the
-    mapping of his NAT alive.
+    mapping of his NAT alive. `name` and `groups` are the member's, as of what it was last told of itself.
     """
 
-    def __init__(self, number: int, cut: Callable[[], None], arrived: Callable[[], bool]) -> None:
-        self.number = number
-        self.shown: dict[PublicKey, MemberRecord] = {}
+    def __init__(self, member: Member, cut: Callable[[], None], arrived: Callable[[], bool], waking: "_Waking") -> None:
+        self.number = member.number
+        self.name = member.name
+        self.groups = frozenset(member.groups)
         self.ended = False
         self.fell_behind = False
         self.heartbeat = float(HEARTBEAT)
@@ -52,15 +55,16 @@ class Consumer:
         self._has_arrived = arrived
         self._pending: deque[bytes] = deque()
         self._arrived = asyncio.Event()
+        self._waking = waking
 
-    def put(self, serial: int, name: str, record: Record) -> None:
+    def put(self, event: bytes) -> None:
         """Queue an event, or cut the stream when too many wait."""
         if len(self._pending) >= BEHIND_MAX:
             self.fell_behind = True
             self.end()
             return
-        self._pending.append(f"id: {serial}\nevent: {name}\ndata: {json.dumps(to_json(record))}\n\n".encode())
-        self._arrived.set()
+        self._pending.append(event)
+        self._waking.add(self._arrived)
 
     def end(self) -> None:
         """Cut it."""
@@ -92,15 +96,44 @@ class Consumer:
         return b"" if self.ended else taken
 
 
+class _Waking:
+    """Consumers are woken A_TURN in a turn of the loop.
+
+    The packets of a thousand at once would be more than the interface's queue holds, and the others wait for a turn.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[asyncio.Event, None] = {}
+
+    def add(self, sleeping: asyncio.Event) -> None:
+        """It is to be set soon."""
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._wake)
+        self._due[sleeping] = None
+
+    def _wake(self) -> None:
+        for sleeping in list(islice(self._due, A_TURN)):
+            del self._due[sleeping]
+            sleeping.set()
+        if self._due:
+            asyncio.get_running_loop().call_soon(self._wake)
+
+
 class Feed:
-    """All consumers. `serial()` is the zone's now. `cut` counts those that fell too far behind."""
+    """All consumers. `serial()` is the zone's now. `cut` counts those that fell too far behind.
+
+    All have been told the same of a member, or nothing, where they may not see it: so it is kept once.
+    """
 
     def __init__(self, membership: Membership, directory: Directory, serial: Callable[[], int]) -> None:
         self._membership = membership
-        self._directory = directory
         self._serial = serial
+        self._tellings = Tellings(membership, directory)
+        self._told: dict[PublicKey, Telling] = {}
+        self._waking = _Waking()
+        self._by_number: dict[int, list[Consumer]] = {}
+        self._by_group: dict[str, dict[Consumer, None]] = {}
         self.cut = 0
-        self._consumers: list[Consumer] = []
         self._history: deque[_Past] = deque(maxlen=HISTORY)
         self._forgotten = serial()
 
@@ -112,71 +145,70 @@ class Feed:
         arrived: Callable[[], bool] = lambda: True,
     ) -> Consumer:
         """A stream for `member` that begins after `last_id`, or with a snapshot where that cannot be."""
-        consumer = Consumer(member.number, cut, arrived)
-        theirs = [other for other in self._consumers if other.number == member.number]
+        consumer = Consumer(member, cut, arrived, self._waking)
+        theirs = self._by_number.get(member.number, [])
         if len(theirs) >= STREAMS_MAX:
             theirs[0].end()
-        self._show(consumer, member)
+        visible = self._bring_up(member)
         # before all else: what is told may rest on what the registry has forgotten
-        consumer.put(self._serial(), "receipt", self._receipt())
+        consumer.put(self._pack(self._receipt()))
         if last_id is None or not self._resume(consumer, member, last_id):
-            consumer.put(self._serial(), "snapshot", snapshot(self._membership, self._directory, member))
-        self._consumers.append(consumer)
+            consumer.put(self._pack(self._tellings.snapshot(member, visible)))
+        self._by_number.setdefault(member.number, []).append(consumer)
+        self._place(consumer)
         return consumer
 
     def close(self, consumer: Consumer) -> None:
         """The stream has ended."""
-        if consumer in self._consumers:
-            self._consumers.remove(consumer)
+        theirs = self._by_number.get(consumer.number, [])
+        if consumer in theirs:
+            theirs.remove(consumer)
             self.cut += consumer.fell_behind
+            self._displace(consumer)
+            if not theirs:
+                del self._by_number[consumer.number]
 
     def end_all(self) -> None:
         """Cut every stream: the registry goes."""
-        for consumer in list(self._consumers):
+        for consumer in self._consumers():
             consumer.end()
 
     def order(self, records: Iterable[tuple[Member, Order]]) -> None:
         """Tell each member its order, both in this moment."""
         for member, record in records:
-            for consumer in self._consumers:
-                if consumer.number == member.number:
-                    consumer.put(self._serial(), "order", record)
+            self._tell(member.number, Event.of("order", record))
 
     def set_heartbeat(self, member: Member, seconds: float) -> None:
         """How often a member's streams say something from now on."""
-        for consumer in self._consumers:
-            if consumer.number == member.number:
-                consumer.set_heartbeat(seconds)
+        for consumer in self._by_number.get(member.number, []):
+            consumer.set_heartbeat(seconds)
 
     def give_receipt(self) -> None:
         """Tell every member what to keep now."""
-        receipt = self._receipt()
-        for consumer in list(self._consumers):
-            consumer.put(self._serial(), "receipt", receipt)
+        receipt = self._pack(self._receipt())
+        for consumer in self._consumers():
+            consumer.put(receipt)
 
     def part(self, member: Member) -> bool:
         """Tell a member that it is one no longer, while it can still hear it; whether it listens."""
-        theirs = [consumer for consumer in self._consumers if consumer.number == member.number]
-        for consumer in theirs:
-            consumer.put(self._serial(), "removed", Removed(member.public_key.to_text(), member.name))
-        return bool(theirs)
+        return self._tell(member.number, Event.of("removed", Removed(member.public_key.to_text(), member.name)))
 
     @property
     def streams(self) -> int:
         """How many are open."""
-        return len(self._consumers)
+        return sum(map(len, self._by_number.values()))
 
-    def listening(self) -> set[int]:
+    def listening(self) -> AbstractSet[int]:
         """The host numbers of members with an open stream."""
-        return {consumer.number for consumer in self._consumers}
+        return self._by_number.keys()
 
     async def heard(self, patience: float) -> set[int]:
         """The host numbers of members that have received all they were told, after up to `patience` seconds."""
         for _ in range(int(patience / HEARD_INTERVAL)):
-            if all(consumer.is_through() for consumer in self._consumers):
+            if all(consumer.is_through() for consumer in self._consumers()):
                 break
             await asyncio.sleep(HEARD_INTERVAL)
-        return {consumer.number for consumer in self._consumers if consumer.is_through()}
+        return {consumer.number for consumer in self._consumers() if consumer.is_through()}
 
     def refresh(self, changed: Iterable[Member], *, facts: bool = False) -> None:
         """Tell who may know what is different about these members, as they were or as they are.
@@ -184,61 +216,94 @@ class Feed:
         Where that is more than their endpoints (`facts`), they get a snapshot themselves.
         """
         before_by_key = {member.public_key: member for member in changed}
-        numbers = {member.number for member in before_by_key.values()} if facts else set()
         for key, before in before_by_key.items():
             after = self._membership.members.get(key)
             groups = frozenset(before.groups) | frozenset(() if after is None else after.groups)
             if len(self._history) == HISTORY:
                 self._forgotten = self._history[0].serial
             self._history.append(_Past(self._serial(), key, before.name, groups))
-        for consumer in list(self._consumers):
-            member = self._member(consumer)
+        numbers = {member.number for member in before_by_key.values()}
+        owners = {number: self._membership.by_number(number) for number in numbers if number in self._by_number}
+        for number, member in owners.items():
             if member is None:
-                consumer.end()
-                continue
-            if consumer.number in numbers:
-                self._show(consumer, member)
-                consumer.put(self._serial(), "snapshot", snapshot(self._membership, self._directory, member))
-                continue
-            visible = {other.public_key: other for other in self._visible(member, before_by_key)}
-            for key in before_by_key:
-                self._tell(consumer, member, key, visible.get(key))
+                for consumer in self._by_number[number]:
+                    consumer.end()
+        anew = {number: member for number, member in owners.items() if facts and member is not None}
+        for key in before_by_key:
+            self._spread(key, anew)
+        for number, member in anew.items():
+            visible = self._bring_up(member)
+            event = self._pack(self._tellings.snapshot(member, visible))
+            for consumer in self._by_number[number]:
+                self._displace(consumer)
+                consumer.name, consumer.groups = member.name, frozenset(member.groups)
+                self._place(consumer)
+                consumer.put(event)
 
     # Inside
 
-    def _receipt(self) -> Receipt:
-        return Receipt(seal(self._membership.network, self._membership.revoked.values()))
+    def _consumers(self) -> list[Consumer]:
+        return [consumer for theirs in self._by_number.values() for consumer in theirs]
 
-    def _member(self, consumer: Consumer) -> Member | None:
-        members = self._membership.members.values()
-        return next((member for member in members if member.number == consumer.number), None)
+    def _place(self, consumer: Consumer) -> None:
+        for group in consumer.groups:
+            self._by_group.setdefault(group, {})[consumer] = None
 
-    def _visible(self, member: Member, keys: Iterable[PublicKey]) -> list[Member]:
-        candidates = [self._membership.members[key] for key in keys if key in self._membership.members]
-        return [other for other in candidates if self._membership.sees(member, other)]
+    def _displace(self, consumer: Consumer) -> None:
+        for group in consumer.groups:
+            listening = self._by_group[group]
+            del listening[consumer]
+            if not listening:
+                del self._by_group[group]
 
-    def _show(self, consumer: Consumer, member: Member) -> None:
-        consumer.shown = {
-            other.public_key: member_record(self._membership, self._directory, other, member)
-            for other in self._membership.visible_to(member)
-        }
+    def _receipt(self) -> Event:
+        return Event.of("receipt", Receipt(seal(self._membership.network, self._membership.revoked.values())))
 
-    def _tell(self, consumer: Consumer, member: Member, key: PublicKey, other: Member | None) -> None:
-        shown = consumer.shown.get(key)
-        if other is None:
-            if shown is not None:
-                del consumer.shown[key]
-                consumer.put(self._serial(), "removed", Removed(shown.public_key, shown.name))
-            return
-        record = member_record(self._membership, self._directory, other, member)
-        if shown == record:
-            return
-        consumer.shown[key] = record
-        if shown is not None and replace(shown, endpoint=record.endpoint, live=record.live) == record:
-            change = EndpointChange(record.public_key, record.endpoint, record.live)
-            consumer.put(self._serial(), "endpoint", change)
+    def _pack(self, event: Event) -> bytes:
+        return f"id: {self._serial()}\nevent: {event.name}\ndata: {event.data}\n\n".encode()
+
+    def _tell(self, number: int, event: Event) -> bool:
+        """Tell one member; whether it listens."""
+        theirs = self._by_number.get(number, [])
+        packed = self._pack(event)
+        for consumer in theirs:
+            consumer.put(packed)
+        return bool(theirs)
+
+    def _bring_up(self, member: Member) -> list[Telling]:
+        """What `member` may see, after everybody has been told of that as it is now."""
+        visible = []
+        for other in self._membership.visible_to(member):
+            telling = self._tellings.of(other)
+            if self._told.get(other.public_key) is not telling:
+                self._spread(other.public_key)
+            visible.append(telling)
+        return visible
+
+    def _spread(self, key: PublicKey, but: Container[int] = ()) -> None:
+        """Tell whoever may know that a member is, is not, or is another than they were told; not those numbers."""
+        member = self._membership.members.get(key)
+        before = self._told.pop(key, None)
+        after = None if member is None or not member.proven else self._tellings.of(member)
+        if after is None:
+            self._tellings.forget(key)
         else:
-            consumer.put(self._serial(), "member", record)
+            self._told[key] = after
+        if before is after:
+            return
+        moved = None if before is None or after is None else after.moved(before)
+        groups = [telling.groups for telling in (before, after) if telling is not None]
+        packed: dict[Event, bytes] = {}
+        for consumer in self._in_groups(frozenset[str]().union(*groups)):
+            if consumer.number not in but:
+                event = _difference(consumer, before, after, moved)
+                if event is not None:
+                    if event not in packed:
+                        packed[event] = self._pack(event)
+                    consumer.put(packed[event])
+
+    def _in_groups(self, groups: Iterable[str]) -> Iterable[Consumer]:
+        return list({consumer: None for group in groups for consumer in self._by_group.get(group, ())})
 
     def _resume(self, consumer: Consumer, member: Member, last_id: int) -> bool:
         """Queue what happened after `last_id`; False when that is not known, or is too much."""
@@ -249,8 +314,24 @@ class Feed:
         if len(missed) >= BEHIND_MAX or member.public_key in missed:
             return False
         for key, past in missed.items():
-            if key in consumer.shown:
-                consumer.put(self._serial(), "member", consumer.shown[key])
+            telling = self._told.get(key)
+            if telling is not None and telling.is_for(consumer.number, consumer.groups):
+                consumer.put(self._pack(telling.event(consumer.name)))
             elif past.groups.intersection(member.groups):
-                consumer.put(self._serial(), "removed", Removed(key.to_text(), past.name))
+                consumer.put(self._pack(Event.of("removed", Removed(key.to_text(), past.name))))
         return True
+
+
+def _difference(consumer: Consumer, before: Telling | None, after: Telling | None, moved: Event | None) -> Event | None:
+    """What tells a consumer that one is not the other; `moved` where that is enough."""
+    saw = before is not None and before.is_for(consumer.number, consumer.groups)
+    sees = after is not None and after.is_for(consumer.number, consumer.groups)
+    if not sees:
+        return before.removed() if saw and before is not None else None
+    assert after is not None
+    if not saw or before is None:
+        return after.event(consumer.name)
+    is_direct = consumer.name in after.direct_to
+    if moved is None or is_direct != (consumer.name in before.direct_to):
+        return after.event(consumer.name)
+    return None if before.record == after.record else moved

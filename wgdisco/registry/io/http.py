@@ -41,6 +41,7 @@ from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.gate import Gate, RefusedError, body_of, source_of
 from wgdisco.registry.io.leaving import let_go, may_leave
 from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.turns import Turns
 from wgdisco.registry.orders import Asked, Orders
 from wgdisco.registry.receipt import recall, seal, unseal
 from wgdisco.registry.records import member_records, network_record, order_record, self_record
@@ -54,6 +55,8 @@ BODY_MAX_SIZE = 16 * 1024
 KEPT_FOR = 3600.0
 # Of one address; a member has one or two, and STREAMS_MAX at most while it comes and goes
 CONNECTIONS_MAX = 32
+# All members come at once when the registry was away
+BACKLOG = 1024
 
 
 class ApiServer:
@@ -71,7 +74,9 @@ class ApiServer:
         self._feed = feed
         self.gate = Gate(ledger, names)
         self._accepting: list[asyncio.Task[None]] = []
+        self._open: dict[str, list[asyncio.Transport]] = {}  # by address; no more of these than the tunnel has
         self.orders = Orders()
+        self._turns = Turns()
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.leave: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
         self.proven: Callable[[PublicKey], Iterable[IPAddress]] = lambda _key: ()
@@ -129,14 +134,16 @@ class ApiServer:
                 except OSError:
                     await asyncio.sleep(0.1)  # no descriptor left, or it is gone already
                     continue
-                peers = (one.transport.get_extra_info("peername") for one in server.connections if one.transport)
-                if sum(peer is not None and peer[0] == address[0] for peer in peers) >= CONNECTIONS_MAX:
+                theirs = [one for one in self._open.pop(address[0], ()) if not one.is_closing()]
+                if len(theirs) < CONNECTIONS_MAX:
+                    try:
+                        theirs.append((await loop.connect_accepted_socket(server, accepted))[0])
+                    except OSError:
+                        accepted.close()
+                else:
                     accepted.close()
-                    continue
-                try:
-                    await loop.connect_accepted_socket(server, accepted)
-                except OSError:
-                    accepted.close()
+                if theirs:
+                    self._open[address[0]] = theirs
 
     # The paths
 
@@ -275,13 +282,18 @@ class ApiServer:
         member = await self.gate.member(request)
         last = request.headers.get("Last-Event-ID", "")
         last_id = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-        await response.prepare(request)
         transport = request.transport
         give_up_soon(transport)
         cut = (lambda: None) if transport is None else transport.abort
-        consumer = self._feed.open(member, last_id, cut, lambda: is_acknowledged(transport))
+        consumer = None
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         try:
+            async with self._turns.turn(len(self._ledger.membership.visible_to(member))) as turn:
+                member = await self.gate.member(request)  # it may have had to wait
+                await response.prepare(request)
+                consumer = self._feed.open(member, last_id, cut, lambda: is_acknowledged(transport))
+                await response.write(await consumer.take())
+                await turn.heard(consumer.is_through)
             while not consumer.ended:
                 data = await consumer.take()
                 if data:
@@ -289,7 +301,8 @@ class ApiServer:
         except ConnectionError:
             pass
         finally:
-            self._feed.close(consumer)
+            if consumer is not None:
+                self._feed.close(consumer)
         return response
 
 
@@ -304,7 +317,7 @@ def _listen(address: IPAddress, port: int, interface: str | None) -> socket.sock
         if interface is not None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
         listener.bind((str(address), port))
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise LocalError(f"the API cannot listen on {address} port {port}: {error.strerror}") from error

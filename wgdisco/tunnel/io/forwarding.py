@@ -120,12 +120,21 @@ class Hub:
     def __init__(self, interface: str) -> None:
         self._table = Table(interface)
         self._forwarding = Forwarding(interface)
+        self._said = ""
 
     async def apply(self, rules: HubRules) -> None:
-        """Have the kernel do as `rules` say; first the rules, then the switches."""
+        """Have the kernel do as `rules` say; first the rules, then the switches.
+
+        Where these are not for us to turn (a container's /proc/sys is read-only) nothing passes, and that is said once.
+        """
         routes = await default_routes()
         await self._table.load(rules.to_text())
-        self._forwarding.switch_on(routes, rules.needs_uplink)
+        try:
+            self._forwarding.switch_on(routes, rules.needs_uplink)
+        except LocalError as error:
+            if str(error) != self._said:
+                LOG.warning("stock devices are not reached, nor what is behind members: %s", error)
+                self._said = str(error)
 
     async def uplinks(self) -> dict[int, tuple[str, ...]]:
         """What `HubRules.uplinks` is now."""
@@ -167,7 +176,11 @@ def _write(path: str, value: str) -> None:
         (_SYSCTL / path).write_text(value)
     except OSError as error:
         name = "net." + path.replace("/", ".")
-        raise LocalError(f"cannot set {name} to {value} ({error.strerror}): set it in /etc/sysctl.d") from error
+        whole = "net.ipv4.ip_forward" if path.startswith("ipv4/") else name  # what interfaces made later begin with
+        raise LocalError(
+            f"cannot set {name} to {value} ({error.strerror}): set it in /etc/sysctl.d, or start the container with"
+            f" '--sysctl {whole}={value}'"
+        ) from error
 
 
 def _forwarding_ipv6() -> list[Path]:

@@ -202,7 +202,10 @@ def _open_failure(error: OSError) -> str:
 
 def _create_failure(error: OSError, name: str) -> str:
     if error.errno in (errno.EPERM, errno.EACCES):
-        return f"no permission to create interface {name}: run as root, or with the capability CAP_NET_ADMIN"
+        return (
+            f"no permission to create interface {name}: run as root, or with the capability CAP_NET_ADMIN"
+            " (a container: '--cap-add NET_ADMIN')"
+        )
     if error.errno == errno.EBUSY:
         return f"interface {name} is in use by another program"
     if error.errno == errno.ENOTTY:

@@ -1,0 +1,157 @@
+"""What a tunnel loses to 20,000 DNS questions a second at the registry it ends at, and how soon those are answered.
+
+usage, as root: python -m bench.beside [--rounds N] [--seconds N] [--to DIRECTORY]
+
+One stream of iperf3 from a member to its registry, in turns: alone; while dnsperf asks the registry, at its address
+inside the tunnel, from its own host; and while dnsperf asks Knot as much, which has nothing to do with the tunnel.
+All of it shares the processors: what the tunnel keeps beside Knot is what they leave to it.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench import record
+from bench.dns import COOKIE, LOAD, Peers, knot, processor_time
+from bench.network import INTERFACE, PROGRAM, REGISTRY, Network
+from wgdisco.errors import LocalError
+from wgdisco.keys import PublicKey
+from wgdisco.lab.world import Host, HostProcess
+
+ZONE = "wg.internal."
+MEMBER = "m1"
+# of the load, before and after what is measured
+MARGIN = 1
+ALONE, OURS, KNOT = "alone", "ours", "knot"
+
+
+def main() -> int:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=6)
+    parser.add_argument("--to", type=Path, default=record.DOCS)
+    args = parser.parse_args()
+    record.check_tools("iperf3", "dnsperf", "knotd")
+    about = record.machine()
+    results = asyncio.run(measure(args.rounds, args.seconds))
+    print(json.dumps(results, indent=1), file=sys.stderr)
+    record.update(args.to, "beside", results, about)
+    return 0
+
+
+async def measure(rounds: int, seconds: int) -> dict[str, Any]:
+    """All of it."""
+    peers = Peers(100)
+    with tempfile.TemporaryDirectory() as name, Network(1) as network:
+        directory = Path(name)
+        network.join(MEMBER)
+        (directory / "knots").write_text("\n".join(peers.questions()) + "\n")
+        (directory / "ours").write_text("\n".join(_questions(network)) + "\n")
+        async with knot(peers, directory, cores=None) as (_, port):
+            asked = {
+                ALONE: None,
+                OURS: (network.hosts[REGISTRY], network.address(REGISTRY), 53, directory / "ours"),
+                KNOT: (network.hosts["router"], "127.0.0.1", port, directory / "knots"),
+            }
+            found = [
+                {what: _run(network, load, seconds, is_timed=what == OURS) for what, load in asked.items()}
+                for _ in range(rounds)
+            ]
+    times = sorted(time_ for one in found for time_ in one[OURS]["times"])
+    return {
+        "seconds": seconds,
+        "load": statistics.median(one[OURS]["answers"] for one in found),
+        "gbit": {what: [one[what]["gbit"] for one in found] for what in asked},
+        "kept": [one[OURS]["gbit"] / one[ALONE]["gbit"] for one in found],
+        "kept_by_knot": [one[KNOT]["gbit"] / one[ALONE]["gbit"] for one in found],
+        "answer_p50_ms": statistics.median(times),
+        "answer_p99_ms": times[int(len(times) * 0.99)],
+        "server_processor": statistics.median(one[OURS]["processor"] for one in found),
+    }
+
+
+Load = tuple[Host, str, int, Path]
+
+
+def _run(network: Network, load: Load | None, seconds: int, *, is_timed: bool) -> dict[str, Any]:
+    """Gbit/s of the tunnel, and beside `load` the answers a second; with `is_timed`, milliseconds of some of them."""
+    address, server = network.address(REGISTRY), _zone_server(network)
+    found: dict[str, Any] = {}
+    with ExitStack() as running:
+        listening = ["iperf3", "-s", "-1", "-B", address]
+        running.enter_context(_started(network.hosts[REGISTRY], listening))
+        asking = None
+        if load is not None:
+            host, at, port, questions = load
+            words = ["-s", at, "-p", str(port), "-d", str(questions), "-l", str(seconds + 3 * MARGIN), "-Q", str(LOAD)]
+            asking = _started(host, ["dnsperf", *words, "-c", "8", "-q", "200", "-e", "-E", f"10:{COOKIE}"])
+        time.sleep(MARGIN)
+        probing = None
+        if is_timed:
+            probe = [sys.executable, "-m", "bench.probe", "dns", address, ZONE, str(seconds)]
+            probing = _started(network.hosts[REGISTRY], probe)
+        before = processor_time(server)
+        sent = _said(_started(network.hosts[MEMBER], ["iperf3", "-J", "-t", str(seconds), "-c", address]))
+        found["processor"] = (processor_time(server) - before) / seconds
+        found["gbit"] = _gbit(sent)
+        if probing is not None:
+            found["times"] = json.loads(_said(probing))
+        if asking is not None:
+            found["answers"] = _answers(_said(asking))
+    return found
+
+
+def _started(host: Host, command: list[str]) -> HostProcess:
+    return host.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def _said(process: HostProcess) -> str:
+    said, _ = process.communicate(timeout=60)
+    if process.returncode != 0:
+        raise LocalError(said.strip()[-300:])
+    return said
+
+
+def _gbit(report: str) -> float:
+    return float(json.loads(report)["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+def _answers(report: str) -> float:
+    rate = re.search(r"Queries per second:\s+([0-9.]+)", report)
+    if rate is None:
+        raise LocalError(f"dnsperf: {report[-300:]}")
+    return float(rate[1])
+
+
+def _questions(network: Network) -> list[str]:
+    """As many of each type as in bench.dns, nearly: there are two hosts and one instance."""
+    listed = network.hosts[REGISTRY].run([*PROGRAM, "registry", "list", "-o", "json"]).stdout
+    key = PublicKey.from_text(next(one["public_key"] for one in json.loads(listed)["members"]))
+    instance = f"{key.to_label()}._wireguard._udp.{ZONE}"
+    each = ((f"{instance} SRV", 8), (f"{instance} TXT", 6), (f"{MEMBER}.{ZONE} A", 4))
+    other = [f"_wireguard._udp.{ZONE} PTR", f"nobody.{ZONE} A"]
+    return [line for line, share in each for _ in range(share)] + other
+
+
+def _zone_server(network: Network) -> int:
+    """The registry's child that serves the zone."""
+    registry = network.pids[REGISTRY]
+    for task in Path(f"/proc/{registry}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            if b"zone_server" in Path(f"/proc/{child}/cmdline").read_bytes():
+                return int(child)
+    raise LocalError(f"the registry of {INTERFACE} has no server of its zone")
+
+
+if __name__ == "__main__":
+    record.run(main)

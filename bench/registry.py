@@ -1,0 +1,294 @@
+"""One registry and its limit: thousands of members, played by one process (bench/crowd.py), at a real daemon.
+
+usage, as root: python -m bench.registry [--quick] [--only PART …] [--to DIRECTORY]
+
+Parts: handshakes, mesh (1,000 members that all see each other, all listening), steady (10,000 in groups of 100, all
+listening, then the registry restarted), join. --quick: a shorter look at each.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import population, record
+from bench.engines import await_, process_in
+from wgdisco.errors import LocalError
+from wgdisco.lab.world import HostProcess, World
+
+PROGRAM = [sys.executable, "-m", "wgdisco"]
+FIRST = population.FIRST
+RATE = 400.0
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Scene:
+    """A registry whose store has `count` members in groups, and a crowd to play them."""
+
+    def __init__(self, count: int, group_size: int) -> None:
+        self.count = count
+        self._world = World(["registry", "crowd"])
+        self.registry, self._crowd_host = self._world.hosts["registry"], self._world.hosts["crowd"]
+        self._daemon: HostProcess | None = None
+        self.pid = 0
+        try:
+            self._lay()
+            self.registry.run([sys.executable, "-m", "bench.population", str(count), str(group_size)], timeout=120)
+            self.start()
+            self._crowd = self._crowd_host.popen(
+                [sys.executable, "-m", "bench.crowd"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            self._said()
+        except BaseException:
+            self._world.close()
+            raise
+
+    def _lay(self) -> None:
+        other = self._crowd_host
+        self.registry.run(
+            ["ip", "-batch", "-"],
+            text="link set lo up\n"
+            f"link add eth0 txqueuelen 20000 type veth peer name eth0 netns {other.inner_pid}\n"
+            f"addr add {population.OUTSIDE}/30 dev eth0\nlink set eth0 up\n"
+            f"route add {population.OUTER} dev eth0 via inet 198.18.0.2 onlink\n",
+        )
+        other.run(
+            ["ip", "-batch", "-"],
+            text="link set lo up\naddr add 198.18.0.2/30 dev eth0\nlink set eth0 up\n"
+            f"route add default via {population.OUTSIDE}\n",
+        )
+
+    def start(self) -> float:
+        """Run the daemon; seconds until it answers."""
+        began = time.monotonic()
+        command = [*os.environ.get("BENCH_UNDER", "").split(), *PROGRAM, "registry", "run"]
+        self._daemon = self.registry.popen(command, stderr=subprocess.DEVNULL)
+        self.pid = process_in(self._daemon)
+        control = Path(f"/proc/{self.registry.pid}/root/run/wgdisco/{population.NAME}.sock")
+        await_(control.exists, "the registry to start")
+        return time.monotonic() - began
+
+    def stop(self, *, kill: bool = False) -> None:
+        """End the daemon."""
+        assert self._daemon is not None
+        if kill:
+            self._daemon.kill()
+            self._daemon.wait()
+        else:
+            self._daemon.stop(30)
+
+    def ask(self, do: str, **more: Any) -> dict[str, Any]:
+        """Have the crowd do that."""
+        assert self._crowd.stdin is not None
+        self._crowd.stdin.write(json.dumps({"do": do, **more}) + "\n")
+        self._crowd.stdin.flush()
+        return self._said()
+
+    def all(self, do: str, **more: Any) -> dict[str, Any]:
+        """Have all members do that."""
+        return self.ask(do, first=FIRST, last=FIRST + self.count, **more)
+
+    def _said(self) -> dict[str, Any]:
+        assert self._crowd.stdout is not None
+        line = self._crowd.stdout.readline()
+        said: dict[str, Any] = json.loads(line or '{"error": "the crowd is gone"}')
+        if "error" in said:
+            raise LocalError(said["error"])
+        return said
+
+    def processor(self) -> float:
+        """Seconds of it that the daemon has used, without its zone's server."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def rss(self) -> float:
+        """MiB of the daemon."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
+
+    def report(self) -> dict[str, Any]:
+        """What `wgdisco status` says."""
+        said = self.registry.run([*PROGRAM, "status", "-o", "json"], timeout=60).stdout
+        found: dict[str, Any] = json.loads(said)["interfaces"][0]
+        return found
+
+    def close(self) -> None:
+        """End all of it."""
+        self._world.close()
+        for pipe in (self._crowd.stdin, self._crowd.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+@contextmanager
+def scene(count: int, group_size: int) -> Iterator[Scene]:
+    """For as long as it is wanted."""
+    one = Scene(count, group_size)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much of everything."""
+
+    mesh: int = 1000
+    moves: int = 60
+    steady: int = 10_000
+    steady_seconds: int = 60
+    handshake_seconds: int = 10
+    joins: int = 300
+
+
+QUICK = Sizes(moves=20, steady_seconds=30, handshake_seconds=5, joins=100)
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that `share` of them do not pass."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+
+
+def tell(what: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Say so at once."""
+    print(what, {key: value for key, value in found.items() if not isinstance(value, list)}, file=sys.stderr)
+    return found
+
+
+def fan_out(one: Scene, moves: int, gap: float) -> dict[str, Any]:
+    """How soon all who listen are told that one has moved."""
+    before = one.processor()
+    found = one.all("move", moves=moves, gap=gap)
+    return {
+        "p50_ms": percentile(found["ms"], 0.5),
+        "p99_ms": percentile(found["ms"], 0.99),
+        "last_p50_ms": percentile(found["last_ms"], 0.5),
+        "last_max_ms": max(found["last_ms"]),
+        "missed": found["missed"],
+        "moves": moves,
+        "processor_ms": 1000 * (one.processor() - before) / moves,
+        "each_ms": [percentile(found["ms"], share / 100) for share in range(0, 100, 5)] + [max(found["ms"], default=0)],
+    }
+
+
+def handshakes(sizes: Sizes) -> dict[str, Any]:
+    """What a core answers."""
+    with scene(1000, 100) as one:
+        one.all("begin", rate=RATE)
+        before = one.processor()
+        found = one.all("renew", seconds=sizes.handshake_seconds, window=48)
+        used = one.processor() - before
+        return tell(
+            "handshakes",
+            {
+                "a_second": found["handshakes"] / found["seconds"],
+                "a_core": found["handshakes"] / used,
+                "processor_ms": 1000 * used / found["handshakes"],
+                "drops": one.report()["drops"],
+            },
+        )
+
+
+def mesh(sizes: Sizes) -> dict[str, Any]:
+    """All see each other."""
+    with scene(sizes.mesh, sizes.mesh) as one:
+        empty = one.rss()
+        one.all("begin", rate=RATE)
+        known = one.rss()
+        before = one.processor()
+        listened = one.all("listen", rate=RATE)
+        used = one.processor() - before
+        one.ask("rest", seconds=3)
+        found = {
+            "members": sizes.mesh,
+            "snapshots_s": listened["seconds"],
+            "snapshots_processor_s": used,
+            "snapshots_mib": listened["bytes"] / (1 << 20),
+            "rss_mib": [empty, known, one.rss()],
+            **fan_out(one, sizes.moves, 1.0),
+            "drops": one.report()["drops"],
+            "crowd": one.ask("status"),
+        }
+        return tell("mesh", found)
+
+
+def steady(sizes: Sizes) -> dict[str, Any]:
+    """Many, in groups, that keep what they have; then the registry is restarted."""
+    with scene(sizes.steady, 100) as one:
+        empty = one.rss()
+        before = one.processor()
+        came = one.all("begin", rate=RATE)
+        came_used = one.processor() - before
+        known = one.rss()
+        listened = one.all("listen", rate=RATE)
+        one.ask("rest", seconds=5)
+        first, crowd_first = one.processor(), one.ask("status")
+        crowd_last = one.ask("rest", seconds=sizes.steady_seconds)
+        used = one.processor() - first
+        found = {
+            "members": sizes.steady,
+            "came_s": came["seconds"],
+            "came_processor_s": came_used,
+            "listened_s": listened["seconds"],
+            "seconds": sizes.steady_seconds,
+            "processor_percent": 100 * used / sizes.steady_seconds,
+            "handshakes_s": (crowd_last["handshakes"] - crowd_first["handshakes"]) / sizes.steady_seconds,
+            "rss_mib": [empty, known, one.rss()],
+            "drops": one.report()["drops"],
+            "crowd": crowd_last,
+        }
+        tell("steady", found)
+        found["restart"] = restarted(one)
+        return found
+
+
+def restarted(one: Scene) -> dict[str, Any]:
+    """Killed and back: how soon it knows everybody again."""
+    one.stop(kill=True)
+    began = time.monotonic()
+    up = one.start()
+    curve: list[list[float]] = []
+    while time.monotonic() - began < 120:
+        live = sum(peer["path"] in ("direct", "lan") for peer in one.report()["peers"])
+        curve.append([time.monotonic() - began, live])
+        if live >= one.count:
+            break
+        one.ask("rest", seconds=2)
+    return tell("restart", {"up_s": up, "all_s": curve[-1][0], "live": curve[-1][1], "curve": curve})
+
+
+def join(sizes: Sizes) -> dict[str, Any]:
+    """By real links, into a network that has 1,000 members."""
+    with scene(1000, 100) as one:
+        one.all("begin", rate=RATE)
+        invited = [one.registry.run([*PROGRAM, "registry", "invite", f"new{n}"]).stdout.strip() for n in range(3)]
+        return tell("join", {"links": len(invited)})
+
+
+PARTS = {"handshakes": handshakes, "mesh": mesh, "steady": steady, "join": join}
+
+
+def main() -> int:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--to", type=Path, default=record.DOCS)
+    args = parser.parse_args()
+    about = record.machine()
+    sizes = QUICK if args.quick else Sizes()
+    results = {name: PARTS[name](sizes) for name in args.only}
+    record.update(args.to, "registry", results, about)
+    return 0
+
+
+if __name__ == "__main__":
+    record.run(main)
