@@ -24,7 +24,8 @@ const invitations = new Invitations(model, dialogs);
 const stream = new Stream("/v1/view/events", heard, lost);
 const changed = new Set();
 let isAwaited = false;
-let silence = 0;
+let silence = 0; // counts the seconds of it
+let lostAt = 0;
 
 function heard(name, event) {
   if (name !== "view" && name !== "change") return;
@@ -96,13 +97,15 @@ function count() {
 
 function lost(reason, seconds) {
   const at = Date.now();
+  if (document.body.dataset.lost !== "yes") lostAt = at;
   document.body.dataset.lost = "yes";
   tell(find("#link"), "lost");
   const [told, left] = find("#lost").children;
   const line = model.network ? "What is shown is from before. " : "";
   tell(told, `No news from the registry: ${reason}. ${line}`);
-  find("#lost").hidden = false;
   const wait = () => {
+    // a registry that comes back within a moment is not worth a word
+    find("#lost").hidden &&= Date.now() - lostAt < 2000;
     const more = Math.ceil(seconds - (Date.now() - at) / 1000);
     tell(left, more > 0 ? `Trying again in ${more} s.` : "Trying again.");
   };

@@ -39,7 +39,7 @@ function open(title, content, verb, send, isDanger = false) {
     try {
       const answer = await send();
       if (!answer) return dialog.close();
-      body.replaceChildren(...answer);
+      body.replaceChildren(...answer.filter(Boolean));
       submit.remove();
       tell(close, "Done");
       (body.querySelector("[data-first]") ?? close).focus();
@@ -111,9 +111,13 @@ export class Dialogs {
     const button = make("button", { type: "button", class: "main", onclick: () => copy(made.link, button) }, "Copy");
     const code = make("img", { class: "qr", alt: "The link as a QR code" });
     code.src = `data:image/svg+xml,${encodeURIComponent(made.qr)}`;
+    const revoked =
+      `${asked.name} was revoked: members who knew it refuse another key under that name, until each types ` +
+      `“wgdisco accept ${asked.name}”. Another name would spare them that.`;
     const who = asked.uses > 1 ? count(asked.uses, "host") : "one host";
     return [
       make("p", {}, `Good for ${who} and ${LIFETIMES[asked.expires]}. It is shown this once: who has it can join.`),
+      made.was_revoked ? make("p", { class: "error" }, revoked) : null,
       make("p", { class: "link" }, link, button),
       make("p", {}, "On that host: ", make("code", {}, "wgdisco join"), ", which asks for the link."),
       code,
@@ -159,8 +163,8 @@ export class Dialogs {
 
   revoke(row) {
     const line =
-      `${row.name} (${row.addresses[0] ?? row.public_key}) will be no member: nobody talks to its key any more,` +
-      " and its address is free. To have it back, invite it again.";
+      `${row.name} (${row.addresses[0] ?? row.public_key}) will be no member: nobody talks to its key any more.` +
+      " To have it back, invite it under another name.";
     open(
       `Revoke ${row.name}?`,
       [make("p", {}, line)],
