@@ -9,6 +9,7 @@ from playwright.sync_api import sync_playwright
 
 from wgdisco.lab.world import enter_command
 
+# In a lab's host everybody is root
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--force-color-profile=srgb"]
 
 

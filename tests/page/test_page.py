@@ -14,8 +14,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from tests.page.browser import browser
+from wgdisco.api import PathWord
 from wgdisco.lab.world import World
-from wgdisco.registry.io.page import FILES
 from wgdisco.status import REMEDIES
 
 pytestmark = pytest.mark.usefixtures("needs_lab", "needs_browser")
@@ -123,10 +123,11 @@ def fits(page):
     )
 
 
-def test_remedies_are_those_of_the_command_line():
-    words = (FILES / "words.js").read_text()
-    told = words[words.index("REMEDIES = {") + 11 : words.index("};") + 1]
-    assert json.loads(re.sub(r",\s*}", "}", told)) == REMEDIES
+def test_words_and_remedies_are_those_of_the_command_line(few):
+    with few.page() as page:
+        words = page.evaluate("import('/page/words.js').then(({ WORDS, REMEDIES }) => ({ WORDS, REMEDIES }))")
+        assert set(words["WORDS"]) == {word.value for word in PathWord}
+        assert words["REMEDIES"] == REMEDIES
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -216,6 +217,11 @@ def test_an_admin_renames_and_revokes(few):
         page.get_by_role("button", name="Revoke pocket").click()
         expect(page.locator("#table > tbody")).to_have_count(2)
         expect(page.locator("#toast")).to_contain_text("pocket is revoked")
+        page.get_by_role("button", name="Invite…").click()
+        page.get_by_label("Name").fill("pocket")
+        page.get_by_role("button", name="Make a link").click()
+        expect(page.get_by_role("dialog")).to_contain_text("wgdisco accept pocket")
+        page.get_by_role("button", name="Done").click()
         row(page, "desk").get_by_role("button", name="desk").click()
         expect(page.get_by_role("button", name="Rename…")).to_be_visible()
         expect(page.get_by_role("button", name="Revoke…")).to_have_count(0)  # nobody revokes itself
@@ -244,6 +250,29 @@ def test_all_by_keyboard(few):
         expect(page.get_by_role("button", name="phone", exact=True).first).to_be_focused()
 
 
+def test_a_name_is_text_whatever_is_in_it(few):
+    trap = "<img src=x onerror=document.title=1>"
+    with few.page() as page:
+        view = page.evaluate("fetch('/v1/view').then(answer => answer.json())")
+        for one in view["members"]:
+            one.update(name=trap, endpoint=trap, groups=[trap], subnets=[trap], nat=trap, offers=[trap])
+            one["paths"] = [{**told, "endpoint": trap, "reason": trap} for told in one["paths"]]
+        view["network"]["name"] = trap
+        view["invitations"] = [
+            {"id": "1", "name": trap, "groups": [trap], "role": "member", "uses_left": 1, "expires_at": view["time"],
+             "state": "pending", "used_by": [trap], "ephemeral": False}
+        ]  # fmt: skip
+        body = f"event: view\ndata: {json.dumps(view)}\n\n"
+        page.route("**/v1/view/events", lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+        page.reload()
+        expect(page.locator("h1")).to_have_text(trap)
+        page.locator("button.open").first.click()
+        page.get_by_role("link", name="Invitations").click()
+        expect(page.locator("#invitations tbody th")).to_have_text(trap)
+        assert page.locator("img").count() == 0
+        assert page.title().startswith(trap)
+
+
 def test_a_registry_that_is_gone_is_told_of_and_come_back_to(few):
     with few.page() as page:
         few.stop()
@@ -263,9 +292,10 @@ def test_a_registry_that_is_silent_is_not_waited_for(few):
         expect(page.locator("#link")).to_have_text("live")
         few.process.send_signal(signal.SIGSTOP)
         page.clock.fast_forward(41_000)
+        expect(page.locator("#link")).to_have_text("lost")
+        page.clock.fast_forward(3_000)
         expect(page.locator("#lost")).to_contain_text("the registry is silent")
         few.go_on()
-        page.clock.fast_forward(2_000)
         expect(page.locator("#link")).to_have_text("live")
 
 

@@ -24,7 +24,8 @@ const invitations = new Invitations(model, dialogs);
 const stream = new Stream("/v1/view/events", heard, lost);
 const changed = new Set();
 let isAwaited = false;
-let silence = 0;
+let silence = 0; // counts the seconds of it
+let lostAt = 0;
 
 function heard(name, event) {
   if (name !== "view" && name !== "change") return;
@@ -45,7 +46,8 @@ function show() {
   const { name, zone, prefixes } = model.network;
   document.title = `${name} – wgdisco`;
   tell(find("#network"), name);
-  tell(find("#about"), `${zone.replace(/\.$/, "")} · ${prefixes.join(", ")} · you are ${model.self.name}${model.isAdmin ? ", admin" : ""}`);
+  const own = model.isAdmin ? `${model.self.name}, admin` : model.self.name;
+  tell(find("#about"), `${zone.replace(/\.$/, "")} · ${prefixes.join(", ")} · you are ${own}`);
   summarize();
   table.update(changed);
   mesh.update();
@@ -61,26 +63,31 @@ function summarize() {
     sums[state] = (sums[state] ?? 0) + 1;
   }
   const pairs = model.pairs();
-  const told = ["online", "stale", "never"].filter((state) => sums[state]).map((state) => [state, sums[state], "members"]);
+  const told = ["online", "stale", "never"]
+    .filter((state) => sums[state])
+    .map((state) => [state, sums[state], "members"]);
   told.push(...WORDS.filter((one) => pairs[one] && one !== "idle").map((one) => [one, pairs[one], "paths"]));
   const list = find("#summary");
   const text = JSON.stringify(told);
   if (list.dataset.told === text) return;
   list.dataset.told = text;
   const focused = list.contains(document.activeElement) ? document.activeElement.dataset.word : null;
-  list.replaceChildren(...told.map(([one, number, of]) => {
-    const button = make("button", { type: "button", "data-word": one, title: `Show ${of === "paths" ? "whom has such paths" : "these"}` }, make("b", {}, figure(number)), word(one));
-    button.setAttribute("aria-label", `${number} ${of === "paths" ? `${one} paths` : one}: filter`);
-    button.addEventListener("click", () => table.filter(find("#filter").value === one ? "" : one));
-    return make("li", { class: of }, button);
-  }));
+  list.replaceChildren(
+    ...told.map(([one, number, of]) => {
+      const button = make("button", { type: "button", "data-word": one }, make("b", {}, figure(number)), word(one));
+      button.title = of === "paths" ? "Show members with such paths" : "Show these members";
+      button.addEventListener("click", () => table.filter(find("#filter").value === one ? "" : one));
+      return make("li", { class: of }, button);
+    }),
+  );
   if (focused) list.querySelector(`[data-word="${focused}"]`)?.focus();
 }
 
 function count() {
   const list = find("#counters dl");
   const relay = Object.entries(model.relay).filter(([, value]) => typeof value === "number");
-  const told = [...relay.map(([name, value]) => [`relayed ${name}`, value]), ...Object.entries(model.drops).filter(([, value]) => value)];
+  const told = relay.map(([name, value]) => [`relayed ${name}`, value]);
+  told.push(...Object.entries(model.drops).filter(([, value]) => value));
   const text = JSON.stringify(told);
   if (list.dataset.told === text) return;
   list.dataset.told = text;
@@ -90,17 +97,26 @@ function count() {
 
 function lost(reason, seconds) {
   const at = Date.now();
+  if (document.body.dataset.lost !== "yes") lostAt = at;
   document.body.dataset.lost = "yes";
   tell(find("#link"), "lost");
-  const banner = find("#lost");
-  banner.hidden = false;
+  const [told, left] = find("#lost").children;
   const line = model.network ? "What is shown is from before. " : "";
-  tell(banner.firstElementChild, `No news from the registry: ${reason}. ${line}Trying again.`);
+  tell(told, `No news from the registry: ${reason}. ${line}`);
+  const wait = () => {
+    // a registry that comes back within a moment is not worth a word
+    find("#lost").hidden &&= Date.now() - lostAt < 2000;
+    const more = Math.ceil(seconds - (Date.now() - at) / 1000);
+    tell(left, more > 0 ? `Trying again in ${more} s.` : "Trying again.");
+  };
   clearInterval(silence);
-  silence = setInterval(() => {
-    const left = Math.max(0, Math.ceil(seconds - (Date.now() - at) / 1000));
-    tell(find("#link"), left ? `lost, again in ${left} s` : "connecting");
-  }, 1000);
+  silence = setInterval(wait, 1000);
+  wait();
+}
+
+/** The page is looked at again, or the host has a network again. */
+function wake() {
+  if (!document.hidden && document.body.dataset.lost === "yes") stream.open();
 }
 
 function say(text) {
@@ -117,9 +133,12 @@ function look() {
     if (link.hash === `#${document.body.dataset.view}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  mesh.update(); // it is drawn when it is looked at
 }
 
 addEventListener("hashchange", look);
+addEventListener("online", wake);
+document.addEventListener("visibilitychange", wake);
 addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.target.closest("input, textarea, select, dialog")) return;
   event.preventDefault();

@@ -2,7 +2,11 @@
 
 export async function copy(text, button) {
   let isDone = false;
-  if (navigator.clipboard) isDone = await navigator.clipboard.writeText(text).then(() => true, () => false);
+  if (navigator.clipboard)
+    isDone = await navigator.clipboard.writeText(text).then(
+      () => true,
+      () => false,
+    );
   if (!isDone) {
     const field = document.createElement("textarea");
     field.value = text;

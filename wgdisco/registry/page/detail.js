@@ -16,7 +16,7 @@ export class Detail {
   #key;
   #show;
   #facts = make("dl");
-  #told = "";
+  #told = new Map(); // facts, by name
   #title = make("h3");
   #body = make("tbody");
   #table;
@@ -32,9 +32,15 @@ export class Detail {
     const titles = ["Peer", "Path", "Round trip", "Endpoint", "Handshake", "Transfer"];
     const heads = titles.map((title, at) => make("th", { scope: "col", class: at > 1 ? "wide" : null }, title));
     this.#table = make("table", { class: "paths" }, make("thead", {}, make("tr", {}, ...heads)), this.#body);
-    const parts = [this.#facts];
+    const button = make("button", { type: "button", class: "small" }, "Copy");
+    button.addEventListener("click", () => copy(this.#key, button));
+    const parts = [this.#facts, make("p", { class: "key" }, "Key ", make("code", {}, this.#key), button)];
     if (model.isAdmin) {
-      const rename = make("button", { type: "button", onclick: () => act.rename(model.members.get(this.#key)) }, "Rename…");
+      const rename = make(
+        "button",
+        { type: "button", onclick: () => act.rename(model.members.get(this.#key)) },
+        "Rename…",
+      );
       const revoke = make("button", { type: "button", class: "danger" }, "Revoke…");
       revoke.addEventListener("click", () => act.revoke(model.members.get(this.#key)));
       const isSelf = this.#key === model.self.public_key;
@@ -50,11 +56,7 @@ export class Detail {
 
   /** The row has changed. */
   update(row) {
-    const told = JSON.stringify([row.name, row.addresses, row.groups, row.nat, row.candidates, row.subnets, row.offers]);
-    if (told !== this.#told) {
-      this.#told = told;
-      this.#tellFacts(row);
-    }
+    this.#tellFacts(row);
     this.#tellPaths(row);
     this.tick(this.#model.now());
   }
@@ -62,8 +64,8 @@ export class Detail {
   /** A second has passed. */
   tick(now) {
     const row = this.#model.members.get(this.#key);
-    const seen = this.#facts.querySelector(".seen");
-    if (seen && row?.seen_at) tell(seen, `${span(now - row.seen_at)} ago`);
+    const heard = this.#told.get("Heard");
+    if (heard && row) tell(heard.lastChild, `${span(now - row.seen_at)} ago`);
     for (const node of this.#paths.values()) {
       const at = node.path.handshake_at;
       tell(node.cells[4], at === null ? "–" : span(now - at));
@@ -71,28 +73,39 @@ export class Detail {
   }
 
   #tellFacts(row) {
-    const facts = [["Address", row.addresses.join(", ")]];
-    if (row.endpoint) facts.push(["Endpoint", row.endpoint]);
-    facts.push(["Groups", row.groups.join(", ")]);
-    if (row.kind !== "device") facts.push(["NAT", nat(row.nat).long]);
-    if (row.seen_at) facts.push(["Heard", make("span", { class: "seen" })]);
-    if (row.candidates.length) {
-      const told = row.candidates.map((one) => make("li", {}, one.endpoint, make("small", {}, one.kind)));
-      facts.push(["Candidates", make("ul", {}, ...told)]);
-    }
-    if (row.subnets.length) facts.push(["Behind it", row.subnets.join(", ")]);
-    if (row.offers.length) facts.push(["Offers", row.offers.join(", ")]);
-    const button = make("button", { type: "button", class: "small" }, "Copy");
-    button.addEventListener("click", () => copy(row.public_key, button));
-    facts.push(["Key", make("span", { class: "key" }, make("code", {}, row.public_key), button)]);
-    this.#facts.replaceChildren(...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+    const facts = [
+      ["Address", row.addresses.join(", ")],
+      ["Endpoint", row.endpoint],
+      ["Groups", row.groups.join(", ")],
+      ["NAT", row.kind === "device" ? null : nat(row.nat).long],
+      ["Heard", row.seen_at === null ? null : "–"],
+      ["With the registry", lately(row.history)],
+      ["Candidates", row.candidates.map((one) => `${one.endpoint} (${one.kind})`).join(", ")],
+      ["Behind it", row.subnets.join(", ")],
+      ["Offers", row.offers.join(", ")],
+    ];
+    keep(
+      this.#facts,
+      this.#told,
+      facts.filter(([, value]) => value),
+      ([name]) => name,
+      ([name]) => make("div", {}, make("dt", {}, name), make("dd")),
+      (node, [name, value]) => name === "Heard" || tell(node.lastChild, value),
+    );
   }
 
   #tellPaths(row) {
     const { found, isMine, left } = this.#known(row);
     tell(this.#title, isMine ? `How you reach ${row.name}` : `Whom ${row.name} reaches, and how`);
     this.#tellRemedies(found, isMine ? this.#model.self.name : row.name);
-    keep(this.#body, this.#paths, found, (path) => path.peer, (path) => this.#create(path), (node, path) => this.#fill(node, path));
+    keep(
+      this.#body,
+      this.#paths,
+      found,
+      (path) => path.peer,
+      (path) => this.#create(path),
+      (node, path) => this.#fill(node, path),
+    );
     this.#table.parentElement.hidden = !found.length;
     tell(this.#rest, this.#left(row, found.length, isMine, left));
   }
@@ -127,7 +140,8 @@ export class Detail {
     if (isMine) return found ? "" : "Not tried yet: a path is looked for when there is a packet.";
     if (!found && row.paths_at === null) return "It has not reported yet how it reaches others.";
     const told = [];
-    if (!row.online && row.paths_at) told.push(`As it was ${span(this.#model.now() - row.paths_at)} ago, before it went silent.`);
+    if (!row.online && row.paths_at)
+      told.push(`As it was ${span(this.#model.now() - row.paths_at)} ago, before it went silent.`);
     if (left > 0) told.push(`${count(left, "other")} it has not tried: a path is looked for when there is a packet.`);
     return told.join(" ");
   }
@@ -159,4 +173,12 @@ export class Detail {
 function remedy(reason, from) {
   const where = HERE.has(reason) ? `on ${from}, ` : "";
   return REMEDIES[reason] ? `: ${where}${REMEDIES[reason]}` : "";
+}
+
+/** What the lines of the table show, in words. */
+function lately({ interval, rx, tx }) {
+  if (!rx.length) return null;
+  const rates = (pick) => [rx, tx].map((sizes) => size(pick(sizes) / interval));
+  const [now, most] = [rates((sizes) => sizes.at(-1)), rates((sizes) => Math.max(...sizes))];
+  return `↓ ${now[0]}/s ↑ ${now[1]}/s; at most ↓ ${most[0]}/s ↑ ${most[1]}/s in ${span(rx.length * interval)}`;
 }

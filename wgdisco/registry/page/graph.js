@@ -15,7 +15,11 @@ export function drawGraph(model, point, show) {
   const far = reach(rows.length);
   const places = place(rows, middle, far);
   const [x, y] = [far.x + far.aside, far.y + 40];
-  const svg = draw("svg", { class: rows.length > NAMED_MAX ? "graph many" : "graph", viewBox: `${-x} ${-y} ${2 * x} ${2 * y}`, role: "group" });
+  const svg = draw("svg", {
+    class: rows.length > NAMED_MAX ? "graph many" : "graph",
+    viewBox: `${-x} ${-y} ${2 * x} ${2 * y}`,
+    role: "group",
+  });
   svg.setAttribute("aria-label", "The mesh: members and the paths between them");
   const edges = draw("g");
   const labels = draw("g", { class: "labels", "aria-hidden": "true" });
@@ -29,7 +33,14 @@ export function drawGraph(model, point, show) {
       if (!path || path.path === "idle") continue;
       const bend = curve(places.get(row.public_key), places.get(other.public_key), path.path === "relay" && !middle);
       const d = `M${at2(bend.a)}Q${at2(bend.c)} ${at2(bend.b)}`;
-      edges.append(draw("path", { class: "edge", d, "data-word": path.path, "data-ends": `${row.public_key} ${other.public_key}` }));
+      edges.append(
+        draw("path", {
+          class: "edge",
+          d,
+          "data-word": path.path,
+          "data-ends": `${row.public_key} ${other.public_key}`,
+        }),
+      );
       if (isLabelled) labels.append(...label(bend, path));
     }
   });
@@ -50,7 +61,11 @@ function place(rows, middle, far) {
   const places = new Map(middle ? [[middle, { ...CENTRE, turn: Math.PI / 2 }]] : []);
   around.forEach((row, at) => {
     const turn = (2 * Math.PI * at) / around.length - Math.PI / 2;
-    places.set(row.public_key, { x: far.x * Math.cos(turn), y: far.y * Math.sin(turn) + (around.length === 3 ? 22 : 0), turn });
+    places.set(row.public_key, {
+      x: far.x * Math.cos(turn),
+      y: far.y * Math.sin(turn) + (around.length === 3 ? 22 : 0),
+      turn,
+    });
   });
   return places;
 }
@@ -104,7 +119,19 @@ function node(row, at, model, number, middle) {
     const degrees = (at.turn * 180) / Math.PI;
     const isLeft = cos < -0.001;
     const turn = `rotate(${isLeft ? degrees + 180 : degrees} ${at.x.toFixed(1)} ${at.y.toFixed(1)})`;
-    group.append(draw("text", { x: at.x + (isLeft ? -14 : 14), y: at.y + 4, transform: turn, "text-anchor": isLeft ? "end" : "start", class: "name small" }, name));
+    group.append(
+      draw(
+        "text",
+        {
+          x: at.x + (isLeft ? -14 : 14),
+          y: at.y + 4,
+          transform: turn,
+          "text-anchor": isLeft ? "end" : "start",
+          class: "name small",
+        },
+        name,
+      ),
+    );
     return group;
   }
   const anchor = Math.abs(cos) < 0.3 ? "middle" : cos < 0 ? "end" : "start";
@@ -118,7 +145,8 @@ function listen(svg, point, show) {
   const over = (event) => {
     const key = event.target.closest("[data-key]")?.dataset.key ?? null;
     svg.classList.toggle("pointed", key !== null);
-    for (const edge of svg.querySelectorAll("[data-ends]")) edge.classList.toggle("lit", edge.dataset.ends.split(" ").includes(key));
+    for (const edge of svg.querySelectorAll("[data-ends]"))
+      edge.classList.toggle("lit", edge.dataset.ends.split(" ").includes(key));
     point(key);
   };
   svg.addEventListener("pointerover", over);

@@ -20,7 +20,14 @@ export class Invitations {
   update() {
     const told = [...this.#model.invitations];
     told.sort((a, b) => ORDER.indexOf(a.state) - ORDER.indexOf(b.state) || b.expires_at - a.expires_at);
-    keep(this.#body, this.#nodes, told, (one) => one.id, () => this.#create(), (node, one) => this.#fill(node, one));
+    keep(
+      this.#body,
+      this.#nodes,
+      told,
+      (one) => one.id,
+      () => this.#create(),
+      (node, one) => this.#fill(node, one),
+    );
     this.#body.parentElement.hidden = !told.length;
     document.querySelector("#no-invitations").hidden = told.length > 0;
     const pending = told.filter((one) => one.state === "pending").length;
@@ -40,7 +47,11 @@ export class Invitations {
 
   #create() {
     const node = make("tr");
-    const button = make("button", { type: "button", class: "small", onclick: () => this.#act.cancel(node.told) }, "Cancel…");
+    const button = make(
+      "button",
+      { type: "button", class: "small", onclick: () => this.#act.cancel(node.told) },
+      "Cancel…",
+    );
     const cells = ["", "", "wide", "", "", "wide"].map((kind) => make("td", { class: kind || null }));
     node.append(make("th", { scope: "row" }), ...cells.slice(1), make("td", {}, button));
     return Object.assign(node, { button });

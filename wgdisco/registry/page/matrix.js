@@ -27,7 +27,16 @@ export class Matrix {
     this.#show = show;
     this.#group = draw("g");
     this.#svg = draw("svg", { class: "matrix", role: "img", viewBox: `0 0 ${SIZE} ${SIZE}` }, this.#group, this.#cross);
-    const frame = make("div", { class: "frame", tabindex: "0", role: "group", "aria-label": "Who reaches whom: arrow keys step from square to square, Enter opens a member" }, this.#svg);
+    const frame = make(
+      "div",
+      {
+        class: "frame",
+        tabindex: "0",
+        role: "group",
+        "aria-label": "Who reaches whom: arrow keys step from square to square, Enter opens a member",
+      },
+      this.#svg,
+    );
     frame.addEventListener("keydown", (event) => this.#step(event));
     frame.addEventListener("blur", () => this.#go(null));
     this.#svg.addEventListener("pointermove", (event) => this.#go(this.#under(event)));
@@ -49,7 +58,7 @@ export class Matrix {
     this.#svg.setAttribute("aria-label", `Paths between ${members.length} members: ${told.join(", ")}`);
     keys.forEach((from, row) => {
       const line = this.#rows.get(from);
-      const shown = keys.map((to) => (to === from ? "self" : this.#model.fresh(from, to)?.path ?? ""));
+      const shown = keys.map((to) => (to === from ? "self" : (this.#model.fresh(from, to)?.path ?? "")));
       const text = shown.join();
       if (line.shown === text) return;
       line.shown = text;
@@ -83,7 +92,7 @@ export class Matrix {
     const y = this.#margin + row * this.#cell;
     const gap = this.#cell > 6 ? 1 : 0;
     const side = (this.#cell - gap).toFixed(2);
-    for (let column = 0; column < shown.length; ) {
+    for (let column = 0; column < shown.length;) {
       const word = shown[column];
       let end = column + 1;
       while (!gap && shown[end] === word) end += 1; // small squares make one
@@ -130,7 +139,10 @@ export class Matrix {
     if (!this.#at) return this.#cross.setAttribute("d", "");
     const middle = (place) => (this.#margin + (place + 0.5) * this.#cell).toFixed(1);
     const { row, column } = this.#at;
-    return this.#cross.setAttribute("d", `M${this.#margin},${middle(row)}H${SIZE}M${middle(column)},${this.#margin}V${SIZE}`);
+    return this.#cross.setAttribute(
+      "d",
+      `M${this.#margin},${middle(row)}H${SIZE}M${middle(column)},${this.#margin}V${SIZE}`,
+    );
   }
 }
 

@@ -26,7 +26,7 @@ export class Mesh {
   update() {
     const model = this.#model;
     const drawn = `${model.turn} ${model.isAdmin}`;
-    if (drawn === this.#drawn) return;
+    if (drawn === this.#drawn || !this.#box.offsetParent || !model.network) return;
     this.#drawn = drawn;
     const members = [...model.members.values()];
     const pairs = model.pairs();
@@ -68,7 +68,11 @@ export class Mesh {
 
   /** Say how one reaches another; null: nobody is pointed at. */
   #pair(from, to) {
-    if (!from) return tell(this.#readout, "Rows reach columns. Point at a square, or step with the arrow keys; Enter opens the row's member.");
+    if (!from)
+      return tell(
+        this.#readout,
+        "Rows reach columns. Point at a square, or step with the arrow keys; Enter opens the row's member.",
+      );
     const [one, other] = [this.#model.members.get(from), this.#model.members.get(to)];
     if (!one || !other) return undefined;
     if (one === other) return this.#member(from);

@@ -121,7 +121,12 @@ export class Table {
     const none = document.querySelector("#none");
     this.#table.hidden = !rows.length;
     none.hidden = rows.length > 0;
-    tell(none, all ? `None of ${count(all, "member")} has all of “${filter}”. Escape clears the filter.` : emptiness(this.#model));
+    tell(
+      none,
+      all
+        ? `None of ${count(all, "member")} has all of “${filter}”. Escape clears the filter.`
+        : "Asking the registry …",
+    );
     tell(document.querySelector("#found"), filter ? `${count(rows.length, "member")} of ${all}` : "");
   }
 
@@ -234,11 +239,6 @@ export class Table {
   }
 }
 
-function emptiness(model) {
-  if (!model.network) return "Asking the registry …";
-  return model.isAdmin ? "There is no member yet. “Invite…” makes a link to join with." : "There is no member to see.";
-}
-
 function tagsOf(row, model) {
   const tags = [];
   if (row.public_key === model.self.public_key) tags.push("you");
@@ -267,7 +267,13 @@ function reached([what, figure]) {
   if (figure === undefined) return make("span", { class: "muted" }, what);
   if (typeof figure === "string") return make("span", {}, word(what), ` ${figure}`);
   const mark = make("i", { "aria-hidden": "true" });
-  return make("span", { class: "word sum", "data-word": what, title: `${figure} ${what}` }, mark, `${figure}`, unseen(` ${what} `));
+  return make(
+    "span",
+    { class: "word sum", "data-word": what, title: `${figure} ${what}` },
+    mark,
+    `${figure}`,
+    unseen(` ${what} `),
+  );
 }
 
 /** What came and went in the last minutes, as two lines of one scale; null where nothing did. */

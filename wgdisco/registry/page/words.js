@@ -10,19 +10,19 @@ export const REMEDIES = {
   "no UDP answer": "see whether UDP gets out, here and there (`wgdisco netcheck`)",
   "both NATs port-dependent": "forward a UDP port to one of the two, or give both IPv6",
   "host firewall": "join again with --firewall auto, or print",
-  "clock": "set the clock of this host",
-  "revoked": "`wgdisco leave`, or ask for another invitation",
-  "version": "update wgdisco on the older of the two",
+  clock: "set the clock of this host",
+  revoked: "`wgdisco leave`, or ask for another invitation",
+  version: "update wgdisco on the older of the two",
   "not yet tried": "send something there: a path is looked for when there is a packet",
 };
 
 const BEHAVIOURS = {
-  "eim": "endpoint-independent mapping",
-  "adm": "address-dependent mapping",
-  "apdm": "address-and-port-dependent mapping",
-  "eif": "endpoint-independent filtering",
-  "adf": "address-dependent filtering",
-  "apdf": "address-and-port-dependent filtering",
+  eim: "endpoint-independent mapping",
+  adm: "address-dependent mapping",
+  apdm: "address-and-port-dependent mapping",
+  eif: "endpoint-independent filtering",
+  adf: "address-dependent filtering",
+  apdf: "address-and-port-dependent filtering",
 };
 
 /** A span of time in seconds, roughly: `12 s`, `3 min`, `2 h`, `5 d`. */
