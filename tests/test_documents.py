@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wgdisco import config
 from wgdisco.api import Reason
-from wgdisco.dnssd.responder import Outcome
+from wgdisco.dnssd.responder import DROPPED
 from wgdisco.registry import stun
 from wgdisco.registry.relay import RelayDrop
 from wgdisco.status import REMEDIES
@@ -24,7 +24,9 @@ def test_every_test_that_security_md_names_exists():
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 DROPS = [
     *(one.value for one in (*Drop, *RelayDrop)),
-    *(f"dns: {one.value}" for one in Outcome if one.value.startswith("dropped")),
+    *(f"dns: {one.value}" for one in DROPPED),
+    "dns: queue full",
+    "dns: unsent",
     *(f"stun: {one.value}" for one in stun.Drop),
 ]
 
