@@ -56,6 +56,7 @@ def room(module: str) -> str:
             | "stun"
             | "api"
             | "errors"
+            | "metrics"
             | "names"
             | "invitation"
             | "offers"

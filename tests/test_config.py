@@ -409,3 +409,29 @@ class TestPublicDns:
     def test_beside_a_conf_all_is_told_anyway(self, conf, told):
         with pytest.raises(ConfigError, match="tells all of the zone to whoever asks"):
             load_registry(flags(conf, **told), {})
+
+
+class TestMetrics:
+    @pytest.mark.parametrize(
+        ("text", "endpoint"),
+        [
+            ("9586", "127.0.0.1:9586"),
+            ("10.0.0.1:9586", "10.0.0.1:9586"),
+            ("[::1]:9586", "[::1]:9586"),
+            ("0.0.0.0:9586", "0.0.0.0:9586"),
+        ],
+    )
+    def test_a_port_is_the_loopbacks_and_an_address_is_meant(self, text, endpoint):
+        assert config.load_metrics({"metrics": text}, {}, None) == Endpoint.from_text(endpoint)
+        assert config.load_metrics({}, {"WGDISCO_METRICS": text}, None) == Endpoint.from_text(endpoint)
+
+    def test_nothing_unless_it_is_asked_for_and_what_was_kept_until_it_is_taken_back(self):
+        kept = Endpoint.from_text("127.0.0.1:9586")
+        assert config.load_metrics({}, {}, None) is None
+        assert config.load_metrics({}, {}, kept) == kept
+        assert config.load_metrics({"metrics": "none"}, {}, kept) is None
+
+    @pytest.mark.parametrize("text", ["", "0", "65536", "host:9586", ":9586", "*:9586", "9586 ", "٩"])
+    def test_anything_else_is_one_line(self, text):
+        with pytest.raises(ConfigError, match=r"--metrics: .* is not PORT, ADDRESS:PORT or none"):
+            config.load_metrics({"metrics": text}, {}, None)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from wgdisco import cli, config, member_verbs
+from wgdisco import cli, config, member_options
 from wgdisco.api import MemberRecord, NetworkRecord, Snapshot
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.keys import PresharedKey, PrivateKey, PublicKey
@@ -69,7 +69,7 @@ def test_a_damaged_link_is_not_repeated():
 )
 def test_where_mdns_is_spoken(words, expected):
     args = cli.build_parser().parse_args(["join", *words])
-    assert member_verbs.mdns_policy(KNOWN, everywhere=args.mdns, none_on=args.no_mdns) == expected
+    assert member_options.mdns_policy(KNOWN, everywhere=args.mdns, none_on=args.no_mdns) == expected
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_where_mdns_is_spoken(words, expected):
 def test_what_mdns_cannot_be_is_refused_and_no_link_repeated(words):
     args = cli.build_parser().parse_args(["join", *words])
     with pytest.raises(ConfigError, match="--no-mdns") as refused:
-        member_verbs.mdns_policy(KNOWN, everywhere=args.mdns, none_on=args.no_mdns)
+        member_options.mdns_policy(KNOWN, everywhere=args.mdns, none_on=args.no_mdns)
     assert "SECRET" not in str(refused.value)
 
 
@@ -100,11 +100,11 @@ STATE = MemberState(
 
 
 def test_offers_and_the_exit_are_kept_until_it_is_said_otherwise():
-    one = member_verbs.with_ways(STATE, "10.1.0.0/24,fd01::/64", None)
+    one = member_options.with_ways(STATE, "10.1.0.0/24,fd01::/64", None)
     assert [str(network) for network in one.offers] == ["10.1.0.0/24", "fd01::/64"]
-    assert member_verbs.with_ways(one, None, "bob") == replace(one, exit_name="bob")
-    assert member_verbs.with_ways(replace(one, exit_name="bob"), "none", "none") == STATE
-    both = member_verbs.with_ways(one, "exit", None)
+    assert member_options.with_ways(one, None, "bob") == replace(one, exit_name="bob")
+    assert member_options.with_ways(replace(one, exit_name="bob"), "none", "none") == STATE
+    both = member_options.with_ways(one, "exit", None)
     assert both.offers == EXIT
     assert MemberState.from_json(both.to_json() | {"exit": "bob"}) == replace(both, exit_name="bob")
     old = {name: value for name, value in both.to_json().items() if name not in ("offers", "exit")}
@@ -125,10 +125,10 @@ def test_offers_and_the_exit_are_kept_until_it_is_said_otherwise():
 )
 def test_what_cannot_be_offered_or_used_is_one_line(state, offer, exit_name, says):
     with pytest.raises(ConfigError) as raised:
-        member_verbs.with_ways(state, offer, exit_name)
+        member_options.with_ways(state, offer, exit_name)
     assert str(raised.value).startswith(says)
 
 
 def test_an_exit_that_can_be_nobodys_name_is_refused():
     with pytest.raises(LocalError, match="cannot be a name"):
-        member_verbs.with_ways(STATE, None, "10.1.0.1/24")
+        member_options.with_ways(STATE, None, "10.1.0.1/24")

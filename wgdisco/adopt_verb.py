@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wgdisco import systemd
-from wgdisco.config import registry_endpoint
+from wgdisco.arguments import registry_endpoint
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.machine import interface_exists
 from wgdisco.names import check_network_name

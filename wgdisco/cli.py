@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -76,6 +77,9 @@ def build_parser() -> argparse.ArgumentParser:
     status.add_argument("interface", nargs="?", help="one interface; all that run when left out")
     status.add_argument("-o", "--output", choices=("table", "json"), default="table")
     status.set_defaults(run=_status)
+    metrics = verbs.add_parser("metrics", help="what the daemon of an interface counts, as Prometheus reads it")
+    metrics.add_argument("interface", nargs="?", metavar="INTERFACE", help="may be left out where there is only one")
+    metrics.set_defaults(run=_metrics)
     seeing_cli.add_verbs(verbs)
     export_cli.add_verb(verbs)
 
@@ -105,6 +109,7 @@ def _add_daemon_flags(parser: argparse.ArgumentParser) -> None:
         help="what has this host ask the name servers inside the tunnel: systemd-resolved or resolvconf, whichever"
         " looks names up here (auto, the default), one of them, or nothing",
     )
+    member_cli.add_metrics_flag(parser)
     parser.add_argument(
         "--log", choices=("text", "json"), default="text", help="one line an event, for people or machines"
     )
@@ -116,13 +121,15 @@ def _registry_run(args: argparse.Namespace) -> int:
     flags = _settings_flags(args)
     if config.is_managed(flags, os.environ):
         from wgdisco.registry.io import managed, store  # noqa: PLC0415  each daemon loads only its own half
+        from wgdisco.registry.public_dns import PublicDns  # noqa: PLC0415  the same
 
         public, offloads = config.load_public_dns(flags, os.environ), config.load_offloads(flags, os.environ)
-        dns = managed.PublicDns(public.listen, public.published, public.is_full, public.secondaries)
+        dns = PublicDns(public.listen, public.published, public.is_full, public.secondaries)
         path = args.store or store.PATH
         engine = config.load_engine(flags, os.environ) or EngineKind.USERSPACE
+        metrics, version = config.load_metrics(flags, os.environ, None), program_version()
         return run_daemon(
-            lambda: managed.run(store=path, dns=dns, engine=engine, offloads=offloads, version=program_version())
+            lambda: managed.run(store=path, dns=dns, engine=engine, offloads=offloads, metrics=metrics, version=version)
         )
     _take_back_dns(flags)
     settings = config.load_registry(flags, os.environ)
@@ -142,6 +149,7 @@ def _registry_run(args: argparse.Namespace) -> int:
             host_dns=settings.host_dns,
             version=program_version(),
             secondaries=settings.secondaries,
+            metrics=settings.metrics,
         )
     )
 
@@ -161,6 +169,7 @@ def _join_pinned(args: argparse.Namespace) -> int:
                 engine=attached.engine,
                 zone=attached.zone,
                 dns=attached.dns,
+                metrics=attached.metrics,
                 version=program_version(),
             )
         )
@@ -173,6 +182,7 @@ def _join_pinned(args: argparse.Namespace) -> int:
             offloads=settings.offloads,
             engine=settings.engine,
             host_dns=settings.host_dns,
+            metrics=settings.metrics,
             version=program_version(),
         )
     )
@@ -188,7 +198,7 @@ def _take_back_dns(flags: dict[str, Any]) -> None:
 def _settings_flags(args: argparse.Namespace) -> dict[str, Any]:
     names = (
         *("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "self", "wgsd_exact"),
-        *("publish", "public_zone", "secondary", "tsig_key"),
+        *("publish", "public_zone", "secondary", "tsig_key", "metrics"),
     )
     return {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
 
@@ -213,6 +223,18 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps({"schema": 1, "interfaces": [report.to_json() for report in reports]}, indent=2))
     else:
         print("\n\n".join(render_status(report) for report in reports))
+    return 0
+
+
+def _metrics(args: argparse.Namespace) -> int:
+    from wgdisco.tunnel.io import control  # noqa: PLC0415  only for this verb
+
+    running = [args.interface] if args.interface else control.running_interfaces()
+    if not running:
+        raise NotRunningError("no wgdisco daemon runs here: start `wgdisco join` or `wgdisco registry run`")
+    if len(running) > 1:
+        raise ConfigError(f"which interface? there are {', '.join(running)}")
+    print(asyncio.run(control.fetch_metrics(running[0])), end="")
     return 0
 
 
@@ -245,7 +267,7 @@ def main() -> int:
             heed_signals()
         code: int = args.run(args)
     except WgdiscoError as error:
-        print(f"wgdisco: {error}", file=sys.stderr)
+        logs.say(str(error), logging.ERROR)
         return error.exit_code
     except BrokenPipeError:
         return 1

@@ -4,7 +4,6 @@ This module alone reads files and environment. A wg-quick `.conf` holds keys and
 and may name the `.conf`. Every mistake is a ConfigError that names the file, line, flag or variable.
 """
 
-import re
 import socket
 import sys
 import tomllib
@@ -14,11 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from wgdisco.arguments import metrics_endpoint
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.secondaries import Secondaries, TsigKey
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import ConfigError
-from wgdisco.invitation import check_registry
 from wgdisco.names import check_member_name
 from wgdisco.tunnel.conf import TunnelConf, parse_conf
 from wgdisco.tunnel.engines import EngineKind
@@ -31,7 +30,7 @@ from wgdisco.tunnel.offloads import ALL, Offloads
 ETC = Path("/etc/wgdisco")
 DNS_PORT = 53
 PUBLIC_ZONES = ("published", "full")
-_VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "secondary", "tsig_key")
+_VARIABLES = ("conf", "zone", "dns", "interface", "offload", "engine", "host_dns", "secondary", "tsig_key", "metrics")
 _KEYS = frozenset({*_VARIABLES, "self", "wgsd_exact"})
 # A key in base64
 _KEY_TEXT_SIZE = 44
@@ -49,6 +48,7 @@ class Settings:
     offloads: Offloads
     engine: EngineKind
     host_dns: DnsMode
+    metrics: Endpoint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class AttachSettings:
     engine: EngineKind
     zone: ZoneNames
     dns: Endpoint
+    metrics: Endpoint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ class RegistrySettings:
     publish_self: bool
     self_endpoint: Endpoint | None
     secondaries: Secondaries | None
+    metrics: Endpoint | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,27 +104,13 @@ class _Told:
     where: str
 
 
-def registry_endpoint(text: str, port: int, flag: str = "--endpoint") -> str:
-    """HOST, HOST:PORT, an IPv6 address with or without brackets, as HOST:PORT."""
-    try:
-        address = parse_address(text.removeprefix("[").removesuffix("]"))
-        text = f"[{address}]" if address.version == 6 else str(address)
-    except ValueError:
-        pass
-    whole = text if re.fullmatch(r"(\[[^]]*\]|[^:]*):[0-9]+", text) else f"{text}:{port}"
-    try:
-        return check_registry(whole)
-    except ValueError as error:
-        raise ConfigError(f"{flag}: {text!r} is not HOST[:PORT]") from error
-
-
 def load_join(flags: Mapping[str, Any], environment: Mapping[str, str]) -> Settings | AttachSettings:
     """Settings of `wgdisco join`."""
     told = _merge(flags, environment)
     engine = _engine(told.get("engine"))
     if "conf" in told or engine is EngineKind.USERSPACE:
         return _load(told, environment)
-    return AttachSettings(_interface(told).value, _found_engine(told), _zone(told), _server(told))
+    return AttachSettings(_interface(told).value, _found_engine(told), _zone(told), _server(told), _metrics(told))
 
 
 def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> RegistrySettings:
@@ -152,6 +140,7 @@ def load_registry(flags: Mapping[str, Any], environment: Mapping[str, str]) -> R
         own.value is not False,
         endpoint,
         _secondaries(told),
+        _metrics(told),
     )
 
 
@@ -210,6 +199,11 @@ def load_host_dns(flags: Mapping[str, Any], environment: Mapping[str, str]) -> D
         return _host_dns(_Told(flags["host_dns"], "--host-dns"))
     text = environment.get("WGDISCO_HOST_DNS")
     return _host_dns(_Told(text, "WGDISCO_HOST_DNS")) if text else None
+
+
+def load_metrics(flags: Mapping[str, Any], environment: Mapping[str, str], kept: Endpoint | None) -> Endpoint | None:
+    """Where Prometheus may ask a member by a join link, or a registry of its own store; `kept` if nothing is said."""
+    return _metrics(_said(flags, environment), kept)
 
 
 def load_interface(flags: Mapping[str, Any], environment: Mapping[str, str]) -> str:
@@ -279,7 +273,8 @@ def _load(told: Mapping[str, _Told], environment: Mapping[str, str]) -> Settings
     interface = _interface(told).value
     engine = _engine(told.get("engine")) or EngineKind.USERSPACE
     offloads, host_dns = _offloads(told.get("offload")), _host_dns(told.get("host_dns"))
-    return Settings(interface, _conf(told, environment), names, server, offloads, engine, host_dns)
+    conf = _conf(told, environment)
+    return Settings(interface, conf, names, server, offloads, engine, host_dns, _metrics(told))
 
 
 def _conf(told: Mapping[str, _Told], environment: Mapping[str, str]) -> TunnelConf:
@@ -342,6 +337,11 @@ def _host_dns(told: _Told | None) -> DnsMode:
     except ValueError:
         words = ", ".join(mode.value for mode in DnsMode)
         raise ConfigError(f"{told.where}: write one of {words}") from None
+
+
+def _metrics(told: Mapping[str, _Told], kept: Endpoint | None = None) -> Endpoint | None:
+    found = told.get("metrics")
+    return kept if found is None else metrics_endpoint(found.where, str(found.value))
 
 
 def _found_engine(told: Mapping[str, _Told]) -> EngineKind:

@@ -3,11 +3,11 @@
 import asyncio
 import os
 import socket
-import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
 
+from wgdisco import logs
 from wgdisco.api import SelfRecord, Snapshot
 from wgdisco.errors import LocalError, NotRunningError, RemoteError
 from wgdisco.invitation import JoinLink, link_id, member_preshared_key
@@ -52,7 +52,7 @@ def become_member(
     )
     store.save(state)
     store.enrolment_done(identifier)
-    print(f"wgdisco: {told.member.name} is a member of {network}", file=sys.stderr)
+    logs.say(f"{told.member.name} is a member of {network}")
     return state
 
 
@@ -83,7 +83,7 @@ def enrol_again(link: JoinLink, state: MemberState, store: StateStore) -> Member
     try:
         told = asyncio.run(enrol(link, state.private_key.public_key(), own.name))
     except RemoteError as error:
-        print(f"wgdisco: {error}; going on as {own.name}", file=sys.stderr)
+        logs.say(f"{error}; going on as {own.name}")
         return state
     _check_told(told, link, state.private_key)
     snapshot = Snapshot(told.network, told.member, state.memory.snapshot.members)

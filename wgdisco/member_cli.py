@@ -36,6 +36,7 @@ def add_verbs(
             parser.add_argument("--yes", action="store_true", help="do not ask")
         if name == "up":
             _add_ways(parser)
+            add_metrics_flag(parser)
             _add_log_flags(parser)
     accept = verbs.add_parser("accept", help="talk to a member that is new, or whose key has changed")
     accept.add_argument("name", metavar="NAME")
@@ -104,6 +105,15 @@ def _add_ways(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--exit", metavar="NAME|none", help="send everything but what is on the LAN through that member, always"
+    )
+
+
+def add_metrics_flag(parser: argparse.ArgumentParser) -> None:
+    """Of every daemon."""
+    parser.add_argument(
+        "--metrics",
+        metavar="[ADDRESS:]PORT|none",
+        help="let Prometheus ask there, by HTTP: a port of the loopback, or an address whoever reaches it may ask at",
     )
 
 

@@ -3,8 +3,8 @@
 import argparse
 import asyncio
 import getpass
+import logging
 import os
-import re
 import sys
 import time
 from dataclasses import replace
@@ -16,15 +16,12 @@ from wgdisco.enrol_verb import become_member, enrol_again
 from wgdisco.errors import ConfigError, LocalError, NotRunningError, WgdiscoError
 from wgdisco.invitation import JoinLink, link_id
 from wgdisco.machine import SleepWatch
-from wgdisco.names import check_member_name
-from wgdisco.offers import is_default, parse_offers, refuse
-from wgdisco.peer.interfaces import MdnsPolicy
+from wgdisco.member_options import mdns_policy, with_ways
 from wgdisco.peer.io import service
 from wgdisco.peer.io.enrol import no_answer
 from wgdisco.peer.io.member import run
 from wgdisco.peer.io.member_names import tell_names
 from wgdisco.peer.io.state import MemberState, StateStore
-from wgdisco.peer.records import Network
 from wgdisco.peer.roster import Accept
 from wgdisco.process import hold_signals, program_version, run_daemon
 from wgdisco.status import render_table
@@ -35,11 +32,12 @@ from wgdisco.tunnel.io.host_dns import HostDns
 from wgdisco.tunnel.io.leftovers import is_left, take_back
 from wgdisco.tunnel.io.port import free_port
 
+LOG = logging.getLogger(__name__)
+
 SETTLE_TIMEOUT = 20.0
 STOP_TIMEOUT = 10.0
 START_TIMEOUT = 5.0
 DEGRADED = 4
-_INTERFACE_NAME = re.compile(r"[^/:@\s-][^/:\s]{0,14}")
 
 
 # join
@@ -60,6 +58,7 @@ def join(args: argparse.Namespace) -> int:
         offloads=state.offloads if args.offload is None else config.load_offloads({"offload": args.offload}, {}),
         engine=config.load_engine({"engine": args.engine}, os.environ) or state.engine,
         host_dns=config.load_host_dns({"host_dns": args.host_dns}, os.environ) or state.host_dns,
+        metrics=config.load_metrics({"metrics": args.metrics}, os.environ, state.metrics),
     )
     wanted = with_ways(wanted, args.offer, args.exit)
     _keep_options(state, wanted, store)
@@ -72,45 +71,6 @@ def _keep_options(state: MemberState, wanted: MemberState, store: StateStore) ->
     if _is_running(state.name):
         raise LocalError(f"{state.name} is up: `wgdisco down {state.name}` first, then again with these options")
     store.save(wanted)
-
-
-def with_ways(state: MemberState, offer: str | None, exit_name: str | None) -> MemberState:
-    """What `--offer` and `--exit` make of a membership; ConfigError for what cannot be."""
-    offers = state.offers
-    if offer is not None:
-        try:
-            offers = () if offer == "none" else parse_offers(offer)
-        except ValueError as error:
-            raise ConfigError(f"--offer: {error}") from error
-        prefixes = Network.of(state.memory.snapshot.network).prefixes
-        for network in offers:
-            if (why := refuse(network, prefixes)) is not None:
-                raise ConfigError(f"--offer: {network}: {why}")
-    if exit_name is None:
-        exit_name = state.exit_name
-    elif exit_name == "none":
-        exit_name = None
-    else:
-        check_member_name(exit_name)
-    if exit_name is not None and any(map(is_default, offers)):
-        raise ConfigError("--exit and --offer exit: whoever goes out by another member cannot be an exit itself")
-    if offers and state.block_incoming:
-        raise ConfigError("--offer and --block-incoming: what is offered comes in; take one back (--offer none)")
-    return replace(state, offers=offers, exit_name=exit_name)
-
-
-def mdns_policy(known: MdnsPolicy, *, everywhere: bool, none_on: list[str] | None) -> MdnsPolicy:
-    """What `--mdns` and `--no-mdns[=IF]` (each an interface, or "" for all) make of what is `known`."""
-    if not everywhere and none_on is None:
-        return known
-    not_on = tuple(dict.fromkeys(name for name in none_on or () if name))
-    if not all(_INTERFACE_NAME.fullmatch(name) for name in not_on):
-        # it may be the link, which is a secret
-        raise ConfigError("--no-mdns=IF: IF is no interface's name; the join link goes before --no-mdns")
-    nowhere = "" in (none_on or ())
-    if nowhere and everywhere:
-        raise ConfigError("--mdns and --no-mdns: one of them (--no-mdns=IF goes with --mdns)")
-    return MdnsPolicy(everywhere, nowhere, not_on)
 
 
 def _membership(args: argparse.Namespace, store: StateStore) -> tuple[MemberState, JoinLink | None]:
@@ -174,20 +134,20 @@ async def _open_firewall(state: MemberState) -> None:
         need = Need(state.name, state.listen_port, full_tunnel=bool(state.offers))
         outcome = await firewall.open_firewall(need, state.firewall)
     except LocalError as error:
-        print(f"wgdisco: this host's firewall was not looked at: {error}", file=sys.stderr)
+        logs.say(f"this host's firewall was not looked at: {error}", logging.WARNING)
         return
     for finding in outcome.opened:
         said = f"let WireGuard through this host's firewall ({finding.tool.value}, {finding.where})"
-        print(f"wgdisco: {said}", file=sys.stderr)
+        logs.say(said)
     for finding in outcome.closed:
-        print(f"wgdisco: {finding.to_text()}", file=sys.stderr)
+        logs.say(finding.to_text(), logging.WARNING)
 
 
 async def _close_firewall(state: MemberState) -> None:
     try:
         await firewall.close_firewall(Need(state.name, state.listen_port, full_tunnel=True), permanent=True)
     except LocalError as error:
-        print(f"wgdisco: this host's firewall was left as it is: {error}", file=sys.stderr)
+        logs.say(f"this host's firewall was left as it is: {error}", logging.WARNING)
 
 
 def _is_running(network: str) -> bool:
@@ -201,7 +161,13 @@ def _is_running(network: str) -> bool:
 
 
 def _print_report(report: StatusReport) -> None:
-    print(render_table(report), flush=True)
+    if not logs.is_for_machines():
+        print(render_table(report), flush=True)
+        return
+    paths = [
+        {"peer": peer.public_key, "name": peer.name, "path": peer.path, "reason": peer.reason} for peer in report.peers
+    ]
+    LOG.info("connected", extra={"fields": {"paths": paths, "notes": report.notes}})
 
 
 def _wait_until_settled(state: MemberState) -> int:
@@ -223,7 +189,7 @@ def _wait_until_settled(state: MemberState) -> int:
         )
     _print_report(report)
     if any(peer.name == "registry" and peer.path == "punching" for peer in report.peers):
-        print(f"wgdisco: {no_answer(state.registries)}", file=sys.stderr)
+        logs.say(str(no_answer(state.registries)), logging.WARNING)
     return DEGRADED
 
 
@@ -251,6 +217,7 @@ def up(args: argparse.Namespace) -> int:
     state = store.load(_known(args.network, store))
     assert state is not None, "its file was listed"
     wanted = with_ways(state, args.offer, args.exit)
+    wanted = replace(wanted, metrics=config.load_metrics({"metrics": args.metrics}, os.environ, state.metrics))
     _keep_options(state, wanted, store)
     return _connect(wanted, store, foreground=False)
 
@@ -278,7 +245,7 @@ def _take_back_unknown(interface: str) -> None:
     if _is_running(interface):
         raise LocalError(f"{interface} is up: end its daemon (Ctrl-C, or `systemctl stop` of its unit)")
     asyncio.run(take_back(interface))
-    print(f"wgdisco: nothing is left of {interface}", file=sys.stderr)
+    logs.say(f"nothing is left of {interface}")
 
 
 def _stop(network: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from wgdisco import adopt_verb
-from wgdisco.config import registry_endpoint
+from wgdisco.arguments import registry_endpoint
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.durations import SECONDS, duration_text
 from wgdisco.errors import ConfigError, LocalError, NotRunningError

@@ -14,6 +14,7 @@ from wgdisco.registry.io import managed
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import PATH
+from wgdisco.registry.public_dns import PublicDns
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.offloads import Offloads
 
@@ -57,7 +58,8 @@ def main():
                     lambda: run_daemon(
                         lambda: managed.run(
                             store=PATH,
-                            dns=managed.PublicDns(),
+                            dns=PublicDns(),
+                            metrics=None,
                             engine=EngineKind.USERSPACE,
                             offloads=Offloads(),
                             version="test",

@@ -3,8 +3,9 @@
 Who asked is the initiator. When both ask, the first request makes the order and the second is part of it.
 """
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
+from enum import Enum
 
 from wgdisco.keys import PublicKey
 
@@ -22,6 +23,16 @@ PAIR_RATE = 0.5
 _PAIRS_MAX = 65536
 
 
+class Asked(Enum):
+    """What became of a request."""
+
+    MADE = "made"
+    REPEATED = "repeated"
+    TOO_MANY = "too many"
+    OFFLINE = "offline"
+    UNKNOWN = "unknown member"
+
+
 @dataclass(frozen=True, slots=True)
 class Punch:
     """An order. `at` is when it was made."""
@@ -33,9 +44,10 @@ class Punch:
 
 
 class Orders:
-    """Makes orders, and says no to who asks for too many."""
+    """Makes orders, and says no to who asks for too many. `asked` counts requests; of those that never get here too."""
 
     def __init__(self) -> None:
+        self.asked: Counter[Asked] = Counter()
         self._number = 0
         self._last: OrderedDict[frozenset[PublicKey], tuple[Punch, object]] = OrderedDict()
         self._full_at: dict[PublicKey | frozenset[PublicKey], float] = {}
@@ -50,10 +62,13 @@ class Orders:
         pair = frozenset((asker, peer))
         last, last_places = self._last.get(pair, (None, None))
         if last is not None and now - last.at < SAME_ORDER and places == last_places:
+            self.asked[Asked.REPEATED] += 1
             return last, False
         # Both sides pay: an order makes either send.
         if not (self._may(asker, now) and self._may(peer, now) and self._may(pair, now, PAIR_BURST, PAIR_RATE)):
+            self.asked[Asked.TOO_MANY] += 1
             return None
+        self.asked[Asked.MADE] += 1
         for who, rate in ((asker, ORDERS_RATE), (peer, ORDERS_RATE), (pair, PAIR_RATE)):
             self._full_at[who] = max(now, self._full_at.pop(who, now)) + 1 / rate
         while len(self._full_at) > _PAIRS_MAX:

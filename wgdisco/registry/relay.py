@@ -145,10 +145,14 @@ class _Member:
 
 
 class Relay:
-    """See the module's docstring. `now` is the boot-time clock; it may stand still and never goes back."""
+    """See the module's docstring. `now` is the boot-time clock; it may stand still and never goes back.
+
+    `passed` is what all members there ever were have received.
+    """
 
     def __init__(self) -> None:
         self.drops: Counter[RelayDrop] = Counter()
+        self.passed = Traffic()
         self._members: dict[PublicKey, _Member] = {}
         self._sources: dict[Endpoint, PublicKey] = {}
 
@@ -339,8 +343,9 @@ class Relay:
         sender.orders[receiver.key].until = now + IDLE_EXPIRY
         sender.traffic.tx_packets += count
         sender.traffic.tx_bytes += size
-        receiver.traffic.rx_packets += count
-        receiver.traffic.rx_bytes += size
+        for traffic in (receiver.traffic, self.passed):
+            traffic.rx_packets += count
+            traffic.rx_bytes += size
         return Forward(receiver.key, receiver.endpoint, foreign.data, foreign.row)
 
     # Inside

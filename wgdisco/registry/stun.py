@@ -88,13 +88,17 @@ def choose_addresses(
 
 
 class StunResponder:
-    """See the module's docstring. `sites` is where the shell listens; `drops` counts what was not answered."""
+    """See the module's docstring. `sites` is where the shell listens; `drops` counts what was not answered.
+
+    `answers` counts what was.
+    """
 
     def __init__(self, private_key: PrivateKey, unix_time: Callable[[], float]) -> None:
         self._key = hashlib.blake2s(b"wgdisco stun 1", key=private_key.raw).digest()
         self._unix_time = unix_time
         self.sites: tuple[Site, ...] = ()
         self.drops: Counter[Drop] = Counter()
+        self.answers = 0
         self._members = _Rates(BURST, INTERVAL)
         self._addresses = _Rates(ADDRESS_BURST, ADDRESS_INTERVAL)
         self._proven: dict[str, dict[IPAddress, float]] = {}
@@ -129,6 +133,7 @@ class StunResponder:
             self.drops[Drop.RATE] += 1
             return None
         self._remember(identity, source.address, now)
+        self.answers += 1
         unknown = request.unknown
         origin = asked if unknown else self._origin(asked, request.change)
         if origin is None:

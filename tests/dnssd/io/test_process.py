@@ -409,3 +409,29 @@ def test_thousands_of_idle_connections_keep_nobody_out(many):
         asyncio.run(main())
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_what_it_complains_of_is_in_our_log_a_line_each_and_not_too_many(tmp_path, monkeypatch, caplog, capfd):
+    monkeypatch.setattr(process_module, "RESTART_INTERVAL", 0.1)
+    first = tmp_path / "first"
+    first.touch()
+    rogue = tmp_path / "python"
+    rogue.write_text(
+        f'#!/bin/bash\n[ -e {first} ] || exec {sys.executable} "$@"\nrm {first}\n'
+        "echo oh >&2; head -c 200000 /dev/zero | tr '\\0' x >&2; echo >&2; yes no | head -n 1000 >&2\n"
+    )
+    rogue.chmod(0o755)
+
+    async def main():
+        monkeypatch.setattr(sys, "executable", str(rogue))
+        async with serving(golden_zone()) as server:
+            assert (await ask(server, inst(ALICE))).answer
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(main())
+    said = [one.getMessage() for one in caplog.records]
+    assert said[0] == "the zone's server: oh"
+    assert said[-1] == "the zone's server ended; it is started again"
+    assert len(said) == process_module.COMPLAINTS_MAX + 1
+    assert max(map(len, said)) < 600
+    assert capfd.readouterr().err == ""

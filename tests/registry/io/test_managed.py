@@ -3,7 +3,7 @@
 import pytest
 
 from wgdisco.endpoint import Endpoint, parse_address
-from wgdisco.registry.io.managed import PublicDns
+from wgdisco.registry.public_dns import PublicDns
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,10 @@ TICK = 1.0
 SILENT_MAX = 8
 START_MAX = 60
 
+# lines on its standard error that are heard, of one that was started
+COMPLAINTS_MAX = 100
+COMPLAINT_MAX_SIZE = 500
+
 _REPLY_MAX_SIZE = 1 << 16
 
 
@@ -120,10 +124,12 @@ class ZoneProcess:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno())),
                 stdin=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
                 env=_environment(),
                 pass_fds=descriptors,
             )
         self.pid = process.pid
+        complaints = asyncio.create_task(_hear(process.stderr))
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=_REPLY_MAX_SIZE)
         silence = asyncio.create_task(self._watch_silence())
@@ -148,6 +154,8 @@ class ZoneProcess:
                 process.kill()
                 await process.wait()
             self.pid = None
+            await asyncio.wait([complaints], timeout=1.0)
+            complaints.cancel()
 
     async def _feed(self, writer: asyncio.StreamWriter) -> None:
         """Tell it all there is, and then what changes: as much at once as changed since it last had room."""
@@ -191,6 +199,21 @@ class ZoneProcess:
         while self._silent < (SILENT_MAX if self._ready.is_set() else START_MAX):
             await asyncio.sleep(TICK)
             self._silent += 1
+
+
+async def _hear(stderr: asyncio.StreamReader | None) -> None:
+    """Have what it complains of in our log, a line each; not more than so much, for strangers talk to it."""
+    left = COMPLAINTS_MAX
+    while stderr is not None:
+        try:
+            line = await stderr.readline()
+        except ValueError:
+            line = b"(a line that is too long)\n"
+        if not line:
+            return
+        if left > 0:
+            LOG.error("the zone's server: %s", line[:COMPLAINT_MAX_SIZE].decode(errors="replace").rstrip())
+        left -= 1
 
 
 async def _tell(writer: asyncio.StreamWriter, delta: Delta) -> None:

@@ -47,6 +47,7 @@ async def run(
     offloads: Offloads,
     engine: EngineKind,
     host_dns: DnsMode,
+    metrics: Endpoint | None,
     version: str,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError)."""
@@ -59,26 +60,35 @@ async def run(
         notes = engine_notes(engine)
         for note in notes:
             LOG.warning("%s", note)
-        await _run_on(device, conf, zone, dns, version, burst.engine_name(engine), notes)
+        await _run_on(device, conf, zone, dns, metrics, version, burst.engine_name(engine), notes)
 
 
-async def run_attached(*, interface: str, engine: EngineKind, zone: ZoneNames, dns: Endpoint, version: str) -> None:
+async def run_attached(
+    *, interface: str, engine: EngineKind, zone: ZoneNames, dns: Endpoint, metrics: Endpoint | None, version: str
+) -> None:
     """The same on an interface that is up, of an engine with a UAPI socket (EXTERNAL) or of the kernel's WireGuard.
 
     It keeps its keys, peers, addresses and routes; endpoints and keepalives stay as they are at the end.
     """
     await refuse_second_daemon(interface)
     async with found_interface(interface, engine) as (device, conf):
-        await _run_on(device, conf, zone, dns, version, engine.value, [])
+        await _run_on(device, conf, zone, dns, metrics, version, engine.value, [])
 
 
 async def _run_on(
-    device: Backend, conf: TunnelConf, zone: ZoneNames, dns: Endpoint, version: str, engine: str, notes: list[str]
+    device: Backend,
+    conf: TunnelConf,
+    zone: ZoneNames,
+    dns: Endpoint,
+    metrics: Endpoint | None,
+    version: str,
+    engine: str,
+    notes: list[str],
 ) -> None:
     interface = device.interface
     LOG.info("started", extra={"fields": {"interface": interface, "zone": zone.to_text(), "dns": str(dns)}})
     member = _Member(device, conf, zone, dns, version, engine, notes)
-    control = ControlServer(interface, member.report)
+    control = ControlServer(interface, member.report, None, member.metrics, metrics)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(member.driver.follow_device())
@@ -125,7 +135,9 @@ class _Member:
         self._agent = Agent(peers, ourselves, boot_time())
         self._follower = ZoneFollower(dns, zone.to_text(), wanted, also=[own_key], mark=mark)
         self._is_known_zone = False
+        self._is_reached = False
         self.driver = AgentDriver(device, self._agent, self._set_pace)
+        self.metrics = self.driver.counted(self.report, lambda: self._is_reached)
         self.driver.settle()
 
     async def ask_zone(self) -> None:
@@ -144,9 +156,11 @@ class _Member:
                 case InstanceGone(key, _):
                     self._agent.instance_gone(key, now)
                 case RegistryReachable():
+                    self._is_reached = True
                     self._agent.registry_reachable(True, now)
                     LOG.info("registry reachable", extra={"fields": {"dns": str(self._dns)}})
                 case RegistryUnreachable():
+                    self._is_reached = False
                     self._agent.registry_reachable(False, now)
                     LOG.warning("registry unreachable", extra={"fields": {"dns": str(self._dns)}})
                 case ZoneRefused():

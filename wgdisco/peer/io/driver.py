@@ -4,18 +4,23 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from wgdisco.api import PathWord
+from wgdisco.api import StatusReport
 from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
+from wgdisco.metrics import Family
 from wgdisco.peer.actions import Action, AskOrder, Initiate, LeaveRelay, Probe, SendRaw, SetPeer, SetRelays
 from wgdisco.peer.agent import Agent
 from wgdisco.peer.io.interfaces import local_addresses
-from wgdisco.peer.news import Checked, Found, News, Ordered, PathChanged, Refused
+from wgdisco.peer.io.path_news import tell
+from wgdisco.peer.metrics import Punches, families
+from wgdisco.peer.news import Checked
 from wgdisco.tunnel.device import CHECK_MAGIC
 from wgdisco.tunnel.events import DeviceGone, PathSeen, PeerHandshake, RawReceived
 from wgdisco.tunnel.io.backend import Backend
+from wgdisco.tunnel.io.exposition import Source
+from wgdisco.tunnel.metrics import DeviceCounts
 
 LOG = logging.getLogger(__name__)
 
@@ -30,7 +35,7 @@ class AgentDriver:
     `settled` is called after each settling, `handshake` for each handshake that completes, `ask_order` where a member
     is to be punched, `leave_relay` where it is reached directly now, `raw` with datagrams that are neither WireGuard's
     nor checks, `checked` with answered checks.
-    `quiet` logs nothing.
+    `quiet` logs nothing. `counts` and `punches` are what there is to count.
     """
 
     def __init__(
@@ -48,6 +53,8 @@ class AgentDriver:
     ) -> None:
         self.device = device
         self.agent = agent
+        self.counts = DeviceCounts()
+        self.punches = Punches()
         self._settled = settled
         self._handshake = handshake
         self._ask_order = ask_order
@@ -67,6 +74,7 @@ class AgentDriver:
                 continue
             self.agent.device_event(event)
             if isinstance(event, PeerHandshake):
+                self.counts.handshakes += 1
                 self._handshake(event.key)
             self.settle()
             if isinstance(event, PathSeen) and not self._quiet:
@@ -81,7 +89,11 @@ class AgentDriver:
             turn += 1
             if turn % ADDRESSES_EVERY == 0:
                 await self.look_at_addresses()
-            self.agent.device_status(self.device.status(), boot_time())
+            status, now = self.device.status(), boot_time()
+            self.counts.observe(status)
+            self.punches.keep(frozenset(peer.key for peer in status.peers))
+            self.punches.settle(now)
+            self.agent.device_status(status, now)
             self.settle()
 
     async def look_at_addresses(self) -> None:
@@ -95,16 +107,27 @@ class AgentDriver:
         for action in self.agent.actions():
             self._act(action)
         for news in self.agent.news():
+            if news.key not in self.agent.ourselves.registries:
+                self.punches.tell(news)
             if isinstance(news, Checked):
                 self._checked(news)
             elif not self._quiet:
-                _tell(news)
+                tell(news)
         self._settled()
         self.stop()
         deadline = self.agent.get_timer()
         if deadline is not None:
             delay = max(0.0, deadline - boot_time())
             self._timer = asyncio.get_running_loop().call_later(delay, self._timer_fired)
+
+    def counted(self, report: Callable[[], StatusReport], is_reached: Callable[[], bool]) -> Source:
+        """What there is for Prometheus; `is_reached`: a registry answers."""
+
+        def source() -> list[Family]:
+            keys, status = self.agent.ourselves.registries, self.device.status()
+            return families(report(), status, self.counts, self.punches, keys, is_reached=is_reached())
+
+        return source
 
     def stop(self) -> None:
         """Let the next deadline pass; `settle` arms one again."""
@@ -141,25 +164,3 @@ class AgentDriver:
                 if not self._quiet:
                     LOG.info("ordered", extra={"fields": {"at": boot_time(), "peer": str(key)}})
                 self._ask_order(key)
-
-
-def _tell(news: News) -> None:
-    match news:
-        case Found(key, endpoint, at):
-            LOG.info("found", extra={"fields": {"at": at, "peer": str(key), "endpoint": str(endpoint)}})
-        case Refused(key, endpoint, why, at):
-            refused = {"at": at, "peer": str(key), "endpoint": str(endpoint), "reason": why}
-            LOG.warning("endpoint refused", extra={"fields": refused})
-        case Ordered(key, is_initiator, endpoints, at):
-            tried = [str(endpoint) for endpoint in endpoints]
-            order = {"at": at, "peer": str(key), "initiator": is_initiator, "endpoints": tried}
-            LOG.info("order", extra={"fields": order})
-        case PathChanged(key, path, reason, endpoints, at):
-            told: dict[str, object] = {"at": at, "peer": str(key)}
-            if path is PathWord.PUNCHING:
-                told["endpoints"] = [str(endpoint) for endpoint in endpoints]
-            elif endpoints:
-                told["endpoint"] = str(endpoints[0])
-            if reason is not None:
-                told["reason"] = reason.value
-            LOG.info(path.value, extra={"fields": told})

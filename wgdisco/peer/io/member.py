@@ -114,7 +114,7 @@ async def run(
         stack.push_async_callback(member.behind.close)
         if state.exit_name is not None:
             await member.behind.route()  # or not at all: nothing shall leave by another way
-        control = ControlServer(device.interface, member.report, member.commands())
+        control = ControlServer(device.interface, member.report, member.commands(), member.metrics, state.metrics)
         sleeps.woke = member.woke
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -186,8 +186,8 @@ class _Managed:
         self.driver = AgentDriver(
             device, agent, self._look, self._handshake, self._ask, self._raw, leave_relay=self._leave
         )
-        address = roster.network.registry_addresses[0]
-        self._client = RegistryClient(address, device.interface)
+        self.metrics = self.driver.counted(self.report, self.stream_up.is_set)
+        self._client = RegistryClient(roster.network.registry_addresses[0], device.interface)
         self.parting = Parting(roster, self._client, self._shared, self._registry_key)
         self._orders = OrderDesk(self.driver, self._client, self.stream_up)
         self.zone = ZoneFallback(self.driver, roster, self.stream_up)
@@ -510,8 +510,8 @@ class _Managed:
 
     def _give_up(self) -> None:
         """Tell how it stands when not all could be reached in time."""
-        if self._connected is not None:
-            connected, self._connected = self._connected, None
+        connected, self._connected = self._connected, None
+        if connected is not None:
             connected(self.report())
 
     def _remembered(self) -> MemberState:

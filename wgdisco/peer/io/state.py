@@ -37,6 +37,7 @@ class MemberState:
     `next_private_key` is announced and not yet in use; `endpoints` are where peers last were; `listen_port` 0 is any.
     `receipt` is what the registry gave us to keep. For `offline_trust` seconds members are trusted without a registry.
     `offers` are subnets that we say are behind us, and everything goes to the member `exit_name`.
+    `metrics` is where Prometheus may ask.
     `zone` is the network's as it was when we joined: no other's names are asked of its registry.
     `met` are the ids of networks where another member was met.
     Timestamps of our handshakes are below `handshake_time` (unix time), or were when it was kept.
@@ -60,6 +61,7 @@ class MemberState:
     zone: str = ""
     offers: tuple[IPNetwork, ...] = ()
     exit_name: str | None = None
+    metrics: Endpoint | None = None
     listen_port: int = 0
     next_private_key: PrivateKey | None = field(default=None, repr=False)
     endpoints: Mapping[PublicKey, Endpoint] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class MemberState:
             "zone": self.zone,
             "offers": [str(network) for network in self.offers],
             "exit": self.exit_name,
+            "metrics": None if self.metrics is None else self.metrics.to_text(),
             "listen_port": self.listen_port,
             "handshake_time": self.handshake_time,
             "confirmed_at": self.memory.confirmed_at,
@@ -136,6 +139,7 @@ class MemberState:
             zone=str(data.get("zone", data["snapshot"]["network"]["zone"])),
             offers=tuple(ip_network(network) for network in data.get("offers", [])),
             exit_name=None if data.get("exit") is None else str(data["exit"]),
+            metrics=None if data.get("metrics") is None else Endpoint.from_text(data["metrics"]),
             listen_port=int(data["listen_port"]),
             next_private_key=None if next_key is None else PrivateKey.from_text(next_key),
             endpoints={PublicKey.from_text(k): Endpoint.from_text(e) for k, e in data["endpoints"].items()},

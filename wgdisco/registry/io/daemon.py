@@ -24,6 +24,7 @@ from wgdisco.endpoint import LOOPBACK, Endpoint, IPNetwork, in_any
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
 from wgdisco.registry.directory import LIVE_FOR, Directory
+from wgdisco.registry.io.metrics import of_zone
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.secondaries import with_servers, zone_command
 from wgdisco.tunnel import burst
@@ -56,6 +57,7 @@ async def run(
     offloads: Offloads,
     host_dns: DnsMode,
     version: str,
+    metrics: Endpoint | None = None,
     secondaries: Secondaries | None = None,
 ) -> None:
     """Run until cancelled, or until the interface is taken away (LocalError).
@@ -84,7 +86,7 @@ async def run(
             told = publisher.report()
             return replace(told, drops=told.drops | dns_drops(server))
 
-        control = ControlServer(interface, report, commands)
+        control = ControlServer(interface, report, commands, lambda: of_zone(publisher, server), metrics)
         try:
             for link in _links(dns, interface, conf):
                 is_public = link is None and not in_any(dns.address, LOOPBACK)

@@ -49,6 +49,7 @@ class Consumer:
         self.name = member.name
         self.groups = frozenset(member.groups)
         self.ended = False
+        self.fell_behind = False
         self.heartbeat = float(HEARTBEAT)
         self._cut = cut
         self._has_arrived = arrived
@@ -59,6 +60,7 @@ class Consumer:
     def put(self, event: bytes) -> None:
         """Queue an event, or cut the stream when too many wait."""
         if len(self._pending) >= BEHIND_MAX:
+            self.fell_behind = True
             self.end()
             return
         self._pending.append(event)
@@ -118,7 +120,7 @@ class _Waking:
 
 
 class Feed:
-    """All consumers. `serial()` is the zone's now.
+    """All consumers. `serial()` is the zone's now. `cut` counts those that fell too far behind.
 
     All have been told the same of a member, or nothing, where they may not see it: so it is kept once.
     """
@@ -131,6 +133,7 @@ class Feed:
         self._waking = _Waking()
         self._by_number: dict[int, list[Consumer]] = {}
         self._by_group: dict[str, dict[Consumer, None]] = {}
+        self.cut = 0
         self._history: deque[_Past] = deque(maxlen=HISTORY)
         self._forgotten = serial()
 
@@ -160,6 +163,7 @@ class Feed:
         theirs = self._by_number.get(consumer.number, [])
         if consumer in theirs:
             theirs.remove(consumer)
+            self.cut += consumer.fell_behind
             self._displace(consumer)
             if not theirs:
                 del self._by_number[consumer.number]
@@ -188,6 +192,11 @@ class Feed:
     def part(self, member: Member) -> bool:
         """Tell a member that it is one no longer, while it can still hear it; whether it listens."""
         return self._tell(member.number, Event.of("removed", Removed(member.public_key.to_text(), member.name)))
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return sum(map(len, self._by_number.values()))
 
     def listening(self) -> AbstractSet[int]:
         """The host numbers of members with an open stream."""

@@ -42,7 +42,7 @@ from wgdisco.registry.io.gate import Gate, RefusedError, body_of, source_of
 from wgdisco.registry.io.leaving import let_go, may_leave
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.turns import Turns
-from wgdisco.registry.orders import Orders
+from wgdisco.registry.orders import Asked, Orders
 from wgdisco.registry.receipt import recall, seal, unseal
 from wgdisco.registry.records import member_records, network_record, order_record, self_record
 from wgdisco.tunnel.noise import static_static
@@ -75,7 +75,7 @@ class ApiServer:
         self.gate = Gate(ledger, names)
         self._accepting: list[asyncio.Task[None]] = []
         self._open: dict[str, list[asyncio.Transport]] = {}  # by address; no more of these than the tunnel has
-        self._orders = Orders()
+        self.orders = Orders()
         self._turns = Turns()
         self.admit: Callable[[PublicKey, PublicKey], bool] = lambda _one, _other: False
         self.leave: Callable[[PublicKey, PublicKey], None] = lambda _one, _other: None
@@ -259,14 +259,16 @@ class ApiServer:
         key, membership = PublicKey.from_text(asked.peer), self._ledger.membership
         other = membership.members.get(key)
         if other is None or key == member.public_key or not membership.sees(member, other):
+            self.orders.asked[Asked.UNKNOWN] += 1
             raise RefusedError(404, "there is no such member")
         if asked.leave:
             self.leave(member.public_key, key)
             return web.json_response({"schema": SCHEMA}, status=202)
         if other.kind is not Kind.MEMBER or other.number not in self._feed.listening():
+            self.orders.asked[Asked.OFFLINE] += 1
             raise RefusedError(409, f"{other.name} is offline")
         places = self._directory.places(member.public_key, key)
-        made = self._orders.request(member.public_key, key, time.monotonic(), places)
+        made = self.orders.request(member.public_key, key, time.monotonic(), places)
         if made is None:
             raise RefusedError(429, "too many orders: wait a second")
         punch, is_new = made

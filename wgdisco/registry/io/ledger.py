@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeVar
 
-from wgdisco.errors import ConfigError
+from wgdisco.errors import ConfigError, LocalError
 from wgdisco.registry.facts import Change
 from wgdisco.registry.io.store import PATH, Store, is_there
 from wgdisco.registry.membership import Membership
@@ -16,12 +16,16 @@ NO_NETWORK = "there is no network here yet: make one with `wgdisco registry init
 
 
 class Ledger:
-    """Membership and its store. `follow` is called with changes that have been stored and taken over."""
+    """Membership and its store. `follow` is called with changes that have been stored and taken over.
+
+    `commits` were stored, `failures` could not be.
+    """
 
     def __init__(self, store: Store, membership: Membership) -> None:
         self.store = store
         self.membership = membership
         self.follow: Callable[[list[Change]], Awaitable[None]] | None = None
+        self.commits = self.failures = 0
         self._turn = asyncio.Lock()
         self._running: set[asyncio.Task[object]] = set()
 
@@ -51,7 +55,12 @@ class Ledger:
         async with self._turn:
             changes, result = command()
             if changes:
-                await self.store.commit(changes)
+                try:
+                    await self.store.commit(changes)
+                except LocalError:
+                    self.failures += 1
+                    raise
+                self.commits += 1
                 self.membership.apply(changes)
                 if self.follow is not None:
                     await self.follow(changes)

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Interface, IPv6Interface, ip_network
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.io.process import ZoneProcess
 from wgdisco.dnssd.names import ZoneNames
 from wgdisco.dnssd.responder import Profile
-from wgdisco.dnssd.secondaries import Secondaries
 from wgdisco.dnssd.zone import public_zone
 from wgdisco.endpoint import LOOPBACK, Endpoint, IPAddress, in_any
 from wgdisco.errors import LocalError
@@ -36,6 +35,7 @@ from wgdisco.registry.io.daemon import dns_drops
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.http import ApiServer
 from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.metrics import Counted, MetricsApi
 from wgdisco.registry.io.page import Page
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import NO_RELAY, Relaying
@@ -48,6 +48,7 @@ from wgdisco.registry.io.upkeep import Upkeep
 from wgdisco.registry.io.view import ViewApi
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
+from wgdisco.registry.public_dns import DNS_PORT, PublicDns
 from wgdisco.registry.records import network_record, roster
 from wgdisco.registry.stun import StunResponder
 from wgdisco.registry.view import View
@@ -69,7 +70,6 @@ from wgdisco.tunnel.offloads import Offloads
 
 LOG = logging.getLogger(__name__)
 
-DNS_PORT = 53
 FORWARDING_INTERVAL = 60.0
 # How long a revoked member's tunnel stands, for it to hear that it is revoked
 PARTING = 0.05
@@ -77,26 +77,9 @@ PARTING = 0.05
 INITIATION_GAP = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class PublicDns:
-    """Where strangers are answered, if anywhere, and the zone's secondaries, if there are any.
-
-    Both tell of the members `published`, or of all when `is_full`.
-    """
-
-    listen: Endpoint | None = None
-    published: frozenset[str] = frozenset()
-    is_full: bool = False
-    secondaries: Secondaries | None = None
-
-    def covers(self, address: IPAddress) -> bool:
-        """Whether strangers are answered at all addresses, and no other socket can have the DNS port of `address`."""
-        listen = self.listen
-        is_same = listen is not None and (listen.address.version, listen.port) == (address.version, DNS_PORT)
-        return is_same and listen is not None and listen.address.is_unspecified
-
-
-async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, version: str) -> None:
+async def run(
+    *, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offloads, metrics: Endpoint | None, version: str
+) -> None:
     """Run until cancelled, or until the interface is taken away. LocalError without a network in `store`."""
     engine = await asyncio.to_thread(chosen, engine)
     ledger = Ledger.open(store)
@@ -112,7 +95,10 @@ async def run(*, store: Path, dns: PublicDns, engine: EngineKind, offloads: Offl
             _opened(ledger.membership, conf, engine, offloads, beside) as (device, link, relaying, takeover),
             hub(network.name) as forwarder,
         ):
-            await _Registry(ledger, device, link, relaying, forwarder, conf, version, engine, dns, takeover).serve()
+            registry = _Registry(
+                ledger, device, link, relaying, forwarder, conf, version, engine, dns, metrics, takeover
+            )
+            await registry.serve()
     finally:
         await ledger.close()
 
@@ -172,6 +158,7 @@ class _Registry:
         version: str,
         kind: EngineKind,
         dns: PublicDns,
+        metrics: Endpoint | None,
         takeover: Takeover | None = None,
     ) -> None:
         self._ledger = ledger
@@ -230,7 +217,9 @@ class _Registry:
         bound["zone"] = zone_command(self._describe)
         if takeover is not None:
             bound["takeover"] = self._tell_takeover
-        self._control = ControlServer(device.interface, self._report, bound)
+        counted = Counted(self._publisher, self._server, ledger, self._feed, relaying, self._stun, self._api.orders)
+        MetricsApi(self._api.gate, self._api.router, counted.families)
+        self._control = ControlServer(device.interface, self._report, bound, counted.families, metrics)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
 

@@ -16,10 +16,12 @@ from wgdisco.dnssd.zone import Zone
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time
+from wgdisco.metrics import Family
 from wgdisco.registry.directory import Directory, Handshaken, Published, Withdrawn
 from wgdisco.tunnel import burst
-from wgdisco.tunnel.events import DeviceGone, Event, Foreign
+from wgdisco.tunnel.events import DeviceGone, DeviceStatus, Event, Foreign, PeerHandshake
 from wgdisco.tunnel.io.backend import Backend
+from wgdisco.tunnel.metrics import DeviceCounts, about
 
 LOG = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class Publisher:
         self._next_serial = next_serial
         self._version = version
         self._in_order = in_order
+        self._counts = DeviceCounts()
         self._refreshing: asyncio.Handle | None = None
         # whose instance may be another than in `zone`, and whether the members are others
         self._touched: dict[PublicKey, None] = {}
@@ -80,6 +83,7 @@ class Publisher:
                 continue
             if isinstance(event, DeviceGone):
                 raise LocalError(f"{self._device.interface} is gone: {event.reason}")
+            self._counts.handshakes += isinstance(event, PeerHandshake)
             self.directory.observe_event(event)
             self.publish()
             if self.heard is not None:
@@ -96,6 +100,16 @@ class Publisher:
                 self.publish()
                 if silent and self.moved is not None:
                     self.moved(silent)
+
+    def status(self) -> DeviceStatus:
+        """The device now."""
+        return self._device.status()
+
+    def metrics(self, status: DeviceStatus) -> list[Family]:
+        """Who this is, and what its device does."""
+        interface = self._device.interface
+        known = about(self._version, self._engine, interface, "registry", self._names.to_text())
+        return [*known, *self._counts.families(status)]
 
     def report(self) -> StatusReport:
         """For the control socket."""

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from wgdisco.api import SCHEMA, StatusReport
+from wgdisco.endpoint import Endpoint
 from wgdisco.errors import LocalError, NotRunningError, RemoteError
+from wgdisco.tunnel.io.exposition import PATH, MetricsListener, Source, expose
 
 LOG = logging.getLogger(__name__)
 
@@ -53,18 +55,25 @@ def socket_path(interface: str) -> Path:
 
 
 class ControlServer:
-    """Serves `GET /v1/status`, and `commands` by name.
+    """Serves `GET /v1/status`, `GET /metrics`, and `commands` by name; metrics at an endpoint too, where one is given.
 
     aiohttp is imported aside, since a tunnel must not wait for it to come up.
     """
 
     def __init__(
-        self, interface: str, status: Callable[[], StatusReport], commands: Mapping[str, Command] | None = None
+        self,
+        interface: str,
+        status: Callable[[], StatusReport],
+        commands: Mapping[str, Command] | None = None,
+        metrics: Source = tuple,
+        metrics_at: Endpoint | None = None,
     ) -> None:
         self.path = socket_path(interface)
         self._interface = interface
         self._status = status
         self._commands = dict(commands or {})
+        self._metrics = metrics
+        self._listener_for_metrics = None if metrics_at is None else MetricsListener(metrics_at, metrics)
         self._runner: Any = None
         self._listener: socket.socket | None = None
 
@@ -75,6 +84,10 @@ class ControlServer:
 
         async def status(_request: Any) -> Any:
             return web.json_response(self._status().to_json())
+
+        async def metrics(request: Any) -> Any:
+            body, content_type = await expose(self._metrics, request.headers.get("Accept", ""))
+            return web.Response(body=body, headers={"Content-Type": content_type})
 
         async def command(request: Any) -> Any:
             if _caller(request) not in (0, os.geteuid()):
@@ -91,6 +104,7 @@ class ControlServer:
         application = web.Application()
         application.router.add_post("/v1/command/{name}", command)
         application.router.add_get("/v1/status", status)
+        application.router.add_get(PATH, metrics)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
         try:
@@ -98,6 +112,8 @@ class ControlServer:
             await web.SockSite(self._runner, self._listener).start()
         except OSError as error:
             raise LocalError(f"cannot make the control socket {self.path}: {error.strerror or error}") from error
+        if self._listener_for_metrics is not None:
+            await self._listener_for_metrics.start()
 
     def _bind(self) -> socket.socket:
         """The listening socket, never for a moment open to others than root and the group."""
@@ -124,6 +140,8 @@ class ControlServer:
         """Take the socket away. Again does nothing."""
         listener, self._listener = self._listener, None
         runner, self._runner = self._runner, None
+        if self._listener_for_metrics is not None:
+            await self._listener_for_metrics.close()
         if listener is not None:
             self.path.unlink(missing_ok=True)
         try:
@@ -155,22 +173,32 @@ def running_interfaces() -> list[str]:
 async def fetch_status(interface: str) -> StatusReport:
     """Ask the daemon of `interface`; NotRunningError when none answers."""
     try:
-        return StatusReport.from_json(await _ask(interface, "GET", "/v1/status", None))
+        return StatusReport.from_json(json.loads(await _ask(interface, "GET", "/v1/status", None)))
     except ValueError as error:
         raise LocalError(str(error)) from error
 
 
+async def fetch_metrics(interface: str) -> str:
+    """What the daemon of `interface` counts, as Prometheus reads it; NotRunningError when none answers."""
+    return (await _ask(interface, "GET", PATH, None, content_type="text/plain")).decode()
+
+
 async def send_command(interface: str, name: str, arguments: dict[str, Any], within: float = TIMEOUT) -> dict[str, Any]:
     """Have the daemon of `interface` do something; NotRunningError when none answers, LocalError when it refuses."""
-    answer = await _ask(interface, "POST", f"/v1/command/{name}", arguments, within)
+    answer: dict[str, Any] = json.loads(await _ask(interface, "POST", f"/v1/command/{name}", arguments, within))
     if "error" in answer:
         raise LocalError(str(answer["error"]))
     return answer
 
 
 async def _ask(
-    interface: str, method: str, path: str, body: dict[str, Any] | None, within: float = TIMEOUT
-) -> dict[str, Any]:
+    interface: str,
+    method: str,
+    path: str,
+    body: dict[str, Any] | None,
+    within: float = TIMEOUT,
+    content_type: str = "application/json",
+) -> bytes:
     import aiohttp  # noqa: PLC0415  a sixth of a second that only this command pays
 
     where = socket_path(interface)
@@ -181,8 +209,9 @@ async def _ask(
             ) as session,
             session.request(method, f"http://localhost{path}", json=body) as response,
         ):
-            answer: dict[str, Any] = await response.json()
-            return answer
+            if response.content_type != content_type:
+                raise aiohttp.ClientError("whatever answers there, it is no daemon of ours")
+            return await response.read()
     except PermissionError as error:
         raise LocalError(f"no access to {where}: use sudo, or join the group {GROUP}") from error
     except (OSError, TimeoutError, aiohttp.ClientError) as error:
