@@ -60,7 +60,7 @@ def forge(target: str, name: str, count: int) -> tuple[list[bytes], dict[str, tu
         if number % 4 == 1:
             packets.append(forged(anywhere(chance), port, target, 53, question))
             continue
-        victim = chance.choice(VICTIMS)
+        victim = chance.choice((*VICTIMS, VICTIMS[-1], VICTIMS[-1]))
         source = bytes((*map(int, victim.split(".")), chance.randrange(20, 250)))
         packets.append(forged(source, port, target, 53, question))
         sent, size = victims[victim]

@@ -113,7 +113,7 @@ def under_a_flood(scene, rate, seconds):
     dug = []
     while flood.poll() is None:
         dug.append(scene.dig("carol"))
-        time.sleep(0.3)
+        time.sleep(0.1)
     sent, asked = result(flood), result(honest)
     with pinging:
         pings = int(re.search(r"(\d+) received", pinging.communicate(timeout=60)[0])[1])
@@ -132,7 +132,7 @@ def under_a_flood(scene, rate, seconds):
     assert all(re.search(r"status: NOERROR(.|\n)*\sSRV\s+0 0 ", said) for said in dug), dug
     assert any("retrying in TCP" in said for said in dug)
     assert pings == 10 * seconds
-    assert all(drops[f"dns: {why}"] > 0 for why in ("limit, truncated", "limit, nothing", "short", "response"))
+    assert all(drops[f"dns: {why}"] > 0 for why in ("limit", "short", "response"))
     assert scene.memory() - before < GROWTH
     assert scene.server() == server
 
