@@ -1,6 +1,6 @@
 """The members of a network, to be found by key, by host number and by group."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from wgdisco.keys import PublicKey
 from wgdisco.registry.facts import Member
@@ -15,9 +15,13 @@ class Members:
         self._by_group: dict[str, dict[int, Member]] = {}
 
     def add(self, member: Member) -> None:
-        """In place of whoever has its number, or its key."""
-        self.remove(self.by_number.get(member.number))
-        self.remove(self.by_key.get(member.public_key))
+        """In place of whoever has its number, or its key; who is there keeps its place in the order."""
+        former, before = self.by_number.get(member.number), self.by_key.get(member.public_key)
+        if former is before and before is not None:
+            self._ungroup(before, kept=member.groups)
+        else:
+            self.remove(former)
+            self.remove(before)
         self.by_key[member.public_key] = self.by_number[member.number] = member
         for group in member.groups:
             self._by_group.setdefault(group, {})[member.number] = member
@@ -27,12 +31,15 @@ class Members:
         if member is None:
             return
         del self.by_key[member.public_key], self.by_number[member.number]
-        for group in set(member.groups):
-            theirs = self._by_group[group]
-            del theirs[member.number]
-            if not theirs:
-                del self._by_group[group]
+        self._ungroup(member)
 
     def in_groups(self, groups: Iterable[str]) -> Iterable[Member]:
         """All of these groups, each once; those of the first group first."""
         return {number: one for group in groups for number, one in self._by_group.get(group, {}).items()}.values()
+
+    def _ungroup(self, member: Member, kept: Collection[str] = ()) -> None:
+        for group in set(member.groups).difference(kept):
+            theirs = self._by_group[group]
+            del theirs[member.number]
+            if not theirs:
+                del self._by_group[group]
