@@ -294,11 +294,11 @@ class ApiServer:
                 member = await self.gate.member(request)  # it may have had to wait
                 await response.prepare(request)
                 consumer = self._feed.open(member, last_id, cut, lambda: is_acknowledged(transport))
-                await response.write(await consumer.take())
+                if data := await consumer.take():
+                    await response.write(data)
                 await turn.heard(consumer.is_through)
             while not consumer.ended:
-                data = await consumer.take()
-                if data:
+                if data := await consumer.take():
                     await response.write(data)
         except ConnectionError:
             pass
