@@ -404,3 +404,66 @@ def test_what_is_no_list_of_subnets_is_refused(tmp_path, offers):
         assert status == 400
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "asked"),
+    [
+        ("PUT", "/v1/self/offers", {"offers": ["192.168.9.0/24"]}),
+        ("PUT", "/v1/self/candidates", {"candidates": []}),
+        ("PUT", "/v1/self/paths", {"paths": []}),
+        ("POST", "/v1/self/rotate", {"next_key": key(40).to_text(), "proof": "x"}),
+        ("POST", "/v1/punch", {"peer": BOB.public_key.to_text()}),
+    ],
+)
+def test_who_is_gone_when_its_body_comes_asks_for_nothing(tmp_path, method, path, asked):
+    async def scenario(registry):
+        body = json.dumps(asked).encode()
+        reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=("127.9.8.2", 0))
+        head = f"{method} {path} HTTP/1.1\r\nHost: {REGISTRY}\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")  # it has been let in
+        await registry.put(Remove(ALICE))
+        writer.write(body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+        writer.close()
+
+    run(tmp_path, scenario)
+
+
+GARBAGE = [
+    b"GET /page/\xff HTTP/1.1\r\n\r\n",
+    b"GET http://[::x/ HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nX: " + 20_000 * b"x" + b"\r\n\r\n",
+]
+
+
+def test_what_is_no_http_is_counted_and_not_logged(tmp_path, caplog):
+    async def scenario(registry):
+        for garbage in GARBAGE:
+            reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=("127.9.8.2", 0))
+            writer.write(garbage)
+            async with asyncio.timeout(5):
+                assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+            writer.close()
+        assert registry.api.log.drops == {"api: not HTTP": len(GARBAGE)}
+
+    run(tmp_path, scenario)
+    assert caplog.text == ""
+
+
+def test_a_body_that_is_compressed_or_breaks_off_is_not_logged(tmp_path, caplog):
+    async def scenario(registry):
+        head = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        status, told = await registry.ask("127.9.8.2", "PUT", "/v1/self/offers", data=b"x", headers=head)
+        assert (status, told["error"]) == (400, "the body is not JSON")
+        reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=("127.9.8.2", 0))
+        told = f"PUT /v1/self/offers HTTP/1.1\r\nHost: {REGISTRY}\r\nContent-Type: application/json\r\n"
+        writer.write(f"{told}Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    run(tmp_path, scenario)
+    assert caplog.text == ""

@@ -3,10 +3,12 @@
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from wgdisco.api import SCHEMA
 from wgdisco.endpoint import IPAddress, parse_address
@@ -101,9 +103,29 @@ class Gate:
                 raise RefusedError(403, "this membership has just ended")
         return member
 
+    async def told(self, request: web.Request, parse: Callable[[Any], _T]) -> tuple[Member, _T]:
+        """Who asks, and the request's body. That may be long in coming: who is gone by then asks for nothing."""
+        told = await body_of(request, parse)
+        return await self.member(request), told
+
     def limit(self, request: web.Request) -> None:
         """Not too many changes of one address."""
         self._rates.take(source_of(request))
+
+
+class ServerLog(logging.LoggerAdapter[logging.Logger]):
+    """Of the HTTP server: what is no HTTP is counted (`drops`), and not told with a traceback each time."""
+
+    def __init__(self) -> None:
+        super().__init__(LOG)
+        self.drops: Counter[str] = Counter()
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """As a logger does."""
+        if isinstance(kwargs.get("exc_info"), HttpProcessingError):
+            self.drops["api: not HTTP"] += 1
+        else:
+            super().log(level, msg, *args, **kwargs)
 
 
 class Rates:
@@ -140,7 +162,11 @@ def source_of(request: web.Request) -> IPAddress:
 async def body_of(request: web.Request, parse: Callable[[Any], _T]) -> _T:
     """The request's body, parsed from JSON; 400 with what is wrong with it."""
     try:
-        return parse(json.loads(await request.read()))
+        data = await request.read()
+    except (ConnectionError, web.RequestPayloadError) as wrong:
+        raise RefusedError(400, "the body is not whole") from wrong
+    try:
+        return parse(json.loads(data))
     except (ValueError, RecursionError) as wrong:
         reason = str(wrong) if type(wrong) is ValueError else "the body is not JSON"
         raise RefusedError(400, reason) from wrong

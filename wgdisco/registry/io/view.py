@@ -17,7 +17,7 @@ from wgdisco.paths import PathsRequest
 from wgdisco.registry.facts import Member, Role
 from wgdisco.registry.histories import INTERVAL
 from wgdisco.registry.io.connection import give_up_soon
-from wgdisco.registry.io.gate import Gate, Rates, RefusedError, body_of, source_of
+from wgdisco.registry.io.gate import Gate, Rates, RefusedError, source_of
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.view import Row, View, json_text, view_json
 from wgdisco.tunnel.events import DeviceStatus
@@ -145,9 +145,10 @@ class ViewApi:
             await asyncio.sleep(CHANGE_INTERVAL)
 
     async def _paths(self, request: web.Request) -> web.StreamResponse:
-        member = await self._gate.member(request)
+        await self._gate.member(request)
         self._reports.take(source_of(request))
-        told = await body_of(request.clone(client_max_size=PATHS_BODY_MAX_SIZE), PathsRequest.from_json)
+        large = request.clone(client_max_size=PATHS_BODY_MAX_SIZE)
+        member, told = await self._gate.told(large, PathsRequest.from_json)
         taken = self._view.reports.take(self._membership, member, told.paths, time.time())
         if taken is None:
             raise RefusedError(503, "members have reported as many paths as this registry keeps")
