@@ -131,6 +131,8 @@ def test_paths_are_taken_only_of_peers_that_may_be_known_and_go_with_them(tmp_pa
         {"rx_bytes": -1},
         {"tx_bytes": 1 << 63},
         {"handshake_at": 1.5},
+        {"handshake_at": 253_402_300_800},
+        {"rtt_ms": float("nan")},
     ],
 )
 def test_a_path_that_cannot_be_is_refused(tmp_path, wrong):
@@ -138,6 +140,19 @@ def test_a_path_that_cannot_be_is_refused(tmp_path, wrong):
         assert next(iter(wrong)) in (await tell(registry, A, {**PATH, **wrong}, status=400))["error"]
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"),
+    [("%eth0", "%eth0"), ("%wg-mesh.7", "%wg-mesh.7"), ("%<b>", ""), ("%\x00\n\x1b[2J", ""), ("%" + 200 * "x", "")],
+)
+def test_no_text_of_a_member_s_own_is_shown_in_the_place_of_a_zone(tmp_path, zone, shown):
+    async def scenario(registry):
+        await tell(registry, A, {**PATH, "endpoint": f"[fe80::7{zone}]:4000"})
+        (path,) = row(await shown_to(registry, BOSS), "alice")["paths"]
+        assert path["endpoint"] == f"[fe80::7{shown}]:4000"
+
+    run(tmp_path, scenario, ADMIN)
 
 
 def test_reports_are_bounded_in_size_and_pace(tmp_path):
