@@ -187,3 +187,15 @@ def test_it_is_done_to_who_was_meant_and_not_to_who_has_got_the_name_meanwhile(t
         assert left.get(ALICE.number) == ("zoe" if verb == "rename" else None)
 
     run(tmp_path, scenario, ADMIN)
+
+
+def test_what_cannot_be_stored_is_not_done_and_is_no_matter_of_the_rules(tmp_path, caplog):
+    async def scenario(registry):
+        registry.ledger.store._connection.execute("PRAGMA query_only = ON")
+        status, told = await registry.ask(BOSS, "POST", "/v1/revoke", json={"public_key": BOB.public_key.to_text()})
+        assert status == 503
+        assert told["error"].startswith("the registry cannot store this now")
+        assert BOB.public_key in registry.membership.members
+
+    run(tmp_path, scenario, ADMIN)
+    assert str(tmp_path) in caplog.text

@@ -13,7 +13,7 @@ from wgdisco.registry.admin import InviteRequest, text_of
 from wgdisco.registry.facts import Member, Role
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.gate import Gate, RefusedError, body_of
-from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.ledger import Ledger, NotStoredError
 from wgdisco.registry.qr import qr_svg
 
 LOG = logging.getLogger(__name__)
@@ -42,6 +42,8 @@ class Administration:
             admin = await self._admin(request)  # it may have been one no more for long when the body came
             try:
                 answer = await verb(admin, asked)
+            except NotStoredError:
+                raise  # that is no answer of the rules: the gate tells whom to ask
             except LocalError as error:
                 raise RefusedError(409, str(error)) from error
             return web.json_response({"schema": SCHEMA, **answer}, headers={"Cache-Control": "no-store"})
