@@ -34,6 +34,24 @@ _WITHHELD: Row = {
 }
 
 
+class _Public:
+    """A row as members see it: other groups than their own do not exist for them."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self._groups = frozenset(row["groups"])
+        self._by_groups: dict[frozenset[str], Row] = {}
+
+    def to(self, groups: frozenset[str]) -> Row:
+        """As who is in these groups sees it; the same object each time."""
+        common = self._groups & groups
+        row = self._by_groups.get(common)
+        if row is None:
+            row = {**self.row, "groups": [group for group in self.row["groups"] if group in common]}
+            self._by_groups[common] = row
+        return row
+
+
 class View:
     """Rows of all members, as of the last `look`. `seen` is when members were last heard before this process began.
 
@@ -47,7 +65,7 @@ class View:
         self._directory = directory
         self._seen = dict(seen)
         self._rows: dict[int, Row] = {}
-        self._public: dict[int, Row] = {}  # as members see them
+        self._public: dict[int, _Public] = {}
         self._made_of: dict[int, object] = {}
         self._unix_at_boot = 0.0
 
@@ -94,12 +112,16 @@ class View:
     def rows(self, viewer: Member) -> dict[str, Row]:
         """What `viewer` may see, by public key, in the order they came."""
         members, is_admin = self._membership.members.values(), viewer.role is Role.ADMIN
-        found = {}
+        groups, found = frozenset(viewer.groups), {}
         for member in members:
             is_own = member.number == viewer.number
             if not (is_admin or is_own or self._membership.sees(viewer, member)):
                 continue
-            row = (self._rows if is_admin or is_own else self._public).get(member.number)
+            if is_admin or is_own:
+                row = self._rows.get(member.number)
+            else:
+                public = self._public.get(member.number)
+                row = None if public is None else public.to(groups)
             if row is not None:  # else it is newer than the last look
                 found[row["public_key"]] = row
         return found
@@ -117,11 +139,11 @@ class View:
         return {"network": asdict(network_record(self._membership)), "self": own}
 
     def _take(self, number: int, row: Row) -> None:
-        public = {**row, **_WITHHELD}
         if self._rows.get(number) != row:
             self._rows[number] = row
-        if self._public.get(number) != public:
-            self._public[number] = public
+        public, known = {**row, **_WITHHELD}, self._public.get(number)
+        if known is None or known.row != public:
+            self._public[number] = _Public(public)
 
     def _row(
         self,

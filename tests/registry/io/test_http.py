@@ -467,3 +467,21 @@ def test_a_body_that_is_compressed_or_breaks_off_is_not_logged(tmp_path, caplog)
 
     run(tmp_path, scenario)
     assert caplog.text == ""
+
+
+def test_of_another_s_groups_a_member_is_told_those_it_is_in_itself(tmp_path):
+    async def scenario(registry):
+        _, told = await registry.ask("127.9.8.2", "GET", "/v1/members")
+        (bob,) = told["members"]
+        assert bob["groups"] == ["all"]
+        _, own = await registry.ask("127.9.8.3", "GET", "/v1/self")
+        assert own["member"]["groups"] == ["all", "dev"]
+        async with registry.request("127.9.8.2", "GET", "/v1/events") as response:
+            ((_, snapshot, _),) = await events(response, 1)
+            assert [one["groups"] for one in snapshot["members"]] == [["all"]]
+            await registry.put(Put(replace(BOB, groups=("all", "dev", "ops"))))
+            await registry.put(Put(replace(BOB, groups=("all", "ops"), name="robert")))
+            ((_, told, _),) = await events(response, 1)
+            assert (told["name"], told["groups"]) == ("robert", ["all"])
+
+    run(tmp_path, scenario)

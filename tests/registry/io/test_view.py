@@ -5,6 +5,7 @@ import itertools
 import json
 import socket
 from contextlib import suppress
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -99,6 +100,8 @@ def test_a_member_sees_its_groups_and_no_paths_but_its_own(tmp_path):
         assert len(row(shown, "alice")["paths"]) == 1
         bob = row(shown, "bob")
         assert (bob["paths"], bob["rx_bytes"], bob["seen_at"]) == ([], 0, None)
+        assert bob["groups"] == ["all"]
+        assert row(await shown_to(registry, B), "bob")["groups"] == ["all", "dev"]
         assert (shown["invitations"], shown["drops"], shown["relay"]) == ([], {}, {})
         assert (await shown_to(registry, BOSS))["drops"] == {"mac1": 3}
 
@@ -181,6 +184,19 @@ def test_the_stream_tells_whole_rows_that_changed(tmp_path):
             _, change = await event(response)
             assert (change["members"], change["removed"]) == ([], [EVE.public_key.to_text()])
             assert "invitations" not in change
+
+    run(tmp_path, scenario, ADMIN)
+
+
+def test_the_stream_says_nothing_of_groups_that_its_member_is_not_in(tmp_path, monkeypatch):
+    async def scenario(registry):
+        monkeypatch.setattr(view, "CHANGE_INTERVAL", 0.05)
+        async with registry.request(A, "GET", "/v1/view/events") as response:
+            await event(response)
+            await registry.put(Put(replace(BOB, groups=("all", "ops"))))
+            await registry.put(Put(replace(BOB, groups=("all", "ops"), name="robert")))
+            _, change = await event(response)
+            assert [(one["name"], one["groups"]) for one in change["members"]] == [("robert", ["all"])]
 
     run(tmp_path, scenario, ADMIN)
 

@@ -192,7 +192,7 @@ class ViewApi:
         self._look()
         shown, old = stream.shown, stream.told
         rows, new = stream.shown, stream.told = self._view.rows(member), self._told(member)
-        changed = [row for key, row in rows.items() if shown.get(key) is not row]
+        changed = [row for key, row in rows.items() if (was := shown.get(key)) is not row and was != row]
         removed = [key for key in shown if key not in rows]
         if not changed and not removed and old == new:
             return None
