@@ -14,6 +14,7 @@ from wgdisco.api import StunRecord
 from wgdisco.keys import PrivateKey
 from wgdisco.proof import leaving_proof, rotation_proof
 from wgdisco.registry.facts import Put, Remove, Revoked
+from wgdisco.registry.io import gate
 from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT
 from wgdisco.registry.io.gate import ENROL_BURST
 from wgdisco.registry.io.http import CONNECTIONS_MAX
@@ -483,5 +484,19 @@ def test_of_another_s_groups_a_member_is_told_those_it_is_in_itself(tmp_path):
             await registry.put(Put(replace(BOB, groups=("all", "ops"), name="robert")))
             ((_, told, _),) = await events(response, 1)
             assert (told["name"], told["groups"]) == ("robert", ["all"])
+
+    run(tmp_path, scenario)
+
+
+def test_half_a_body_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.2)
+
+    async def scenario(registry):
+        reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=("127.9.8.2", 0))
+        head = f"PUT /v1/self/paths HTTP/1.1\r\nHost: {REGISTRY}\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: 400000\r\n\r\n".encode() + 300_000 * b" ")
+        async with asyncio.timeout(5):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        writer.close()
 
     run(tmp_path, scenario)

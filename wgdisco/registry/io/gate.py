@@ -1,5 +1,6 @@
 """What every request to the registry's API goes through: whose it is, by which name it came, and how often."""
 
+import asyncio
 import json
 import logging
 import time
@@ -21,6 +22,8 @@ LOG = logging.getLogger(__name__)
 ENROL_BURST = 10
 ENROL_INTERVAL = 1.0
 _RATES_MAX = 4096
+# Half a body is held for so many seconds
+BODY_TIMEOUT = 30.0
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _T = TypeVar("_T")
@@ -160,9 +163,12 @@ def source_of(request: web.Request) -> IPAddress:
 
 
 async def body_of(request: web.Request, parse: Callable[[Any], _T]) -> _T:
-    """The request's body, parsed from JSON; 400 with what is wrong with it."""
+    """The request's body, parsed from JSON; 400 with what is wrong with it, 408 when it is too slow."""
     try:
-        data = await request.read()
+        async with asyncio.timeout(BODY_TIMEOUT):
+            data = await request.read()
+    except TimeoutError as late:
+        raise RefusedError(408, "the body did not come in time: send it at once") from late
     except (ConnectionError, web.RequestPayloadError) as wrong:
         raise RefusedError(400, "the body is not whole") from wrong
     try:
