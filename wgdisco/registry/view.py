@@ -5,7 +5,7 @@ little where nothing happened.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +20,7 @@ from wgdisco.registry.records import member_record, network_record
 from wgdisco.tunnel.events import DeviceStatus, PeerStatus
 
 Row = dict[str, Any]
-ROWS_AT_ONCE = 100
+PIECE_SIZE = 64 * 1024
 # What only admins are told of others
 _WITHHELD: Row = {
     "seen_at": None,
@@ -199,13 +199,22 @@ def invitation_json(invitation: Invitation, now: float) -> Row:
     }
 
 
-def view_json(told: Row, serial: int, time: int, rows: Sequence[Row]) -> Iterator[str]:
+def view_json(told: Row, serial: int, time: int, rows: Iterable[Row]) -> Iterator[str]:
     """The whole object, piece by piece: it may be large. `told` is all but the members."""
-    head = {"schema": SCHEMA, "time": time, "serial": serial, **told}
-    yield f'{json_text(head)[:-1]},"members":['
-    for at in range(0, len(rows), ROWS_AT_ONCE):
-        yield ("," if at else "") + ",".join(map(json_text, rows[at : at + ROWS_AT_ONCE]))
-    yield "]}"
+    return with_members({"schema": SCHEMA, "time": time, "serial": serial, **told}, rows)
+
+
+def with_members(told: Row, rows: Iterable[Row]) -> Iterator[str]:
+    """`told`, of which there is something, with `members`; in pieces of PIECE_SIZE and what is left of a row."""
+    piece, comma = [f'{json_text(told)[:-1]},"members":['], ""
+    size = len(piece[0])
+    for row in rows:
+        piece.append(comma + json_text(row))
+        size, comma = size + len(piece[-1]), ","
+        if size >= PIECE_SIZE:
+            yield "".join(piece)
+            piece, size = [], 0
+    yield "".join(piece) + "]}"
 
 
 def json_text(value: Row) -> str:

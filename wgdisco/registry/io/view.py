@@ -1,7 +1,7 @@
 """`GET /v1/view` and its events, and `PUT /v1/self/paths`: what the network looks like, and what members add to that.
 
 A stream is told what is different from what it was shown, once a second at most. Nothing is queued for it: who takes
-too long to take one change is cut.
+too long to take the next piece is cut.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from wgdisco.registry.histories import INTERVAL
 from wgdisco.registry.io.connection import give_up_soon
 from wgdisco.registry.io.gate import Gate, Rates, RefusedError, source_of
 from wgdisco.registry.io.ledger import Ledger
-from wgdisco.registry.view import Row, View, json_text, view_json
+from wgdisco.registry.view import Row, View, view_json, with_members
 from wgdisco.tunnel.events import DeviceStatus
 
 STREAMS_MAX = 4
@@ -180,15 +180,15 @@ class ViewApi:
         if not stream.told:
             return chain(["event: view\ndata: "], self._whole(member, stream), ["\n\n"])
         change = self._change(member, stream)
-        return None if change is None else [f"event: change\ndata: {json_text(change)}\n\n"]
+        return None if change is None else chain(["event: change\ndata: "], with_members(*change), ["\n\n"])
 
     def _whole(self, member: Member, stream: _Stream) -> Iterator[str]:
         self._look()
         stream.shown, stream.told = self._view.rows(member), self._told(member)
         return view_json(stream.told, self.serial(), int(time.time()), list(stream.shown.values()))
 
-    def _change(self, member: Member, stream: _Stream) -> Row | None:
-        """What is new, if anything."""
+    def _change(self, member: Member, stream: _Stream) -> tuple[Row, list[Row]] | None:
+        """What is new, if anything, and the members of whom something is."""
         self._look()
         shown, old = stream.shown, stream.told
         rows, new = stream.shown, stream.told = self._view.rows(member), self._told(member)
@@ -198,7 +198,7 @@ class ViewApi:
             return None
         always = {"drops": new["drops"], "relay": new["relay"]}
         rest = {name: new[name] for name in ("network", "self", "invitations") if new[name] != old[name]}
-        return {"time": int(time.time()), "members": changed, "removed": removed, **always, **rest}
+        return {"time": int(time.time()), "removed": removed, **always, **rest}, changed
 
 
 async def _send(response: web.StreamResponse, pieces: Iterable[str]) -> None:
