@@ -1,5 +1,5 @@
 # `make demo`, `make test` and `make bench` do all their own set-up. ARGS are passed on: make demo ARGS="-o json".
-.PHONY: demo test soak kernel bench conformance check wheel deb install uninstall clean lock
+.PHONY: demo test soak kernel bench conformance manual check wheel deb install uninstall clean lock
 ARGS =
 # Most tests wait for namespaces and timers, not for the processor
 JOBS = $(shell expr $$(nproc) + 1)
@@ -32,6 +32,11 @@ bench:
 conformance:
 	@scripts/setup test
 	$(PYTEST) -p tests.conformance -m 'rule and not soak' $(ARGS)
+
+# Man pages and completions from the command line's parser, into share/
+manual:
+	@scripts/setup demo
+	@.venv/bin/python scripts/manual
 
 check:
 	@scripts/setup demo

@@ -8,7 +8,6 @@ import asyncio
 import heapq
 import json
 import random
-import re
 import resource
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from itertools import count, islice
 from typing import Any
 
 from bench import population
+from bench.crowd_stream import INSIDE, Stream
 from bench.walker import REGISTRY, Walker
 from wgdisco.invitation import (
     ENROL_NETWORK,
@@ -38,15 +38,12 @@ from wgdisco.tunnel.io.tun import Tun
 from wgdisco.tunnel.io.udp import A_CALL
 
 INTERFACE = "crowd"
-INSIDE = population.inner(1)
 KEEPALIVE = 25
 PATIENCE = 60.0
 CONNECT_TIMEOUT = 5.0
 _SO_RCVBUFFORCE, _SO_SNDBUFFORCE, _IP_PKTINFO = 33, 32, 8
 _BUFFER = 64 << 20
 _A_TURN = 16
-_TAIL = 2048
-_ENDPOINT = re.compile(rb'"endpoint": ?"([0-9.:]+)"')
 _QUEUE = 20_000  # packets that may wait for the simulator
 _LINES = f"""
 link set {INTERFACE} mtu {MTU} txqueuelen {_QUEUE} up
@@ -59,54 +56,6 @@ route add local {ENROL_NETWORK} dev lo
 route add {ENROL_REGISTRY_ADDRESS} dev {INTERFACE}
 route add local {population.OUTER} dev lo
 """
-
-
-class Stream(asyncio.Protocol):
-    """One member's stream of events. `ready` when it has had its snapshot, `ended` when it is cut."""
-
-    def __init__(self, crowd: "Crowd", number: int) -> None:
-        self._crowd = crowd
-        self._number = number
-        self._rest = b""
-        self._in_snapshot = self.is_ready = False
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for it."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(f"GET /v1/events HTTP/1.1\r\nHost: {INSIDE}\r\n\r\n".encode())
-
-    def data_received(self, data: bytes) -> None:
-        """Some of it."""
-        crowd = self._crowd
-        crowd.counts["stream bytes"] += len(data)
-        text = self._rest + data
-        if self.is_ready:
-            if b"event: endpoint" in text:
-                crowd.told(self, _ENDPOINT.findall(text))
-            end = text.rfind(b"\n\n")
-            self._rest = text[end + 2 :][-_TAIL:] if end >= 0 else text[-_TAIL:]
-            return
-        self._rest = text[-64:]
-        self._in_snapshot = self._in_snapshot or b"event: snapshot" in text
-        if self._in_snapshot and self._rest.endswith(b"\n\n\r\n"):
-            self.is_ready, self._rest = True, b""
-            crowd.counts["ready"] += 1
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is cut."""
-        self._crowd.counts["streams cut"] += 1
-        self._crowd.counts["ready"] -= self.is_ready
-        self.is_ready = False
-        if self._transport is not None:
-            self._crowd.reopen(self._number)
-
-    def close(self) -> None:
-        """Leave it."""
-        if self._transport is not None:
-            self._transport, transport = None, self._transport
-            transport.abort()
 
 
 class Crowd:
@@ -288,8 +237,7 @@ class Crowd:
         own = population.private_key(number)
         body = json.dumps({"schema": 1, "public_key": own.public_key().to_text(), "name": None})
         reply = await self._ask(asker, str(ENROL_REGISTRY_ADDRESS), "POST", "/v1/enrol", body)
-        for known in (self.walkers, self._by_inner):
-            known.pop(-number if known is self.walkers else asker.inner, None)  # type: ignore[call-overload]
+        del self.walkers[-number], self._by_inner[asker.inner]
         addresses = json.loads(reply)["member"]["addresses"]
         address = next(text for text in addresses if "." in text)
         await self._become(number, address, own, link)

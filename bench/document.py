@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench import plot
+from bench import plot, registry_document
 
 ECHO = "a process that does nothing else"  # what the machine alone takes to answer
 
@@ -37,6 +37,12 @@ DNS = """{peers} peers, each server on one processor and dnsperf on the other, i
 there, all with EDNS and a cookie. Then, beside {load:.0f} questions a second, one peer at a time moves, and is asked
 for until the answer says so: from what the device sees to the answer, through the registry and the process that serves
 the zone. By `python -m bench.dns`.
+"""
+
+BESIDE = """One stream of iperf3 from a member to its registry, {rounds} times {seconds} s each: alone, while dnsperf
+asks the registry {load:,.0f} questions a second inside the tunnel, and while it asks Knot as much, which has nothing to
+do with the tunnel: what is kept then is what the processors leave, with dnsperf, iperf3 and both engines on them. The
+process that serves the zone takes {server:.0f} % of one. By `python -m bench.beside`.
 """
 
 SAMPLED = """The engine at work. Its processes are sampled by perf during one stream of TCP and during a flood of
@@ -79,6 +85,8 @@ PROGRAMS = {
     "responsive": "answers under load",
     "idle": "idle member",
     "dns": "the zone's server",
+    "registry": "one registry",
+    "beside": "a tunnel beside DNS",
     "looks": "engines that are not ours",
     "remains": "what remains",
 }
@@ -126,6 +134,10 @@ def to_markdown(record: dict[str, Any]) -> str:
         )
     if "dns" in record:
         parts += _dns(record["dns"])
+    if "registry" in record:
+        parts += registry_document.parts(record["registry"])
+    if "beside" in record:
+        parts += _beside(record["beside"])
     if "looks" in record:
         parts += _looks(record["looks"])
     if "remains" in record:
@@ -171,6 +183,8 @@ def _targets(record: dict[str, Any]) -> list[list[str]]:
     def of_dns(figure: str) -> list[float]:
         return [dns[figure]] if figure in dns else []
 
+    beside = record.get("beside", {})
+    beside_p99 = [beside["answer_p99_ms"]] if beside else []
     current = "÷ current wireguard-go"
     targets = (
         Target(f"TCP one stream {current}", to_current("tcp_gbit"), 1.2, 1.6),
@@ -201,11 +215,14 @@ def _targets(record: dict[str, Any]) -> list[list[str]]:
         Target("… while 100 peers move a second ÷ while none does", dns.get("moving", []), 0.95, 0.95),
         Target("a peer has moved → an answer says so, p99", of_dns("shown_p99_ms"), 20, 20, " ms", less=True),
         Target("an answer beside 20,000 questions a second, p99", of_dns("answer_p99_ms"), 5, 5, " ms", less=True),
+        Target("a full tunnel beside 20,000 questions a second ÷ alone", beside.get("kept", []), 0.9, 0.9),
+        Target("… an answer then, p99", beside_p99, 5, 5, " ms", less=True),
         Target("memory of the zone's server, 10,000 peers", of_dns("rss_mib"), 150, 150, " MiB", less=True),
         Target("RSS of an idle `join`", of_idle("rss_mib"), 70, 50, " MiB", less=True),
         Target("processor of an idle `join` with 20 peers", of_idle("cpu_percent"), 0.5, 0.1, " %", less=True),
     )
-    return [target.row() for target in targets]
+    of_registry = registry_document.targets(record.get("registry", {}))
+    return [target.row() for target in (*targets, *(Target(*one, less=True) for one in of_registry))]
 
 
 def _throughput(data: dict[str, Any]) -> list[str]:
@@ -289,6 +306,27 @@ def _dns(data: dict[str, Any]) -> list[str]:
         _table(("", "answers/s, median", "a processor second", "answers/s, each round"), rows, numbers=True),
         _table(("ms", "p50", "p99"), times, numbers=True),
         f"It takes {data['rss_mib']:.0f} MiB.\n",
+    ]
+
+
+def _beside(data: dict[str, Any]) -> list[str]:
+    titles = {"alone": "alone", "ours": "while the registry is asked", "knot": "while Knot is asked"}
+    kept = {"ours": data["kept"], "knot": data["kept_by_knot"]}
+    rows = [
+        [
+            title,
+            f"{median(data['gbit'][what]):.3g}",
+            f"{median(kept[what]):.2g}" if what in kept else "",
+            " ".join(f"{rate:.3g}" for rate in data["gbit"][what]),
+        ]
+        for what, title in titles.items()
+    ]
+    about = {"rounds": len(data["kept"]), "server": 100 * data["server_processor"]}
+    return [
+        "## A tunnel beside DNS\n",
+        BESIDE.format(**data | about),
+        _table(("", "Gbit/s, median", "÷ alone", "Gbit/s, each round"), rows, numbers=True),
+        f"An answer then: {data['answer_p50_ms']:.3g} ms (p50), {data['answer_p99_ms']:.3g} ms (p99).\n",
     ]
 
 

@@ -72,7 +72,7 @@ async def fill(path: Path, count: int, group_size: int) -> None:
     """A new store with the network and its members."""
     store = Store.open(path)
     try:
-        facts = [network(), *members(count, group_size)]
+        facts: list[Network | Member] = [network(), *members(count, group_size)]
         await store.commit([Put(fact) for fact in facts])
     finally:
         store.close()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bench import document, plot
+from bench import document, plot, registry_document
 from wgdisco.errors import LocalError
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +76,9 @@ def write_documents(directory: Path) -> None:
     (directory / "performance.md").write_text(document.to_markdown(record))
     if "throughput" in record:
         (directory / "performance.svg").write_text(plot.to_svg(record["throughput"]))
+    curves = registry_document.plot(record.get("registry", {}))
+    if curves is not None:
+        (directory / "registry.svg").write_text(curves)
 
 
 def _rounded(value: Any) -> Any:

@@ -9,9 +9,12 @@ listening, then the registry restarted), join. --quick: a shorter look at each.
 import argparse
 import json
 import os
+import signal
+import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +28,9 @@ from wgdisco.lab.world import HostProcess, World
 
 PROGRAM = [sys.executable, "-m", "wgdisco"]
 FIRST = population.FIRST
-RATE = 400.0
+RATE, LISTEN_RATE = 400.0, 200.0
+MET = "/run/met.json"
+LARGEST = 12
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -68,7 +73,7 @@ class Scene:
     def start(self) -> float:
         """Run the daemon; seconds until it answers."""
         began = time.monotonic()
-        command = [*os.environ.get("BENCH_UNDER", "").split(), *PROGRAM, "registry", "run"]
+        command = [sys.executable, "-m", "bench.sampled_registry", MET, "registry", "run"]
         self._daemon = self.registry.popen(command, stderr=subprocess.DEVNULL)
         self.pid = process_in(self._daemon)
         control = Path(f"/proc/{self.registry.pid}/root/run/wgdisco/{population.NAME}.sock")
@@ -107,6 +112,18 @@ class Scene:
         """Seconds of it that the daemon has used, without its zone's server."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
+
+    @contextmanager
+    def sampled(self) -> Iterator[dict[str, float]]:
+        """Meanwhile it is noted where the daemon's time goes; afterwards: the largest parts, by function."""
+        shares: dict[str, float] = {}
+        os.kill(self.pid, signal.SIGUSR1)
+        yield shares
+        os.kill(self.pid, signal.SIGUSR2)
+        path = Path(f"/proc/{self.registry.pid}/root{MET}")
+        await_(path.exists, "what was met")
+        met = Counter(json.loads(path.read_text()))
+        shares |= {function: number / met.total() for function, number in met.most_common(LARGEST)}
 
     def rss(self) -> float:
         """MiB of the daemon."""
@@ -166,8 +183,10 @@ def tell(what: str, found: dict[str, Any]) -> dict[str, Any]:
 def fan_out(one: Scene, moves: int, gap: float) -> dict[str, Any]:
     """How soon all who listen are told that one has moved."""
     before = one.processor()
-    found = one.all("move", moves=moves, gap=gap)
+    with one.sampled() as shares:
+        found = one.all("move", moves=moves, gap=gap)
     return {
+        "functions": shares,
         "p50_ms": percentile(found["ms"], 0.5),
         "p99_ms": percentile(found["ms"], 0.99),
         "last_p50_ms": percentile(found["last_ms"], 0.5),
@@ -184,7 +203,8 @@ def handshakes(sizes: Sizes) -> dict[str, Any]:
     with scene(1000, 100) as one:
         one.all("begin", rate=RATE)
         before = one.processor()
-        found = one.all("renew", seconds=sizes.handshake_seconds, window=48)
+        with one.sampled() as shares:
+            found = one.all("renew", seconds=sizes.handshake_seconds, window=48)
         used = one.processor() - before
         return tell(
             "handshakes",
@@ -193,6 +213,7 @@ def handshakes(sizes: Sizes) -> dict[str, Any]:
                 "a_core": found["handshakes"] / used,
                 "processor_ms": 1000 * used / found["handshakes"],
                 "drops": one.report()["drops"],
+                "functions": shares,
             },
         )
 
@@ -204,7 +225,7 @@ def mesh(sizes: Sizes) -> dict[str, Any]:
         one.all("begin", rate=RATE)
         known = one.rss()
         before = one.processor()
-        listened = one.all("listen", rate=RATE)
+        listened = one.all("listen", rate=LISTEN_RATE)
         used = one.processor() - before
         one.ask("rest", seconds=3)
         found = {
@@ -215,7 +236,6 @@ def mesh(sizes: Sizes) -> dict[str, Any]:
             "rss_mib": [empty, known, one.rss()],
             **fan_out(one, sizes.moves, 1.0),
             "drops": one.report()["drops"],
-            "crowd": one.ask("status"),
         }
         return tell("mesh", found)
 
@@ -228,10 +248,11 @@ def steady(sizes: Sizes) -> dict[str, Any]:
         came = one.all("begin", rate=RATE)
         came_used = one.processor() - before
         known = one.rss()
-        listened = one.all("listen", rate=RATE)
+        listened = one.all("listen", rate=LISTEN_RATE)
         one.ask("rest", seconds=5)
         first, crowd_first = one.processor(), one.ask("status")
-        crowd_last = one.ask("rest", seconds=sizes.steady_seconds)
+        with one.sampled() as shares:
+            crowd_last = one.ask("rest", seconds=sizes.steady_seconds)
         used = one.processor() - first
         found = {
             "members": sizes.steady,
@@ -239,12 +260,16 @@ def steady(sizes: Sizes) -> dict[str, Any]:
             "came_processor_s": came_used,
             "listened_s": listened["seconds"],
             "seconds": sizes.steady_seconds,
+            "functions": shares,
             "processor_percent": 100 * used / sizes.steady_seconds,
             "handshakes_s": (crowd_last["handshakes"] - crowd_first["handshakes"]) / sizes.steady_seconds,
             "rss_mib": [empty, known, one.rss()],
             "drops": one.report()["drops"],
-            "crowd": crowd_last,
+            "crowd_percent": 100 * (crowd_last["processor"] - crowd_first["processor"]) / sizes.steady_seconds,
+            "cut": crowd_last.get("streams cut", 0),
         }
+        moved = one.ask("move", first=FIRST, last=FIRST + 100, moves=sizes.moves, gap=0.2)
+        found["group_p50_ms"], found["group_p99_ms"] = (percentile(moved["ms"], share) for share in (0.5, 0.99))
         tell("steady", found)
         found["restart"] = restarted(one)
         return found
@@ -269,8 +294,26 @@ def join(sizes: Sizes) -> dict[str, Any]:
     """By real links, into a network that has 1,000 members."""
     with scene(1000, 100) as one:
         one.all("begin", rate=RATE)
-        invited = [one.registry.run([*PROGRAM, "registry", "invite", f"new{n}"]).stdout.strip() for n in range(3)]
-        return tell("join", {"links": len(invited)})
+        before, began = one.processor(), time.monotonic()
+        said = one.registry.run([sys.executable, "-m", "bench.inviting", str(sizes.joins)], timeout=300).stdout
+        invited, invited_used = time.monotonic() - began, one.processor() - before
+        before = one.processor()
+        joined = one.ask("enrol", links=json.loads(said), first=FIRST + one.count, at_once=8)
+        used = one.processor() - before
+        return tell(
+            "join",
+            {
+                "members": one.count,
+                "joins": sizes.joins,
+                "a_second": sizes.joins / joined["seconds"],
+                "p50_ms": statistics.median(joined["ms"]),
+                "p99_ms": percentile(joined["ms"], 0.99),
+                "processor_ms": 1000 * used / sizes.joins,
+                "invitations_s": sizes.joins / invited,
+                "invitation_processor_ms": 1000 * invited_used / sizes.joins,
+                "drops": one.report()["drops"],
+            },
+        )
 
 
 PARTS = {"handshakes": handshakes, "mesh": mesh, "steady": steady, "join": join}

@@ -20,8 +20,8 @@ PASS, FAIL, SOAK, NOT_RUN, MISSING = "pass", "**FAIL**", "soak", "not run", "not
 _HEAD = """\
 # Conformance
 
-What the protocol and its tools ask of the engine, rule by rule, and the tests that fail without it. `make conformance`
-runs those tests and writes this file; `soak` are shown by tests of `make soak` alone.
+What the protocol and its tools ask of the engine, and DNS of the zone's server, rule by rule, and the tests that fail
+without it. `make conformance` runs those tests and writes this file; `soak` are shown by tests of `make soak` alone.
 
 {sources}.
 

@@ -1,5 +1,7 @@
 """What tests of several packages share."""
 
+import shutil
+
 import pytest
 
 from wgdisco.errors import LocalError
@@ -16,3 +18,10 @@ def needs_lab() -> None:
         World(["host"]).close()
     except LocalError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def needs_browser() -> None:
+    """Skip, saying why, where there is no browser that stands in a host of the lab."""
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium: on Debian, apt-get install chromium")

@@ -23,6 +23,9 @@ def test_a_link_comes_from_the_argument_standard_input_a_file_or_a_credential(tm
     assert config.read_link(f"@{tmp_path}/link", {}) == "wgdisco://file\n"
     assert config.read_link(None, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == "wgdisco://file\n"
     assert config.read_link(None, {"CREDENTIALS_DIRECTORY": str(tmp_path / "none")}) is None
+    assert config.read_link(None, {"WGDISCO_LINK_FILE": f"{tmp_path}/link"}) == "wgdisco://file\n"
+    with pytest.raises(ConfigError, match="none: cannot read it"):
+        config.read_link(None, {"WGDISCO_LINK_FILE": f"{tmp_path}/none"})
     assert config.read_link(None, {}) is None
     monkeypatch.setattr("sys.stdin", io.StringIO("wgdisco://stdin\nmore\n"))
     assert config.read_link("-", {}) == "wgdisco://stdin\n"

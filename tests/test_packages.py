@@ -16,7 +16,7 @@ from tests.system.network import await_
 from tests.system.tunnel.bed import TUNNEL, Bed, introduce
 
 ROOT = Path(__file__).parents[1]
-PACKAGED = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "wgdisco")
+PACKAGED = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "share", "wgdisco")
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +92,8 @@ def test_the_source_archive_makes_a_compiled_wheel_for_every_later_python(source
     assert {"_burst.c", "_burst_io.c", "_burst.h", "_burst_build.py", "setup.py"} <= names
     built = wheel(archive, tmp_path / "wheel")
     assert holds_compiled(built)
+    with zipfile.ZipFile(built) as content:
+        assert any(name.endswith(".data/data/share/man/man1/wgdisco-join.1") for name in content.namelist())
     assert "-cp311-abi3-linux_" in built.name
     with zipfile.ZipFile(built) as content:
         assert not [name for name in content.namelist() if name.endswith((".c", ".h"))]
@@ -142,7 +144,8 @@ chroot "$1" /usr/lib/wgdisco/bin/python -c 'import wgdisco.tunnel._native
 print(*{line.split()[-1] for line in open("/proc/self/maps") if "libcrypto" in line})'
 chroot "$1" stat -c %U:%a /var/lib/wgdisco
 unshare --net chroot "$1" sh -c 'wgdisco-tunnel wg0 && echo /run/wireguard/* && rm /run/wireguard/wg0.sock'
-chroot "$1" test -e /usr/lib/systemd/system/wgdisco-registry.service -a -e /usr/share/man/man1/wgdisco.1.gz
+chroot "$1" test -e /usr/lib/systemd/system/wgdisco-registry.service -a -e /usr/share/man/man1/wgdisco-join.1.gz
+chroot "$1" test -e /usr/share/bash-completion/completions/wgdisco -a -e /usr/share/zsh/vendor-completions/_wgdisco
 chroot "$1" dpkg --purge wgdisco >/dev/null
 list "$1" >"$2/after"
 chroot "$1" sh -c 'getent passwd wgdisco' || echo no user

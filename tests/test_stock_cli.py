@@ -4,8 +4,8 @@ import pytest
 
 from tests.registry.test_stock import LAPTOP, NETWORK, PHONE, VPS
 from wgdisco.endpoint import Endpoint
-from wgdisco.errors import ConfigError
-from wgdisco.registry.facts import Member
+from wgdisco.errors import LocalError
+from wgdisco.registry.facts import Member, Put
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.stock import add_device
 from wgdisco.stock_cli import add_verb
@@ -86,13 +86,14 @@ def test_a_key_of_its_own_is_taken_and_never_replaced(add, capsys, membership):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--group", "all,guests"], "cannot be a name"),
         (["--public-key", str(PHONE.public_key()), "--qr"], "--qr needs the private key"),
         (["--public-key", "rubbish"], "--public-key: a key is"),
         (["--dns", "8.8.8.8\nPostUp=reboot"], "--dns: "),
     ],
 )
 def test_what_cannot_be_used_is_refused_before_anything_is_added(add, membership, words, said):
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(LocalError, match=said):
         add("phone", *words)
     assert len(membership.members) == 2
 
@@ -101,7 +102,7 @@ def test_a_file_too_long_for_a_code_is_printed_as_text(add, capsys, membership):
     for number in range(20):
         key = bytes([number + 50]) * 32
         member = Member(f"m{number}", type(VPS)(key), 20 + number, ("all",), 0.0, proven=True)
-        membership.members[member.public_key] = member
+        membership.apply([Put(member)])
         membership.apply(membership.set_endpoint(member.name, Endpoint.from_text(f"192.0.2.{number + 1}:51820")))
     add("phone", "--qr", *(word for number in range(20) for word in ("--direct-to", f"m{number}")))
     said = capsys.readouterr()

@@ -37,6 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
     run = registry_verbs.add_parser(
         "run", help="run the registry in the foreground: of `registry init`, or of the peers in --conf"
     )
+    run.description = (
+        "Run the registry in the foreground: of the network that `registry init` made; with --conf, of the peers in a"
+        " file; with --interface alone, of an interface that is up, which is left as it is."
+    )
     _add_daemon_flags(run)
     run.add_argument(
         "--engine",
@@ -74,6 +78,9 @@ def build_parser() -> argparse.ArgumentParser:
     member_cli.add_verbs(verbs, _add_daemon_flags, _join_pinned)
 
     status = verbs.add_parser("status", help="what the daemons on this host see: peers, paths, endpoints")
+    status.description = (
+        "What the daemons on this host see: peers, paths, endpoints; why a path is not direct, and what to do about it."
+    )
     status.add_argument("interface", nargs="?", help="one interface; all that run when left out")
     status.add_argument("-o", "--output", choices=("table", "json"), default="table")
     status.set_defaults(run=_status)

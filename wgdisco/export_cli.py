@@ -11,6 +11,11 @@ from wgdisco.errors import ConfigError, LocalError
 def add_verb(verbs: "argparse._SubParsersAction[Any]") -> None:
     """Add `export` to the verbs."""
     parser = verbs.add_parser("export", help="write wg-quick files of what this host has: the way out")
+    parser.description = (
+        "Write NETWORK.conf, for wg-quick: a member's with the registry and all members it knows, a registry's with all"
+        " members and devices; keys, addresses and last endpoints in it. Files are made for their owner alone, and"
+        " those that are there stay."
+    )
     parser.add_argument("network", nargs="?", metavar="NETWORK", help="may be left out where there is only one")
     parser.add_argument("-o", "--output", default="-", metavar="FILE|DIR|-", help="where to (- is standard output)")
     parser.add_argument(

@@ -11,6 +11,26 @@ from wgdisco.process import heed_signals
 
 Verb = Callable[[argparse.Namespace], int]
 
+# What the help says in one line, said at length
+_ABOUT = {
+    "join": "Become a member of a network by a join link, and keep direct tunnels to its members. The link is asked for"
+    " when it is not given, and read from standard input (-) or a file (@FILE) too. Where systemd runs the machine"
+    " the unit wgdisco-join@NETWORK is installed and started; else, and with --foreground, it stays. The members are"
+    " printed once they are reached. Again it is harmless; options given then are kept. With --conf instead it brings"
+    " up the interface of a wg-quick file: keys come from the file, endpoints from the zone. With --interface alone"
+    " it takes one that is up, of the kernel's WireGuard or another engine's, and changes nothing but its peers'"
+    " endpoints and keepalives.",
+    "up": "Connect to a network this host is a member of. Options are kept.",
+    "down": "Disconnect from a network, and stay a member. After a daemon was killed this takes back what it had"
+    " changed on this host; given an interface, also for a daemon of a .conf.",
+    "leave": "Give the membership up, and delete its keys. Coming back takes a new join link.",
+    "rotate-key": "Change this member's key, over the tunnel that stands.",
+    "accept": "Talk to a member that is new (with `join --accept-peers ask` or `pinned`), or whose key has changed."
+    " Ask its owner for the key first.",
+    "host-dns": "Have this host look the names of the network's zone up at its registry, as `join --host-dns` said. The"
+    " unit that join writes does this, since the daemon is not root.",
+}
+
 
 def add_verbs(
     verbs: "argparse._SubParsersAction[Any]",
@@ -19,6 +39,7 @@ def add_verbs(
 ) -> None:
     """Mount the verbs; `join_pinned` is what `join --conf …` does."""
     join = verbs.add_parser("join", help="become a member of a network by its join link, and keep tunnels to its peers")
+    join.description = _ABOUT["join"]
     _add_join_flags(join)
     add_pinned_flags(join)
     join.set_defaults(run=partial(_join, join_pinned), holds_signals=True)
@@ -29,7 +50,7 @@ def add_verbs(
         ("leave", "give the membership up"),
         ("rotate-key", "change this member's key, over the tunnel that stands"),
     ):
-        parser = verbs.add_parser(name, help=text)
+        parser = verbs.add_parser(name, help=text, description=_ABOUT[name])
         parser.add_argument("network", nargs="?", metavar="NETWORK", help="may be left out where there is only one")
         parser.set_defaults(run=partial(_carry_out, name.replace("-", "_")))
         if name == "leave":
@@ -39,10 +60,12 @@ def add_verbs(
             add_metrics_flag(parser)
             _add_log_flags(parser)
     accept = verbs.add_parser("accept", help="talk to a member that is new, or whose key has changed")
+    accept.description = _ABOUT["accept"]
     accept.add_argument("name", metavar="NAME")
     accept.add_argument("--network", metavar="NETWORK", help="may be left out where there is only one")
     accept.set_defaults(run=partial(_carry_out, "accept"))
     host_dns = verbs.add_parser("host-dns", help="have this host look a network's names up, as its unit does, or not")
+    host_dns.description = _ABOUT["host-dns"]
     host_dns.add_argument("network", metavar="NETWORK")
     host_dns.add_argument("--undo", action="store_true", help="no longer")
     host_dns.set_defaults(run=partial(_carry_out, "host_dns"))

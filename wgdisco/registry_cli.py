@@ -4,6 +4,33 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+# What the help says in one line, said at length
+_ABOUT = {
+    "init": "Make a network with this machine as its registry: keys, a private /24 and /64 that overlap nothing here,"
+    " a DNS zone. It starts where systemd runs the machine, and says which UDP port to open, and what to type next."
+    " With --adopt a server of wg-quick becomes it: its key, port and addresses stay, its peers are devices under the"
+    " names in its comments, and who is connected is not interrupted.",
+    "invite": "Print a join link, and nothing else, on standard output: for one use and 24 hours unless told"
+    " otherwise.",
+    "revoke": "Take a member, or an invitation, away for good. Members that are online drop its key within 5 s; it"
+    " never comes back.",
+    "approve": "Have subnets that a member offers (`join --offer`) routed to it by all who share a group with it, or"
+    " let it be an exit for those of them who ask (`join --exit`). Before, an offer has no effect.",
+    "set": "Change how the registry is reached: `endpoint`, where members find it from now on, told to those online"
+    " at once; `also-port`, further UDP ports (443, 53) that lead to its own, for networks that let nothing else out;"
+    " `tls-port`, a TCP port (443) for networks without UDP. `forward-dns` is whether its DNS server looks up other"
+    " names for members, by this host's resolvers: a device whose file has DNS = the registry needs it. NAME"
+    " `endpoint` fixes a member's; NAME `role` is whether it may see the whole network, invite, rename and revoke from"
+    " inside the tunnel, at http://registry.ZONE/.",
+    "backup": "Write all facts, secrets included, to a file, for its owner alone, or (-) to standard output.",
+    "restore": "Put a backup in place. What was there is kept beside it; the membership epoch rises, and invitations"
+    " are void. The registry must not run.",
+    "check": "Look at ports, forwarding, zone, firewall, time, disk and unit; exit code 4 when one of them is not"
+    " well.",
+    "uninstall": "End the network: stop the registry, undo what it changed on this host, and delete its keys and"
+    " facts.",
+}
+
 
 def add_verbs(verbs: Any) -> None:
     """Add them to the subparsers of `wgdisco registry`."""
@@ -74,7 +101,10 @@ def add_verbs(verbs: Any) -> None:
     restore.add_argument("file", type=Path, metavar="FILE")
     _verb(verbs, "check", "ports, forwarding, zone, time, disk, unit")
     zone = verbs.add_parser("dns", help="the zone in the public tree: what its parent needs, and what is missing there")
-    zone.description = "Print the lines the zone's parent needs, and look from the root down at what is missing."
+    zone.description = (
+        "Print the NS, glue and DS lines that the zone's parent needs, and look from the root down at what is there and"
+        " what is missing (then the exit code is 4); or write the zone as a file."
+    )
     _add_flags(zone)
     zone.add_argument("--interface", metavar="NAME", help="of a registry that has its peers in a .conf")
     zone.add_argument("--export", metavar="FILE|-", help="write the zone as a file for other servers instead")
@@ -87,7 +117,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    parser: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=_ABOUT.get(name, text))
     _add_flags(parser)
     parser.set_defaults(run=_run)
     return parser

@@ -11,6 +11,10 @@ TIMEOUT = 30.0
 def add_verbs(verbs: "argparse._SubParsersAction[Any]") -> None:
     """Mount the verbs."""
     ping = verbs.add_parser("ping", help="ask a peer for an answer, and say by what path it came")
+    ping.description = (
+        "An echo through the tunnel, and by what path the answer came: direct, lan, or relay with the reason. Exit"
+        " code 5 when there is none in time."
+    )
     ping.add_argument("peer", metavar="PEER", help="a member's name, or its address in the tunnel")
     ping.add_argument("-c", "--count", type=_count, metavar="N", help="as many answers (default: 1)")
     ping.add_argument("--until-direct", action="store_true", help="go on until the path is direct, or on the LAN")
@@ -19,6 +23,7 @@ def add_verbs(verbs: "argparse._SubParsersAction[Any]") -> None:
     ping.set_defaults(run=partial(_carry_out, "ping"))
 
     wait = verbs.add_parser("wait", help="wait until the members are reached")
+    wait.description = "Wait; after the time-out say what is missing, and why, with exit code 5."
     what = wait.add_mutually_exclusive_group()
     what.add_argument("--online", action="store_true", help="the registry, and every member that is online (default)")
     what.add_argument("--direct", action="store_true", help="every member that is online, or PEER, by a direct path")
@@ -27,6 +32,11 @@ def add_verbs(verbs: "argparse._SubParsersAction[Any]") -> None:
     wait.set_defaults(run=partial(_carry_out, "wait"))
 
     netcheck = verbs.add_parser("netcheck", help="how this host's network treats UDP, and which paths to expect")
+    netcheck.description = (
+        "How the network here treats UDP: addresses as seen from outside, mapping and filtering (RFC 4787),"
+        " hairpinning, how long a mapping lasts, who is near, the way to the relay; and which path to expect to each"
+        " member."
+    )
     netcheck.add_argument("network", nargs="?", metavar="NETWORK", help="may be left out where there is only one")
     netcheck.add_argument("-o", "--output", choices=("table", "json"), default="table")
     netcheck.set_defaults(run=partial(_carry_out, "netcheck"))

@@ -54,7 +54,8 @@ def add_verb(registry_verbs: "argparse._SubParsersAction[Any]", commit: Commit) 
 
 def run(args: argparse.Namespace, commit: Commit) -> int:
     """Add the device and print its file to standard output; what the operator must know goes to standard error."""
-    check_member_name(args.name)
+    for word in (args.name, *(args.group or ())):
+        check_member_name(word)
     if args.qr and args.public_key:
         raise ConfigError("--qr needs the private key in the code: leave --public-key out, or use --conf")
     private_key = None if args.public_key else PrivateKey(os.urandom(32))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bench.document import Target, to_markdown
+from bench.record import machine
 from bench.remains import classify
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +51,7 @@ def test_an_engine_is_measured_and_written_down(tmp_path):
 
 def test_what_was_never_measured_is_said_to_be():
     document = to_markdown({"schema": 1})
-    assert document.count("not measured") == 19
+    assert document.count("not measured") == 21
     assert "reached" not in document
 
 
@@ -89,3 +90,24 @@ def test_a_sample_belongs_to_the_call_that_it_was_taken_in():
     assert classify([f"handle_softirqs {kernel}", "seal (/usr/lib/libcrypto.so.3)"]).startswith("scheduler")
     assert classify(["138922 [unknown] (/usr/lib/libcrypto.so.3)"]).startswith("sealing")
     assert classify(["_PyEval_EvalFrameDefault (/usr/bin/python3.11)"]) == "Python"
+
+
+def test_a_tunnel_beside_dns_is_shown_with_what_it_keeps_beside_knot():
+    beside = {
+        "seconds": 6,
+        "load": 19_990.0,
+        "gbit": {"alone": [2.0, 3.0], "ours": [1.9, 2.7], "knot": [1.9, 2.85]},
+        "kept": [0.95, 0.9],
+        "kept_by_knot": [0.95, 0.95],
+        "answer_p50_ms": 0.9,
+        "answer_p99_ms": 5.1,
+        "server_processor": 0.2,
+        "machine": machine(),
+    }
+    document = to_markdown({"schema": 1, "beside": beside})
+    assert (
+        "| a full tunnel beside 20,000 questions a second ÷ alone | 0.9 | 0.9 | 0.925 (0.9 to 0.95) | aim reached |"
+        in (document)
+    )
+    assert "| … an answer then, p99 | 5 ms | 5 ms | 5.1 ms | **missed** |" in document
+    assert "| while Knot is asked | 2.38 | 0.95 | 1.9 2.85 |" in document

@@ -37,10 +37,12 @@ def at(time, secret=SECRET):
         ),
     ],
 )
+@pytest.mark.rule("DNS5")
 def test_cookies_are_those_of_the_rfc(secret, source, time, asked, answered):
     assert at(time, secret).option(bytes.fromhex(asked), source) == bytes.fromhex("000a0018" + answered)
 
 
+@pytest.mark.rule("DNS5")
 def test_a_cookie_is_good_for_its_address_client_secret_and_hour():
     cookie = bytes.fromhex(LEARNT)
     made_at = 0x5CF79F11

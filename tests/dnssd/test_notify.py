@@ -3,6 +3,7 @@
 import dns.flags
 import dns.message
 import dns.opcode
+import pytest
 
 from tests.dnssd.goldenzone import ALICE, golden_zone, peer
 from wgdisco.dnssd.notify import COALESCE, RETRY_FIRST, RETRY_MAX, Notifier
@@ -31,6 +32,7 @@ def reply(message, rcode=0):
     return parsed.to_wire()
 
 
+@pytest.mark.rule("DNS17")
 def test_a_change_is_told_at_once_to_all_with_its_soa():
     one = notifier(KNOT, BIND)
     assert one.get_timer() is None
@@ -45,6 +47,7 @@ def test_a_change_is_told_at_once_to_all_with_its_soa():
     assert one.datagrams_to_send(10.0) == []
 
 
+@pytest.mark.rule("DNS18")
 def test_who_heard_is_left_alone():
     one = notifier()
     one.changed(golden_zone(), 10.0)
@@ -53,6 +56,7 @@ def test_who_heard_is_left_alone():
     assert one.get_timer() is None
 
 
+@pytest.mark.rule("DNS18")
 def test_who_did_not_is_told_again_ever_less_often():
     one = notifier()
     one.changed(golden_zone(), 0.0)
@@ -66,6 +70,7 @@ def test_who_did_not_is_told_again_ever_less_often():
     assert gaps[-1] == RETRY_MAX
 
 
+@pytest.mark.rule("DNS19")
 def test_an_answer_that_is_none_does_not_count():
     one = notifier()
     one.changed(golden_zone(), 10.0)
@@ -94,6 +99,7 @@ def test_changes_in_a_row_are_told_as_one():
     assert dns.message.from_wire(message).answer[0][0].serial == 19
 
 
+@pytest.mark.rule("DNS19")
 def test_the_answer_to_an_older_one_does_not_count_for_the_newer():
     one = notifier()
     one.changed(golden_zone(), 10.0)

@@ -55,6 +55,7 @@ def ask(query: dns.message.Message, transport=Transport.UDP, zone=None):
 @pytest.mark.parametrize("transport", Transport)
 @pytest.mark.parametrize("payload", [None, 0, 512, 1232, 65535])
 @pytest.mark.parametrize("rdtype", TYPES)
+@pytest.mark.rule("DNS4")
 def test_every_answer_parses_and_keeps_to_its_size(rdtype, payload, transport):
     for name in NAMES:
         query = dns.message.make_query(name, rdtype, use_edns=payload is not None, payload=payload or 0)
@@ -177,6 +178,7 @@ def test_trailing_junk_is_formerr():
     assert failure(dns.message.make_query(SERVICE, "PTR").to_wire() + b"x")[0] == FORMERR
 
 
+@pytest.mark.rule("DNS4")
 def test_edns_version_1_is_badvers():
     query = dns.message.make_query(SERVICE, "PTR", use_edns=1)
     message, _ = ask(query)
@@ -189,9 +191,46 @@ def test_other_class_is_refused():
 
 
 @pytest.mark.parametrize("rdtype", ["AXFR", "IXFR"])
+@pytest.mark.rule("DNS11")
 def test_a_transfer_is_refused(rdtype):
     """An empty answer would tell a secondary that the zone is broken."""
     assert ask(dns.message.make_query("example.com.", rdtype))[0].rcode() == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("name", "rdtype", "code"),
+    [("example.org.", "A", 20), ("alice.example.com.evil.", "SRV", 20), ("example.com.", "AXFR", 18)],
+)
+@pytest.mark.rule("DNS8")
+def test_who_is_refused_is_told_why(name, rdtype, code):
+    message, _ = ask(dns.message.make_query(name, rdtype, use_edns=0))
+    assert message.rcode() == REFUSED
+    assert [(option.otype, option.to_wire()) for option in message.options] == [(15, code.to_bytes(2, "big"))]
+    assert not ask(dns.message.make_query(name, rdtype))[0].options
+
+
+def keepalive(data=b""):
+    return dns.message.make_query(SERVICE, "PTR", use_edns=0, options=[dns.edns.GenericOption(11, data)])
+
+
+@pytest.mark.rule("DNS7")
+def test_how_long_an_idle_connection_is_kept_is_told_who_asks_by_tcp():
+    options = ask(keepalive(), Transport.TCP)[0].options
+    assert [(option.otype, option.to_wire()) for option in options] == [(11, (100).to_bytes(2, "big"))]
+    assert not ask(keepalive(), Transport.UDP)[0].options
+    assert not ask(dns.message.make_query(SERVICE, "PTR", use_edns=0), Transport.TCP)[0].options
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.rule("DNS7")
+def test_a_query_with_a_timeout_in_it_is_formerr(transport):
+    assert ask(keepalive(b"\0\1"), transport)[0].rcode() == FORMERR
+
+
+@pytest.mark.rule("DNS9")
+def test_who_we_are_is_told_nobody():
+    query = dns.message.make_query(SERVICE, "PTR", use_edns=0, options=[dns.edns.GenericOption(3, b"")])
+    assert not ask(query, Transport.TCP)[0].options
 
 
 def test_signed_query_is_notauth():

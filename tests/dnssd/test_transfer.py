@@ -56,6 +56,7 @@ def serials(answer):
     ("serial", "than", "newer"),
     [(1, 0, True), (0, 1, False), (5, 5, False), (0, 0xFFFFFFFF, True), (0xFFFFFFFF, 0, False), (0x80000000, 0, False)],
 )
+@pytest.mark.rule("DNS16")
 def test_serials_wrap(serial, than, newer):
     assert is_newer(serial, than) is newer
 
@@ -68,6 +69,7 @@ def published(*zones, key=None):
 
 
 class TestIncrement:
+    @pytest.mark.rule("DNS12")
     def test_holds_what_went_and_what_came(self):
         zone = golden_zone()
         primary = published(zone, moved(zone, 8000, 8), moved(zone, 8001, 9))
@@ -76,6 +78,7 @@ class TestIncrement:
         changes = [(rdtype, rdata.port) for _, rdtype, rdata in answer if rdtype != dns.rdatatype.SOA]
         assert changes == [(dns.rdatatype.SRV, 7777), (dns.rdatatype.SRV, 8001)]
 
+    @pytest.mark.rule("DNS12")
     def test_starts_where_the_secondary_is(self):
         zone = golden_zone()
         primary = published(zone, moved(zone, 8000, 8), moved(zone, 8001, 9))
@@ -88,6 +91,7 @@ class TestIncrement:
         assert serials(ask(primary, ixfr(7))) == [9, 7, 9, 9]
         assert len(ask(primary, ixfr(7))) == 4
 
+    @pytest.mark.rule("DNS12")
     def test_who_came_and_went(self):
         zone = golden_zone()
         primary = published(zone, zone.without_instance(BOB, 8))
@@ -95,14 +99,17 @@ class TestIncrement:
         assert kinds == ["SOA", "SOA", "PTR", "SRV", "TXT", "AAAA", "SOA", "SOA"]
 
     @pytest.mark.parametrize("serial", [9, 10, 0x7FFFFFFF])
+    @pytest.mark.rule("DNS13")
     def test_is_the_soa_alone_for_who_is_not_behind(self, serial):
         zone = golden_zone()
         assert serials(ask(published(zone, moved(zone, 8000, 9)), ixfr(serial))) == [9]
 
+    @pytest.mark.rule("DNS13")
     def test_is_the_soa_alone_by_udp(self):
         zone = golden_zone()
         assert serials(ask(published(zone, moved(zone, 8000, 9)), ixfr(7), Transport.UDP)) == [9]
 
+    @pytest.mark.rule("DNS14")
     def test_is_everything_for_who_was_away_too_long(self, monkeypatch):
         monkeypatch.setattr(transfer, "JOURNAL_MAX", 2)
         zone = golden_zone()
@@ -113,10 +120,12 @@ class TestIncrement:
         assert everything == ask(primary, dns.message.make_query(ZONE, "AXFR"))
         assert primary.counts == {Request.IXFR: 1, Request.AXFR: 2}
 
+    @pytest.mark.rule("DNS16")
     def test_goes_over_the_end_of_numbers(self):
         zone = replace(golden_zone(), serial=0xFFFFFFFF)
         assert serials(ask(published(zone, moved(zone, 8000, 0)), ixfr(0xFFFFFFFF))) == [0, 0xFFFFFFFF, 0, 0]
 
+    @pytest.mark.rule("DNS15")
     def test_without_the_soa_is_a_format_error(self):
         assert ask(published(golden_zone()), dns.message.make_query(ZONE, "IXFR")) == dns.rcode.FORMERR
 
@@ -147,10 +156,12 @@ class TestJournal:
 
 
 class TestWhole:
+    @pytest.mark.rule("DNS11")
     def test_by_udp_is_refused(self):
         query = dns.message.make_query(ZONE, "AXFR")
         assert ask(published(golden_zone()), query, Transport.UDP) == dns.rcode.REFUSED
 
+    @pytest.mark.rule("DNS11")
     def test_of_another_zone_is_none_of_ours(self):
         query = dns.message.make_query("_udp.example.com.", "AXFR")
         assert ask(published(golden_zone()), query) == dns.rcode.NOTAUTH
@@ -182,6 +193,7 @@ class TestSigned:
     def signed(self):
         return Signer(KEY).sign(dns.message.make_query(ZONE, "SOA").to_wire(), NOW)
 
+    @pytest.mark.rule("DNS20")
     def test_a_reply_is_signed_for_the_query(self):
         query = self.signed()
         mac = dns.message.from_wire(query, keyring=False).tsig[0].mac
@@ -191,6 +203,7 @@ class TestSigned:
         assert verify(reply, parsed, KEY, NOW, mac) == dns.rcode.NOERROR
         assert verify(reply, parsed, KEY, NOW, b"other" + mac) == dns.rcode.BADSIG
 
+    @pytest.mark.rule("DNS20")
     def test_one_bit_more_or_less_is_no_signature(self):
         for position in (4, 13, 25, len(self.signed()) - 10):
             query = bytearray(self.signed())
@@ -198,12 +211,14 @@ class TestSigned:
             replies = published(golden_zone(), key=KEY).respond(bytes(query), Transport.UDP, NOW)
             assert replies is None or not dns.message.from_wire(next(replies), keyring=False).answer
 
+    @pytest.mark.rule("DNS21")
     def test_a_clock_far_off_is_told_and_signed(self):
         error = self.error(self.signed(), NOW + 301)
         assert error.error == dns.rcode.BADTIME
         assert error.mac
         assert int.from_bytes(error.other, "big") == NOW + 301
 
+    @pytest.mark.rule("DNS21")
     def test_a_key_that_is_not_ours(self):
         other = TsigKey.from_text('key "other" { secret "c2l4dGVlbiBieXRlcyBhcmUgZW5vdWdoIQ=="; };')
         error = self.error(self.signed(), key=other)

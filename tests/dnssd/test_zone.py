@@ -31,6 +31,7 @@ def browsed(answer):
     return [NAMES.key_of(record.data.target) for record in answer.answer]
 
 
+@pytest.mark.rule("DNS1")
 def test_srv_has_one_record_then_host_then_txt():
     answer = ask(ALICE_NAME, SRV)
     assert [record.data for record in answer.answer] == [SrvData(7777, NAMES.host(ALICE))]
@@ -93,6 +94,7 @@ def test_name_server_is_where_the_query_came_to():
 
 
 @pytest.mark.parametrize("name", ["_udp", "_dns-sd._udp", "_wireguard._udp", "@", "ns1", ALICE_NAME])
+@pytest.mark.rule("DNS2")
 def test_names_that_exist_are_nodata_for_other_types(name):
     answer = ask(name, 99)
     assert (answer.rcode, answer.answer, types(answer.authority)) == (NOERROR, (), [SOA])
@@ -102,6 +104,7 @@ def test_names_that_exist_are_nodata_for_other_types(name):
 @pytest.mark.parametrize(
     "name", ["nothing", "x._udp", "_tcp", "r._dns-sd._udp", f"x.{ALICE_NAME}", NAMES.instance(key(3))]
 )
+@pytest.mark.rule("DNS2")
 def test_names_that_do_not_exist_are_nxdomain(name):
     answer = ask(name, SRV)
     assert (answer.rcode, answer.answer, types(answer.authority)) == (NXDOMAIN, (), [SOA])
@@ -113,6 +116,7 @@ def test_outside_the_zone_is_refused(name):
     assert (answer.rcode, answer.authoritative, answer.authority) == (REFUSED, False, ())
 
 
+@pytest.mark.rule("DNS3")
 def test_any_is_one_small_record():
     assert types(ask("_wireguard._udp", ANY).answer) == [HINFO]
     assert types(ask(ALICE_NAME, ANY).answer) == [HINFO]

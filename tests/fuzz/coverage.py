@@ -132,7 +132,15 @@ def _run(module_name: str, arguments: list[str]) -> None:
 
     with atheris.instrument_imports(include=["wgdisco"]):
         module = importlib.import_module(module_name)
-    atheris.Setup(arguments, module.one_input)
+
+    def one_input(data: bytes) -> None:
+        try:
+            module.one_input(data)
+        except BaseException:
+            print(f"the input is {data!r}", flush=True)
+            raise
+
+    atheris.Setup(arguments, one_input)
     atheris.Fuzz()
 
 

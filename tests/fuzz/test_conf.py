@@ -69,7 +69,7 @@ def _noisy(text: str) -> str:
         kept = re.split("[#\0]", line)[0]
         name, equals, value = kept.partition("=")
         spaced = "\t ".join(name.swapcase() if equals or kept.lstrip().startswith("[") else name)
-        is_list = "address" in kept.lower() or "dns" in kept.lower()  # white space parts their items
+        is_list = "".join(name.split()).lower() in ("address", "dns")  # white space parts their items
         lines.append(f" {spaced}{equals} " + (value if is_list else "\v".join(value)) + " \r# x=\0[")
     return "\n".join(lines)
 

@@ -334,3 +334,14 @@ def test_members_are_told_of_no_more_places_than_they_take(membership):
     membership.apply(membership.set_ports((443, 53, 123), None))
     assert len(membership.network.reached_at) == REGISTRIES_MAX == MAX_REGISTRIES
     assert membership.network.reached_at[:5] == endpoints
+
+
+def test_who_is_changed_keeps_its_place_and_is_seen_in_its_groups_alone(membership):
+    for number in (1, 2, 3):
+        join(membership, number, f"m{number}", groups=("all", "ops"))
+    membership.apply([Put(replace(membership.members[key(1)], name="renamed", groups=("ops", "lab")))])
+    assert [member.name for member in membership.members.values()] == ["renamed", "m2", "m3"]
+    assert [one.name for one in membership.visible_to(membership.members[key(2)])] == ["m3", "renamed"]
+    membership.apply([Put(replace(membership.members[key(1)], groups=("lab",)))])
+    assert [one.name for one in membership.visible_to(membership.members[key(2)])] == ["m3"]
+    assert membership.visible_to(membership.members[key(1)]) == ()

@@ -1,7 +1,7 @@
 """Orders: one a pair and moment, and how many there may be."""
 
 from wgdisco.keys import PrivateKey
-from wgdisco.registry.orders import ORDERS_BURST, ORDERS_RATE, PAIR_BURST, PAIR_RATE, SAME_ORDER, Orders
+from wgdisco.registry.orders import ORDERS_BURST, ORDERS_RATE, PAIR_BURST, PAIR_RATE, SAME_ORDER, Asked, Orders
 
 KEYS = [PrivateKey(number.to_bytes(2, "big") * 16).public_key() for number in range(1, 200)]
 ALICE, BOB, *OTHERS = KEYS
@@ -17,6 +17,7 @@ def test_both_ask_and_it_is_one_order_whose_initiator_asked_first():
     later = orders.request(BOB, ALICE, SAME_ORDER)
     assert later is not None
     assert (later[0].initiator, later[0].number, later[1]) == (BOB, punch.number + 1, True)
+    assert orders.asked == {Asked.MADE: 2, Asked.REPEATED: 1}
 
 
 def test_an_order_for_elsewhere_is_another():
@@ -31,6 +32,7 @@ def test_a_member_draws_a_bounded_number_over_the_whole_network():
     orders = Orders()
     made = [orders.request(ALICE, other, 0.0) for other in OTHERS]
     assert sum(one is not None for one in made) == ORDERS_BURST
+    assert orders.asked == {Asked.MADE: ORDERS_BURST, Asked.TOO_MANY: len(OTHERS) - ORDERS_BURST}
     assert orders.request(OTHERS[0], OTHERS[1], 0.0) is not None  # others have their own
     later = 10.0
     made = [orders.request(other, ALICE, later) for other in reversed(OTHERS)]

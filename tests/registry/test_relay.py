@@ -200,6 +200,8 @@ def test_what_passed_is_counted_by_member(wire):
     alice, bob = (wire.relay.traffic()[node.key] for node in (wire.alice, wire.bob))
     assert (alice.tx_packets, alice.tx_bytes) == (bob.rx_packets, bob.rx_bytes) == (len(sizes), sum(sizes))
     assert (alice.rx_packets, alice.rx_bytes) == (bob.tx_packets, bob.tx_bytes) == (1, 92)
+    wire.relay.revoke(wire.bob.key)
+    assert (wire.relay.passed.rx_packets, wire.relay.passed.rx_bytes) == (len(sizes) + 1, sum(sizes) + 92)
 
 
 # What does not

@@ -64,6 +64,7 @@ def request(credential, change=None, integrity=Integrity.SHA256):
 def test_a_member_is_told_where_it_was_seen(responder, integrity):
     credential = responder.issue(ALICE)
     reply = responder.answer(request(credential, integrity=integrity), ASKED, SOURCE, NOW)
+    assert (responder.answers, responder.drops.total()) == (1, 0)
     assert (reply.origin, reply.destination) == (ASKED, SOURCE)
     message = Message.parse(reply.data)
     assert message.verify(credential.password)

@@ -13,11 +13,11 @@ import threading
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from bench import population
-from tests.system.members import _ask
-from tests.system.network import PROGRAM
+from tests.system.members import _ask, _Control
 from wgdisco.lab.internet import Internet
 from wgdisco.lab.nat_types import NAT_TYPES
 from wgdisco.lab.plan import Leaf, Plan, Router, Uplink, interfaces
@@ -149,26 +149,31 @@ class Churn:
         self.simulated("listen", rate=50)
         self.happened["registry killed" if how == signal.SIGKILL else "registry restarted"] += 1
 
-    def verb(self, *words):
-        return self.net.hosts["registry"].run([*PROGRAM, "registry", *words]).stdout.strip()
+    def command(self, what, **arguments):
+        """What a verb of `wgdisco registry` asks its daemon."""
+        with closing(_Control(self.net.file("registry", "/run/wgdisco/mesh.sock"))) as control:
+            control.request("POST", f"/v1/command/{what}", json.dumps(arguments), {"Content-Type": "application/json"})
+            said = json.loads(control.getresponse().read())
+        assert "error" not in said, said
+        return said
 
     def join(self, host):
         self._joined[host] += 1
         member = Member(host, f"{host}-{self._joined[host]}")
-        link = self.verb("invite", member.name)
+        link = self.command("invite", name=member.name, groups=["all"], admin=False, uses=1, lifetime=3600)["link"]
         words = ["join", link, "--foreground", "--firewall", "none"]
         member.follow(self.net.warm.start(self.net.hosts[host], words))
         self.members[host] = member
         self.memory[host] = []
         self._began[host] = time.monotonic()
         self.until(lambda: self.status(host) is not None, f"{host} to join")
-        member.address = json.loads(self.verb("show", member.name, "-o", "json"))["addresses"][0]
+        member.address = self.command("show", name=member.name)["addresses"][0]
 
     def leave(self, host):
         """Revoked, and its daemon ended; on the same host somebody else joins."""
         self.look()
         member = self.members.pop(host)
-        self.verb("revoke", member.name)
+        self.command("revoke", name=member.name)
         member.process.stop(10)
         self.net.file(host, "/var/lib/wgdisco/mesh.json").unlink(missing_ok=True)
         self.happened["left"] += 1

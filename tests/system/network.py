@@ -29,6 +29,12 @@ def await_(condition: Callable[[], Any], what: str, seconds: float = 10.0) -> An
     return result
 
 
+def complaint(stderr: str) -> str:
+    """The last line as a person is told it, though the daemon's log is for machines."""
+    line = stderr.splitlines()[-1]
+    return f"wgdisco: {json.loads(line)['event']}" if line.startswith("{") else line
+
+
 # Whose WireGuard all hosts are to run, where it is not ours: test_kernel.py says so
 ENGINE = os.environ.get("LAB_ENGINE")
 

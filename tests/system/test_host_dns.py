@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.members import Daemon, read_lab
-from tests.system.network import Network, await_
+from tests.system.network import Network, await_, complaint
 from tests.system.resolvers import give_openresolv, give_resolved
 from wgdisco.machine import boot_time
 
@@ -128,7 +128,7 @@ def test_without_a_resolver_one_line_says_what_to_do(network):
     command[command.index("/run/lab/bob.conf")] = "/run/lab/other.conf"
     done = bob.run([*command, "--host-dns", "resolvconf"], check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == (
+    assert complaint(done.stderr) == (
         "wgdisco: cannot use the name servers of other: there is no resolvconf here: install openresolv, or give"
         " --host-dns none"
     )

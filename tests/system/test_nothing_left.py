@@ -140,6 +140,7 @@ class Managed(Killed):
         else:
             was_member = "left " in self.run("leave", "--yes").stdout
             if was_member:
+                self.mesh.registry("revoke", f"m{self.invited}")  # else what it offered stays its own
                 self.link = self.invite()
             return was_member  # of one that was not yet the key waits for the next try with its link
         return False

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.members import Daemon
 from tests.system.network import PROGRAM, await_
 from wgdisco.api import RotateRequest
 from wgdisco.invitation import JoinLink
@@ -57,13 +58,13 @@ class Joiner:
         for line in self.process.stdout:
             self.said.append(json.loads(line))
 
-    def wait(self, wanted, seconds=15):
+    def wait(self, wanted, seconds=30):
         return await_(lambda: next((said for said in self.said if wanted(said)), None), "what the joiner says", seconds)
 
     def enrolled(self):
         return self.wait(lambda said: "enrolled" in said)["enrolled"]
 
-    def event(self, name, wanted=lambda data: True, seconds=15):
+    def event(self, name, wanted=lambda data: True, seconds=30):
         return self.wait(lambda said: said.get("event") == name and wanted(said["data"]), seconds)
 
     def ask(self, line):
@@ -98,7 +99,7 @@ class Mesh:
 
     def start(self, *words):
         self.daemon = self.registry.popen([*PROGRAM, "registry", "run", "--log", "json", *words], stderr=sys.stderr)
-        await_(lambda: self.registry.run([*PROGRAM, "status", "mesh"], check=False).returncode == 0, "the registry", 15)
+        await_(lambda: self.registry.run([*PROGRAM, "status", "mesh"], check=False).returncode == 0, "the registry", 40)
 
     def invite(self, *words):
         return self.verb("invite", *words).stdout.strip()
@@ -223,10 +224,16 @@ def test_a_restart_calls_members_back(mesh):
     mesh.daemon.kill()
     mesh.daemon.wait()
     assert mesh.verb("check", check=False).returncode == 4
-    began = time.monotonic()
-    mesh.start()
-    await_(lambda: json.loads(mesh.verb("list", "-o", "json").stdout)["members"][0]["state"] == "live", "alice", 10)
-    assert time.monotonic() - began < 10
+    restarted = Daemon(mesh.registry, [*PROGRAM, "registry", "run", "--log", "json"])
+    mesh.daemon = restarted.process
+
+    def said_at(event):
+        """By its own clock: how long a process takes to start here says nothing of it."""
+        return next((line["at"] for line in map(json.loads, restarted.err) if line["event"] == event), None)
+
+    await_(lambda: said_at("published"), "alice", 40)
+    # by herself she would come after 15 s (white paper, section 6.2)
+    assert said_at("published") - said_at("started") < 5
 
 
 def test_a_next_key_takes_over_with_its_first_handshake(mesh):

@@ -156,6 +156,7 @@ def test_a_member_that_comes_is_at_the_secondary_at_once(tree):
     await_(lambda: tree.dig(KNOT, "SRV", tree.instance("bob")), "Knot to have bob")
 
 
+@pytest.mark.rule("DNS11")
 def test_strangers_get_no_transfer(tree):
     for words in ((), ("-y", "hmac-sha256:secondary:c2l4dGVlbiBieXRlcyBhcmUgZW5vdWdoIQ==")):
         said = tree.network.lab.hosts["alice"].run(["dig", *words, f"@{REGISTRY}", "AXFR", ZONE], check=False).stdout

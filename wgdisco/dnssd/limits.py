@@ -24,12 +24,11 @@ class Verdict(Enum):
 
 
 class ResponseLimits:
-    """A bucket of tokens for each prefix. Times in seconds."""
+    """A bucket of tokens for each prefix, and whether its last question beyond them had a reply. Times in seconds."""
 
     def __init__(self) -> None:
         # a plain dict looks for its first item through all that were taken out before it
-        self._buckets: OrderedDict[int, tuple[float, float]] = OrderedDict()
-        self._is_odd = False
+        self._buckets: OrderedDict[int, tuple[float, float, bool]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -37,16 +36,16 @@ class ResponseLimits:
     def take(self, source: str, now: float) -> Verdict:
         """One reply more is to go to the asker at `source`."""
         prefix = _prefix(source)
-        tokens, at = self._buckets.pop(prefix, (BURST, now))
+        tokens, at, is_odd = self._buckets.pop(prefix, (BURST, now, False))
         tokens = min(BURST, tokens + (now - at) * RATE)
         is_full = tokens >= 1.0
         if len(self._buckets) >= PREFIXES_MAX:
             self._buckets.popitem(last=False)
-        self._buckets[prefix] = (tokens - 1.0 if is_full else tokens, now)
         if is_full:
+            self._buckets[prefix] = (tokens - 1.0, now, is_odd)
             return Verdict.FULL
-        self._is_odd = not self._is_odd
-        return Verdict.TRUNCATED if self._is_odd else Verdict.NOTHING
+        self._buckets[prefix] = (tokens, now, not is_odd)
+        return Verdict.NOTHING if is_odd else Verdict.TRUNCATED
 
 
 def _prefix(source: str) -> int:

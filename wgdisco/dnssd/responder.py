@@ -45,6 +45,14 @@ _DO = 0x8000
 _QUERY_RECORDS_MAX = 4
 # what one PTR of an instance takes at the least: pointer, fixed fields, label, pointer
 PTR_SIZE = 2 + 10 + 57 + 2
+# RFC 7828: how long a connection of no use is kept, in seconds, which who asks is told in tenths
+TCP_IDLE_TIMEOUT = 10.0
+_KEEPALIVE = 11
+# RFC 8914
+_EXTENDED_ERROR = 15
+_PROHIBITED, _NOT_AUTHORITATIVE = 18, 20
+# an EDNS option of one number: its code, size and value
+_OPTION = struct.Struct("!3H")
 # CoreDNS compresses a UDP reply above these sizes even where it fits, to stay whole
 _COREDNS_WHOLE_SIZE = {4: 1480, 6: 1220}
 
@@ -175,6 +183,8 @@ class Responder:
         size = self._reply_size(message, asker.transport)
         if message.edns > 0:
             answer = Answer(BADVERS, authoritative=False)
+        elif self.profile is Profile.STRICT and _keepalive(message):
+            answer = Answer(FORMERR, authoritative=False)
         elif question.rdclass != IN or (question.rdtype in (AXFR, IXFR) and self.profile is Profile.STRICT):
             # a secondary takes an empty answer for a broken zone (RFC 5936 section 2.2.1)
             answer = Answer(REFUSED, authoritative=False)
@@ -188,7 +198,7 @@ class Responder:
             answer=answer.answer,
             authority=answer.authority,
             additional=answer.additional,
-            opt=self._opt(message, answer.rcode, asker.source),
+            opt=self._opt(message, answer.rcode, asker),
         )
         try:
             data = self._pack(reply, size, asker)
@@ -216,7 +226,7 @@ class Responder:
         most = MESSAGE_MAX_SIZE if self.profile is Profile.WGSD_EXACT else EDNS_SIZE
         return min(most, max(PLAIN_SIZE, message.payload))
 
-    def _opt(self, message: dns.message.Message, rcode: Rcode, source: str) -> Opt | None:
+    def _opt(self, message: dns.message.Message, rcode: Rcode, asker: _Asker) -> Opt | None:
         if message.edns < 0:
             return None
         # RFC 3225 section 3: DO comes back
@@ -224,10 +234,15 @@ class Responder:
         if self.profile is Profile.WGSD_EXACT:
             return Opt(message.payload, rcode >> 4, do)
         options = b""
-        if self._cookies is not None and source:
+        if self._cookies is not None and asker.source:
             asked = (option.to_wire() for option in message.options if option.otype == COOKIE)
             cookie = next(asked, None)
-            options = b"" if cookie is None else self._cookies.option(cookie, source)
+            options = b"" if cookie is None else self._cookies.option(cookie, asker.source)
+        if asker.transport is Transport.TCP and _keepalive(message) is not None:
+            options += _OPTION.pack(_KEEPALIVE, 2, int(10 * TCP_IDLE_TIMEOUT))
+        if rcode == REFUSED and message.question[0].rdclass == IN:
+            is_ours = self.zone.names.holds(message.question[0].name)
+            options += _OPTION.pack(_EXTENDED_ERROR, 2, _PROHIBITED if is_ours else _NOT_AUTHORITATIVE)
         return Opt(EDNS_SIZE, rcode >> 4, do, options)
 
     def _pack(self, reply: Reply, size: int, asker: _Asker) -> bytes:
@@ -249,3 +264,9 @@ class Responder:
         self.counts[_RCODE_OUTCOMES[rcode]] += 1
         message_id, flags = struct.unpack_from("!HH", query)
         return struct.pack("!6H", message_id, QR | (flags & (_OPCODE | RD)) | rcode, 0, 0, 0, 0)
+
+
+def _keepalive(message: dns.message.Message) -> bytes | None:
+    """What the option of that name has in it, in a query nothing (RFC 7828 section 3.1); None where there is none."""
+    found = (option.to_wire() for option in message.options if option.otype == _KEEPALIVE)
+    return next(found, None)

@@ -20,6 +20,7 @@ from wgdisco.endpoint import IPAddress, parse_address
 
 # who asks from a member's subnets has an address of its own each
 _SOURCES_MAX = 65_536
+_LABEL_MAX_SIZE, _NAME_MAX_SIZE = 63, 255  # RFC 1035 section 2.3.4
 
 
 class Service:
@@ -216,8 +217,15 @@ def _outcome_of(verdict: Verdict, reply: bytes | None) -> Outcome:
 
 def _truncated(query: bytes) -> bytes | None:
     """The header and question of `query` as a reply without anything; None when there is no question to be seen."""
-    end = query.find(0, HEADER_SIZE) + 5
-    if len(query) < max(end, HEADER_SIZE + 5) or query[2] & 0xF8 or query[4:6] != b"\x00\x01":
+    if len(query) < HEADER_SIZE or query[2] & 0xF8 or query[4:6] != b"\x00\x01":
+        return None
+    # the name's last byte, which type and class follow
+    end, most = HEADER_SIZE, min(len(query) - 5, HEADER_SIZE + _NAME_MAX_SIZE - 1)
+    while end <= most and (size := query[end]):
+        if size > _LABEL_MAX_SIZE:
+            return None
+        end += size + 1
+    if end > most:
         return None
     flags = QR | TC | (RD if query[2] & 1 else 0)
-    return query[:2] + flags.to_bytes(2, "big") + b"\x00\x01" + bytes(6) + query[HEADER_SIZE:end]
+    return query[:2] + flags.to_bytes(2, "big") + b"\x00\x01" + bytes(6) + query[HEADER_SIZE : end + 5]

@@ -22,6 +22,10 @@ def add_parser(subparsers: Any) -> None:
     verbs = parser.add_subparsers(dest="lab_verb", required=True, metavar="VERB")
 
     demo = verbs.add_parser("demo", help="show the main job: two NATed hosts find each other and talk directly")
+    demo.description = (
+        "Two hosts behind NATs and a registry, the real daemons in network namespaces of this machine: they find each"
+        " other and talk directly, as a capture in the network between them shows."
+    )
     for side, host, default in (("a", "alice", "eim-other-port"), ("b", "bob", "port-restricted")):
         demo.add_argument(
             f"--nat-{side}", choices=NAT_TYPES, default=default, metavar="TYPE", help=f"{host}'s NAT: {default}"
@@ -36,12 +40,14 @@ def add_parser(subparsers: Any) -> None:
     demo.add_argument("--block-direct", action="store_true", help="drop UDP between the NATs: the control run")
     demo.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to wait for direct: 30")
     demo.add_argument("--keep", action="store_true", help="leave the lab up until Ctrl-C, for `wgdisco lab exec`")
+    demo.add_argument("--svg", type=Path, metavar="FILE", help="draw it too: the network, and what was said")
     demo.add_argument("-o", "--output", choices=["table", "json"], default="table", help="form of the summary")
     demo.epilog = f"NAT types: {', '.join(NAT_TYPES)}"
 
     _add_matrix(verbs)
 
     inside = verbs.add_parser("exec", help="run a command in a host of the running lab")
+    inside.description = "Run a command in a host of the lab that runs (`lab demo --keep`), as its root."
     inside.add_argument("host", metavar="HOST", help="alice, bob, registry, nat-a, nat-b or core")
     inside.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD", help="what to run there: a shell")
     parser.set_defaults(run=run)
@@ -49,6 +55,10 @@ def add_parser(subparsers: Any) -> None:
 
 def _add_matrix(verbs: Any) -> None:
     matrix = verbs.add_parser("matrix", help="every pair of NAT types with the real daemons, against what theory says")
+    matrix.description = (
+        "Every pair of NAT types against what theory says of it: lan, direct or relay. The path counts that the core"
+        " of the lab saw the pings take. Exit code 1 when a pair is not as it should be."
+    )
     matrix.add_argument("--types", default=",".join(NAT_TYPES), metavar="T,…", help="NAT types: all ten")
     matrix.add_argument("--topologies", default="T1", metavar="T,…", help="networks, T1 to T10 or all: T1")
     matrix.add_argument("--seeds", type=int, default=1, metavar="N", help="how often each pair is tried: 1")
@@ -105,6 +115,11 @@ def _demo(args: argparse.Namespace) -> int:
             lab.block_direct()
         demo = Demo(lab, sys.stderr, args.timeout, engines)
         report = demo.run()
+        if args.svg is not None:
+            from wgdisco.lab import picture  # noqa: PLC0415  as above
+
+            outside = {host: lab.outside(host) for host in ("registry", "alice", "bob")}
+            args.svg.write_text(picture.to_svg(report, outside, demo.timeline.shown), encoding="utf-8")
         print(json.dumps(report.to_json()) if args.output == "json" else f"\n{report.to_text()}", flush=True)
         if args.keep:
             with suppress(KeyboardInterrupt):

@@ -37,6 +37,16 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A line for people; `at` is seconds since the timeline's start."""
+
+    at: float
+    host: str
+    text: str
+    is_milestone: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Ended:
     host: str
     process: Process
@@ -112,6 +122,7 @@ class Timeline:
     def __init__(self, names: Mapping[str, str], output: TextIO) -> None:
         """`names` are the hosts' by public key (base64); lines go to `output` as they come."""
         self.said: list[Said] = []
+        self.shown: list[Shown] = []
         self._names = names
         self._output = output
         self._colours = output.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -188,6 +199,7 @@ class Timeline:
             self._write(said.host, said.at, text, said.event in _MILESTONES)
 
     def _write(self, host: str, at: float, text: str, is_milestone: bool) -> None:
+        self.shown.append(Shown(at - self._start, host, text, is_milestone))
         if self._colours and is_milestone:
             text = f"\x1b[32m{text}\x1b[0m"
         self._output.write(f"{at - self._start:8.3f} s  {host:<9} {text}\n")

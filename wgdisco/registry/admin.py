@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from wgdisco.api import SCHEMA
 from wgdisco.durations import duration_text, parse_duration
 from wgdisco.errors import ConfigError
 from wgdisco.names import check_member_name
@@ -33,7 +34,8 @@ class InviteRequest:
         `expires` is a time like 24h, or a number of seconds; so is `ephemeral`, or true for the usual.
         """
         body = _body(data)
-        name, groups, uses = body.get("name"), body.get("groups") or [DEFAULT_GROUP], body.get("uses", 1)
+        name, groups, uses = body.get("name"), body.get("groups"), body.get("uses", 1)
+        groups = [DEFAULT_GROUP] if groups in (None, []) else groups
         if not isinstance(groups, list) or len(groups) > GROUPS_MAX:
             raise ConfigError(f"groups: a list of up to {GROUPS_MAX}")
         if type(uses) is not int or not 1 <= uses <= USES_MAX:
@@ -79,6 +81,8 @@ def text_of(data: Any, name: str) -> str:
 def _body(data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError("the body is not a JSON object")
+    if data.get("schema", SCHEMA) != SCHEMA:
+        raise ConfigError(f"schema: this registry knows {SCHEMA}")
     return data
 
 

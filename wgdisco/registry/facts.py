@@ -7,6 +7,7 @@ more is passed over.
 import json
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -19,6 +20,7 @@ DEFAULT_GROUP = "all"
 REGISTRY_HOST_NUMBER = 1
 MTU = 1280  # what every path carries (RFC 8200 section 5); a phone cannot measure it
 REGISTRIES_MAX = 8  # what a member takes at most
+_KEPT = 1 << 14
 
 
 class Role(Enum):
@@ -81,12 +83,27 @@ class Network:
 
     def addresses(self, number: int) -> tuple[IPv4Address, IPv6Address]:
         """Both addresses of a host number."""
-        return self.prefix4[number], self.prefix6[number]
+        return _addresses(self.prefix4, self.prefix6, number)
+
+    def networks(self, number: int) -> tuple[IPNetwork, ...]:
+        """The same, as prefixes."""
+        return _networks(self.prefix4, self.prefix6, number)
 
     @property
     def registry_addresses(self) -> tuple[IPv4Address, IPv6Address]:
         """The registry's own."""
         return self.addresses(self.own_host)
+
+
+@lru_cache(_KEPT)
+def _addresses(prefix4: IPv4Network, prefix6: IPv6Network, number: int) -> tuple[IPv4Address, IPv6Address]:
+    """Kept, since all members' are asked for whenever one changes."""
+    return prefix4[number], prefix6[number]
+
+
+@lru_cache(_KEPT)
+def _networks(prefix4: IPv4Network, prefix6: IPv6Network, number: int) -> tuple[IPNetwork, ...]:
+    return ip_network(prefix4[number]), ip_network(prefix6[number])
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from wgdisco.registry.facts import (
     Revoked,
     Role,
 )
+from wgdisco.registry.members import Members
 from wgdisco.registry.past import end, used
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.firewall import Mode
@@ -53,9 +54,8 @@ class Membership:
 
     def __init__(self, facts: Iterable[Fact]) -> None:
         """From what a store holds; ValueError when there is no network among it."""
-        self.members: dict[PublicKey, Member] = {}
-        self._by_number: dict[int, Member] = {}
-        self._by_group: dict[str, dict[int, Member]] = {}
+        self._members = Members()
+        self.members = self._members.by_key
         self.invitations: dict[PublicKey, Invitation] = {}
         self.past: dict[PublicKey, Invitation] = {}  # invitations that are over
         self.revoked: dict[PublicKey, Revoked] = {}
@@ -65,7 +65,7 @@ class Membership:
                 case Network():
                     network = fact
                 case Member():
-                    self._add(fact)
+                    self._members.add(fact)
                 case Invitation():
                     self._put(fact)
                 case Revoked():
@@ -81,13 +81,13 @@ class Membership:
                 case Put(Network() as network):
                     self.network = network
                 case Put(Member() as member):
-                    self._add(member)
+                    self._members.add(member)
                 case Put(Invitation() as invitation):
                     self._put(invitation)
                 case Put(Revoked() as revoked):
                     self.revoked[revoked.public_key] = revoked
                 case Remove(Member() as member):
-                    self._remove(self.members.get(member.public_key))
+                    self._members.remove(self.members.get(member.public_key))
                 case Remove(Invitation() as invitation):
                     self.invitations.pop(invitation.enrol_key, None)
                     self.past.pop(invitation.enrol_key, None)
@@ -316,19 +316,19 @@ class Membership:
         """Whose own address this is: inside the tunnel the source address is the identity."""
         prefix = self.network.prefix4 if address.version == 4 else self.network.prefix6
         number = int(address) - int(prefix.network_address)
-        return self._by_number.get(number)
+        return self._members.by_number.get(number)
 
     def by_number(self, number: int) -> Member | None:
         """Whose host number this is."""
-        return self._by_number.get(number)
+        return self._members.by_number.get(number)
 
     def visible_to(self, member: Member) -> tuple[Member, ...]:
         """Proven members and devices that share a group with `member`, itself left out, in the order they came.
 
         Those of its first group first, then of the next.
         """
-        found = {number: other for group in member.groups for number, other in self._by_group.get(group, {}).items()}
-        return tuple(other for other in found.values() if other.proven and other.number != member.number)
+        found = self._members.in_groups(member.groups)
+        return tuple(other for other in found if other.proven and other.number != member.number)
 
     def sees(self, member: Member, other: Member) -> bool:
         """Whether `member` may know of `other`: proven, in a common group, and not itself."""
@@ -337,8 +337,8 @@ class Membership:
 
     def allowed_ips(self, member: Member) -> tuple[IPNetwork, ...]:
         """A member's own two addresses, and the subnets behind it. An exit is the business of who uses it."""
-        own = (ip_network(address) for address in self.network.addresses(member.number))
-        return (*own, *(network for network in member.subnets if not is_default(network)))
+        own = self.network.networks(member.number)
+        return own + tuple(network for network in member.subnets if not is_default(network))
 
     def device_config(self) -> DeviceConfig:
         """What the registry's device is to be: every member, device and live invitation a peer."""
@@ -361,23 +361,6 @@ class Membership:
         key, is_over = invitation.enrol_key, invitation.ended_at is not None
         (self.past if is_over else self.invitations)[key] = invitation
         (self.invitations if is_over else self.past).pop(key, None)
-
-    def _add(self, member: Member) -> None:
-        self._remove(self._by_number.get(member.number))
-        self._remove(self.members.get(member.public_key))
-        self.members[member.public_key] = self._by_number[member.number] = member
-        for group in member.groups:
-            self._by_group.setdefault(group, {})[member.number] = member
-
-    def _remove(self, member: Member | None) -> None:
-        if member is None:
-            return
-        del self.members[member.public_key], self._by_number[member.number]
-        for group in set(member.groups):
-            theirs = self._by_group[group]
-            del theirs[member.number]
-            if not theirs:
-                del self._by_group[group]
 
     def _enrolled_by(self, invitation: Invitation) -> list[Member]:
         """Whom it made members, and who have not shown that they hold their key."""

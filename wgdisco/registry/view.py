@@ -20,6 +20,7 @@ from wgdisco.registry.records import member_record, network_record
 from wgdisco.tunnel.events import DeviceStatus, PeerStatus
 
 Row = dict[str, Any]
+_Sources = tuple[Member, PeerStatus | None, Entry | None, Report | None, tuple[list[int], list[int]]]
 PIECE_SIZE = 64 * 1024
 # What only admins are told of others
 _WITHHELD: Row = {
@@ -66,7 +67,7 @@ class View:
         self._seen = dict(seen)
         self._rows: dict[int, Row] = {}
         self._public: dict[int, _Public] = {}
-        self._made_of: dict[int, object] = {}
+        self._made_of: dict[int, _Sources] = {}
         self._unix_at_boot = 0.0
 
     def sample(self, status: DeviceStatus) -> None:
@@ -101,13 +102,17 @@ class View:
         keys: dict[int, str] | None = None
         for key, member in members.items():
             peer, entry, report = peers.get(key), self._directory.entry(key), self.reports.of(member.number)
-            made_of = (member, peer, entry, report, self.histories.of(member.number))
-            if self._made_of.get(member.number) == made_of:
+            before, made_of = self._made_of.get(member.number), (member, peer, entry, report, self._past(member))
+            if before == made_of:
                 continue
             self._made_of[member.number] = made_of
-            if keys is None:
-                keys = {member.number: member.public_key.to_text() for member in members.values()}
-            self._take(member.number, self._row(member, peer, entry, report, keys))
+            if before is not None and before[3] is report:
+                paths = self._rows[member.number]["paths"]
+            else:
+                if keys is None:
+                    keys = {member.number: member.public_key.to_text() for member in members.values()}
+                paths = [] if report is None else report_json(report, keys)
+            self._take(member.number, self._row(member, peer, entry, report, paths))
 
     def rows(self, viewer: Member) -> dict[str, Row]:
         """What `viewer` may see, by public key, in the order they came."""
@@ -151,10 +156,10 @@ class View:
         peer: PeerStatus | None,
         entry: Entry | None,
         report: Report | None,
-        keys: dict[int, str],
+        paths: list[Row],
     ) -> Row:
         record = member_record(self._membership, self._directory, member, member)
-        rx, tx = self.histories.of(member.number)
+        rx, tx = self._past(member)
         handshake = None if peer is None else peer.handshake_unix
         return {
             **_json(record),
@@ -163,10 +168,13 @@ class View:
             "handshake_at": None if handshake is None else int(handshake),
             "rx_bytes": 0 if peer is None else peer.rx_bytes,
             "tx_bytes": 0 if peer is None else peer.tx_bytes,
-            "paths": [] if report is None else report_json(report, keys),
+            "paths": paths,
             "paths_at": None if report is None else report.at,
             "history": {"interval": INTERVAL, "rx": rx, "tx": tx},
         }
+
+    def _past(self, member: Member) -> tuple[list[int], list[int]]:
+        return self.histories.of(member.number)
 
     def _seen_at(self, key: PublicKey, peer: PeerStatus | None, entry: Entry | None) -> int | None:
         heard = (None if peer is None else peer.received_at, None if entry is None else entry.seen_at)
@@ -197,6 +205,19 @@ def invitation_json(invitation: Invitation, now: float) -> Row:
         "used_by": list(invitation.used_by),
         "ephemeral": invitation.ephemeral is not None,
     }
+
+
+def changed_rows(shown: Mapping[str, Row], rows: Mapping[str, Row]) -> list[Row]:
+    """Those of `rows` that are not what was `shown`. Paths are most of a row, and left out where they are as before."""
+    changed = []
+    for key, row in rows.items():
+        before = shown.get(key)
+        if before is row or before == row:
+            continue
+        if before is not None and before["paths"] is row["paths"]:
+            row = {name: value for name, value in row.items() if name != "paths"}
+        changed.append(row)
+    return changed
 
 
 def view_json(told: Row, serial: int, time: int, rows: Iterable[Row]) -> Iterator[str]:

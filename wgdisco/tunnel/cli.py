@@ -17,12 +17,14 @@ from wgdisco.tunnel.offloads import Offloads
 _LEVELS = {"verbose": logging.DEBUG, "debug": logging.DEBUG, "silent": logging.CRITICAL + 1}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code (errors.py)."""
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
     parser = argparse.ArgumentParser(
         prog=daemon.PROGRAM,
-        description="A WireGuard interface run by this program. Configure it with wg, or let wg-quick start it: "
-        f"WG_QUICK_USERSPACE_IMPLEMENTATION={daemon.PROGRAM}",
+        description="A WireGuard interface run by this program, in the place of wireguard-go. It makes the interface"
+        " and its configuration socket, goes to the background, and leaves the rest to wg, or to wg-quick, which"
+        f" starts it with WG_QUICK_USERSPACE_IMPLEMENTATION={daemon.PROGRAM}. It ends on SIGINT, SIGTERM, and when"
+        " the interface or the socket's file is deleted.",
     )
     parser.add_argument("-f", "--foreground", action="store_true", help="stay in the foreground")
     version = f"{daemon.PROGRAM} {program_version()} (engine: {burst.implementation()})"
@@ -35,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         " or none",
     )
     parser.add_argument("interface", metavar="IFACE", help="the interface to make")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code (errors.py)."""
+    options = build_parser().parse_args(arguments)
     level = _LEVELS.get(os.environ.get("LOG_LEVEL", ""), logging.ERROR)
     logs.configure("text")
     logging.getLogger("wgdisco").setLevel(level)

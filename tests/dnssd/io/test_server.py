@@ -136,6 +136,7 @@ def test_garbage_leaves_the_server_answering():
     asyncio.run(main())
 
 
+@pytest.mark.rule("DNS6")
 def test_tcp_queries_may_be_pipelined_and_arrive_in_pieces():
     async def main():
         async with serving() as server:
@@ -195,6 +196,7 @@ def test_a_message_that_gets_no_reply_leaves_the_connection_open():
     asyncio.run(main())
 
 
+@pytest.mark.rule("DNS6")
 def test_idle_connections_are_closed(monkeypatch):
     monkeypatch.setattr(connections_module, "IDLE_TIMEOUT", 0.05)
 
@@ -209,6 +211,7 @@ def test_idle_connections_are_closed(monkeypatch):
     asyncio.run(main())
 
 
+@pytest.mark.rule("DNS6")
 def test_connections_are_bounded(monkeypatch):
     monkeypatch.setattr(connections_module, "CONNECTIONS_MAX", 2)
 

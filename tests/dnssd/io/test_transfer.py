@@ -96,6 +96,7 @@ def both(request, tmp_path_factory):
         both.close()
 
 
+@pytest.mark.rule("DNS10")
 def test_has_all_records(both):
     assert both.secondary.records() == both.expected()
     assert both.secondary.ask(ALICE_NAME, "SRV").answer[0][0].port == 7777
@@ -133,6 +134,7 @@ def test_a_restarted_secondary_catches_up(both):
     assert both.secondary.records() == both.expected()
 
 
+@pytest.mark.rule("DNS14")
 def test_a_restarted_primary_is_followed(both):
     zone = both.primary.zone
     both.restart_primary(zone.with_instance(peer(BOB, "203.0.113.2:99"), zone.serial + 1000))
@@ -230,6 +232,7 @@ class TestStrangers:
         (reply,) = self.ask(self.transfers(KEY_TEXT), query)
         assert dns.message.from_wire(reply).rcode() == dns.rcode.REFUSED
 
+    @pytest.mark.rule("DNS21")
     def test_a_wrong_key_is_told_so(self):
         query = dns.message.make_query(ZONE, "AXFR")
         query.use_tsig(dns.tsig.Key(KEY_NAME, b"another secret of 32 bytes, no ?"), algorithm="hmac-sha256")
@@ -243,6 +246,7 @@ class TestStrangers:
         assert self.ask(self.transfers(KEY_TEXT), dns.message.make_query(ZONE, "SOA")) is None
 
 
+@pytest.mark.rule("DNS10", "DNS22")
 def test_a_large_zone_takes_several_messages_all_signed():
     zone = golden_zone()
     many = [PublicKey(number.to_bytes(32, "big")) for number in range(1, 2001)]

@@ -57,7 +57,8 @@ class Registry:
         self.serial = 1000
         self.feed = Feed(self.membership, self.directory, lambda: self.serial)
         self.api = ApiServer(ledger, self.directory, self.feed, ["wg.internal.", "registry.wg.internal."])
-        self.view = ViewApi(ledger, self.api.gate, self.api.router, View(self.membership, self.directory, {}))
+        self.shown = View(self.membership, self.directory, {})
+        self.view = ViewApi(ledger, self.api.gate, self.api.router, self.shown)
         self.view.serial = lambda: self.serial
         Administration(ledger, self.api.gate, self.api.router, Commands(ledger, self.directory, self.feed))
         Page(self.api.gate, self.api.router)

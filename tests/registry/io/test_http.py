@@ -353,6 +353,9 @@ def test_whoever_falls_behind_or_is_revoked_is_cut(tmp_path):
             consumer.put(b"an event")
         assert cut
         assert consumer.ended
+        assert (registry.feed.streams, registry.feed.cut) == (1, 0)
+        registry.feed.close(consumer)
+        assert (registry.feed.streams, registry.feed.cut) == (0, 1)
 
     run(tmp_path, scenario)
 

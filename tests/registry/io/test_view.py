@@ -201,6 +201,23 @@ def test_the_stream_says_nothing_of_groups_that_its_member_is_not_in(tmp_path, m
     run(tmp_path, scenario, ADMIN)
 
 
+def test_paths_are_told_again_only_when_they_are_others(tmp_path):
+    async def scenario(registry):
+        registry.view.status = lambda: device(registry, alice=100)
+        await tell(registry, A, PATH)
+        async with registry.request(BOSS, "GET", "/v1/view/events") as response:
+            assert row((await event(response))[1], "alice")["paths"]
+            registry.view.status = lambda: device(registry, alice=200)
+            alice = row((await event(response))[1], "alice")
+            assert alice["rx_bytes"] == 200
+            assert "paths" not in alice
+            await tell(registry, A, {**PATH, "path": "direct"})
+            assert row((await event(response))[1], "alice")["paths"][0]["path"] == "direct"
+            assert row(await shown_to(registry, BOSS), "alice")["paths"][0]["path"] == "direct"
+
+    run(tmp_path, scenario, ADMIN)
+
+
 def test_a_stream_that_has_nothing_to_tell_says_so(tmp_path, monkeypatch):
     async def scenario(registry):
         monkeypatch.setattr(view, "COMMENT_INTERVAL", 0.5)

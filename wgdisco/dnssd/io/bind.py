@@ -3,6 +3,7 @@
 import errno
 import socket
 import struct
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
 from wgdisco.endpoint import IPAddress
@@ -20,8 +21,10 @@ _PORT_ATTEMPTS = 8
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
 _DROPS = 8
-# what a flood fills between two turns of the loop; the kernel caps it at net.core.rmem_max
-_RECEIVE_BUFFER = 1 << 20
+# what a flood fills while the machine has other things to do: some 10,000 questions, the work of 0.1 s. Without
+# CAP_NET_ADMIN the kernel caps it at net.core.rmem_max
+_RECEIVE_BUFFER = 1 << 22
+_SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python does not name it
 _TCP_RECEIVE_BUFFER = 1 << 16
 
 Ancillary = list[tuple[int, int, bytes]]
@@ -80,6 +83,8 @@ def _bind(address: IPAddress, port: int, kind: socket.SocketKind, interface: str
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _TCP_RECEIVE_BUFFER)
         else:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            with suppress(PermissionError):
+                bound.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
             if address.is_unspecified:
                 _ask_for_pktinfo(bound)
         bound.bind(socket.getaddrinfo(str(address), port, type=kind, flags=socket.AI_NUMERICHOST)[0][4])

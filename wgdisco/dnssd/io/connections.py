@@ -16,11 +16,11 @@ from typing import cast
 from wgdisco.dnssd.forwarding import is_refused
 from wgdisco.dnssd.io.forwarder import Forwarder
 from wgdisco.dnssd.io.transfer import Transfers
-from wgdisco.dnssd.responder import Answerer, Transport
+from wgdisco.dnssd.responder import TCP_IDLE_TIMEOUT, Answerer, Transport
 from wgdisco.endpoint import IPAddress, parse_address
 
 CONNECTIONS_MAX = 1024
-IDLE_TIMEOUT = 10.0
+IDLE_TIMEOUT = TCP_IDLE_TIMEOUT
 # so many replies a turn of the loop, and none is begun later than this, in seconds
 TURN_REPLIES = 16
 TURN_TIME = 0.002

@@ -62,7 +62,10 @@ class Gate:
             LOG.error("%s", trouble)
             return error(503, "the registry cannot store this now: ask whoever runs it, and try again")
         except web.HTTPException as answer:
-            return error(answer.status, answer.reason.lower())
+            told = error(answer.status, answer.reason.lower())
+            if "Allow" in answer.headers:  # with 405 (RFC 9110 section 15.5.6)
+                told.headers["Allow"] = answer.headers["Allow"]
+            return told
 
     def _check_host(self, request: web.Request) -> None:
         """Only our own names: a page of another site that points its name here (DNS rebinding) does not get in."""

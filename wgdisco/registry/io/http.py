@@ -37,6 +37,7 @@ from wgdisco.registry.candidates import validate
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Kind, Revoked
 from wgdisco.registry.io.connection import give_up_soon, is_acknowledged
+from wgdisco.registry.io.described import add_document
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.gate import Gate, RefusedError, ServerLog, body_of, source_of
 from wgdisco.registry.io.leaving import let_go, may_leave
@@ -96,6 +97,7 @@ class ApiServer:
         application.router.add_put("/v1/self/candidates", self._candidates)
         application.router.add_put("/v1/self/offers", self._offers)
         application.router.add_post("/v1/punch", self._punch)
+        add_document(application.router, self.gate.member)
         self.log = ServerLog()
         self._runner = web.AppRunner(
             application,
@@ -172,7 +174,7 @@ class ApiServer:
     async def _members(self, request: web.Request) -> web.StreamResponse:
         member = await self.gate.member(request)
         records = member_records(self._ledger.membership, self._directory, member)
-        return web.json_response({"schema": SCHEMA, "members": [to_json(record) for record in records]})
+        return web.json_response({"schema": SCHEMA, "members": [asdict(record) for record in records]})
 
     async def _health(self, request: web.Request) -> web.StreamResponse:
         await self.gate.member(request)

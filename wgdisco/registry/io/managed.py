@@ -26,7 +26,7 @@ from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.facts import Change, Member, Revoked
+from wgdisco.registry.facts import Change, Member, Network, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io import setup
 from wgdisco.registry.io.administration import Administration
@@ -176,6 +176,7 @@ class _Registry:
         network = self._membership.network
         prefixes = (network.prefix4, network.prefix6)
         self._directory = Directory(DeviceConfig(), prefixes)
+        self._in_directory: tuple[Network, dict[PublicKey, Member]] | None = None
         self._set_directory()
         names = ZoneNames.from_text(network.zone)
         serials = Serials(ledger.store)
@@ -348,10 +349,10 @@ class _Registry:
         if any(told):
             await asyncio.sleep(PARTING)
         self._apply()
-        self._set_directory()
+        if self._set_directory():  # not where somebody is but invited, or not proven yet
+            self._publisher.publish(changed=True)
         self.relaying.follow(known, self._membership)
         routes = [ip_network(invitation.address) for invitation in self._membership.invitations.values()]
-        self._publisher.publish(changed=True)
         touched = {change.fact.number for change in changes if isinstance(change.fact, Member)}
         if self._network_record != (record := network_record(self._membership)):
             self._network_record = record
@@ -374,12 +375,18 @@ class _Registry:
         config = _device_config(self._membership, with_ipv6=self._with_ipv6)
         self._device.apply(replace(config, fwmark=self._mark))
 
-    def _set_directory(self) -> None:
+    def _set_directory(self) -> bool:
+        """Have the directory know the members as they are now; whether they, or the network, are others."""
         proven = {key: member for key, member in self._membership.members.items() if member.proven}
+        network = replace(self._membership.network, next_host=0)
+        if (network, proven) == self._in_directory:
+            return False
+        self._in_directory = network, proven
         peers = [PeerConfig(key, allowed_ips=self._membership.allowed_ips(member)) for key, member in proven.items()]
         fixed = {key: member.endpoint for key, member in proven.items() if member.endpoint is not None}
         self._directory.set_peers(peers, boot_time(), fixed)
         self._known = proven
+        return True
 
     async def _serve_tls(self) -> None:
         """By TLS too, where the network has a port for it; the registry goes on without."""

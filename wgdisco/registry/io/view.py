@@ -19,7 +19,7 @@ from wgdisco.registry.histories import INTERVAL
 from wgdisco.registry.io.connection import give_up_soon
 from wgdisco.registry.io.gate import Gate, Rates, RefusedError, source_of
 from wgdisco.registry.io.ledger import Ledger
-from wgdisco.registry.view import Row, View, view_json, with_members
+from wgdisco.registry.view import Row, View, changed_rows, view_json, with_members
 from wgdisco.tunnel.events import DeviceStatus
 
 STREAMS_MAX = 4
@@ -192,7 +192,7 @@ class ViewApi:
         self._look()
         shown, old = stream.shown, stream.told
         rows, new = stream.shown, stream.told = self._view.rows(member), self._told(member)
-        changed = [row for key, row in rows.items() if (was := shown.get(key)) is not row and was != row]
+        changed = changed_rows(shown, rows)
         removed = [key for key in shown if key not in rows]
         if not changed and not removed and old == new:
             return None
