@@ -320,7 +320,7 @@ class _Registry:
         return replace(report, drops=self._drops(self._device.status()), notes=notes)
 
     def _drops(self, status: DeviceStatus) -> dict[str, int]:
-        device = {reason.value: count for reason, count in status.drops.items()}
+        device = {reason.value: count for reason, count in status.drops.items()} | self._api.log.drops
         return device | dns_drops(self._server) | self.relaying.drops() | self._stun.drops()
 
     def _describe(self) -> dict[str, Any]:
