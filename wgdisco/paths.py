@@ -12,9 +12,9 @@ from wgdisco.keys import PublicKey
 
 PATHS_MAX = 1024
 RTT_MAX = 60_000.0
+UNIX_MAX = 253_402_300_799  # the end of the year 9999: clocks of programs that show it go not much further
 _TEXT_MAX_SIZE = 255
-_COUNT_MAX = 1 << 63
-_UNIX_MAX = 253_402_300_800  # the year 10000: no clock of a program that shows it goes further than some time after
+_COUNT_MAX = (1 << 63) - 1
 _ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 # One text each, so that what thousands report takes little room
 _WORDS = {word.value: word.value for word in PathWord}
@@ -58,7 +58,7 @@ class PathRecord:
             _REASONS[reason],
             endpoint,
             _milliseconds(data.get("rtt_ms")),
-            None if data.get("handshake_at") is None else _count(data, "handshake_at", _UNIX_MAX),
+            None if data.get("handshake_at") is None else _count(data, "handshake_at", UNIX_MAX),
             _count(data, "rx_bytes"),
             _count(data, "tx_bytes"),
         )
@@ -111,8 +111,8 @@ def _plain(endpoint: Endpoint) -> Endpoint:
     return Endpoint(IPv6Address(int(address)), endpoint.port)
 
 
-def _count(data: dict[str, Any], name: str, limit: int = _COUNT_MAX) -> int:
+def _count(data: dict[str, Any], name: str, most: int = _COUNT_MAX) -> int:
     value = data.get(name, 0)
-    if type(value) is not int or not 0 <= value < limit:
-        raise ValueError(f"{name}: a number from 0 to {limit - 1}")
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{name}: a number from 0 to {most}")
     return value
