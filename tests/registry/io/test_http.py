@@ -209,6 +209,9 @@ def test_another_sites_page_can_change_nothing(tmp_path):
         assert registry.membership.members[key(2)].next_key is None
         assert await post(Content_Type="application/json", Origin=f"http://{REGISTRY}") == 200
         assert registry.membership.members[key(2)].next_key == key(20)
+        browser = {"User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"}
+        status, told = await registry.ask("127.9.8.2", "GET", "/v1/events", headers=browser)
+        assert (status, told["error"]) == (403, "this stream is for daemons: a browser follows /v1/view/events")
 
     run(tmp_path, scenario)
 
