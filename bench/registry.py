@@ -7,16 +7,18 @@ listening, then the registry restarted), join. --quick: a shorter look at each.
 """
 
 import argparse
+import http.client
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,8 +78,7 @@ class Scene:
         command = [sys.executable, "-m", "bench.sampled_registry", MET, "registry", "run"]
         self._daemon = self.registry.popen(command, stderr=subprocess.DEVNULL)
         self.pid = process_in(self._daemon)
-        control = Path(f"/proc/{self.registry.pid}/root/run/wgdisco/{population.NAME}.sock")
-        await_(control.exists, "the registry to start")
+        await_(lambda: _status(self.registry.pid) is not None, "the registry to start")
         return time.monotonic() - began
 
     def stop(self, *, kill: bool = False) -> None:
@@ -132,8 +133,8 @@ class Scene:
 
     def report(self) -> dict[str, Any]:
         """What `wgdisco status` says."""
-        said = self.registry.run([*PROGRAM, "status", "-o", "json"], timeout=60).stdout
-        found: dict[str, Any] = json.loads(said)["interfaces"][0]
+        found = _status(self.registry.pid)
+        assert found is not None
         return found
 
     def close(self) -> None:
@@ -142,6 +143,32 @@ class Scene:
         for pipe in (self._crowd.stdin, self._crowd.stdout):
             assert pipe is not None
             pipe.close()
+
+
+class _Control(http.client.HTTPConnection):
+    def __init__(self, directory: str) -> None:
+        super().__init__("localhost", timeout=60)
+        self._directory = directory
+
+    def connect(self) -> None:
+        """By its directory: a path through /proc may be longer than an address takes."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        directory = os.open(self._directory, os.O_PATH)
+        try:
+            self.sock.connect(f"/proc/self/fd/{directory}/{population.NAME}.sock")
+        finally:
+            os.close(directory)
+
+
+def _status(host: int) -> dict[str, Any] | None:
+    """What a daemon says at its control socket; None where there is none."""
+    with closing(_Control(f"/proc/{host}/root/run/wgdisco")) as control:
+        try:
+            control.request("GET", "/v1/status")
+            found: dict[str, Any] = json.loads(control.getresponse().read())
+        except OSError:
+            return None
+        return found
 
 
 @contextmanager
@@ -164,6 +191,7 @@ class Sizes:
     steady_seconds: int = 60
     handshake_seconds: int = 10
     joins: int = 300
+    known: int = 1000  # members before others join, or renew
 
 
 QUICK = Sizes(moves=20, steady_seconds=30, handshake_seconds=5, joins=100)
@@ -200,11 +228,11 @@ def fan_out(one: Scene, moves: int, gap: float) -> dict[str, Any]:
 
 def handshakes(sizes: Sizes) -> dict[str, Any]:
     """What a core answers."""
-    with scene(1000, 100) as one:
+    with scene(sizes.known, 100) as one:
         one.all("begin", rate=RATE)
         before = one.processor()
         with one.sampled() as shares:
-            found = one.all("renew", seconds=sizes.handshake_seconds, window=48)
+            found = one.all("renew", seconds=sizes.handshake_seconds, window=min(48, sizes.known))
         used = one.processor() - before
         return tell(
             "handshakes",
@@ -268,7 +296,7 @@ def steady(sizes: Sizes) -> dict[str, Any]:
             "crowd_percent": 100 * (crowd_last["processor"] - crowd_first["processor"]) / sizes.steady_seconds,
             "cut": crowd_last.get("streams cut", 0),
         }
-        moved = one.ask("move", first=FIRST, last=FIRST + 100, moves=sizes.moves, gap=0.2)
+        moved = one.ask("move", first=FIRST, last=FIRST + min(100, sizes.steady), moves=sizes.moves, gap=0.2)
         found["group_p50_ms"], found["group_p99_ms"] = (percentile(moved["ms"], share) for share in (0.5, 0.99))
         tell("steady", found)
         found["restart"] = restarted(one)
@@ -292,7 +320,7 @@ def restarted(one: Scene) -> dict[str, Any]:
 
 def join(sizes: Sizes) -> dict[str, Any]:
     """By real links, into a network that has 1,000 members."""
-    with scene(1000, 100) as one:
+    with scene(sizes.known, 100) as one:
         one.all("begin", rate=RATE)
         before, began = one.processor(), time.monotonic()
         said = one.registry.run([sys.executable, "-m", "bench.inviting", str(sizes.joins)], timeout=300).stdout

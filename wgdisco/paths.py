@@ -1,7 +1,9 @@
 """What a member reports of its paths to others, so that whoever administers the network sees them."""
 
+import re
 import sys
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Any, Self
 
 from wgdisco.api import SCHEMA, PathWord, Reason
@@ -10,8 +12,10 @@ from wgdisco.keys import PublicKey
 
 PATHS_MAX = 1024
 RTT_MAX = 60_000.0
+UNIX_MAX = 253_402_300_799  # the end of the year 9999: clocks of programs that show it go not much further
 _TEXT_MAX_SIZE = 255
-_COUNT_MAX = 1 << 63
+_COUNT_MAX = (1 << 63) - 1
+_ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
 # One text each, so that what thousands report takes little room
 _WORDS = {word.value: word.value for word in PathWord}
 _REASONS: dict[str | None, str | None] = {None: None, **{reason.value: reason.value for reason in Reason}}
@@ -47,14 +51,14 @@ class PathRecord:
         if endpoint is not None:
             if not isinstance(endpoint, str) or len(endpoint) > _TEXT_MAX_SIZE:
                 raise ValueError("endpoint: ADDRESS:PORT")
-            endpoint = Endpoint.from_text(endpoint).to_text()
+            endpoint = _plain(Endpoint.from_text(endpoint)).to_text()
         return cls(
             _key(peer),
             _WORDS[path],
             _REASONS[reason],
             endpoint,
             _milliseconds(data.get("rtt_ms")),
-            None if data.get("handshake_at") is None else _count(data, "handshake_at"),
+            None if data.get("handshake_at") is None else _count(data, "handshake_at", UNIX_MAX),
             _count(data, "rx_bytes"),
             _count(data, "tx_bytes"),
         )
@@ -99,8 +103,16 @@ def _milliseconds(value: Any) -> float | None:
     return round(float(value), 3)
 
 
-def _count(data: dict[str, Any], name: str) -> int:
+def _plain(endpoint: Endpoint) -> Endpoint:
+    """Without a zone that does not look like a link's name: anything at all may stand there (RFC 4007 section 11)."""
+    address = endpoint.address
+    if not isinstance(address, IPv6Address) or address.scope_id is None or _ZONE.fullmatch(address.scope_id):
+        return endpoint
+    return Endpoint(IPv6Address(int(address)), endpoint.port)
+
+
+def _count(data: dict[str, Any], name: str, most: int = _COUNT_MAX) -> int:
     value = data.get(name, 0)
-    if type(value) is not int or not 0 <= value < _COUNT_MAX:
-        raise ValueError(f"{name}: a number of 63 bits")
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"{name}: a number from 0 to {most}")
     return value

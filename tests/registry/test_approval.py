@@ -107,7 +107,7 @@ def test_what_is_behind_a_stock_device_is_approved_without_its_offer(membership)
 
 def test_the_hub_knows_what_is_behind_whom_and_leads_there_for_devices_of_a_group(membership):
     yes(membership, "alice", "192.168.1.0/24", "fd01::/64", *map(str, EXIT))
-    _, alice = hub_rules(membership, "mesh", {}).hosts
+    alice, _ = hub_rules(membership, "mesh", {}).hosts
     assert alice.subnets == nets("192.168.1.0/24", "fd01::/64")
     assert hub_subnets(membership) == ()
     membership.apply(membership.add_device("guest", key(8), PresharedKey(bytes(32)), 0.0, ("guests",))[0])

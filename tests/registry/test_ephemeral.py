@@ -7,7 +7,7 @@ import pytest
 
 from tests.registry.test_membership import NETWORK, enrol, invite, join, key
 from wgdisco.errors import RemoteError
-from wgdisco.registry.ephemeral import ANYBODY_WITHIN, LEAST_PERIOD, LOOK_MOST, Absence, leave
+from wgdisco.registry.ephemeral import ANYBODY_WITHIN, LEAST_PERIOD, LOOK_MOST, Absence, leave, vanish
 from wgdisco.registry.facts import Invitation, Member, Put, Remove, Revoked, pack_fact, parse_fact
 from wgdisco.registry.membership import Membership
 
@@ -172,3 +172,15 @@ def test_facts_of_an_older_store_are_read(membership):
         assert isinstance(old, Member | Invitation)
         assert old.ephemeral is None
     assert Membership([NETWORK, member]).members[key(1)].ephemeral == PERIOD
+
+
+def test_one_that_comes_back_with_its_next_key_while_it_is_forgotten_stays(membership):
+    join(membership, 1, "web", ephemeral=PERIOD)
+    away = membership.members[key(1)]
+    membership.apply(membership.announce_key(key(1), key(7)))
+    membership.apply(membership.prove(key(7), 1000.0))
+    assert vanish(membership, away) == []
+    renewed = membership.members[key(7)]
+    assert vanish(membership, renewed) == [Remove(renewed)]
+    membership.apply(membership.rename("web", "www"))
+    assert vanish(membership, renewed) == [Remove(membership.members[key(7)])]

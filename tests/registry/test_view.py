@@ -1,5 +1,6 @@
 """What the network looks like: histories, reports and rows, without a socket."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,7 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Member, Put, Remove, Role
 from wgdisco.registry.histories import LENGTH, Histories
 from wgdisco.registry.membership import Membership
-from wgdisco.registry.view import View
+from wgdisco.registry.view import PIECE_SIZE, View, view_json
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.events import DeviceStatus, PeerHandshake, PeerStatus
 
@@ -139,3 +140,12 @@ def test_an_endpoint_that_is_heard_is_online(view):
     view.look(status(), 1_700_000_000.0, 10.0)
     assert view.rows(ADMIN)[ALICE.public_key.to_text()]["online"]
     assert not view.rows(ADMIN)[BOB.public_key.to_text()]["online"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 50, 5000])
+def test_a_view_comes_in_pieces_no_larger_than_a_slow_line_can_take_in_time(count):
+    rows = [{"name": f"m{number}", "paths": 20 * [number]} for number in range(count)]
+    rows += [{"paths": 1000 * ["x" * 100]} for _ in range(count // 10)]
+    pieces = list(view_json({"network": {}}, 7, 8, rows))
+    assert max(map(len, pieces)) < PIECE_SIZE + 110_000
+    assert json.loads("".join(pieces)) == {"schema": 1, "time": 8, "serial": 7, "network": {}, "members": rows}

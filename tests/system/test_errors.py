@@ -167,7 +167,10 @@ class TestTheMachine:
         with host.popen(network.command(name), stderr=subprocess.PIPE) as daemon:
             await_(lambda: host.run(["ip", "link", "show", "up", name], check=False).stdout, "the interface")
             host.run(["ip", "link", "del", name])
-            _, said = daemon.communicate(timeout=10)
+            try:
+                _, said = daemon.communicate(timeout=30)
+            finally:
+                daemon.kill()
         assert daemon.returncode == ENVIRONMENT
         assert complaint(said) == f"wgdisco: {name} is gone: interface {name} was deleted"
         assert "Traceback" not in said

@@ -14,8 +14,8 @@ from wgdisco.registry.membership import Membership
 
 def offer(membership: Membership, key: PublicKey, offers: tuple[IPNetwork, ...]) -> list[Change]:
     """A member says what is behind it, all of it: nothing follows from that before somebody approves."""
-    member = membership.members[key]
-    return [] if offers == member.offers else [Put(replace(member, offers=offers))]
+    member = membership.members.get(key)
+    return [] if member is None or offers == member.offers else [Put(replace(member, offers=offers))]
 
 
 def approve(membership: Membership, name: str, networks: tuple[IPNetwork, ...]) -> list[Change]:

@@ -48,6 +48,12 @@ class Absence:
         return gone
 
 
+def vanish(membership: Membership, member: Member) -> list[Change]:
+    """One that was away for too long goes, unless it is another by now: it may just have come with its next key."""
+    now = membership.members.get(member.public_key)
+    return [] if now is None or now.number != member.number else membership.forget(now)
+
+
 def leave(membership: Membership, key: PublicKey, now: float) -> list[Change]:
     """A member goes of its own will. The key of one that is ephemeral may come back; any other's is given up."""
     member = membership.members.get(key)

@@ -138,6 +138,8 @@ class Member:
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:
         """What is routed to it: approved, and still offered. Stock devices say nothing of themselves."""
+        if not self.approved:
+            return ()
         is_device = self.kind is Kind.DEVICE
         return tuple(network for network in self.approved if is_device or network in self.offers)
 

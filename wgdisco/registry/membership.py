@@ -194,7 +194,9 @@ class Membership:
 
     def announce_key(self, key: PublicKey, next_key: PublicKey) -> list[Change]:
         """A member will go over to `next_key`; RemoteError when that is anybody's. Again with the same does nothing."""
-        member = self.members[key]
+        member = self.members.get(key)
+        if member is None:
+            raise RemoteError("this membership has just ended")
         if member.next_key == next_key:
             return []
         if self._is_known(next_key):

@@ -25,7 +25,7 @@ from wgdisco.api import (
     StunRecord,
 )
 from wgdisco.offers import OFFERS_MAX
-from wgdisco.paths import PATHS_MAX, RTT_MAX, PathRecord, PathsRequest
+from wgdisco.paths import PATHS_MAX, RTT_MAX, UNIX_MAX, PathRecord, PathsRequest
 from wgdisco.proof import LeaveRequest
 from wgdisco.registry.admin import GROUPS_MAX, LIFETIME_MAX, USES_MAX
 from wgdisco.registry.openapi import Api, Operation, Schema, json_object, list_of, or_null
@@ -55,7 +55,7 @@ _DETAILS: dict[str, Schema] = {
     "PathRecord.path": {"enum": [word.value for word in PathWord]},
     "PathRecord.reason": {"enum": [reason.value for reason in Reason]},
     "PathRecord.rtt_ms": {"type": "number", "minimum": 0, "maximum": RTT_MAX},
-    "PathRecord.handshake_at": _63_BITS,
+    "PathRecord.handshake_at": {"type": "integer", "minimum": 0, "maximum": UNIX_MAX},
     "PathRecord.rx_bytes": _63_BITS,
     "PathRecord.tx_bytes": _63_BITS,
     "PathsRequest.paths": {"maxItems": PATHS_MAX},
@@ -72,13 +72,14 @@ def _asked(record: type) -> Schema:
     return {"allOf": [record, json_object(schema_=_NUMBER)]}
 
 
-# No member, or not this one; a name that is not ours. And: no JSON, too much of it, no room to store it
+# No member, or not this one; a name that is not ours. And: no JSON, too late, too much of it, no room to store it
 _READ = (403, 421)
-_CHANGE = (*_READ, 400, 413, 415, 503)
+_CHANGE = (*_READ, 400, 408, 413, 415, 503)
 _STATUSES = {
     400: "the body is not what it should be",
     403: "who asks may not: no member, or not this one",
     404: "what is asked about is not there",
+    408: "the body came too slowly",
     409: "not now, or not with this",
     413: "the body is too large",
     415: "Content-Type is not application/json",

@@ -41,7 +41,7 @@ def network_record(membership: Membership) -> NetworkRecord:
 
 
 def member_record(membership: Membership, directory: Directory, member: Member, viewer: Member) -> MemberRecord:
-    """One member as `viewer` sees it, with where it is."""
+    """One member as `viewer` sees it, with where it is: of its groups those that they share."""
     entry = directory.entry(member.public_key)
     endpoint = member.endpoint or (None if entry is None else entry.endpoint)
     if endpoint is not None and in_any(endpoint.address, LOOPBACK):
@@ -52,7 +52,7 @@ def member_record(membership: Membership, directory: Directory, member: Member, 
         addresses=[str(address) for address in membership.network.addresses(member.number)],
         kind=member.kind.value,
         role=member.role.value,
-        groups=list(member.groups),
+        groups=[group for group in member.groups if group in viewer.groups],
         endpoint=None if endpoint is None else endpoint.to_text(),
         live=entry is not None and entry.live,
         epoch=membership.network.epoch,

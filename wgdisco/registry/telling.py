@@ -35,23 +35,25 @@ class Telling:
         self.groups = frozenset(member.groups)
         self.direct_to = frozenset(member.direct_to)
         self.record = record
-        self._texts: dict[bool, str] = {}
+        self._texts: dict[tuple[bool, frozenset[str]], str] = {}
 
     def is_for(self, number: int, groups: frozenset[str]) -> bool:
         """Whether the member of that number, in these groups, may know of it."""
         return number != self.number and not groups.isdisjoint(self.groups)
 
-    def text(self, viewer: str) -> str:
-        """A JSON object, as the member of that name sees it."""
-        direct = viewer in self.direct_to
-        text = self._texts.get(direct)
+    def text(self, viewer: str, groups: frozenset[str]) -> str:
+        """A JSON object, as the member of that name and in these groups sees it: other groups do not exist for it."""
+        direct, common = viewer in self.direct_to, self.groups & groups
+        text = self._texts.get((direct, common))
         if text is None:
-            text = self._texts[direct] = json.dumps(asdict(replace(self.record, direct=direct)))
+            shown = [group for group in self.record.groups if group in common]
+            text = json.dumps(asdict(replace(self.record, direct=direct, groups=shown)))
+            self._texts[direct, common] = text
         return text
 
-    def event(self, viewer: str) -> Event:
+    def event(self, viewer: str, groups: frozenset[str]) -> Event:
         """All of it."""
-        return Event("member", f'{{"schema": {SCHEMA}, {self.text(viewer)[1:]}')
+        return Event("member", f'{{"schema": {SCHEMA}, {self.text(viewer, groups)[1:]}')
 
     def removed(self) -> Event:
         """There is no such member any longer."""
@@ -104,7 +106,8 @@ class Tellings:
     def snapshot(self, member: Member, visible: Iterable[Telling]) -> Event:
         """Network, itself and all that `member` may see."""
         own = self_record(self._membership, self._directory, member)
-        members = ", ".join(telling.text(member.name) for telling in visible)
+        groups = frozenset(member.groups)
+        members = ", ".join(telling.text(member.name, groups) for telling in visible)
         return Event(
             "snapshot",
             f'{{"schema": {SCHEMA}, "network": {self._network_text()}, "member": {json.dumps(asdict(own.member))}, '

@@ -5,7 +5,7 @@ little where nothing happened.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +21,7 @@ from wgdisco.tunnel.events import DeviceStatus, PeerStatus
 
 Row = dict[str, Any]
 _Sources = tuple[Member, PeerStatus | None, Entry | None, Report | None, tuple[list[int], list[int]]]
-ROWS_AT_ONCE = 100
+PIECE_SIZE = 64 * 1024
 # What only admins are told of others
 _WITHHELD: Row = {
     "seen_at": None,
@@ -33,6 +33,24 @@ _WITHHELD: Row = {
     "history": {"interval": INTERVAL, "rx": [], "tx": []},
     "offers": [],
 }
+
+
+class _Public:
+    """A row as members see it: other groups than their own do not exist for them."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+        self._groups = frozenset(row["groups"])
+        self._by_groups: dict[frozenset[str], Row] = {}
+
+    def to(self, groups: frozenset[str]) -> Row:
+        """As who is in these groups sees it; the same object each time."""
+        common = self._groups & groups
+        row = self._by_groups.get(common)
+        if row is None:
+            row = {**self.row, "groups": [group for group in self.row["groups"] if group in common]}
+            self._by_groups[common] = row
+        return row
 
 
 class View:
@@ -48,7 +66,7 @@ class View:
         self._directory = directory
         self._seen = dict(seen)
         self._rows: dict[int, Row] = {}
-        self._public: dict[int, Row] = {}  # as members see them
+        self._public: dict[int, _Public] = {}
         self._made_of: dict[int, _Sources] = {}
         self._unix_at_boot = 0.0
 
@@ -99,12 +117,16 @@ class View:
     def rows(self, viewer: Member) -> dict[str, Row]:
         """What `viewer` may see, by public key, in the order they came."""
         members, is_admin = self._membership.members.values(), viewer.role is Role.ADMIN
-        found = {}
+        groups, found = frozenset(viewer.groups), {}
         for member in members:
             is_own = member.number == viewer.number
             if not (is_admin or is_own or self._membership.sees(viewer, member)):
                 continue
-            row = (self._rows if is_admin or is_own else self._public).get(member.number)
+            if is_admin or is_own:
+                row = self._rows.get(member.number)
+            else:
+                public = self._public.get(member.number)
+                row = None if public is None else public.to(groups)
             if row is not None:  # else it is newer than the last look
                 found[row["public_key"]] = row
         return found
@@ -122,11 +144,11 @@ class View:
         return {"network": asdict(network_record(self._membership)), "self": own}
 
     def _take(self, number: int, row: Row) -> None:
-        public = {**row, **_WITHHELD}
         if self._rows.get(number) != row:
             self._rows[number] = row
-        if self._public.get(number) != public:
-            self._public[number] = public
+        public, known = {**row, **_WITHHELD}, self._public.get(number)
+        if known is None or known.row != public:
+            self._public[number] = _Public(public)
 
     def _row(
         self,
@@ -190,7 +212,7 @@ def changed_rows(shown: Mapping[str, Row], rows: Mapping[str, Row]) -> list[Row]
     changed = []
     for key, row in rows.items():
         before = shown.get(key)
-        if before is row:
+        if before is row or before == row:
             continue
         if before is not None and before["paths"] is row["paths"]:
             row = {name: value for name, value in row.items() if name != "paths"}
@@ -198,13 +220,22 @@ def changed_rows(shown: Mapping[str, Row], rows: Mapping[str, Row]) -> list[Row]
     return changed
 
 
-def view_json(told: Row, serial: int, time: int, rows: Sequence[Row]) -> Iterator[str]:
+def view_json(told: Row, serial: int, time: int, rows: Iterable[Row]) -> Iterator[str]:
     """The whole object, piece by piece: it may be large. `told` is all but the members."""
-    head = {"schema": SCHEMA, "time": time, "serial": serial, **told}
-    yield f'{json_text(head)[:-1]},"members":['
-    for at in range(0, len(rows), ROWS_AT_ONCE):
-        yield ("," if at else "") + ",".join(map(json_text, rows[at : at + ROWS_AT_ONCE]))
-    yield "]}"
+    return with_members({"schema": SCHEMA, "time": time, "serial": serial, **told}, rows)
+
+
+def with_members(told: Row, rows: Iterable[Row]) -> Iterator[str]:
+    """`told`, of which there is something, with `members`; in pieces of PIECE_SIZE and what is left of a row."""
+    piece, comma = [f'{json_text(told)[:-1]},"members":['], ""
+    size = len(piece[0])
+    for row in rows:
+        piece.append(comma + json_text(row))
+        size, comma = size + len(piece[-1]), ","
+        if size >= PIECE_SIZE:
+            yield "".join(piece)
+            piece, size = [], 0
+    yield "".join(piece) + "]}"
 
 
 def json_text(value: Row) -> str:

@@ -44,6 +44,7 @@ def state() -> MemberState:
         offline_trust=3600.0,
         host_dns=DnsMode.RESOLVED,
         zone="wg.example.",
+        metrics=Endpoint.from_text("127.0.0.1:9586"),
         listen_port=4242,
         next_private_key=NEXT,
         endpoints={BOB: Endpoint.from_text("[2001:db8::9]:7")},
@@ -68,6 +69,15 @@ def test_a_file_of_before_receipts_is_read(store):
     del data["receipt"], data["offline_trust"]
     path.write_text(json.dumps(data))
     assert store.load("home") == replace(state(), receipt="", offline_trust=OFFLINE_TRUST)
+
+
+def test_a_file_of_before_metrics_is_read(store):
+    store.save(state())
+    (path,) = store.directory.iterdir()
+    data = json.loads(path.read_text())
+    del data["metrics"]
+    path.write_text(json.dumps(data))
+    assert store.load("home") == replace(state(), metrics=None)
 
 
 def test_a_file_of_before_mdns_is_read(store):

@@ -1,10 +1,13 @@
 """What admins do by the API, over real sockets on loopback."""
 
+import asyncio
+
 import pytest
 
-from tests.registry.io.api_registry import ALICE, BOB, key, member, run
+from tests.registry.io.api_registry import ALICE, BOB, REGISTRY, key, member, run
 from wgdisco.invitation import JoinLink
-from wgdisco.registry.facts import Role
+from wgdisco.registry.facts import Put, Role
+from wgdisco.registry.io.commands import Commands
 
 ADMIN = member(9, "admin", role=Role.ADMIN)
 BOSS, A = "127.9.8.9", "127.9.8.2"
@@ -137,3 +140,62 @@ def test_a_rename_is_seen_at_once_by_who_watches(tmp_path):
         assert "anna" in [one["name"] for one in (await registry.ask(BOSS, "GET", "/v1/view"))[1]["members"]]
 
     run(tmp_path, scenario, ADMIN)
+
+
+def test_what_an_admin_began_it_may_not_end_once_it_is_none(tmp_path):
+    async def scenario(registry):
+        body = b'{"name": "carol", "admin": true}'
+        head = f"POST /v1/invite HTTP/1.1\r\nHost: {REGISTRY}\r\nContent-Type: application/json\r\nContent-Length: "
+        reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=(BOSS, 0))
+        writer.write(f"{head}{len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")  # it has been let in
+        await registry.put(Put(member(9, "admin")))
+        writer.write(body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+        writer.close()
+        assert not registry.membership.invitations
+
+    run(tmp_path, scenario, ADMIN)
+
+
+@pytest.mark.parametrize("verb", ["revoke", "rename"])
+def test_it_is_done_to_who_was_meant_and_not_to_who_has_got_the_name_meanwhile(tmp_path, verb):
+    async def scenario(registry):
+        ledger, follow, commands = registry.ledger, registry.ledger.follow, Commands(registry.ledger)
+        go_on, change, waiting = asyncio.Event(), ledger.change, asyncio.Queue()
+
+        async def slow(changes):
+            await go_on.wait()
+            await follow(changes)
+
+        def seen(command):
+            waiting.put_nowait(command)
+            return change(command)
+
+        ledger.follow, ledger.change = slow, seen
+        asked = {"public_key": ALICE.public_key.to_text(), "name": "zoe"}
+        async with asyncio.TaskGroup() as tasks:
+            for name, new_name in (("alice", "anna"), ("bob", "alice")):
+                tasks.create_task(commands.rename({"name": name, "new_name": new_name}))
+                await waiting.get()
+            answer = tasks.create_task(registry.ask(BOSS, "POST", f"/v1/{verb}", json=asked))
+            await waiting.get()
+            go_on.set()
+        assert answer.result()[0] == 200
+        left = {one.number: one.name for one in registry.membership.members.values()}
+        assert left[BOB.number] == "alice"
+        assert left.get(ALICE.number) == ("zoe" if verb == "rename" else None)
+
+    run(tmp_path, scenario, ADMIN)
+
+
+def test_what_cannot_be_stored_is_not_done_and_is_no_matter_of_the_rules(tmp_path, caplog):
+    async def scenario(registry):
+        registry.ledger.store._connection.execute("PRAGMA query_only = ON")
+        status, told = await registry.ask(BOSS, "POST", "/v1/revoke", json={"public_key": BOB.public_key.to_text()})
+        assert status == 503
+        assert told["error"].startswith("the registry cannot store this now")
+        assert BOB.public_key in registry.membership.members
+
+    run(tmp_path, scenario, ADMIN)
+    assert str(tmp_path) in caplog.text

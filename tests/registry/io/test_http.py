@@ -14,6 +14,7 @@ from wgdisco.api import StunRecord
 from wgdisco.keys import PrivateKey
 from wgdisco.proof import leaving_proof, rotation_proof
 from wgdisco.registry.facts import Put, Remove, Revoked
+from wgdisco.registry.io import gate
 from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT
 from wgdisco.registry.io.gate import ENROL_BURST
 from wgdisco.registry.io.http import CONNECTIONS_MAX
@@ -405,5 +406,100 @@ def test_what_is_no_list_of_subnets_is_refused(tmp_path, offers):
     async def scenario(registry):
         status, _ = await registry.ask("127.9.8.2", "PUT", "/v1/self/offers", json={"schema": 1, "offers": offers})
         assert status == 400
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "asked"),
+    [
+        ("PUT", "/v1/self/offers", {"offers": ["192.168.9.0/24"]}),
+        ("PUT", "/v1/self/candidates", {"candidates": []}),
+        ("PUT", "/v1/self/paths", {"paths": []}),
+        ("POST", "/v1/self/rotate", {"next_key": key(40).to_text(), "proof": "x"}),
+        ("POST", "/v1/punch", {"peer": BOB.public_key.to_text()}),
+    ],
+)
+def test_who_is_gone_when_its_body_comes_asks_for_nothing(tmp_path, method, path, asked):
+    async def scenario(registry):
+        body = json.dumps(asked).encode()
+        reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=("127.9.8.2", 0))
+        head = f"{method} {path} HTTP/1.1\r\nHost: {REGISTRY}\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")  # it has been let in
+        await registry.put(Remove(ALICE))
+        writer.write(body)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+        writer.close()
+
+    run(tmp_path, scenario)
+
+
+GARBAGE = [
+    b"GET /page/\xff HTTP/1.1\r\n\r\n",
+    b"GET http://[::x/ HTTP/1.1\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    b"GET / HTTP/1.1\r\nX: " + 20_000 * b"x" + b"\r\n\r\n",
+]
+
+
+def test_what_is_no_http_is_counted_and_not_logged(tmp_path, caplog):
+    async def scenario(registry):
+        for garbage in GARBAGE:
+            reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=("127.9.8.2", 0))
+            writer.write(garbage)
+            async with asyncio.timeout(5):
+                assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+            writer.close()
+        assert registry.api.log.drops == {"api: not HTTP": len(GARBAGE)}
+
+    run(tmp_path, scenario)
+    assert caplog.text == ""
+
+
+def test_a_body_that_is_compressed_or_breaks_off_is_not_logged(tmp_path, caplog):
+    async def scenario(registry):
+        head = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        status, told = await registry.ask("127.9.8.2", "PUT", "/v1/self/offers", data=b"x", headers=head)
+        assert (status, told["error"]) == (400, "the body is not JSON")
+        reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=("127.9.8.2", 0))
+        told = f"PUT /v1/self/offers HTTP/1.1\r\nHost: {REGISTRY}\r\nContent-Type: application/json\r\n"
+        writer.write(f"{told}Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    run(tmp_path, scenario)
+    assert caplog.text == ""
+
+
+def test_of_another_s_groups_a_member_is_told_those_it_is_in_itself(tmp_path):
+    async def scenario(registry):
+        _, told = await registry.ask("127.9.8.2", "GET", "/v1/members")
+        (bob,) = told["members"]
+        assert bob["groups"] == ["all"]
+        _, own = await registry.ask("127.9.8.3", "GET", "/v1/self")
+        assert own["member"]["groups"] == ["all", "dev"]
+        async with registry.request("127.9.8.2", "GET", "/v1/events") as response:
+            ((_, snapshot, _),) = await events(response, 1)
+            assert [one["groups"] for one in snapshot["members"]] == [["all"]]
+            await registry.put(Put(replace(BOB, groups=("all", "dev", "ops"))))
+            await registry.put(Put(replace(BOB, groups=("all", "ops"), name="robert")))
+            ((_, told, _),) = await events(response, 1)
+            assert (told["name"], told["groups"]) == ("robert", ["all"])
+
+    run(tmp_path, scenario)
+
+
+def test_half_a_body_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "BODY_TIMEOUT", 0.2)
+
+    async def scenario(registry):
+        reader, writer = await asyncio.open_connection(REGISTRY, registry.port, local_addr=("127.9.8.2", 0))
+        head = f"PUT /v1/self/paths HTTP/1.1\r\nHost: {REGISTRY}\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: 400000\r\n\r\n".encode() + 300_000 * b" ")
+        async with asyncio.timeout(5):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        writer.close()
 
     run(tmp_path, scenario)

@@ -5,6 +5,7 @@ import itertools
 import json
 import socket
 from contextlib import suppress
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -99,6 +100,8 @@ def test_a_member_sees_its_groups_and_no_paths_but_its_own(tmp_path):
         assert len(row(shown, "alice")["paths"]) == 1
         bob = row(shown, "bob")
         assert (bob["paths"], bob["rx_bytes"], bob["seen_at"]) == ([], 0, None)
+        assert bob["groups"] == ["all"]
+        assert row(await shown_to(registry, B), "bob")["groups"] == ["all", "dev"]
         assert (shown["invitations"], shown["drops"], shown["relay"]) == ([], {}, {})
         assert (await shown_to(registry, BOSS))["drops"] == {"mac1": 3}
 
@@ -131,6 +134,8 @@ def test_paths_are_taken_only_of_peers_that_may_be_known_and_go_with_them(tmp_pa
         {"rx_bytes": -1},
         {"tx_bytes": 1 << 63},
         {"handshake_at": 1.5},
+        {"handshake_at": 253_402_300_800},
+        {"rtt_ms": float("nan")},
     ],
 )
 def test_a_path_that_cannot_be_is_refused(tmp_path, wrong):
@@ -138,6 +143,19 @@ def test_a_path_that_cannot_be_is_refused(tmp_path, wrong):
         assert next(iter(wrong)) in (await tell(registry, A, {**PATH, **wrong}, status=400))["error"]
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("zone", "shown"),
+    [("%eth0", "%eth0"), ("%wg-mesh.7", "%wg-mesh.7"), ("%<b>", ""), ("%\x00\n\x1b[2J", ""), ("%" + 200 * "x", "")],
+)
+def test_no_text_of_a_member_s_own_is_shown_in_the_place_of_a_zone(tmp_path, zone, shown):
+    async def scenario(registry):
+        await tell(registry, A, {**PATH, "endpoint": f"[fe80::7{zone}]:4000"})
+        (path,) = row(await shown_to(registry, BOSS), "alice")["paths"]
+        assert path["endpoint"] == f"[fe80::7{shown}]:4000"
+
+    run(tmp_path, scenario, ADMIN)
 
 
 def test_reports_are_bounded_in_size_and_pace(tmp_path):
@@ -166,6 +184,19 @@ def test_the_stream_tells_whole_rows_that_changed(tmp_path):
             _, change = await event(response)
             assert (change["members"], change["removed"]) == ([], [EVE.public_key.to_text()])
             assert "invitations" not in change
+
+    run(tmp_path, scenario, ADMIN)
+
+
+def test_the_stream_says_nothing_of_groups_that_its_member_is_not_in(tmp_path, monkeypatch):
+    async def scenario(registry):
+        monkeypatch.setattr(view, "CHANGE_INTERVAL", 0.05)
+        async with registry.request(A, "GET", "/v1/view/events") as response:
+            await event(response)
+            await registry.put(Put(replace(BOB, groups=("all", "ops"))))
+            await registry.put(Put(replace(BOB, groups=("all", "ops"), name="robert")))
+            _, change = await event(response)
+            assert [(one["name"], one["groups"]) for one in change["members"]] == [("robert", ["all"])]
 
     run(tmp_path, scenario, ADMIN)
 

@@ -13,7 +13,7 @@ from wgdisco.registry.admin import InviteRequest, text_of
 from wgdisco.registry.facts import Member, Role
 from wgdisco.registry.io.commands import Commands
 from wgdisco.registry.io.gate import Gate, RefusedError, body_of
-from wgdisco.registry.io.ledger import Ledger
+from wgdisco.registry.io.ledger import Ledger, NotStoredError
 from wgdisco.registry.qr import qr_svg
 
 LOG = logging.getLogger(__name__)
@@ -36,18 +36,25 @@ class Administration:
 
     def _handler(self, verb: _Verb) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            member = await self._gate.member(request)
-            if member.role is not Role.ADMIN:
-                raise RefusedError(403, f"{member.name} is no admin: `wgdisco registry set {member.name} role admin`")
+            await self._admin(request)
             self._gate.limit(request)
             asked = await body_of(request, lambda data: data)
+            admin = await self._admin(request)  # it may have been one no more for long when the body came
             try:
-                answer = await verb(member, asked)
+                answer = await verb(admin, asked)
+            except NotStoredError:
+                raise  # that is no answer of the rules: the gate tells whom to ask
             except LocalError as error:
                 raise RefusedError(409, str(error)) from error
             return web.json_response({"schema": SCHEMA, **answer}, headers={"Cache-Control": "no-store"})
 
         return handle
+
+    async def _admin(self, request: web.Request) -> Member:
+        member = await self._gate.member(request)
+        if member.role is not Role.ADMIN:
+            raise RefusedError(403, f"{member.name} is no admin: `wgdisco registry set {member.name} role admin`")
+        return member
 
     async def _invite(self, admin: Member, data: Any) -> dict[str, Any]:
         asked = _parsed(InviteRequest.from_json, data)
@@ -80,7 +87,7 @@ class Administration:
 
     async def _rename(self, admin: Member, data: Any) -> dict[str, Any]:
         member, name = self._named(data), _parsed(lambda told: text_of(told, "name"), data)
-        await self._commands.rename({"name": member.name, "new_name": name})
+        await self._commands.rename({"public_key": member.public_key.to_text(), "new_name": name})
         _log(admin, "renamed", f"{member.name} to {name}")
         return {}
 
@@ -88,7 +95,7 @@ class Administration:
         member = self._named(data)
         if member.number == admin.number:
             raise RefusedError(409, "that is yourself: have another admin do it, or type `wgdisco leave`")
-        done = await self._commands.revoke({"name": member.name})
+        done = await self._commands.revoke({"public_key": member.public_key.to_text()})
         _log(admin, "revoked", member.name)
         return {"told": done["told"], "unseen": done["unseen"]}
 

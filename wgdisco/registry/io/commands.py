@@ -17,7 +17,7 @@ from wgdisco.offers import parse_subnet
 from wgdisco.registry.admin import set_role
 from wgdisco.registry.approval import approve, disapprove
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.facts import Invitation, Kind, Member, Role
+from wgdisco.registry.facts import Change, Invitation, Kind, Member, Role
 from wgdisco.registry.io.feed import Feed
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import Observation
@@ -137,9 +137,9 @@ class Commands:
         return {**self._member(member, self._seen()), "sees": sees, **relayed}
 
     async def rename(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """`name`, `new_name` → nothing."""
-        name, new_name = _text(asked, "name"), _text(asked, "new_name")
-        await self._ledger.change(lambda: (self._membership.rename(name, new_name), None))
+        """`name` or `public_key`, `new_name` → nothing."""
+        new_name = _text(asked, "new_name")
+        await self._ledger.change(lambda: (self._membership.rename(self._name(asked), new_name), None))
         return {}
 
     async def approve(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -196,11 +196,17 @@ class Commands:
         return {"told": told, "unseen": unseen}
 
     async def revoke(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """`name` → `keys` that are gone, `told`: members that have received it, `unseen`: those that have not yet."""
-        name, now = _text(asked, "name"), time.time()
-        member = next((member for member in self._membership.members.values() if member.name == name), None)
+        """`name` or `public_key` → `keys` that are gone, `told`: members that have received it, `unseen`: those that
+        have not yet."""
+
+        def command() -> tuple[list[Change], tuple[list[PublicKey], Member | None]]:
+            name = self._name(asked)
+            member = next((member for member in self._membership.members.values() if member.name == name), None)
+            changes, keys = self._membership.revoke(name, time.time())
+            return changes, (keys, member)
+
+        keys, member = await self._ledger.change(command)
         others = () if member is None else self._membership.visible_to(member)
-        keys = await self._ledger.change(lambda: self._membership.revoke(name, now))
         told, unseen = await self._heard(others)
         return {"keys": [str(key) for key in keys], "told": told, "unseen": unseen, "was_member": member is not None}
 
@@ -211,6 +217,15 @@ class Commands:
             raise LocalError("backup: give an absolute path")
         self._ledger.store.backup(target)
         return {}
+
+    def _name(self, asked: dict[str, Any]) -> str:
+        """Whom it is about: by a key it is whoever has that now, and not who has got the name meanwhile."""
+        if "public_key" not in asked:
+            return _text(asked, "name")
+        member = self._membership.members.get(PublicKey.from_text(_text(asked, "public_key")))
+        if member is None:
+            raise LocalError("there is no such member any longer")
+        return member.name
 
     async def _heard(self, members: Iterable[Member]) -> tuple[Sequence[str], Sequence[str]]:
         """The names of those members that have received all they were told, and of those that have not.

@@ -316,7 +316,7 @@ class Feed:
         for key, past in missed.items():
             telling = self._told.get(key)
             if telling is not None and telling.is_for(consumer.number, consumer.groups):
-                consumer.put(self._pack(telling.event(consumer.name)))
+                consumer.put(self._pack(telling.event(consumer.name, consumer.groups)))
             elif past.groups.intersection(member.groups):
                 consumer.put(self._pack(Event.of("removed", Removed(key.to_text(), past.name))))
         return True
@@ -330,8 +330,10 @@ def _difference(consumer: Consumer, before: Telling | None, after: Telling | Non
         return before.removed() if saw and before is not None else None
     assert after is not None
     if not saw or before is None:
-        return after.event(consumer.name)
+        return after.event(consumer.name, consumer.groups)
     is_direct = consumer.name in after.direct_to
     if moved is None or is_direct != (consumer.name in before.direct_to):
-        return after.event(consumer.name)
+        event = after.event(consumer.name, consumer.groups)
+        # where only other groups of it are different, there is nothing to tell
+        return None if event == before.event(consumer.name, consumer.groups) else event
     return None if before.record == after.record else moved

@@ -1,12 +1,15 @@
 """What every request to the registry's API goes through: whose it is, by which name it came, and how often."""
 
+import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from wgdisco.api import SCHEMA
 from wgdisco.endpoint import IPAddress, parse_address
@@ -19,6 +22,8 @@ LOG = logging.getLogger(__name__)
 ENROL_BURST = 10
 ENROL_INTERVAL = 1.0
 _RATES_MAX = 4096
+# Half a body is held for so many seconds
+BODY_TIMEOUT = 30.0
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _T = TypeVar("_T")
@@ -104,9 +109,29 @@ class Gate:
                 raise RefusedError(403, "this membership has just ended")
         return member
 
+    async def told(self, request: web.Request, parse: Callable[[Any], _T]) -> tuple[Member, _T]:
+        """Who asks, and the request's body. That may be long in coming: who is gone by then asks for nothing."""
+        told = await body_of(request, parse)
+        return await self.member(request), told
+
     def limit(self, request: web.Request) -> None:
         """Not too many changes of one address."""
         self._rates.take(source_of(request))
+
+
+class ServerLog(logging.LoggerAdapter[logging.Logger]):
+    """Of the HTTP server: what is no HTTP is counted (`drops`), and not told with a traceback each time."""
+
+    def __init__(self) -> None:
+        super().__init__(LOG)
+        self.drops: Counter[str] = Counter()
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """As a logger does."""
+        if isinstance(kwargs.get("exc_info"), HttpProcessingError):
+            self.drops["api: not HTTP"] += 1
+        else:
+            super().log(level, msg, *args, **kwargs)
 
 
 class Rates:
@@ -141,9 +166,16 @@ def source_of(request: web.Request) -> IPAddress:
 
 
 async def body_of(request: web.Request, parse: Callable[[Any], _T]) -> _T:
-    """The request's body, parsed from JSON; 400 with what is wrong with it."""
+    """The request's body, parsed from JSON; 400 with what is wrong with it, 408 when it is too slow."""
     try:
-        return parse(json.loads(await request.read()))
+        async with asyncio.timeout(BODY_TIMEOUT):
+            data = await request.read()
+    except TimeoutError as late:
+        raise RefusedError(408, "the body did not come in time: send it at once") from late
+    except (ConnectionError, web.RequestPayloadError) as wrong:
+        raise RefusedError(400, "the body is not whole") from wrong
+    try:
+        return parse(json.loads(data))
     except (ValueError, RecursionError) as wrong:
         reason = str(wrong) if type(wrong) is ValueError else "the body is not JSON"
         raise RefusedError(400, reason) from wrong

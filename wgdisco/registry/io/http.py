@@ -39,7 +39,7 @@ from wgdisco.registry.facts import Change, Kind, Revoked
 from wgdisco.registry.io.connection import give_up_soon, is_acknowledged
 from wgdisco.registry.io.described import add_document
 from wgdisco.registry.io.feed import Feed
-from wgdisco.registry.io.gate import Gate, RefusedError, body_of, source_of
+from wgdisco.registry.io.gate import Gate, RefusedError, ServerLog, body_of, source_of
 from wgdisco.registry.io.leaving import let_go, may_leave
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.turns import Turns
@@ -98,8 +98,15 @@ class ApiServer:
         application.router.add_put("/v1/self/offers", self._offers)
         application.router.add_post("/v1/punch", self._punch)
         add_document(application.router, self.gate.member)
+        self.log = ServerLog()
         self._runner = web.AppRunner(
-            application, access_log=None, handle_signals=False, shutdown_timeout=0.5, keepalive_timeout=KEPT_FOR
+            application,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=0.5,
+            keepalive_timeout=KEPT_FOR,
+            logger=self.log,
+            auto_decompress=False,  # no member compresses what it asks
         )
 
     async def start(self, addresses: Sequence[IPAddress], interface: str | None, port: int = PORT) -> list[int]:
@@ -181,9 +188,9 @@ class ApiServer:
         return web.json_response(to_json(self.stun(member.public_key)), headers={"Cache-Control": "no-store"})
 
     async def _rotate(self, request: web.Request) -> web.StreamResponse:
-        member = await self.gate.member(request)
+        await self.gate.member(request)
         self.gate.limit(request)
-        asked = await body_of(request, RotateRequest.from_json)
+        member, asked = await self.gate.told(request, RotateRequest.from_json)
         next_key = PublicKey.from_text(asked.next_key)
         membership = self._ledger.membership
         current = member.public_key
@@ -200,16 +207,17 @@ class ApiServer:
         return web.json_response(to_json(self_record(membership, self._directory, renewed)))
 
     async def _leave(self, request: web.Request) -> web.StreamResponse:
-        member = await self.gate.member(request)
+        await self.gate.member(request)
         self.gate.limit(request)
-        if not may_leave(self._ledger, member.public_key, await body_of(request, LeaveRequest.from_json)):
+        member, asked = await self.gate.told(request, LeaveRequest.from_json)
+        if not may_leave(self._ledger, member.public_key, asked):
             raise RefusedError(403, "only who holds the member's key may give the membership up")
         return await let_go(self._ledger, member.public_key, request)
 
     async def _recall(self, request: web.Request) -> web.StreamResponse:
         """A member hands back what the registry gave it to keep, and may have forgotten since."""
         await self.gate.member(request)
-        told = await body_of(request, Receipt.from_json)
+        _, told = await self.gate.told(request, Receipt.from_json)
         membership = self._ledger.membership
         try:
             receipt = unseal(membership.network, told.receipt)
@@ -231,9 +239,9 @@ class ApiServer:
         return web.json_response({"schema": SCHEMA, "receipt": now, "recalled": bool(recalled)})
 
     async def _candidates(self, request: web.Request) -> web.StreamResponse:
-        member = await self.gate.member(request)
+        await self.gate.member(request)
         self.gate.limit(request)
-        asked = await body_of(request, CandidatesRequest.from_json)
+        member, asked = await self.gate.told(request, CandidatesRequest.from_json)
         network = self._ledger.membership.network
         entry = self._directory.entry(member.public_key)
         seen = None if entry is None else entry.endpoint
@@ -246,9 +254,9 @@ class ApiServer:
         return web.json_response({"schema": SCHEMA, "candidates": [asdict(one) for one in told]})
 
     async def _offers(self, request: web.Request) -> web.StreamResponse:
-        member = await self.gate.member(request)
+        await self.gate.member(request)
         self.gate.limit(request)
-        asked = await body_of(request, OffersRequest.from_json)
+        member, asked = await self.gate.told(request, OffersRequest.from_json)
         membership, offers = self._ledger.membership, tuple(map(parse_subnet, asked.offers))
         await self._ledger.change(lambda: (offer(membership, member.public_key, offers), None))
         told = membership.members.get(member.public_key, member)
@@ -256,8 +264,8 @@ class ApiServer:
 
     async def _punch(self, request: web.Request) -> web.StreamResponse:
         """Who asks too often gets 429, for a member that is not there 404, for one that does not listen 409."""
-        member = await self.gate.member(request)
-        asked = await body_of(request, PunchRequest.from_json)
+        await self.gate.member(request)
+        member, asked = await self.gate.told(request, PunchRequest.from_json)
         key, membership = PublicKey.from_text(asked.peer), self._ledger.membership
         other = membership.members.get(key)
         if other is None or key == member.public_key or not membership.sees(member, other):
@@ -294,11 +302,11 @@ class ApiServer:
                 member = await self.gate.member(request)  # it may have had to wait
                 await response.prepare(request)
                 consumer = self._feed.open(member, last_id, cut, lambda: is_acknowledged(transport))
-                await response.write(await consumer.take())
+                if data := await consumer.take():
+                    await response.write(data)
                 await turn.heard(consumer.is_through)
             while not consumer.ended:
-                data = await consumer.take()
-                if data:
+                if data := await consumer.take():
                     await response.write(data)
         except ConnectionError:
             pass

@@ -15,6 +15,10 @@ _T = TypeVar("_T")
 NO_NETWORK = "there is no network here yet: make one with `wgdisco registry init`, or give --conf FILE"
 
 
+class NotStoredError(LocalError):
+    """The rules allowed it, and the disk did not."""
+
+
 class Ledger:
     """Membership and its store. `follow` is called with changes that have been stored and taken over.
 
@@ -57,9 +61,9 @@ class Ledger:
             if changes:
                 try:
                     await self.store.commit(changes)
-                except LocalError:
+                except LocalError as error:
                     self.failures += 1
-                    raise
+                    raise NotStoredError(str(error)) from error
                 self.commits += 1
                 self.membership.apply(changes)
                 if self.follow is not None:

@@ -26,7 +26,7 @@ from wgdisco.invitation import ENROL_REGISTRY_ADDRESS
 from wgdisco.keys import PublicKey
 from wgdisco.machine import boot_time, has_ipv6
 from wgdisco.registry.directory import Directory
-from wgdisco.registry.facts import Change, Member, Network, Revoked
+from wgdisco.registry.facts import Change, Invitation, Member, Network, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io import setup
 from wgdisco.registry.io.administration import Administration
@@ -138,7 +138,9 @@ def _conf(membership: Membership, *, with_ipv6: bool) -> TunnelConf:
 def _device_config(membership: Membership, *, with_ipv6: bool) -> DeviceConfig:
     config = membership.device_config()
     peers = (
-        replace(peer, managed=True, allowed_ips=tuple(n for n in peer.allowed_ips if with_ipv6 or n.version == 4))
+        replace(peer, managed=True)
+        if with_ipv6
+        else replace(peer, managed=True, allowed_ips=tuple(n for n in peer.allowed_ips if n.version == 4))
         for peer in config.peers
     )
     return replace(config, peers=tuple(peers))
@@ -318,7 +320,7 @@ class _Registry:
         return replace(report, drops=self._drops(self._device.status()), notes=notes)
 
     def _drops(self, status: DeviceStatus) -> dict[str, int]:
-        device = {reason.value: count for reason, count in status.drops.items()}
+        device = {reason.value: count for reason, count in status.drops.items()} | self._api.log.drops
         return device | dns_drops(self._server) | self.relaying.drops() | self._stun.drops()
 
     def _describe(self) -> dict[str, Any]:
@@ -363,7 +365,8 @@ class _Registry:
         self._view.follow()
         if any(isinstance(change.fact, Revoked) for change in changes):
             self._feed.give_receipt()
-        self._forwarding_due.set()
+        if not all(isinstance(change.fact, Invitation) for change in changes):
+            self._forwarding_due.set()
         await self._serve_tls()
         try:
             await self._link.set_routes(routes)
@@ -408,16 +411,22 @@ class _Registry:
         await self._routes.set(subnets)
 
     async def _keep_forwarding(self) -> None:
-        """Forward as membership says now; and look now and then where the default routes lead."""
+        """Forward as membership says now; and look now and then where the default routes lead.
+
+        All rules are written anew, so while members come by the dozen it takes a third of the time at most.
+        """
+        loop = asyncio.get_running_loop()
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(FORWARDING_INTERVAL):
                     await self._forwarding_due.wait()
             self._forwarding_due.clear()
+            began = loop.time()
             try:
                 await self._forward()
             except LocalError as error:
                 LOG.error("%s", error)
+            await asyncio.sleep(2 * (loop.time() - began))
 
     # What time brings
 

@@ -4,12 +4,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from wgdisco.errors import LocalError, RemoteError
 from wgdisco.machine import boot_time
-from wgdisco.registry.ephemeral import Absence
+from wgdisco.registry.ephemeral import Absence, vanish
+from wgdisco.registry.facts import Change, Member
 from wgdisco.registry.io.ledger import Ledger
 from wgdisco.registry.io.store import OBSERVATIONS_INTERVAL
+from wgdisco.registry.membership import Membership
 from wgdisco.tunnel.events import DeviceStatus
 
 LOG = logging.getLogger(__name__)
@@ -45,8 +48,13 @@ class Upkeep:
             return  # what all peers are doing is much to ask
         received_at = {peer.key: peer.received_at for peer in self._status().peers}
         for member in self._absence.look(ephemeral, received_at, boot_time()):
-            await self._ledger.change(lambda member=member: (membership.forget(member), None))  # type: ignore[misc]
-            LOG.info("vanished", extra={"fields": {"name": member.name, "peer": str(member.public_key)}})
+            if await self._ledger.change(partial(_vanish, membership, member)):
+                LOG.info("vanished", extra={"fields": {"name": member.name, "peer": str(member.public_key)}})
+
+
+def _vanish(membership: Membership, member: Member) -> tuple[list[Change], bool]:
+    changes = vanish(membership, member)
+    return changes, bool(changes)
 
 
 async def _every(interval: float, work: Callable[[], Awaitable[None]]) -> None:

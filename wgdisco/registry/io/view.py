@@ -1,7 +1,7 @@
 """`GET /v1/view` and its events, and `PUT /v1/self/paths`: what the network looks like, and what members add to that.
 
 A stream is told what is different from what it was shown, once a second at most. Nothing is queued for it: who takes
-too long to take one change is cut.
+too long to take the next piece is cut.
 """
 
 import asyncio
@@ -17,9 +17,9 @@ from wgdisco.paths import PathsRequest
 from wgdisco.registry.facts import Member, Role
 from wgdisco.registry.histories import INTERVAL
 from wgdisco.registry.io.connection import give_up_soon
-from wgdisco.registry.io.gate import Gate, Rates, RefusedError, body_of, source_of
+from wgdisco.registry.io.gate import Gate, Rates, RefusedError, source_of
 from wgdisco.registry.io.ledger import Ledger
-from wgdisco.registry.view import Row, View, changed_rows, json_text, view_json
+from wgdisco.registry.view import Row, View, changed_rows, view_json, with_members
 from wgdisco.tunnel.events import DeviceStatus
 
 STREAMS_MAX = 4
@@ -145,9 +145,10 @@ class ViewApi:
             await asyncio.sleep(CHANGE_INTERVAL)
 
     async def _paths(self, request: web.Request) -> web.StreamResponse:
-        member = await self._gate.member(request)
+        await self._gate.member(request)
         self._reports.take(source_of(request))
-        told = await body_of(request.clone(client_max_size=PATHS_BODY_MAX_SIZE), PathsRequest.from_json)
+        large = request.clone(client_max_size=PATHS_BODY_MAX_SIZE)
+        member, told = await self._gate.told(large, PathsRequest.from_json)
         taken = self._view.reports.take(self._membership, member, told.paths, time.time())
         if taken is None:
             raise RefusedError(503, "members have reported as many paths as this registry keeps")
@@ -179,15 +180,15 @@ class ViewApi:
         if not stream.told:
             return chain(["event: view\ndata: "], self._whole(member, stream), ["\n\n"])
         change = self._change(member, stream)
-        return None if change is None else [f"event: change\ndata: {json_text(change)}\n\n"]
+        return None if change is None else chain(["event: change\ndata: "], with_members(*change), ["\n\n"])
 
     def _whole(self, member: Member, stream: _Stream) -> Iterator[str]:
         self._look()
         stream.shown, stream.told = self._view.rows(member), self._told(member)
         return view_json(stream.told, self.serial(), int(time.time()), list(stream.shown.values()))
 
-    def _change(self, member: Member, stream: _Stream) -> Row | None:
-        """What is new, if anything."""
+    def _change(self, member: Member, stream: _Stream) -> tuple[Row, list[Row]] | None:
+        """What is new, if anything, and the members of whom something is."""
         self._look()
         shown, old = stream.shown, stream.told
         rows, new = stream.shown, stream.told = self._view.rows(member), self._told(member)
@@ -197,7 +198,7 @@ class ViewApi:
             return None
         always = {"drops": new["drops"], "relay": new["relay"]}
         rest = {name: new[name] for name in ("network", "self", "invitations") if new[name] != old[name]}
-        return {"time": int(time.time()), "members": changed, "removed": removed, **always, **rest}
+        return {"time": int(time.time()), "removed": removed, **always, **rest}, changed
 
 
 async def _send(response: web.StreamResponse, pieces: Iterable[str]) -> None:
