@@ -30,7 +30,7 @@ from wgdisco.lab.world import HostProcess, World
 
 PROGRAM = [sys.executable, "-m", "wgdisco"]
 FIRST = population.FIRST
-RATE, LISTEN_RATE = 400.0, 200.0
+RATE, LISTEN_RATE = 400.0, 120.0
 MET = "/run/met.json"
 LARGEST = 12
 TICKS = os.sysconf("SC_CLK_TCK")
