@@ -2,7 +2,7 @@
 
 usage, as root: python -m bench.registry [--quick] [--only PART …] [--to DIRECTORY]
 
-Parts: handshakes, mesh (1,000 members that all see each other, all listening), steady (10,000 in groups of 100, all
+Parts: handshakes, mesh (1,000 members that all see each other, all listening), steady (10,000 in groups of 100, some
 listening, then the registry restarted), join. --quick: a shorter look at each.
 """
 
@@ -188,6 +188,7 @@ class Sizes:
     mesh: int = 1000
     moves: int = 60
     steady: int = 10_000
+    listening: int = 2500  # of them
     steady_seconds: int = 60
     handshake_seconds: int = 10
     joins: int = 300
@@ -276,7 +277,8 @@ def steady(sizes: Sizes) -> dict[str, Any]:
         came = one.all("begin", rate=RATE)
         came_used = one.processor() - before
         known = one.rss()
-        listened = one.all("listen", rate=LISTEN_RATE)
+        listening = min(sizes.listening, sizes.steady)
+        listened = one.ask("listen", first=FIRST, last=FIRST + listening, rate=LISTEN_RATE)
         one.ask("rest", seconds=5)
         first, crowd_first = one.processor(), one.ask("status")
         with one.sampled() as shares:
@@ -284,6 +286,7 @@ def steady(sizes: Sizes) -> dict[str, Any]:
         used = one.processor() - first
         found = {
             "members": sizes.steady,
+            "listening": listening,
             "came_s": came["seconds"],
             "came_processor_s": came_used,
             "listened_s": listened["seconds"],
