@@ -234,7 +234,7 @@ def handshakes(sizes: Sizes) -> dict[str, Any]:
         before = one.processor()
         with one.sampled() as shares:
             found = one.all("renew", seconds=sizes.handshake_seconds, window=min(48, sizes.known))
-        used = one.processor() - before
+        used = max(one.processor() - before, 1 / TICKS)
         return tell(
             "handshakes",
             {
