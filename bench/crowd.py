@@ -151,8 +151,10 @@ class Crowd:
             self.reopen(number)
 
     def reopen(self, number: int) -> None:
-        """A stream that was cut begins anew, as a member's does, a second or so later."""
-        self._loop.call_later(1 + random.random(), lambda: self._opening.add(asyncio.ensure_future(self._open(number))))
+        """A stream that was cut begins anew some seconds later, as a member's does."""
+        self._loop.call_later(
+            random.uniform(2, 8), lambda: self._opening.add(asyncio.ensure_future(self._open(number)))
+        )
 
     async def move(self, numbers: range, moves: int, gap: float) -> dict[str, Any]:
         """Some of them move, one each `gap` seconds; after how many ms each of the others in its group is told."""

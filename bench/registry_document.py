@@ -74,9 +74,9 @@ def plot(data: dict[str, Any]) -> str | None:
 def _memory(data: dict[str, Any]) -> list[float]:
     if "steady" not in data:
         return []
-    _, known, listening = data["steady"]["rss_mib"]
-    base = data["mesh"]["rss_mib"][0] if "mesh" in data else known
-    return [1024 * (listening - base) / data["steady"]["members"]]
+    one = data["steady"]
+    empty, known, listening = one["rss_mib"]
+    return [1024 * ((known - empty) / one["members"] + (listening - known) / one["listening"])]
 
 
 def _method(data: dict[str, Any]) -> str:
@@ -130,9 +130,12 @@ def _figures(data: dict[str, Any]) -> str:
 def _steady(one: dict[str, Any]) -> Sequence[tuple[str, str]]:
     empty, known, listening = one["rss_mib"]
     members, restart = one["members"], one["restart"]
-    each = f"{_kib(known - empty, members)}, {_kib(listening - known, members)}"
+    each = f"{_kib(known - empty, members)}, {_kib(listening - known, one['listening'])}"
     return [
-        (f"{members:,} in groups of 100, all listening: processor", f"{one['processor_percent']:.0f} %"),
+        (
+            f"{members:,} in groups of 100, {one['listening']:,} listening: processor",
+            f"{one['processor_percent']:.0f} %",
+        ),
         ("… handshakes a second", f"{one['handshakes_s']:.0f}"),
         ("… in a group, told that one has moved, p50, p99", _two(one, "group_p50_ms", "group_p99_ms")),
         ("… memory: before any came, with sessions, with streams", f"{empty:.0f}, {known:.0f}, {listening:.0f} MiB"),

@@ -8,7 +8,7 @@ from bench.registry import Sizes, handshakes, join, mesh, steady
 from tests.bench.test_throughput import MACHINE
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
-SMALL = Sizes(mesh=20, moves=4, steady=30, steady_seconds=1, handshake_seconds=1, joins=4, known=10)
+SMALL = Sizes(mesh=20, moves=4, steady=30, steady_seconds=1, handshake_seconds=2, joins=4, known=10)
 
 
 @pytest.fixture(scope="module")
