@@ -37,6 +37,7 @@ class ExternalWireGuard:
         self.interface = interface
         self._path = SOCKETS / f"{interface}.sock"
         self._reader = StatusReader()
+        self._seen: dict[PublicKey, float | None] = {}  # handshakes that whoever asks for the status knows of
 
     @property
     def renews(self) -> bool:
@@ -53,14 +54,17 @@ class ExternalWireGuard:
         if not self.renews:
             check_answer(self._ask(format_set_device(config, gone)))
             return
-        seen = {peer.key: peer for peer in self.status().peers}
-        texts = [format_set_device(replace(config, peers=())), *map(format_remove_peer, gone)]
-        for peer in config.peers:
-            there = seen.get(peer.public_key)
-            endpoint = peer.endpoint or (None if there is None else there.endpoint)
-            texts.append(format_renew_peer(replace(peer, endpoint=endpoint)))
-        for text in texts:
+        for text in (format_set_device(replace(config, peers=())), *map(format_remove_peer, gone)):
             check_answer(self._ask(text))
+        seen = {peer.key: peer for peer in self._read().peers}
+        for peer in config.peers:
+            there, shared = seen.get(peer.public_key), self._reader.shared.get(peer.public_key)
+            if there is None:
+                check_answer(self._ask(format_renew_peer(peer)))
+            elif peer.preshared_key != shared or set(peer.allowed_ips) != set(there.allowed_ips):
+                check_answer(self._ask(format_renew_peer(replace(peer, endpoint=peer.endpoint or there.endpoint))))
+            else:
+                self.set_peer(peer.public_key, peer.endpoint, peer.persistent_keepalive)
 
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
         """Endpoint (None: as it is) and keepalive in one step; LocalError when the engine does not."""
@@ -69,19 +73,29 @@ class ExternalWireGuard:
             check_answer(self._ask(text))
 
     def _renewal(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> str | None:
-        """What to say to one that renews; None where a session is worth more than another keepalive."""
-        status = self.status()
-        peer = next((peer for peer in status.peers if peer.key == key), None)
+        """What to say to one that renews; None where a session is worth more.
+
+        That is more than another keepalive, and than what was decided before anybody had seen that there is one.
+        """
+        peer = next((peer for peer in self._read().peers if peer.key == key), None)
         if peer is None:
             raise LocalError(f"{self.interface} has no peer {key} any more")
         is_there = endpoint is None or endpoint == peer.endpoint
-        if is_there and (keepalive == peer.persistent_keepalive or has_session(peer, boot_time())):
+        stands = has_session(peer, boot_time())
+        is_news = stands and peer.handshake_unix != self._seen.get(key)
+        if is_news or (is_there and (keepalive == peer.persistent_keepalive or stands)):
             return None
         shared = self._reader.shared.get(key)
         return format_renew_peer(PeerConfig(key, shared, endpoint or peer.endpoint, peer.allowed_ips, keepalive))
 
     def status(self) -> DeviceStatus:
         """The device now; LocalError when nobody answers."""
+        status = self._read()
+        if self.renews:
+            self._seen = {peer.key: peer.handshake_unix for peer in status.peers}
+        return status
+
+    def _read(self) -> DeviceStatus:
         offset = boot_time() - time.time()
         return self._reader.read(self._ask(GET), offset, time.time())
 

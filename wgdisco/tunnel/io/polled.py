@@ -56,6 +56,7 @@ class PolledDevice:
         self._managed: set[PublicKey] = set()  # members: the registry alone has a keepalive, and is where it is
         self._relay: Endpoint | None = None
         self._waiting: dict[PublicKey, PeerConfig] = {}
+        self._renewed: dict[PublicKey, float] = {}
         port = self._status.listen_port
         self._taps = {v: tap for v in (4, 6) if (tap := Tap.open(v, other_filter(port, v), _BUFFER)) is not None}
         # who sends checks must hear the answers
@@ -101,6 +102,7 @@ class PolledDevice:
         gone = self._keepalives.keys() - {peer.public_key for peer in peers}
         for key in gone:
             self._turns.forget(key)
+            self._renewed.pop(key, None)
         for peer in peers:
             was = known.get(peer.public_key)
             if was is not None and was.persistent_keepalive != peer.persistent_keepalive:
@@ -122,8 +124,12 @@ class PolledDevice:
         self._keepalives[key] = keepalive
         self._turns.moved(key)
         peer = self._observed.known.get(key)
-        is_off = peer is None or not (peer.persistent_keepalive or has_session(peer, boot_time()))
-        self._do(key, (endpoint, 0 if is_off and not self._client.renews else keepalive))
+        stands = peer is not None and has_session(peer, boot_time())
+        if self._client.renews:
+            self._renew(key, endpoint, is_session_lost=stands and endpoint not in (None, peer and peer.endpoint))
+            return
+        is_off = peer is None or not (peer.persistent_keepalive or stands)
+        self._do(key, (endpoint, 0 if is_off else keepalive))
 
     def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
         """Whatever authenticates moves peers here; those without a session are reached by the first of these."""
@@ -248,11 +254,7 @@ class PolledDevice:
         match step:
             case Begin(key, endpoint) if self._client.renews:
                 self._observed.begun(key, now)
-                self._do(key, (endpoint, self._keepalives[key]))
-                peer = self._observed.known.get(key)
-                inside = None if peer is None else inner_address(peer.allowed_ips)
-                if inside is not None:  # a keepalive that is turned on begins nothing there, and a packet does
-                    self._looker.do(lambda: self._nudge(inside))
+                self._renew(key, endpoint, is_session_lost=True)
             case Begin(key, endpoint):
                 self._observed.begun(key, now)
                 keepalive = self._keepalives[key]
@@ -272,6 +274,18 @@ class PolledDevice:
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.interface.encode())
             sock.sendto(b"", (str(address), _DISCARD))
+
+    def _renew(self, key: PublicKey, endpoint: Endpoint | None, *, is_session_lost: bool) -> None:
+        """Move a peer of an engine that adds it anew; then somebody has to shake hands.
+
+        A keepalive that is turned on begins nothing there, and a packet does.
+        """
+        self._do(key, (endpoint, self._keepalives[key]))
+        peer = self._observed.known.get(key)
+        inside = None if peer is None else inner_address(peer.allowed_ips)
+        if is_session_lost and inside is not None:
+            self._renewed[key] = boot_time()
+            self._looker.do(lambda: self._nudge(inside))
 
     def _check(self, key: PublicKey) -> None:
         if key not in self._keepalives:
@@ -323,7 +337,8 @@ class PolledDevice:
         if self._relay is None or not self._managed:
             return
         for peer in self.status().peers:
-            is_idle = not has_session(peer, now) and now - self._turns.begun_at(peer.key) > EAGER_FOR
+            begun_at = max(self._turns.begun_at(peer.key), self._renewed.get(peer.key, float("-inf")))
+            is_idle = not has_session(peer, now) and now - begun_at > EAGER_FOR
             if peer.key in self._managed and peer.endpoint != self._relay and (is_idle or peer.endpoint == before):
                 self._do(peer.key, (self._relay, self._keepalives[peer.key]))
 
