@@ -17,6 +17,16 @@ def said(process) -> str:
         return lines.read()
 
 
+def await_up(process) -> None:
+    """Until it says that it has started, whatever it says before."""
+    said = []
+    for line in iter(process.stderr.readline, ""):
+        said.append(line)
+        if '"started"' in line:
+            return
+    raise AssertionError(f"it ended: {said}")
+
+
 def test_children_of_the_warm_process_are_programs_in_their_hosts() -> None:
     with World(["core", "one", "other"]) as world:
         warm = Warm(world.hosts["core"])
@@ -29,8 +39,7 @@ def test_children_of_the_warm_process_are_programs_in_their_hosts() -> None:
         text = said(made)
         assert made.wait() == 0, text
         running = warm.start(world.hosts["one"], ["registry", "run", "--log", "json"])
-        assert running.stderr is not None
-        assert '"started"' in running.stderr.readline()
+        await_up(running)
         assert "mesh" in world.hosts["one"].run(["ip", "link"]).stdout
         for elsewhere in ("other", "core"):
             assert "mesh" not in world.hosts[elsewhere].run(["ip", "link"]).stdout
@@ -55,8 +64,7 @@ def test_children_end_with_the_connection_and_with_the_warm_process() -> None:
         said(running)
         for ends in (lambda: None, world.close):
             running = warm.start(world.hosts["host"], ["registry", "run", "--log", "json"])
-            assert running.stderr is not None
-            assert '"started"' in running.stderr.readline()
+            await_up(running)
             ends()
             if ends is world.close:
                 assert running.wait() == -signal.SIGKILL

@@ -3,6 +3,7 @@
 import errno
 import socket
 import struct
+import time
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
@@ -17,6 +18,8 @@ _IP_PKTINFO = 8  # linux/in.h; Python 3.11 does not name it
 _PKTINFO4 = struct.Struct("=i4s4s")
 _PKTINFO6 = struct.Struct("=16si")
 _PORT_ATTEMPTS = 8
+# How long a zone's server may take to end whose registry was killed, in seconds
+_ENDS_WITHIN, _LOOKS_EVERY = 1.0, 0.02
 # asm-generic/socket.h, linux/sock_diag.h: nine numbers, the last is of what was dropped
 _SO_MEMINFO = 55
 _MEMINFO = struct.Struct("=9I")
@@ -36,9 +39,9 @@ def bind_pair(address: IPAddress, port: int, interface: str | None) -> tuple[soc
     With `interface`, nobody is heard who does not come in by it. LocalError says which failed and why.
     """
     for attempt in range(_PORT_ATTEMPTS):
-        udp = _bind(address, port, socket.SOCK_DGRAM, interface)
+        udp = _bind_when_free(address, port, socket.SOCK_DGRAM, interface)
         try:
-            return udp, _bind(address, udp.getsockname()[1], socket.SOCK_STREAM, interface)
+            return udp, _bind_when_free(address, udp.getsockname()[1], socket.SOCK_STREAM, interface)
         except LocalError:
             udp.close()
             # a free UDP port may be taken for TCP
@@ -66,6 +69,18 @@ def overflows(bound: socket.socket) -> int:
     """How many packets or connections the kernel had no room for at a socket."""
     told = bound.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
     return int(_MEMINFO.unpack(told)[_DROPS])
+
+
+def _bind_when_free(address: IPAddress, port: int, kind: socket.SocketKind, interface: str | None) -> socket.socket:
+    deadline = time.monotonic() + _ENDS_WITHIN
+    while True:
+        try:
+            return _bind(address, port, kind, interface)
+        except LocalError as error:
+            is_taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            if not is_taken or time.monotonic() > deadline:
+                raise
+        time.sleep(_LOOKS_EVERY)
 
 
 def _bind(address: IPAddress, port: int, kind: socket.SocketKind, interface: str | None) -> socket.socket:
