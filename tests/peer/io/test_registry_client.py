@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import json
+import os
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -19,6 +21,7 @@ from wgdisco.peer import stream
 from wgdisco.peer.io.registry_client import Heartbeat, RegistryClient, RegistryTime, StreamDown, StreamUp
 
 LOOPBACK = ip_address("127.0.0.1")
+_TCP_REPAIR = 19  # linux/tcp.h
 ALICE = record("alice", OWN, 2)
 SNAPSHOT = snapshot(record("bob", BOB, 3))
 
@@ -349,5 +352,33 @@ def test_begun_anew_it_asks_for_a_snapshot_and_tells_nothing_more_of_before():
                         break
         assert [type(event) for event in events[2:4]] == [StreamDown, StreamUp]
         assert "Last-Event-ID" not in seen[1]
+
+    run(scenario())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="TCP_REPAIR, by which a connection goes without a word, needs root")
+def test_a_registry_that_has_forgotten_one_connection_has_forgotten_the_stream():
+    """Killed and back within a moment: it had just told something, and nobody resets what is only listened to."""
+    taken, follows = [], asyncio.Event()
+
+    async def answer(request):
+        taken.append(request.transport)
+        follows.set()
+        if request.method == "POST":
+            return web.json_response({"schema": 1}, status=202)
+        return await streaming(SNAPSHOT_FRAME, hold=True)(request)
+
+    async def scenario():
+        async with serving("*", "/v1/{path}", answer) as client:
+            following = asyncio.ensure_future(heard(client, down))
+            await follows.wait()
+            assert await client.punch(BOB)
+            for transport in taken:
+                transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+                transport.abort()
+            client.probe()  # as after the handshake that follows: too soon to tell
+            assert await client.punch(BOB)
+            assert down(await following)
+            await client.close()
 
     run(scenario())

@@ -152,16 +152,16 @@ class RegistryClient:
         reply = await self._post("/v1/receipt", to_json(Receipt(receipt)))
         return isinstance(reply, dict) and reply.get("recalled") is True
 
-    def probe(self) -> None:
+    def probe(self, *, even_now: bool = False) -> None:
         """Have the kernels find out whether the far end still has the stream; one that it has not ends at once.
 
         TCP keepalive for PROBE_TIME (RFC 9293, section 3.8.4): a registry that was killed and is back answers with a
         reset, which nothing else would bring about, since only it ever sends. Not where it has just sent: to
-        acknowledge that is what most handshakes follow from.
+        acknowledge that is what most handshakes follow from. `even_now`: there is more that speaks for it.
         """
         if self._connection is None or self._connection.is_closing():
             return
-        if asyncio.get_running_loop().time() - self._heard_at < JUST_NOW:
+        if not even_now and asyncio.get_running_loop().time() - self._heard_at < JUST_NOW:
             return
         sock = self._connection.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it has just ended
@@ -322,7 +322,10 @@ class RegistryClient:
             kept = self._kept
             try:
                 async with kept.request(method, f"{self._base}{path}", json=body, allow_redirects=False) as response:
-                    return response.status, await bounded(response, MAX_REPLY_SIZE)
+                    answer = response.status, await bounded(response, MAX_REPLY_SIZE)
+                if is_last:  # it has forgotten one connection, and so the other
+                    self.probe(even_now=True)
+                return answer
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 if self._kept is kept:
                     self._kept = None
