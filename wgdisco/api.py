@@ -209,10 +209,10 @@ class EnrolRequest:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        name = _body(data).get("name")
+        name = parse_body(data).get("name")
         if name is not None and (not isinstance(name, str) or len(name) > _NAME_MAX_SIZE):
             raise ValueError("name: a text of up to 255 characters")
-        return cls(_key(data, "public_key"), name)
+        return cls(parse_key(data, "public_key"), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,11 +228,11 @@ class RotateRequest:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        body = _body(data)
+        body = parse_body(data)
         proof = body.get("proof")
         if not isinstance(proof, str):
             raise ValueError("proof: missing")
-        return cls(_key(body, "next_key"), proof)
+        return cls(parse_key(body, "next_key"), proof)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ class CandidatesRequest:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        told = _body(data).get("candidates")
+        told = parse_body(data).get("candidates")
         if not isinstance(told, list) or len(told) > MAX_CANDIDATES:
             raise ValueError(f"candidates: a list of up to {MAX_CANDIDATES}")
         nat = data.get("nat")
@@ -272,7 +272,7 @@ class OffersRequest:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        told = _body(data).get("offers")
+        told = parse_body(data).get("offers")
         if not isinstance(told, list) or len(told) > OFFERS_MAX:
             raise ValueError(f"offers: a list of up to {OFFERS_MAX}")
         if not all(isinstance(one, str) and len(one) <= _NAME_MAX_SIZE for one in told):
@@ -296,7 +296,7 @@ class StunRecord:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read the answer; ValueError says what is wrong with it."""
-        endpoints = _body(data).get("endpoints")
+        endpoints = parse_body(data).get("endpoints")
         if not isinstance(endpoints, list) or len(endpoints) > MAX_STUN_ENDPOINTS:
             raise ValueError(f"endpoints: a list of up to {MAX_STUN_ENDPOINTS}")
         username, password, lifetime = (data.get(name) for name in ("username", "password", "lifetime"))
@@ -321,10 +321,10 @@ class PunchRequest:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        leave = _body(data).get("leave", False)
+        leave = parse_body(data).get("leave", False)
         if not isinstance(leave, bool):
             raise ValueError("leave: true or false")
-        return cls(_key(data, "peer"), leave)
+        return cls(parse_key(data, "peer"), leave)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +356,7 @@ class Receipt:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read it from either end; ValueError says what is wrong with it."""
-        receipt = _body(data).get("receipt")
+        receipt = parse_body(data).get("receipt")
         if not isinstance(receipt, str) or not 0 < len(receipt) <= RECEIPT_MAX_SIZE or not receipt.isascii():
             raise ValueError("receipt: a text of up to 12 KiB")
         return cls(receipt)
@@ -419,7 +419,8 @@ def _endpoint(value: Any) -> str:
     return Endpoint.from_text(value).to_text()
 
 
-def _body(data: Any) -> dict[str, Any]:
+def parse_body(data: Any) -> dict[str, Any]:
+    """A request's body as the object that it has to be; ValueError says why it is none."""
     if not isinstance(data, dict):
         raise ValueError("the body is not a JSON object")
     if data.get("schema", SCHEMA) != SCHEMA:
@@ -427,7 +428,8 @@ def _body(data: Any) -> dict[str, Any]:
     return data
 
 
-def _key(data: dict[str, Any], name: str) -> str:
+def parse_key(data: dict[str, Any], name: str) -> str:
+    """The public key that a field has to be, as text; ValueError says what is wrong with it."""
     value = data.get(name)
     if not isinstance(value, str):
         raise ValueError(f"{name}: a key of 44 base64 characters")

@@ -9,7 +9,7 @@ from typing import Any
 from wgdisco.durations import duration_text, parse_duration
 from wgdisco.errors import ConfigError
 from wgdisco.names import check_member_name
-from wgdisco.registry.ephemeral import LEAST_PERIOD, PERIOD
+from wgdisco.registry.ephemeral import PERIOD, check_period
 from wgdisco.registry.facts import DEFAULT_GROUP
 
 
@@ -56,6 +56,5 @@ def _named(name: str | None, ephemeral: str | None) -> tuple[str | None, float |
         if name is not None:
             raise
         name, period = ephemeral, PERIOD
-    if period < LEAST_PERIOD:
-        raise ConfigError(f"--ephemeral: at least {duration_text(LEAST_PERIOD)}, since members are silent for a while")
+    check_period("--ephemeral", period)
     return name, period

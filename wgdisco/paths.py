@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any, Self
 
-from wgdisco.api import SCHEMA, PathWord, Reason
+from wgdisco.api import PathWord, Reason, parse_body, parse_key
 from wgdisco.endpoint import Endpoint
-from wgdisco.keys import PublicKey
 
 PATHS_MAX = 1024
 RTT_MAX = 60_000.0
@@ -43,7 +42,7 @@ class PathRecord:
         """Read one; ValueError says what is wrong with it."""
         if not isinstance(data, dict):
             raise ValueError("a path is a JSON object")
-        peer, path, reason, endpoint = (data.get(name) for name in ("peer", "path", "reason", "endpoint"))
+        path, reason, endpoint = (data.get(name) for name in ("path", "reason", "endpoint"))
         if not isinstance(path, str) or path not in _WORDS:
             raise ValueError(f"path: one of {', '.join(_WORDS)}")
         if not isinstance(reason, str | None) or reason not in _REASONS:
@@ -53,7 +52,7 @@ class PathRecord:
                 raise ValueError("endpoint: ADDRESS:PORT")
             endpoint = _plain(Endpoint.from_text(endpoint)).to_text()
         return cls(
-            _key(peer),
+            sys.intern(parse_key(data, "peer")),  # one text for all that report of this peer
             _WORDS[path],
             _REASONS[reason],
             endpoint,
@@ -76,23 +75,10 @@ class PathsRequest:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        if not isinstance(data, dict):
-            raise ValueError("the body is not a JSON object")
-        if data.get("schema", SCHEMA) != SCHEMA:
-            raise ValueError(f"schema: this registry knows {SCHEMA}")
-        told = data.get("paths")
+        told = parse_body(data).get("paths")
         if not isinstance(told, list) or len(told) > PATHS_MAX:
             raise ValueError(f"paths: a list of up to {PATHS_MAX}")
         return cls([PathRecord.from_json(one) for one in told])
-
-
-def _key(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("peer: a key of 44 base64 characters")
-    try:
-        return sys.intern(PublicKey.from_text(value).to_text())  # one text for all that report of this peer
-    except ValueError as error:
-        raise ValueError(f"peer: {error}") from error
 
 
 def _milliseconds(value: Any) -> float | None:

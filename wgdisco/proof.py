@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, Self
 
+from wgdisco.api import parse_body
 from wgdisco.keys import PublicKey
 
 
@@ -29,7 +30,7 @@ class LeaveRequest:
     @classmethod
     def from_json(cls, data: Any) -> Self:
         """Read a request's body; ValueError says what is wrong with it."""
-        proof = data.get("proof") if isinstance(data, dict) else None
+        proof = parse_body(data).get("proof")
         if not isinstance(proof, str):
             raise ValueError("proof: missing")
         return cls(proof)

@@ -112,7 +112,7 @@ def between(before: Zone, after: Zone, touched: Iterable[PublicKey]) -> Delta:
         was, instance = before.instances.get(key), after.instances.get(key)
         if instance is None:
             gone.append(key)
-        elif was is None or not _is_alike(was, instance):
+        elif was is None or _at(was, instance.endpoint) != instance:
             put.append(instance)
         elif was.endpoint != instance.endpoint:
             moved.append((key, instance.endpoint))
@@ -137,16 +137,6 @@ def applied(zone: Zone, delta: Delta) -> Zone:
     # a dataclass's replace() would take most of the time of a move
     moved = [_at(zone.instances[key], endpoint) for key, endpoint in delta.moved]
     return zone.following(delta.serial, (*delta.put, *moved) if moved else delta.put, delta.gone, roster)
-
-
-def _is_alike(was: ServiceInstance, now: ServiceInstance) -> bool:
-    """But for the endpoint."""
-    return was is now or (
-        was.name == now.name
-        and was.allowed_ips == now.allowed_ips
-        and was.candidates == now.candidates
-        and was.nat == now.nat
-    )
 
 
 def _at(was: ServiceInstance, endpoint: Endpoint) -> ServiceInstance:

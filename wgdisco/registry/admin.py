@@ -1,13 +1,16 @@
-"""What an admin may ask for by the API, checked as the command line does it. ConfigError or LocalError say why not."""
+"""What an admin may ask for by the API, checked as the command line does it.
+
+ConfigError, LocalError or ValueError say why not.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from wgdisco.api import SCHEMA
-from wgdisco.durations import duration_text, parse_duration
+from wgdisco.api import parse_body
+from wgdisco.durations import parse_duration
 from wgdisco.errors import ConfigError
 from wgdisco.names import check_member_name
-from wgdisco.registry.ephemeral import LEAST_PERIOD, PERIOD
+from wgdisco.registry.ephemeral import PERIOD, check_period
 from wgdisco.registry.facts import DEFAULT_GROUP, Change, Put, Role
 from wgdisco.registry.membership import INVITATION_LIFETIME, Membership
 
@@ -33,7 +36,7 @@ class InviteRequest:
 
         `expires` is a time like 24h, or a number of seconds; so is `ephemeral`, or true for the usual.
         """
-        body = _body(data)
+        body = parse_body(data)
         name, groups, uses = body.get("name"), body.get("groups"), body.get("uses", 1)
         groups = [DEFAULT_GROUP] if groups in (None, []) else groups
         if not isinstance(groups, list) or len(groups) > GROUPS_MAX:
@@ -59,8 +62,8 @@ def _ephemeral(body: dict[str, Any]) -> float | None:
     if isinstance(body.get("ephemeral"), bool):
         return PERIOD if body["ephemeral"] else None
     period = _seconds(body, "ephemeral")
-    if period is not None and period < LEAST_PERIOD:
-        raise ConfigError(f"ephemeral: at least {duration_text(LEAST_PERIOD)}, since members are silent for a while")
+    if period is not None:
+        check_period("ephemeral", period)
     return period
 
 
@@ -72,18 +75,10 @@ def set_role(membership: Membership, name: str, role: Role) -> list[Change]:
 
 def text_of(data: Any, name: str) -> str:
     """A field that must be there."""
-    value = _body(data).get(name)
+    value = parse_body(data).get(name)
     if not isinstance(value, str) or not 0 < len(value) <= 255:
         raise ConfigError(f"{name}: missing")
     return value
-
-
-def _body(data: Any) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ConfigError("the body is not a JSON object")
-    if data.get("schema", SCHEMA) != SCHEMA:
-        raise ConfigError(f"schema: this registry knows {SCHEMA}")
-    return data
 
 
 def _flag(body: dict[str, Any], name: str) -> bool:

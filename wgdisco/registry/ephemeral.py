@@ -6,6 +6,8 @@ was cut off together with it has a full period from when it is back.
 
 from collections.abc import Iterable, Mapping
 
+from wgdisco.durations import duration_text
+from wgdisco.errors import ConfigError
 from wgdisco.keys import PublicKey
 from wgdisco.registry.facts import Change, Member
 from wgdisco.registry.membership import Membership
@@ -17,6 +19,12 @@ LEAST_PERIOD = 180.0
 ANYBODY_WITHIN = 90.0
 # What is longer between two looks, in seconds, was no waiting: the registry's machine slept
 LOOK_MOST = 60.0
+
+
+def check_period(where: str, period: float) -> None:
+    """ConfigError for one that members who are there would not outlive."""
+    if period < LEAST_PERIOD:
+        raise ConfigError(f"{where}: at least {duration_text(LEAST_PERIOD)}, since members are silent for a while")
 
 
 class Absence:

@@ -22,7 +22,6 @@ class Histories:
     """By host number. Who had nothing in all intervals has no history."""
 
     def __init__(self) -> None:
-        self.taken = 0  # samples: what `of` says is the same until it rises
         self._last: dict[int, tuple[int, int]] = {}
         self._histories: dict[int, _History] = {}
 
@@ -31,7 +30,6 @@ class Histories:
 
         Counters begin at 0 again with a new key.
         """
-        self.taken += 1
         last, self._last = self._last, dict(counters)
         for number in [number for number in self._histories if number not in counters]:
             del self._histories[number]

@@ -28,7 +28,6 @@ class PathReports:
     """The latest of each member."""
 
     def __init__(self) -> None:
-        self.serial = 0  # rises with each change
         self._reports: dict[int, Report] = {}
         self._count = 0
 
@@ -49,7 +48,6 @@ class PathReports:
             return None
         self._count = count
         self._reports[member.number] = Report(tuple(taken.items()), int(now))
-        self.serial += 1
         return len(taken)
 
     def keep(self, membership: Membership) -> None:
@@ -62,7 +60,6 @@ class PathReports:
             elif len(left) != len(report.paths):
                 self._reports[number] = Report(left, report.at)
         self._count = sum(len(report.paths) for report in self._reports.values())
-        self.serial += 1
 
     def of(self, number: int) -> Report | None:
         """What a member reported last."""

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from wgdisco.api import SCHEMA
+from wgdisco.api import SCHEMA, parse_body, parse_key
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
 from wgdisco.registry.admin import InviteRequest, text_of
@@ -113,12 +113,9 @@ def _log(admin: Member, what: str, whom: str) -> None:
 def _parsed(parse: Callable[[Any], _T], data: Any) -> _T:
     try:
         return parse(data)
-    except LocalError as error:
+    except (LocalError, ValueError) as error:
         raise RefusedError(400, str(error)) from error
 
 
 def _key(data: Any, name: str) -> PublicKey:
-    try:
-        return PublicKey.from_text(_parsed(lambda told: text_of(told, name), data))
-    except ValueError as error:
-        raise RefusedError(400, f"{name}: {error}") from error
+    return PublicKey.from_text(_parsed(lambda told: parse_key(parse_body(told), name), data))

@@ -133,7 +133,7 @@ class ViewApi:
     async def _tell(self, stream: _Stream, response: web.StreamResponse) -> None:
         told_at = float("-inf")
         while not stream.ended:
-            member = self._member(stream)
+            member = self._membership.by_number(stream.number)
             if member is None:
                 return
             pieces = self._next(member, stream)
@@ -155,10 +155,6 @@ class ViewApi:
         return web.json_response({"schema": SCHEMA, "paths": taken})
 
     # What is told
-
-    def _member(self, stream: _Stream) -> Member | None:
-        members = self._membership.members.values()
-        return next((member for member in members if member.number == stream.number), None)
 
     def _look(self) -> None:
         """Once for all streams that are told in the same second."""
