@@ -56,19 +56,7 @@ def add_verbs(verbs: Any) -> None:
         choices=("auto", "print", "none"),
         help="a firewall here that drops what we need: have its own tool let it in (default), say how, or nothing",
     )
-    invite = _verb(verbs, "invite", "print a join link")
-    invite.add_argument("name", nargs="?", metavar="NAME", help="the member's name; left out, the joiner chooses")
-    invite.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join with it (1)")
-    invite.add_argument("--group", action="append", metavar="G", help="a group to be in (all); may be repeated")
-    invite.add_argument("--admin", action="store_true", help="the member may administer the network")
-    invite.add_argument(
-        "--ephemeral",
-        nargs="?",
-        const="",
-        metavar="TIME",
-        help="who joins is forgotten when it ends, or is not heard for TIME (10m); a NAME that is taken gets a number",
-    )
-    invite.add_argument("--expires", default="24h", metavar="TIME", help="for example 30m, 24h, 7d (24h)")
+    _add_invite(verbs)
     from wgdisco import stock_cli  # noqa: PLC0415  only who administers a registry needs it
 
     _add_flags(stock_cli.add_verb(verbs, _add_device))
@@ -100,6 +88,28 @@ def add_verbs(verbs: Any) -> None:
     restore = _verb(verbs, "restore", "put a backup in place; the registry must not run")
     restore.add_argument("file", type=Path, metavar="FILE")
     _verb(verbs, "check", "ports, forwarding, zone, time, disk, unit")
+    _add_dns(verbs)
+    uninstall = _verb(verbs, "uninstall", "end the network: stop the registry and delete its facts")
+    uninstall.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _add_invite(verbs: Any) -> None:
+    invite = _verb(verbs, "invite", "print a join link")
+    invite.add_argument("name", nargs="?", metavar="NAME", help="the member's name; left out, the joiner chooses")
+    invite.add_argument("--uses", type=int, default=1, metavar="N", help="how many may join with it (1)")
+    invite.add_argument("--group", action="append", metavar="G", help="a group to be in (all); may be repeated")
+    invite.add_argument("--admin", action="store_true", help="the member may administer the network")
+    invite.add_argument(
+        "--ephemeral",
+        nargs="?",
+        const="",
+        metavar="TIME",
+        help="who joins is forgotten when it ends, or is not heard for TIME (10m); a NAME that is taken gets a number",
+    )
+    invite.add_argument("--expires", default="24h", metavar="TIME", help="for example 30m, 24h, 7d (24h)")
+
+
+def _add_dns(verbs: Any) -> None:
     zone = verbs.add_parser("dns", help="the zone in the public tree: what its parent needs, and what is missing there")
     zone.description = (
         "Print the NS, glue and DS lines that the zone's parent needs, and look from the root down at what is there and"
@@ -112,8 +122,6 @@ def add_verbs(verbs: Any) -> None:
         "--root-server", action="append", metavar="ADDRESS[:PORT]", help="start at this one instead of the Internet's"
     )
     zone.set_defaults(run=_dns)
-    uninstall = _verb(verbs, "uninstall", "end the network: stop the registry and delete its facts")
-    uninstall.add_argument("--yes", action="store_true", help="do not ask")
 
 
 def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:

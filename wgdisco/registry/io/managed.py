@@ -29,14 +29,12 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Invitation, Member, Network, Revoked
 from wgdisco.registry.hub import firewall_need, hub_rules, hub_subnets
 from wgdisco.registry.io import setup
-from wgdisco.registry.io.administration import Administration
 from wgdisco.registry.io.commands import COMMANDS, Commands
 from wgdisco.registry.io.daemon import dns_drops
 from wgdisco.registry.io.feed import Feed
-from wgdisco.registry.io.http import ApiServer
+from wgdisco.registry.io.inside import Inside
 from wgdisco.registry.io.ledger import Ledger
-from wgdisco.registry.io.metrics import Counted, MetricsApi
-from wgdisco.registry.io.page import Page
+from wgdisco.registry.io.metrics import Counted
 from wgdisco.registry.io.publisher import Publisher
 from wgdisco.registry.io.relay import NO_RELAY, Relaying
 from wgdisco.registry.io.secondaries import addresses_of, with_servers, zone_command
@@ -45,13 +43,11 @@ from wgdisco.registry.io.store import CERTIFICATE
 from wgdisco.registry.io.stun import StunServer
 from wgdisco.registry.io.takeover import Takeover
 from wgdisco.registry.io.upkeep import Upkeep
-from wgdisco.registry.io.view import ViewApi
 from wgdisco.registry.io.websocket import WebSocketServer
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.public_dns import DNS_PORT, PublicDns
 from wgdisco.registry.records import network_record, roster
 from wgdisco.registry.stun import StunResponder
-from wgdisco.registry.view import View
 from wgdisco.tunnel.burst import engine_name
 from wgdisco.tunnel.conf import TunnelConf
 from wgdisco.tunnel.config import DeviceConfig, PeerConfig
@@ -195,33 +191,25 @@ class _Registry:
         self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
         zone = names.to_text()
         self._websocket = WebSocketServer(network.listen_port, ledger.store.path.with_name(CERTIFICATE))
-        self._api = ApiServer(ledger, self._directory, self._feed, [zone, f"registry.{zone}", f"ns1.{zone}"])
         self._stun = StunServer(StunResponder(network.private_key, time.time))
-        self._api.stun = self._stun.responder.issue
-        self._api.proven = lambda key: self._stun.responder.proven(key, boot_time())
-        self._api.admit = self.relaying.admit
-        self._api.leave = self.relaying.leave
-        self._api.told = self._publisher.told
-        seen = {one.key: one.at for one in ledger.store.observations()}
-        self._view = ViewApi(ledger, self._api.gate, self._api.router, View(self._membership, self._directory, seen))
-        self._view.status = device.status
-        self._view.serial = lambda: self._publisher.serial
-        self._view.rest = lambda status: {"drops": self._drops(status), "relay": self.relaying.counted()}
-        Page(self._api.gate, self._api.router)
+        commands = Commands(ledger, self._directory, self._feed, relaying.relay)
+        self._inside = Inside(
+            *(ledger, self._directory, self._publisher, self._feed, relaying, self._stun, commands, zone),
+            device.status,
+            self._drops,
+        )
         self._dns = dns
         listening = () if dns.listen is None else (dns.listen.address,)
         secondaries, self._name_servers = with_servers(dns.secondaries, (*listening, *addresses_of(network.hosts)))
         setup = Setup(zone, Profile.STRICT, (), None, dns.published, secondaries)
         self._server = ZoneProcess(self._publisher.zone, setup)
         self._publisher.follow = self._server.follow
-        commands = Commands(ledger, self._directory, self._feed, self.relaying.relay)
-        Administration(ledger, self._api.gate, self._api.router, commands)
         bound = {name: commands.named(name) for name in COMMANDS}
         bound["zone"] = zone_command(self._describe)
         if takeover is not None:
             bound["takeover"] = self._tell_takeover
-        counted = Counted(self._publisher, self._server, ledger, self._feed, relaying, self._stun, self._api.orders)
-        MetricsApi(self._api.gate, self._api.router, counted.families)
+        counted = Counted(self._publisher, self._server, ledger, self._feed, relaying, self._stun, self._inside.orders)
+        self._inside.add_metrics(counted.families)
         self._control = ControlServer(device.interface, self._report, bound, counted.families, metrics)
         self._proofs: set[asyncio.Task[None]] = set()
         ledger.follow = self._follow
@@ -242,8 +230,8 @@ class _Registry:
                 for address in own:
                     if not self._dns.covers(address):
                         self._server.bind(address, DNS_PORT, Audience.MEMBERS, link)
-                await self._api.start(own, link)
-            await self._api.start([ENROL_REGISTRY_ADDRESS], interface)
+                await self._inside.start(own, link)
+            await self._inside.start([ENROL_REGISTRY_ADDRESS], interface)
             if self._dns.listen is not None:
                 if any(map(self._dns.covers, own)):
                     LOG.warning(
@@ -263,7 +251,7 @@ class _Registry:
                 tasks.create_task(self._call_back())
                 tasks.create_task(self._take_over())
                 tasks.create_task(self._upkeep.run())
-                tasks.create_task(self._view.run())
+                tasks.create_task(self._inside.run())
                 tasks.create_task(self._keep_forwarding())
                 fields = {
                     "interface": interface,
@@ -278,8 +266,7 @@ class _Registry:
             await self._routes.close()
             await self._control.close()
             await self._websocket.close()
-            self._view.close()
-            await self._api.close()
+            await self._inside.close()
             self._server.close()
             self._ledger.follow = None
 
@@ -320,7 +307,7 @@ class _Registry:
         return replace(report, drops=self._drops(self._device.status()), notes=notes)
 
     def _drops(self, status: DeviceStatus) -> dict[str, int]:
-        device = {reason.value: count for reason, count in status.drops.items()} | self._api.log.drops
+        device = {reason.value: count for reason, count in status.drops.items()} | self._inside.drops
         return device | dns_drops(self._server) | self.relaying.drops() | self._stun.drops()
 
     def _describe(self) -> dict[str, Any]:
@@ -362,7 +349,7 @@ class _Registry:
         before = [member for member in known.values() if member.number in touched]
         after = [member for member in self._membership.members.values() if member.number in touched]
         self._feed.refresh([*after, *before], facts=True)
-        self._view.follow()
+        self._inside.follow()
         if any(isinstance(change.fact, Revoked) for change in changes):
             self._feed.give_receipt()
         if not all(isinstance(change.fact, Invitation) for change in changes):
