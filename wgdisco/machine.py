@@ -99,17 +99,22 @@ class SuspendWatch:
         self._awake = awake
         self._slept = clock() - awake()
 
+    @property
+    def limit(self) -> float:
+        """How far, in seconds, `clock` may be ahead of `awake` before a look at it tells of a suspension."""
+        return self._slept + SUSPENDED
+
     def look(self) -> tuple[float, float]:
         """What `clock` says, and how many seconds of the time since the last look the machine was suspended."""
         now = self._clock()
         slept = now - self._awake()
-        if slept < self._slept + SUSPENDED:
+        if slept < self.limit:
             return now, 0.0
         before, self._slept = self._slept, slept
         return now, slept - before
 
 
-class SleepWatch(selectors.DefaultSelector):
+class SleepWatch(selectors.EpollSelector):
     """A selector for an event loop that is told first, before any packet is looked at, that the machine has slept.
 
     `woke` is called then. `clock` goes on while the machine sleeps, what a selector waits by does not.
@@ -124,11 +129,14 @@ class SleepWatch(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """As every selector's; a loop that waits without a timeout cannot tell."""
         before = self._awake_at
-        ready = super().select(timeout)
+        ready = self._wait(timeout)
         self._awake_at = self._clock()
         if timeout is not None and self._awake_at - before >= max(0.0, timeout) + OVERSLEPT:
             self.woke()
         return ready
+
+    def _wait(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        return super().select(timeout)
 
 
 def has_ipv6() -> bool:

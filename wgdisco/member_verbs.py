@@ -15,7 +15,6 @@ from wgdisco.durations import parse_duration
 from wgdisco.enrol_verb import become_member, enrol_again
 from wgdisco.errors import ConfigError, LocalError, NotRunningError, WgdiscoError
 from wgdisco.invitation import JoinLink, link_id
-from wgdisco.machine import SleepWatch
 from wgdisco.member_options import mdns_policy, with_ways
 from wgdisco.peer.io import service
 from wgdisco.peer.io.enrol import no_answer
@@ -29,6 +28,7 @@ from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode, Need
 from wgdisco.tunnel.io import control, firewall
 from wgdisco.tunnel.io.host_dns import HostDns
+from wgdisco.tunnel.io.lanes import LaneSelector
 from wgdisco.tunnel.io.leftovers import is_left, take_back
 from wgdisco.tunnel.io.port import free_port
 
@@ -124,7 +124,7 @@ def _connect(
     if by_systemd:
         service.start(state.name, state.engine)
         return _wait_until_settled(state)
-    sleeps = SleepWatch()
+    sleeps = LaneSelector()
     return run_daemon(lambda: run(state, store, program_version(), sleeps, _print_report, link), sleeps)
 
 

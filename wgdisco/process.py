@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import selectors
 import signal
 from collections.abc import Callable, Coroutine
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +9,7 @@ from typing import Any
 
 from wgdisco.errors import WgdiscoError
 from wgdisco.machine import allow_files, guard_memory
+from wgdisco.tunnel.io.lanes import LaneLoop, LaneSelector
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
@@ -22,7 +22,7 @@ def program_version() -> str:
         return "source"
 
 
-def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]], selector: selectors.BaseSelector | None = None) -> int:
+def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]], selector: LaneSelector | None = None) -> int:
     """Run until it ends or SIGINT or SIGTERM asks it to; what it set up, it takes down. Its loop waits in `selector`.
 
     A second signal does not interrupt the taking down. What fails in a task of the daemon is raised as if there were
@@ -46,7 +46,7 @@ def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]], selector: select
     guard_memory()
     allow_files()
     try:
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
+        with asyncio.Runner(loop_factory=lambda: LaneLoop(selector)) as runner:
             runner.run(supervise())
     except BaseExceptionGroup as group:
         expected = _first_expected(group)

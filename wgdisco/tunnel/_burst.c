@@ -123,6 +123,32 @@ void *burst_key_new(const uint8_t *key, int seals) {
 
 void burst_key_free(void *key) { EVP_CIPHER_CTX_free(key); }
 
+/* Counters: what replay.py does */
+
+enum { WORDS = 128, WINDOW = 8128 };
+
+int burst_accept(burst_counters *c, uint64_t counter) {
+    if (counter >= REJECT_AFTER_MESSAGES || counter + 1 + WINDOW < c->next_received) return 0;
+    uint64_t word = counter >> 6, bit = (uint64_t)1 << (counter & 63);
+    if (counter >= c->next_received) {
+        uint64_t newest = c->next_received ? (c->next_received - 1) >> 6 : 0;
+        uint64_t steps = word - newest < WORDS ? word - newest : WORDS;
+        for (uint64_t step = 1; step <= steps; step++) c->words[(newest + step) % WORDS] = 0;
+        c->next_received = counter + 1;
+    }
+    if (c->words[word % WORDS] & bit) return 0;
+    c->words[word % WORDS] |= bit;
+    return 1;
+}
+
+int burst_accept_run(burst_counters *c, uint64_t first, uint64_t count) {
+    if (first < c->next_received || count == 0 || first >= REJECT_AFTER_MESSAGES ||
+        count > REJECT_AFTER_MESSAGES - first)
+        return 0;
+    for (uint64_t i = 0; i < count; i++) burst_accept(c, first + i);
+    return 1;
+}
+
 /* Runs */
 
 uint32_t burst_run(const uint8_t *data, size_t size, size_t row) {

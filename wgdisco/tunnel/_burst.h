@@ -49,6 +49,22 @@ int burst_open(void *key, const uint8_t *data, size_t size, size_t row, const ui
                uint8_t *out, size_t used, size_t out_size, uint32_t *spans, uint32_t *runs, uint64_t *counters,
                uint8_t *forged, uint32_t max_rows, burst_opened *result);
 
+/* What a session counts: the next counter to send with, and which were received (RFC 6479, 8192 bits). All zero at first. */
+typedef struct {
+    uint64_t next_sent;
+    uint64_t next_received; /* one more than the greatest accepted */
+    uint64_t words[128];
+    uint32_t lane;          /* whether its packets may take a lane (_lanes.h) */
+} burst_counters;
+
+/* Whether a counter that authenticated is new and in the window; it then counts as seen (rule R2). */
+int burst_accept(burst_counters *counters, uint64_t counter);
+/* Accept `count` counters from `first` upward at once, if all are beyond every one before; else 0, and nothing changes. */
+int burst_accept_run(burst_counters *counters, uint64_t first, uint64_t count);
+
+/* Whether an IP packet of at least 20 bytes is WireGuard's own, or may be a part of such a one (nesting.py). */
+int burst_nested(const uint8_t *packet, size_t size);
+
 /* The system calls of the data path, as many as there is work for (_burst_io.c). None waits. */
 
 /* Read frames of a TUN interface into `data`, behind one another, while `largest` bytes are free: frame i has spans[2i+1]

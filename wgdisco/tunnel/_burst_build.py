@@ -9,13 +9,16 @@ from cffi import FFI
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+HEADERS = ("_burst.h", "_lanes.h")
+SOURCES = ("_burst.c", "_burst_io.c", "_lanes.c")
 
 ffibuilder = FFI()
-ffibuilder.cdef((HERE / "_burst.h").read_text())
+for header in HEADERS:
+    ffibuilder.cdef((HERE / header).read_text())
 ffibuilder.set_source(
     "wgdisco.tunnel._native",
-    '#include <stdint.h>\n#include "_burst.h"\n',
-    sources=["wgdisco/tunnel/_burst.c", "wgdisco/tunnel/_burst_io.c"],
+    "#include <stdint.h>\n" + "".join(f'#include "{header}"\n' for header in HEADERS),
+    sources=[f"wgdisco/tunnel/{source}" for source in SOURCES],
     include_dirs=["wgdisco/tunnel"],
     libraries=["crypto"],
     extra_compile_args=["-O3", "-g0"],
@@ -24,5 +27,6 @@ ffibuilder.set_source(
 
 if __name__ == "__main__":
     ffibuilder.compile(str(ROOT), verbose=True)
-    for left in (HERE / "_native.c", HERE / "_native.o", HERE / "_burst.o", HERE / "_burst_io.o"):
-        left.unlink(missing_ok=True)
+    for source in ("_native.c", *SOURCES):
+        (HERE / source).with_suffix(".o").unlink(missing_ok=True)
+    (HERE / "_native.c").unlink(missing_ok=True)

@@ -15,8 +15,7 @@ enum { VIRTIO = 10, MAX_SLOTS = 64, MAX_CONTROL = 256 };
 enum { UDP = 17, FRAGMENT = 44 };
 enum { SOL_UDP_ = 17, UDP_SEGMENT_ = 103, UDP_GRO_ = 104 }; /* linux/udp.h, which older libcs have not */
 
-/* Whether an IP packet is WireGuard's own, or may be a part of such a one; nesting.py says why that matters. */
-static int is_nested(const uint8_t *packet, size_t size) {
+int burst_nested(const uint8_t *packet, size_t size) {
     size_t udp = 40;
     if (packet[0] >> 4 == 4) {
         if (packet[9] != UDP) return 0;
@@ -39,7 +38,7 @@ static int alike(const uint8_t *a, size_t a_size, const uint8_t *b, size_t b_siz
     if (a_size < VIRTIO + 20 || b_size < VIRTIO + 20) return 0;
     a += VIRTIO;
     b += VIRTIO;
-    if (a[0] >> 4 != b[0] >> 4 || is_nested(a, a_size - VIRTIO) != is_nested(b, b_size - VIRTIO)) return 0;
+    if (a[0] >> 4 != b[0] >> 4 || burst_nested(a, a_size - VIRTIO) != burst_nested(b, b_size - VIRTIO)) return 0;
     if (a[0] >> 4 == 4) return a[1] == b[1] && memcmp(a + 8, b + 8, 2) == 0 && memcmp(a + 16, b + 16, 4) == 0;
     if (a[0] >> 4 != 6 || a_size < VIRTIO + 40 || b_size < VIRTIO + 40) return 0;
     return a[0] == b[0] && (a[1] & 0xf0) == (b[1] & 0xf0) && memcmp(a + 6, b + 6, 2) == 0 &&

@@ -49,15 +49,17 @@ class _Family(Generic[P]):
 
 
 class AllowedIPs(Generic[P]):
-    """The table of a whole device. Owners are compared by identity, and must be hashable."""
+    """The table of a whole device. Owners are compared by identity, and must be hashable. `changes` counts them."""
 
     def __init__(self) -> None:
         self._v4: _Family[P] = _Family(32)
         self._v6: _Family[P] = _Family(128)
         self._owned: dict[P, dict[IPNetwork, None]] = {}
+        self.changes = 0
 
     def insert(self, network: IPNetwork, peer: P) -> None:
         """Give `network` to `peer`, taking it from whoever had it."""
+        self.changes += 1
         former = self._family(network).insert(*_prefix(network), peer)
         if former is not None and former is not peer:
             self._disown(former, network)
@@ -67,12 +69,14 @@ class AllowedIPs(Generic[P]):
         """Take `network` from `peer`; False, and nothing done, when it belongs to another or to none."""
         if network not in self._owned.get(peer, {}):
             return False
+        self.changes += 1
         self._family(network).remove(*_prefix(network))
         self._disown(peer, network)
         return True
 
     def remove_peer(self, peer: P) -> None:
         """Take everything `peer` has."""
+        self.changes += 1
         for network in self._owned.pop(peer, {}):
             self._family(network).remove(*_prefix(network))
 

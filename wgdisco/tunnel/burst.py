@@ -13,7 +13,7 @@ from wgdisco.tunnel import reference
 from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.frames import Burst, Frames, Opened, OwnAddress, Room, Sealed
 from wgdisco.tunnel.reference import padded_size
-from wgdisco.tunnel.replay import ReplayWindow
+from wgdisco.tunnel.replay import Counters as ReferenceCounters
 
 compiled: ModuleType | None
 try:
@@ -23,6 +23,7 @@ except ImportError:
 
 __all__ = [
     "Burst",
+    "Counters",
     "Frames",
     "Opened",
     "Opener",
@@ -30,6 +31,7 @@ __all__ = [
     "Room",
     "Sealed",
     "Sealer",
+    "create_counters",
     "create_opener",
     "create_sealer",
     "engine_name",
@@ -77,6 +79,25 @@ class Opener(Protocol):
         ...
 
 
+class Window(Protocol):
+    """Which counters were received; `replay.ReplayWindow`."""
+
+    def accept(self, counter: int) -> bool:
+        """Whether `counter` is new and in the window; it then counts as seen."""
+        ...
+
+    def accept_run(self, first: int, count: int) -> bool:
+        """Accept so many from `first` upward, if all are beyond every one before; else False, and nothing changes."""
+        ...
+
+
+class Counters(Window, Protocol):
+    """`replay.Counters`."""
+
+    next_sent: int
+    lane: int
+
+
 _chosen: Implementation = "reference" if compiled is None else "compiled"
 
 
@@ -121,8 +142,16 @@ def leading_run(datagrams: Burst) -> int:
     return reference.leading_run(datagrams)
 
 
+def create_counters() -> Counters:
+    """For a new session."""
+    if compiled is not None and _chosen == "compiled":
+        made: Counters = compiled.CompiledCounters()
+        return made
+    return ReferenceCounters()
+
+
 def open_new(
-    opener: Opener, window: ReplayWindow, datagrams: Burst, room: Room, *, tcp: bool = True, udp: bool = True
+    opener: Opener, window: Window, datagrams: Burst, room: Room, *, tcp: bool = True, udp: bool = True
 ) -> tuple[Opened, int]:
     """Open rows and leave out replays (rule R2: asked only of what authenticated); and how many those were.
 

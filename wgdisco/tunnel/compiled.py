@@ -21,6 +21,41 @@ def leading_run(datagrams: Burst) -> int:
     return int(lib.burst_run(data, len(data), datagrams.row))
 
 
+class CompiledCounters:
+    """See `replay.Counters`. `native` is where they are, for who counts with them in `_lanes.c`."""
+
+    __slots__ = ("native",)
+
+    def __init__(self) -> None:
+        self.native = ffi.new("burst_counters *")
+
+    @property
+    def next_sent(self) -> int:
+        """The next counter to send with."""
+        return int(self.native.next_sent)
+
+    @next_sent.setter
+    def next_sent(self, value: int) -> None:
+        self.native.next_sent = value
+
+    @property
+    def lane(self) -> int:
+        """Whether packets may take a lane."""
+        return int(self.native.lane)
+
+    @lane.setter
+    def lane(self, value: int) -> None:
+        self.native.lane = value
+
+    def accept(self, counter: int) -> bool:
+        """See `ReplayWindow.accept`."""
+        return bool(lib.burst_accept(self.native, counter))
+
+    def accept_run(self, first: int, count: int) -> bool:
+        """See `ReplayWindow.accept_run`."""
+        return bool(lib.burst_accept_run(self.native, first, count))
+
+
 class _Key:
     """A key inside libcrypto. Not for two threads at once."""
 
@@ -33,6 +68,11 @@ class _Key:
         if context == ffi.NULL:
             raise MemoryError("libcrypto has no ChaCha20-Poly1305")
         self._context: Any = ffi.gc(context, lib.burst_key_free)
+
+    @property
+    def native(self) -> Any:
+        """The key, for `_lanes.c`; None once it is closed."""
+        return self._context
 
     def close(self) -> None:
         """Overwrite the key and free it."""

@@ -17,6 +17,7 @@ from wgdisco.tunnel.burst import Burst, Frames, OwnAddress, leading_run
 from wgdisco.tunnel.config import DeviceConfig
 from wgdisco.tunnel.events import DeviceStatus, Drop, Event, Foreign, PeerStatus, RawReceived
 from wgdisco.tunnel.intake import Intake
+from wgdisco.tunnel.lanes import Carried
 from wgdisco.tunnel.local import Local
 from wgdisco.tunnel.messages import message_type
 from wgdisco.tunnel.peer import Peer
@@ -51,6 +52,7 @@ class Device:
         self._intake = Intake(self._local, self._peers)
         self._unreachables = icmp.Unreachables()
         self._delivered: list[Frames] = []
+        self._talked: dict[bytes, Peer] | None = None
         self._errors: list[bytes] = []
 
     # Configuration
@@ -162,6 +164,11 @@ class Device:
         """Of what protocols the interface takes many packets in one frame."""
         self._local.merges_tcp, self._local.merges_udp = tcp, udp
 
+    @property
+    def mtu(self) -> int:
+        """The interface's MTU, in bytes."""
+        return self._local.mtu
+
     def set_mtu(self, mtu: int) -> None:
         """The interface's MTU, in bytes: padding never passes it (rule D4)."""
         self._local.mtu = mtu
@@ -242,7 +249,7 @@ class Device:
         self._reuse_room()
         address = frames.destination
         peer = None if address is None else self._peers.allowed_ips.lookup(address)
-        if peer is None or (peer.endpoint is None and not peer.managed):
+        if address is None or peer is None or (peer.endpoint is None and not peer.managed):
             self._local.drops[Drop.NO_ROUTE if peer is None else Drop.NO_ENDPOINT] += len(frames)
             error = self._unreachables.about(frames.head, now)
             if error is not None:
@@ -250,6 +257,23 @@ class Device:
             return
         peer.send(frames, now)
         self._peers.touch(peer)
+        self._note_talk(address, peer)
+
+    def deliver(self, peer: Peer, frames: Frames) -> None:
+        """Packets of a peer that were opened elsewhere, all from where the first is from."""
+        address = frames.source
+        if address is not None and self._peers.allowed_ips.lookup(address) is peer:
+            self._delivered.append(frames)
+            self._note_talk(address, peer)
+        else:
+            self._local.drops[Drop.SOURCE_NOT_ALLOWED] += len(frames)
+
+    def carried(self, peer: Peer, session: Session, what: Carried) -> None:
+        """That went by a peer's lane since it was last told (`lanes`)."""
+        for why, count in what.drops:
+            self._local.drops[why] += count
+        peer.carried(session, what)
+        self._peers.note(peer)
 
     @property
     def has_handshakes(self) -> bool:
@@ -291,6 +315,14 @@ class Device:
         errors, self._errors = self._errors, []
         return errors
 
+    def talked(self) -> dict[bytes, Peer]:
+        """The inner addresses of peers to or from which packets went since the last call, for lanes of theirs.
+
+        They are kept from the first call on.
+        """
+        talked, self._talked = self._talked, {}
+        return {} if talked is None or self._local.routes else talked
+
     def events(self) -> list[Event]:
         """What happened since the last call; each is returned once."""
         events, self._peers.events = self._peers.events, []
@@ -302,6 +334,10 @@ class Device:
         """What was drained has been used by now: its memory is free."""
         if not self._peers.dirty and not self._delivered:
             self._local.room.clear()
+
+    def _note_talk(self, address: bytes, peer: Peer) -> None:
+        if self._talked is not None:
+            self._talked[address] = peer
 
     def _forget_sources(self) -> None:
         for peer in self._peers:
@@ -352,11 +388,7 @@ class Device:
         if self._peers.successors:
             self._peers.note_successor(peer)
         for frames in delivered:
-            address = frames.source
-            if address is not None and self._peers.allowed_ips.lookup(address) is peer:
-                self._delivered.append(frames)
-            else:
-                self._local.drops[Drop.SOURCE_NOT_ALLOWED] += len(frames)
+            self.deliver(peer, frames)
         self._peers.touch(peer)
 
     def _refuse(self, datagrams: Burst, source: Endpoint, why: Drop) -> None:

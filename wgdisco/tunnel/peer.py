@@ -11,11 +11,14 @@ from wgdisco.tunnel.burst import Burst, Frames, OwnAddress
 from wgdisco.tunnel.config import PeerConfig
 from wgdisco.tunnel.events import Drop, Event, HandshakeStep, PathSeen, PeerHandshake, PeerSilent, PeerWanted
 from wgdisco.tunnel.handshake import Handshake, Pending
+from wgdisco.tunnel.lanes import Carried, Lane
 from wgdisco.tunnel.local import Local
 from wgdisco.tunnel.managed import DOUBT_AFTER, MANAGED_GAP, MAX_FAN_OUT, QUIET_AFTER, Liberties, renewal_lag
 from wgdisco.tunnel.messages import (
     INITIATION_SIZE,
     MAX_HANDSHAKE_ATTEMPTS,
+    REJECT_AFTER_TIME,
+    REKEY_AFTER_TIME,
     REKEY_TIMEOUT,
     RESPONSE_SIZE,
     CookieReply,
@@ -54,6 +57,7 @@ class Peer:
         self._liberties: Liberties | None = None  # a plain peer takes none
         self._initiation_sent_at: float | None = None
         self._rekey_tried: Session | None = None
+        self._on_lane: Session | None = None
         self._renewal_lag = 0.0
         self.refresh_static()
 
@@ -123,6 +127,7 @@ class Peer:
         for session in (self._sessions.current, self._sessions.next):
             if session is not None:
                 session.receive_only = True
+        self.leave_lane()
         self._forget_pending()
         self._handshake.sent_at = None
 
@@ -242,6 +247,39 @@ class Peer:
         if received.packets:
             self.timers.data_received(now, received.packets)
         return received.frames
+
+    def lane(self, now: float) -> Lane | None:
+        """For as long as nothing else happens: what its packets may go by, both ways; None while each may matter."""
+        session, liberties = self._sessions.current, self._liberties
+        if session is None or not session.is_usable(now) or not self.roaming.is_settled or self._staged:
+            return None
+        if liberties is not None and liberties.unconfirmed is session:
+            return None
+        age = REKEY_AFTER_TIME + self._renewal_lag if session.initiator else REJECT_AFTER_TIME
+        self._on_lane = session
+        return Lane(session, session.created_at + age, self.timers.is_armed(Timer.SEND_KEEPALIVE))
+
+    def leave_lane(self) -> None:
+        """Something else happens."""
+        if self._on_lane is not None:
+            self._on_lane.leave_lane()
+            self._on_lane = None
+
+    def carried(self, session: Session, what: Carried) -> None:
+        """That went by the lane of a session."""
+        self.outbox.tx_bytes += what.tx_bytes
+        self.rx_bytes += what.rx_bytes
+        if what.received_at is not None:
+            self.received_at = what.received_at
+            self.roaming.heard_again(what.received_at)
+            if self._liberties is not None:
+                self._sessions.heard = session
+        self.timers.carried(what.sent_at, what.received_at, what.waiting_at, what.more)
+        if what.unanswered_at is not None:
+            if not self.timers.is_armed(Timer.NEW_HANDSHAKE):
+                self.timers.data_sent(what.unanswered_at, self._local.jitter())
+            if self.roaming.is_checked:
+                self._doubt(what.unanswered_at)
 
     def handle_timer(self, now: float) -> None:
         """Do what is due; early or repeated calls are harmless."""

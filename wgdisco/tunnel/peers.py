@@ -129,6 +129,11 @@ class Peers:
 
     def touch(self, peer: Peer) -> None:
         """Drain a peer after it changed: note its output, take its events, re-arm its deadline."""
+        peer.leave_lane()
+        self.note(peer)
+
+    def note(self, peer: Peer) -> None:
+        """As `touch`, of one that nothing happened to but packets on its lane."""
         if peer.outbox.datagrams:
             self.dirty[peer] = None
         if peer.events:

@@ -48,3 +48,17 @@ class ReplayWindow:
             words[word % _WORDS] |= (1 << min(end - start, 64)) - (1 << max(first - start, 0))
         self._next = end
         return True
+
+
+class Counters(ReplayWindow):
+    """What a session counts: the next counter to send with, and the window of those that came.
+
+    `lane`: whether its packets may go where those before went without being looked at here (`tunnel.lanes`).
+    """
+
+    __slots__ = ("lane", "next_sent")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.next_sent = 0
+        self.lane = 0

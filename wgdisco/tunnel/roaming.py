@@ -47,6 +47,15 @@ class Roaming:
             self.local = local
             self._heard_at = now
 
+    def heard_again(self, now: float) -> None:
+        """Something authenticated came from the endpoint, to where the last one from there came."""
+        self._heard_at = now
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last data came from where we send to."""
+        return self.endpoint is not None and self._seen_from == self.endpoint
+
     def is_new_source(self, source: Endpoint) -> bool:
         """Whether transport data comes from elsewhere than the data before."""
         seen_from, self._seen_from = self._seen_from, source

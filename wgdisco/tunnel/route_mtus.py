@@ -16,6 +16,10 @@ class RouteMtus:
             routes.append((network, mtu))
         self._routes = sorted(routes, key=lambda route: -route[0].prefixlen)
 
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._routes)
+
     def clear(self) -> None:
         """There are no routes any more."""
         self._routes = []

@@ -1,8 +1,9 @@
 """One session: the keys a handshake ended in, and the three a peer may have at once (white paper, section 6.3)."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from wgdisco.tunnel.burst import Burst, Frames, Room, Sealed, create_opener, create_sealer, open_new
+from wgdisco.tunnel.burst import Burst, Frames, Room, Sealed, create_counters, create_opener, create_sealer, open_new
 from wgdisco.tunnel.messages import (
     KEEPALIVE_TIMEOUT,
     REJECT_AFTER_MESSAGES,
@@ -12,7 +13,6 @@ from wgdisco.tunnel.messages import (
     REKEY_TIMEOUT,
 )
 from wgdisco.tunnel.noise import TransportKeys
-from wgdisco.tunnel.replay import ReplayWindow
 
 
 @dataclass(slots=True)
@@ -35,13 +35,12 @@ class Session:
     """A pair of keys, its counters and its age. `index` is ours, `remote_index` what the other side wants to see."""
 
     __slots__ = (
+        "_counters",
         "_opener",
-        "_replay",
         "_sealer",
         "created_at",
         "index",
         "initiator",
-        "next_counter",
         "receive_only",
         "remote_index",
     )
@@ -49,18 +48,35 @@ class Session:
     def __init__(self, keys: TransportKeys, index: int, initiator: bool, now: float) -> None:
         self._sealer = create_sealer(keys.send)
         self._opener = create_opener(keys.receive)
-        self._replay = ReplayWindow()
+        self._counters = create_counters()
         self.index = index
         self.remote_index = keys.remote_index
         self.initiator = initiator
         self.created_at = now
-        self.next_counter = 0
         self.receive_only = False  # our private key has changed since (rule H16)
 
     def close(self) -> None:
         """Forget the keys, when nobody can hand it a datagram any more (rule Z1)."""
+        self.leave_lane()
         self._sealer.close()
         self._opener.close()
+
+    @property
+    def next_counter(self) -> int:
+        """The counter of the next packet that is sent."""
+        return self._counters.next_sent
+
+    @next_counter.setter
+    def next_counter(self, value: int) -> None:
+        self._counters.next_sent = value
+
+    def leave_lane(self) -> None:
+        """Its packets are looked at one burst after the other from now on."""
+        self._counters.lane = 0
+
+    def parts(self) -> tuple[Any, Any, Any]:
+        """What seals, what opens and what counts, for a lane."""
+        return self._sealer, self._opener, self._counters
 
     def is_usable(self, now: float) -> bool:
         """Young enough, and with counters left, to send (rules L1 and L3)."""
@@ -89,7 +105,7 @@ class Session:
 
     def open(self, datagrams: Burst, room: Room, *, tcp: bool = True, udp: bool = True) -> Received:
         """What authenticates and is new, in few frames where packets may be merged; they may lie in `room`."""
-        opened, replayed = open_new(self._opener, self._replay, datagrams, room, tcp=tcp, udp=udp)
+        opened, replayed = open_new(self._opener, self._counters, datagrams, room, tcp=tcp, udp=udp)
         if isinstance(opened.counters, range) and not replayed:
             rows, size = len(opened.counters), len(datagrams.data)
         else:

@@ -76,6 +76,21 @@ class Timers:
         self._deadlines[Timer.DOUBT] = None
         self._traversal(now)
 
+    def carried(self, sent_at: float | None, received_at: float | None, waiting_at: float | None, more: bool) -> None:
+        """Packets went by a lane: the last of either kind; the first that waits for one of ours, and whether more do.
+
+        That data was sent since the last that came is for the caller to say then.
+        """
+        if received_at is not None:
+            self.authenticated_packet_received(received_at)
+        if sent_at is not None:
+            self.authenticated_packet_sent(sent_at)
+        if sent_at is not None and received_at is not None:
+            self._traversal(max(sent_at, received_at))
+        if waiting_at is not None:
+            self.data_received(waiting_at)
+        self._another_keepalive |= more
+
     def _traversal(self, now: float) -> None:
         if self.persistent_keepalive:
             self._deadlines[Timer.PERSISTENT_KEEPALIVE] = now + self.persistent_keepalive

@@ -15,6 +15,7 @@ from wgdisco.keys import PublicKey
 from wgdisco.machine import allow_files, guard_memory
 from wgdisco.tunnel.events import DeviceGone, HandshakeStep
 from wgdisco.tunnel.io.engine import Engine
+from wgdisco.tunnel.io.lanes import LaneLoop
 from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.link_state import LinkEvent, LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer
@@ -65,7 +66,8 @@ def _report(start: Start, ready: Callable[[], None]) -> int:
     guard_memory()
     try:
         allow_files()
-        asyncio.run(_serve(start, ready))
+        with asyncio.Runner(loop_factory=LaneLoop) as runner:
+            runner.run(_serve(start, ready))
     except WgdiscoError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -19,6 +19,7 @@ from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.backend import Capabilities
 from wgdisco.tunnel.io.beside import BesideSockets
 from wgdisco.tunnel.io.icmp import BehindNat
+from wgdisco.tunnel.io.lanes import LaneLoop, Lanes, can_have_lanes
 from wgdisco.tunnel.io.link_state import LinkEvent, watch
 from wgdisco.tunnel.io.segments import limit_segments
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
@@ -74,8 +75,9 @@ class Engine:
         self._behind_nat = BehindNat(tun)
         self._closed = False
         self._offloads = ALL
+        self._lanes = self._make_lanes()
         self._loop.add_reader(tun.fd, self._tun_readable)
-        self._loop.add_reader(udp.routes_fd, udp.routes_changed)
+        self._loop.add_reader(udp.routes_fd, self._routes_changed)
         self._listen()
 
     @classmethod
@@ -144,7 +146,7 @@ class Engine:
         self._unlisten()
         self._loop.remove_reader(before.routes_fd)
         self._udp = udp
-        self._loop.add_reader(udp.routes_fd, udp.routes_changed)
+        self._loop.add_reader(udp.routes_fd, self._routes_changed)
         self._listen()
         now = self.now()
         for datagrams, source in before.rest():  # what came twice is a replay
@@ -160,10 +162,12 @@ class Engine:
         """Mark what is sent (rule E4); LocalError when that is not permitted."""
         self._udp.set_fwmark(mark)
         self._device.set_fwmark(mark)
+        self._leave_lanes()
 
     @property
     def device(self) -> Device:
         """The core, for whoever changes it piece by piece; `settle` after telling it anything."""
+        self._leave_lanes()
         return self._device
 
     def now(self) -> float:
@@ -177,6 +181,10 @@ class Engine:
 
     def settle(self) -> None:
         """Carry out what the core has to send, and arm its next deadline."""
+        self._leave_lanes()
+        self._settle()
+
+    def _settle(self) -> None:
         for datagrams, endpoint in self._device.datagrams_to_send():
             self._udp.send(datagrams, endpoint)
         try:
@@ -206,6 +214,7 @@ class Engine:
     def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
         """Who forwards for managed peers."""
         self._device.set_relays(endpoints)
+        self._leave_lanes()
 
     def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...]) -> None:
         """Send an initiation to each endpoint."""
@@ -227,6 +236,8 @@ class Engine:
 
     def status(self) -> DeviceStatus:
         """The device now, with the port it really listens on."""
+        if self._lanes is not None:
+            self._lanes.tell()
         return self._device.status()
 
     def set_up(self, up: bool) -> None:
@@ -249,10 +260,12 @@ class Engine:
         """The interface has another MTU, in bytes; packets are padded up to it and no further (rule D4)."""
         self._device.set_mtu(mtu)
         limit_segments(self._tun, mtu)
+        self._leave_lanes()
 
     def set_route_mtu(self, network: IPNetwork, mtu: int | None) -> None:
         """A route into the interface has an MTU of its own, or None any more; that bounds padding likewise."""
         self._device.set_route_mtu(network, mtu)
+        self._leave_lanes()
 
     async def watch_link(self, tell: Callable[[LinkEvent], None]) -> None:
         """Tell what happens to the interface from now on, wherever it is moved; `link_state.watch`."""
@@ -274,6 +287,7 @@ class Engine:
             if handle is not None:
                 handle.cancel()
         self._unlisten()
+        self._end_lanes()
         self._loop.remove_reader(self._tun.fd)
         self._loop.remove_reader(self._udp.routes_fd)
         self._udp.close()
@@ -293,6 +307,10 @@ class Engine:
         finally:
             self._listen()
 
+    def _routes_changed(self) -> None:
+        self._udp.routes_changed()
+        self._leave_lanes()
+
     def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -301,8 +319,12 @@ class Engine:
     def _listen(self) -> None:
         for fd in self._udp.fds:
             self._loop.add_reader(fd, self._udp_readable, fd)
+        if self._lanes is not None and isinstance(self._udp, UdpSockets):
+            self._lanes.use(self._udp)
 
     def _unlisten(self) -> None:
+        if self._lanes is not None:
+            self._lanes.use(None)
         for fd in self._udp.fds:
             self._loop.remove_reader(fd)
 
@@ -314,10 +336,15 @@ class Engine:
                 self._device.receive(datagrams, source, now)
             if len(arrived) < A_CALL or sum(len(datagrams.data) for datagrams, _ in arrived) > ENOUGH:
                 break
+        self._after_packets(now)
+
+    def _after_packets(self, now: float) -> None:
         if self._handshakes is None:
             self._consume_handshakes()
         else:
-            self.settle()
+            self._settle()
+        if self._lanes is not None:
+            self._lanes.give(now)
 
     def _consume_handshakes(self) -> None:
         """Take some out of the queue, then leave them alone for as long as that took.
@@ -330,7 +357,7 @@ class Engine:
             began = self._loop.time()
             self._device.handle_handshakes(self.now(), HANDSHAKES_A_TURN)
             self._handshakes = self._loop.call_later(self._loop.time() - began, self._consume_handshakes)
-        self.settle()
+        self._settle()
 
     def _tun_readable(self) -> None:
         try:
@@ -341,12 +368,53 @@ class Engine:
         now = self.now()
         for frames in waiting:
             self._device.send(frames, now)
-        self.settle()
+        self._after_packets(now)
 
     def _timer_fired(self) -> None:
         self._timer = self._timer_at = None
         self._device.handle_timer(self.now())
-        self.settle()
+        self._settle()
+
+    # Lanes
+
+    def _make_lanes(self) -> Lanes | None:
+        """Lanes for our peers, where the loop can let packets take them; one engine a loop."""
+        loop, tun = self._loop, self._tun
+        if not isinstance(loop, LaneLoop) or not can_have_lanes() or not tun.has_headers or loop.waits_in.lanes:
+            return None
+        lanes = loop.waits_in.lanes = Lanes(self._device, tun)
+        loop.waits_in.carried = self._carried
+        loop.waits_in.slept = lambda: self._suspensions.limit
+        return lanes
+
+    def _leave_lanes(self) -> None:
+        if self._lanes is not None:
+            self._lanes.clear()
+
+    def _end_lanes(self) -> None:
+        if self._lanes is not None:
+            assert isinstance(self._loop, LaneLoop)
+            self._loop.waits_in.lanes = self._lanes = None
+
+    def _carried(self) -> None:
+        """Packets took lanes while the loop waited, or were left."""
+        assert self._lanes is not None
+        self._lanes.tell()
+        self._loop.call_soon(self._finish_lanes)
+
+    def _finish_lanes(self) -> None:
+        if self._lanes is None:
+            return
+        now = self.now()
+        try:
+            more = self._lanes.finish(now)
+        except InterfaceGoneError as error:
+            self._gone(error)
+            return
+        if more is None:
+            self._after_packets(now)
+        else:
+            self._udp_readable(more)
 
     def _gone(self, error: InterfaceGoneError) -> None:
         self._loop.remove_reader(self._tun.fd)

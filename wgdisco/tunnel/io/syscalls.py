@@ -75,8 +75,16 @@ class FrameReader:
             return [Frames(self._data, self._spans, 0, count)]
         return list(self._grouped(self._runs[: run_count[0]]))
 
-    def _grouped(self, runs: "array[int] | list[int]") -> Iterator[Frames]:
-        first = 0
+    def lend(self, table: Any) -> None:
+        """Let packets that take lanes be read with the same memory (`_lanes.c`)."""
+        table.frames, table.frame_spans, table.frame_runs, _ = self._pointers
+        table.frames_size, table.largest, table.max_frames = len(self._data), LARGEST_FRAME, self._max_frames
+
+    def left(self, first: int, runs: slice) -> list[Frames]:
+        """What was so read and not sent: from frame `first` on, which begins the first of these runs."""
+        return list(self._grouped(self._runs[runs], first))
+
+    def _grouped(self, runs: "array[int] | list[int]", first: int = 0) -> Iterator[Frames]:
         for count in runs:
             yield Frames(self._data, self._spans, first, count)
             first += count
@@ -193,10 +201,18 @@ class DatagramReceiver:
         count = _lib.burst_receive(sock.fileno(), self._pointer, _SLOT, _SLOTS, self._received)
         if count < 0:
             raise OSError(-count, os.strerror(-count))
+        return self.left(0, count)
+
+    def lend(self, table: Any) -> None:
+        """Let packets that take lanes be received with the same memory (`_lanes.c`)."""
+        table.datagrams, table.received, table.slot, table.slots = self._pointer, self._received, _SLOT, _SLOTS
+
+    def left(self, first: int, count: int) -> list[tuple[Burst, bytes]]:
+        """Of `count` bursts that were received, those from `first` on."""
         found: list[tuple[Burst, bytes]] = []
-        start = 0
+        start = first * _SLOT
         for size, row, tos, interface, local_size, name_size, local, name in _RECEIVED.iter_unpack(
-            self._table[: count * _RECEIVED.size]
+            self._table[first * _RECEIVED.size : count * _RECEIVED.size]
         ):
             own = self._own_address(interface, local_size, local) if local_size else None
             found.append((Burst(self._data[start : start + size], row, tos, own), name[:name_size]))

@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from collections import Counter
-from typing import Self
+from typing import Any, Self
 
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.tunnel.frames import MAX_PACKET, Frames
@@ -103,6 +103,25 @@ class Tun:
         except OSError as error:
             self._drop(error)
             return []
+
+    def lend(self, table: Any) -> None:
+        """Let packets that take lanes be read with the same memory (`io/lanes.py`)."""
+        self._reader.lend(table)
+
+    def left(self, count: int, first: int, runs: slice) -> list[Frames]:
+        """Of `count` frames so read, or -errno, those from `first` on, which begins the first of these runs.
+
+        Raises InterfaceGoneError.
+        """
+        if count < 0:
+            self._drop(OSError(-count, os.strerror(-count)))
+            return []
+        return self._reader.left(first, runs)
+
+    @property
+    def has_headers(self) -> bool:
+        """Whether frames come with virtio headers."""
+        return self._has_headers
 
     def write(self, frames: Frames) -> None:
         """Hand frames to the kernel, as if they had arrived on the interface. Raises InterfaceGoneError."""

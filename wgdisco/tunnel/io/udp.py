@@ -14,6 +14,7 @@ import os
 import socket
 import struct
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -22,6 +23,7 @@ from typing import Any
 from wgdisco.endpoint import Endpoint, parse_address
 from wgdisco.errors import LocalError
 from wgdisco.tunnel.burst import Burst, OwnAddress
+from wgdisco.tunnel.ecn import ECT_0, ECT_1, NOT_ECT
 from wgdisco.tunnel.io.ancillary import (
     SOL_UDP,
     UDP_GRO,
@@ -71,6 +73,20 @@ class _Way:
     name: bytes
     asked: OwnAddress | None
     local: OwnAddress | None
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How datagrams get to an endpoint: by which descriptor, to which socket address, with which control messages.
+
+    Those are by the ECN field, of `NOT_ECT`, `ECT_1` and `ECT_0`. In one call go at most `segments` bytes of
+    datagrams, where not 0: then they go one by one.
+    """
+
+    fd: int
+    name: bytes
+    control: list[bytes]
+    segments: int
 
 
 class UdpSockets:
@@ -143,6 +159,35 @@ class UdpSockets:
         except OSError as error:
             self._drop(error.errno)
             return []
+        return self._with_sources(arrived)
+
+    def send(self, burst: Burst, endpoint: Endpoint) -> None:
+        """Send every row as a datagram to `endpoint`, in order; what cannot be sent is dropped and counted."""
+        way = self._way(endpoint, burst.local)
+        if way is not None:
+            self._send(way, burst, self._segments(way, burst))
+
+    def way(self, endpoint: Endpoint, local: OwnAddress | None) -> Way | None:
+        """How `send` would send there from `local`; None where it would drop it, and that is counted."""
+        way = self._way(endpoint, local)
+        if way is None:
+            return None
+        is_plain = not way.family.gso or endpoint in self._plain_only
+        control = [self._control_of(way, Burst(b"", 1, ecn))[1] for ecn in (NOT_ECT, ECT_1, ECT_0)]
+        return Way(way.family.socket.fileno(), way.name, control, 0 if is_plain else way.family.max_payload)
+
+    def lend(self, table: Any) -> None:
+        """Let packets that take lanes be received with the same memory (`io/lanes.py`)."""
+        self._receiver.lend(table)
+
+    def left(self, count: int, first: int) -> list[tuple[Burst, Endpoint]]:
+        """Of `count` bursts so received, or -errno, those from `first` on, as `receive`."""
+        if count < 0:
+            self._drop(-count)
+            return []
+        return self._with_sources(self._receiver.left(first, count))
+
+    def _with_sources(self, arrived: Iterable[tuple[Burst, bytes]]) -> list[tuple[Burst, Endpoint]]:
         received: list[tuple[Burst, Endpoint]] = []
         for burst, name in arrived:
             source = self._endpoints.get(name) or self._endpoint(name)
@@ -151,12 +196,6 @@ class UdpSockets:
             else:
                 received.append((burst, source))
         return received
-
-    def send(self, burst: Burst, endpoint: Endpoint) -> None:
-        """Send every row as a datagram to `endpoint`, in order; what cannot be sent is dropped and counted."""
-        way = self._way(endpoint, burst.local)
-        if way is not None:
-            self._send(way, burst, self._segments(way, burst))
 
     def _segments(self, way: _Way, burst: Burst) -> int:
         """How many rows a call may take."""
