@@ -1,6 +1,6 @@
-"""`_burst.c` under address and undefined-behaviour sanitizers: no bytes make it leave its buffers.
+"""`_burst.c` and `_lanes.c` under address and undefined-behaviour sanitizers: no bytes make them leave their buffers.
 
-Inputs are those of `tests/fuzz/corpus/burst` (found by coverage, see the soak), some made here, and changes of both.
+Inputs are those of `tests/fuzz/corpus` (found by coverage, see the soak), some made here, and changes of both.
 """
 
 import shutil
@@ -16,7 +16,8 @@ from tests.tunnel.traffic import ACK, PSH, TCP, UDP, Packet, plain_frame
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parents[1] / "wgdisco/tunnel"
-CORPUS = HERE / "corpus/burst"
+CORPUS = HERE / "corpus"
+C = ("_burst.c", "_burst_io.c", "_lanes.c")
 SANITIZERS = "address,undefined"
 SECONDS = 10.0
 SOAK_SECONDS = 1800
@@ -47,28 +48,46 @@ def seeds() -> Iterator[bytes]:
     yield as_input(WILD_SPANS, [bytes(60)])
 
 
-def build(compiler: str, target: Path, *more: str) -> None:
+def lane_seeds() -> Iterator[bytes]:
+    """Frames of the interface, datagrams as they are, and such as are sealed (which is which: bits of two bytes)."""
+    for version in (4, 6):
+        first = Packet(bytes(100), version, TCP)
+        run = [replace(first, sequence=100 * n, identification=n, flags=ACK).pack() for n in range(6)]
+        for switches in (0, *(1 << bit for bit in range(7))):
+            for frame in (first.large(33), first.large(1000), first.unfinished(), plain_frame(first.pack())):
+                yield as_input(switches, [frame] * 3, b"\x8c\x05\0\0\0\0\0\0")
+            yield as_input(switches, [run[0], b"", *run[1:]], b"\x8c\x05\0\0\0\0\xff\0")
+            yield as_input(switches, run, b"\x8c\x05\0\0\0\0\xff\1")
+            yield as_input(switches, [plain_frame(run[0]), *run[1:], bytes(60)], b"\x8c\x05\1\0\0\0\xfe\0")
+
+
+SEEDS = {"burst": seeds, "lanes": lane_seeds}
+
+
+def build(harness: str, compiler: str, target: Path, *more: str) -> None:
     """Compile harness and code under test together."""
     command = [compiler, "-g", "-O1", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all", "-DFUZZING", *more]
-    command += ["-I", SOURCES, HERE / "burst_harness.c", SOURCES / "_burst.c", "-lcrypto", "-o", target]
+    command += ["-I", SOURCES, HERE / f"{harness}_harness.c", *(SOURCES / source for source in C)]
+    command += ["-lcrypto", "-o", target]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     assert made.returncode == 0, made.stderr
 
 
-def write_seeds(directory: Path) -> list[Path]:
+def write_seeds(harness: str, directory: Path) -> list[Path]:
     files = []
-    for number, seed in enumerate(seeds()):
+    for number, seed in enumerate(SEEDS[harness]()):
         files.append(directory / f"seed{number:03}")
         files[-1].write_bytes(seed)
     return files
 
 
-def test_burst_under_sanitizers(tmp_path):
+@pytest.mark.parametrize("harness", SEEDS)
+def test_burst_under_sanitizers(harness, tmp_path):
     compiler = shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("needs gcc or clang")
-    build(compiler, tmp_path / "harness", f"-fsanitize={SANITIZERS}", "-DSTANDALONE")
-    files = write_seeds(tmp_path) + sorted(CORPUS.iterdir())
+    build(harness, compiler, tmp_path / "harness", f"-fsanitize={SANITIZERS}", "-DSTANDALONE")
+    files = write_seeds(harness, tmp_path) + sorted((CORPUS / harness).iterdir())
     ran = subprocess.run(
         [tmp_path / "harness", "1", str(SECONDS), *files], capture_output=True, text=True, timeout=300, check=False
     )
@@ -79,19 +98,28 @@ def test_burst_under_sanitizers(tmp_path):
 
 
 @pytest.mark.soak
-def test_burst_guided_by_coverage(tmp_path):
+@pytest.mark.parametrize("harness", SEEDS)
+def test_burst_guided_by_coverage(harness, tmp_path):
     """libFuzzer for half an hour. What it finds worth keeping goes into the corpus by hand: -merge=1."""
     clang = shutil.which("clang")
     if clang is None:
         pytest.skip("needs clang with libFuzzer: apt-get install clang libclang-rt-14-dev")
-    build(clang, tmp_path / "fuzzer", f"-fsanitize=fuzzer,{SANITIZERS}")
+    build(harness, clang, tmp_path / "fuzzer", f"-fsanitize=fuzzer,{SANITIZERS}")
     found = tmp_path / "found"
     seeded = tmp_path / "seeds"
     found.mkdir()
     seeded.mkdir()
-    write_seeds(seeded)
+    write_seeds(harness, seeded)
     ran = subprocess.run(
-        [tmp_path / "fuzzer", f"-max_total_time={SOAK_SECONDS}", "-max_len=8000", "-seed=1", found, seeded, CORPUS],
+        [
+            tmp_path / "fuzzer",
+            f"-max_total_time={SOAK_SECONDS}",
+            "-max_len=8000",
+            "-seed=1",
+            found,
+            seeded,
+            CORPUS / harness,
+        ],
         capture_output=True,
         text=True,
         cwd=tmp_path,
