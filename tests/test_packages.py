@@ -89,7 +89,7 @@ def test_the_source_archive_makes_a_compiled_wheel_for_every_later_python(source
     archive = tmp_path / printed.split()[-1]
     with tarfile.open(archive) as content:
         names = {Path(name).name for name in content.getnames()}
-    assert {"_burst.c", "_burst_io.c", "_burst.h", "_burst_build.py", "setup.py"} <= names
+    assert {"_burst.c", "_burst_io.c", "_lanes.c", "_burst.h", "_lanes.h", "_burst_build.py", "setup.py"} <= names
     built = wheel(archive, tmp_path / "wheel")
     assert holds_compiled(built)
     with zipfile.ZipFile(built) as content:
