@@ -74,7 +74,7 @@ def process_with_a_lab() -> Iterator[tuple[subprocess.Popen[str], set[str]]]:
 def test_nothing_is_left_after_a_signal(number: signal.Signals) -> None:
     with process_with_a_lab() as (process, lab_namespaces):
         process.send_signal(number)
-        process.wait(5)
+        process.wait(30)
         assert left_over(lab_namespaces) == {}
 
 

@@ -27,12 +27,12 @@ EXPLAINED = {
 
 
 def growth(samples):
-    """MiB that came from the second quarter of a daemon's life to its last."""
+    """MiB that came from the second quarter of a daemon's life to its last; None where it was not seen in both."""
     ages = [age for age, _ in samples]
     life = max(ages)
     early = [rss for age, rss in samples if 0.25 * life <= age <= 0.5 * life]
     late = [rss for age, rss in samples if age >= 0.75 * life]
-    return statistics.median(late) - statistics.median(early)
+    return statistics.median(late) - statistics.median(early) if early and late else None
 
 
 def churn(seconds, seed):
@@ -41,7 +41,7 @@ def churn(seconds, seed):
         grown = {
             host: (growth(samples), samples[-1][1])
             for host, samples in network.memory.items()
-            if host in ("registry", "m1", "m2") and len(samples) >= 6
+            if host in ("registry", "m1", "m2") and len(samples) >= 6 and growth(samples) is not None
         }
         print(f"\nhappened: {dict(network.happened)}")
         print(f"a pair was silent for {network.longest:.1f} s at most; stuck: {network.stuck}")
