@@ -16,8 +16,11 @@ from wgdisco.lab.world import World, environment, find_holders
 
 pytestmark = pytest.mark.usefixtures("needs_lab")
 
+# where the tests run in the background, signals that a shell has its jobs ignore are heeded again
 HOLD_A_LAB = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from wgdisco.lab.topology import Lab
 with Lab("port-restricted", "public") as lab, lab.capture():
     lab.hosts["alice"].popen(["sh", "-c", "trap '' TERM INT HUP; setsid sleep 1000 & sleep 1000"])
