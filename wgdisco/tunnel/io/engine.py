@@ -236,8 +236,6 @@ class Engine:
 
     def status(self) -> DeviceStatus:
         """The device now, with the port it really listens on."""
-        if self._lanes is not None:
-            self._lanes.tell()
         return self._device.status()
 
     def set_up(self, up: bool) -> None:

@@ -201,7 +201,7 @@ class Lanes:
         place = lane.session.index % _lib.BURST_LANES
         given = self._given.get(place)
         if given is not None and given[2] is not lane.session:
-            given[1].leave_lane()  # two of them have the same place
+            given[2].leave_lane()  # two of them have the same place
         native = given[0] if given is not None and given[2] is lane.session else _ffi.new("burst_lane *")
         native.seals, native.opens, native.counters = sealer.native, opener.native, counters.native
         native.until, native.waits = lane.until, lane.waits
