@@ -7,6 +7,7 @@ import struct
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -22,7 +23,8 @@ from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.lanes import LaneLoop
+from wgdisco.tunnel.io.lanes import LaneLoop, Lanes
+from wgdisco.tunnel.io.udp import UdpSockets
 
 if implementation() != "compiled":
     pytest.skip("the compiled burst was not built", allow_module_level=True)
@@ -98,18 +100,7 @@ class Bench:
         self.far = Far(engine)
         self.looked: Counter[str] = Counter()
         for name in ("send", "receive"):
-            self._count(name)
-
-    def _count(self, name: str) -> None:
-        original = getattr(Device, name)
-        device = self.engine._device
-
-        def counted(one: Device, *arguments):
-            if one is device:
-                self.looked[name] += 1
-            return original(one, *arguments)
-
-        setattr(Device, name, counted)
+            count_calls(Device, name, self.looked, engine._device)
 
     def heard(self) -> list[bytes]:
         found = []
@@ -130,6 +121,18 @@ class Bench:
         await self.far.until(lambda: len(self.far.packets) == 2)
         self.far.packets.clear()
         self.looked.clear()
+
+
+def count_calls(kind: type, name: str, counted: Counter[str], of: object = None) -> None:
+    """From now on count calls of a method, of one instance or all."""
+    original = getattr(kind, name)
+
+    def counting(one, *arguments):
+        if of is None or one is of:
+            counted[name] += 1
+        return original(one, *arguments)
+
+    setattr(kind, name, counting)
 
 
 def udp(payload: bytes, source: str = THEIRS, port: int = 7) -> bytes:
@@ -353,6 +356,47 @@ async def test_the_next_session_at_the_same_place_has_a_lane_that_can_be_taken_b
     assert session.parts()[2].lane
     device._peers.touch(peer)
     assert not session.parts()[2].lane
+
+
+@on_a_lane
+async def test_a_peer_with_many_addresses_gets_its_lane_once_a_turn(bench):
+    counted: Counter[str] = Counter()
+    for kind, name in ((Lanes, "give"), (UdpSockets, "way")):
+        count_calls(kind, name, counted)
+    wide = replace(bench.far.config, allowed_ips=(ip_network("10.9.0.0/24"),))
+    bench.engine.apply(DeviceConfig(bench.engine._device.private_key, peers=(wide,)))
+    bench.far.say(*(udp(b"x", f"10.9.0.{n}") for n in range(2, 10)))
+    found = []
+    await bench.far.until(lambda: len(found.extend(bench.heard()) or found) == 8)
+    assert counted["way"] <= counted["give"] <= 4
+
+
+@in_namespace
+def test_who_talked_before_the_port_was_taken_over_has_no_lane_for_what_is_another_s_now():
+    async def main() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
+            owner.bind(("", 51999))
+            engine = await Engine.open("tt0", listen_port=51999, beside=True)
+            engine.hear_beside()
+            bench = Bench(engine)
+            with bench.inside, bench.far.sock:
+                await bench.talk()
+                bench.far.say(udp(b"late"))
+                owner.close()
+                assert engine.take_port()
+                await bench.far.until(lambda: bench.heard() == [b"late"])
+                heir = PeerConfig(PrivateKey(os.urandom(32)).public_key(), allowed_ips=bench.far.config.allowed_ips)
+                former = replace(bench.far.config, allowed_ips=())
+                engine.apply(DeviceConfig(engine._device.private_key, 51999, peers=(former, heir)))
+                bench.far.say(udp(b"not mine any more"))
+                await bench.far.until(lambda: engine.status().drops.get(Drop.SOURCE_NOT_ALLOWED, 0) == 1)
+                bench.inside.sendto(b"to the heir", (THEIRS, 9))
+                await bench.far.until(lambda: bench.far.packets or engine.status().drops.get(Drop.NO_ENDPOINT, 0) == 1)
+                assert bench.far.packets == []
+            await engine.close()
+
+    with asyncio.Runner(loop_factory=LaneLoop) as runner:
+        runner.run(main())
 
 
 def large_tcp(segment: int, size: int) -> bytes:
