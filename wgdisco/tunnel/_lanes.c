@@ -75,9 +75,9 @@ static int use(burst_table *t, burst_lane *lane) {
 
 /* Out */
 
-/* Send sealed groups from `group` on; 0, and they are left, when one cannot be sent as it is. */
-static int send_groups(burst_table *t, burst_lane *lane, uint32_t group) {
-    for (; group < t->group_count; group++) {
+/* Send what is sealed, group by group; from the first on that cannot be sent as it is, they are left. */
+static void send_groups(burst_table *t, burst_lane *lane) {
+    for (uint32_t group = 0; group < t->group_count; group++) {
         const uint32_t *g = t->groups + 4 * (size_t)group;
         uint32_t ecn = g[3] % 3, segments = lane->row_bytes / g[2];
         int error = 0;
@@ -90,36 +90,30 @@ static int send_groups(burst_table *t, burst_lane *lane, uint32_t group) {
             t->group_first = group;
             t->by = lane;
             t->left |= LEFT_SEALED;
-            return 0;
+            return;
         }
     }
-    return 1;
 }
 
-/* Send `count` frames from `first` on by a lane; how many of them are done with. */
-static uint32_t send_run(burst_table *t, burst_lane *lane, uint32_t first, uint32_t count, double now) {
+/* Send `count` frames from `first` on by a lane; 0, and none is, when there is no room for all of them at once. */
+static int send_run(burst_table *t, burst_lane *lane, uint32_t first, uint32_t count, double now) {
     burst_sealing at = {.counter = lane->counters->next_sent};
-    int is_done = 0;
-    while (is_done == 0) {
-        is_done = burst_seal(lane->seals, t->frames, t->frames_size, t->frame_spans + 2 * (size_t)first, count,
+    int is_done = burst_seal(lane->seals, t->frames, t->frames_size, t->frame_spans + 2 * (size_t)first, count,
                              lane->remote, lane->mtu, t->out, t->out_size, t->groups, t->max_groups, &at);
-        lane->counters->next_sent = at.counter;
-        if (is_done < 0) {
-            lane->bad_frames += count - at.frame;
-            return count;
-        }
-        t->group_count = at.groups;
-        lane->bad_frames += at.bad;
-        lane->tx_bytes += at.used;
-        if (at.used) {
-            lane->sent_at = now;
-            if (lane->unanswered_at == 0) lane->unanswered_at = now;
-            lane->waiting_at = 0;
-            lane->waits = 0;
-        }
-        if (!send_groups(t, lane, 0)) return is_done ? count : at.frame;
+    lane->counters->next_sent = at.counter; /* no counter is for two packets, sent or not */
+    if (is_done < 0) lane->bad_frames += count;
+    if (is_done <= 0) return is_done;
+    t->group_count = at.groups;
+    lane->bad_frames += at.bad;
+    lane->tx_bytes += at.used;
+    if (at.used) {
+        lane->sent_at = now;
+        if (lane->unanswered_at == 0) lane->unanswered_at = now;
+        lane->waiting_at = 0;
+        lane->waits = 0;
     }
-    return count;
+    send_groups(t, lane);
+    return 1;
 }
 
 /* Read the interface once, and send what may take a lane. */
@@ -135,10 +129,8 @@ static void carry_out(burst_table *t, double now) {
         size_t size = span[1] > VIRTIO ? span[1] - VIRTIO : 0;
         burst_lane *lane = lane_of_address(t, packet, size, 16, 24, now);
         if (!lane || burst_nested(packet, size) || lane->counters->next_sent >= LAST_COUNTER || !use(t, lane)) break;
-        uint32_t done = send_run(t, lane, t->frame_first, t->frame_runs[t->frame_run], now);
-        t->frame_first += done;
-        t->frame_runs[t->frame_run] -= done;
-        if (t->frame_runs[t->frame_run]) break;
+        if (!send_run(t, lane, t->frame_first, t->frame_runs[t->frame_run], now)) break;
+        t->frame_first += t->frame_runs[t->frame_run];
     }
     if (t->frame_run < t->frame_run_count) t->left |= LEFT_FRAMES;
 }

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
@@ -21,12 +23,15 @@ from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.lanes import LaneLoop
+from wgdisco.tunnel.io.lanes import LaneLoop, Lanes
+from wgdisco.tunnel.io.udp import UdpSockets
 
 if implementation() != "compiled":
     pytest.skip("the compiled burst was not built", allow_module_level=True)
 
 OURS, THEIRS = "10.9.0.1", "10.9.0.2"
+SO_RCVBUFFORCE = 33
+SOL_PACKET, PACKET_VNET_HDR = 263, 15
 
 
 class Far:
@@ -95,18 +100,7 @@ class Bench:
         self.far = Far(engine)
         self.looked: Counter[str] = Counter()
         for name in ("send", "receive"):
-            self._count(name)
-
-    def _count(self, name: str) -> None:
-        original = getattr(Device, name)
-        device = self.engine._device
-
-        def counted(one: Device, *arguments):
-            if one is device:
-                self.looked[name] += 1
-            return original(one, *arguments)
-
-        setattr(Device, name, counted)
+            count_calls(Device, name, self.looked, engine._device)
 
     def heard(self) -> list[bytes]:
         found = []
@@ -127,6 +121,18 @@ class Bench:
         await self.far.until(lambda: len(self.far.packets) == 2)
         self.far.packets.clear()
         self.looked.clear()
+
+
+def count_calls(kind: type, name: str, counted: Counter[str], of: object = None) -> None:
+    """From now on count calls of a method, of one instance or all."""
+    original = getattr(kind, name)
+
+    def counting(one, *arguments):
+        if of is None or one is of:
+            counted[name] += 1
+        return original(one, *arguments)
+
+    setattr(kind, name, counting)
 
 
 def udp(payload: bytes, source: str = THEIRS, port: int = 7) -> bytes:
@@ -292,3 +298,111 @@ async def test_what_else_the_loop_waits_for_is_not_kept_waiting(bench):
             bench.far.hear()
         await bench.far.until(lambda: len(bench.far.packets) == sent)
     assert sorted(lags)[len(lags) // 2] < 0.05
+
+
+@on_a_lane
+async def test_what_comes_between_what_is_left_and_doing_it_does_no_harm(bench):
+    """Callbacks that were waiting already run first: they may take all lanes back, and ask how it stands."""
+    ip("link", "set", "lo", "mtu", "1000")  # which the engine hears of after the packets that lanes cannot send
+    payloads = [bytes([n]) * 1300 for n in range(3)]
+    for payload in payloads:
+        bench.inside.sendto(payload, (THEIRS, 9))
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+
+    def between() -> None:
+        assert bench.engine._lanes.has_news, "lanes left something"
+        bench.engine.settle()
+        bench.engine.status()
+        asked.set()
+
+    loop.call_soon(between)
+    async with asyncio.timeout(5):
+        await asked.wait()
+    await bench.far.until(lambda: len(bench.far.packets) == len(payloads))
+    assert [packet[28:] for packet in bench.far.packets] == payloads
+
+
+@on_a_lane
+async def test_a_packet_that_is_cut_into_more_than_there_is_room_for_arrives_once(bench):
+    """And so it does when the rest cannot be sent as the first part was."""
+    frame = large_tcp(48, 64000)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as raw:
+        bench.far.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+        raw.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
+        ip("link", "set", "lo", "mtu", "100")
+        for _ in range(2):
+            raw.sendto(frame, (bench.engine.interface, 0x0800))
+        await bench.far.until(lambda: len(bench.far.packets) >= 2 * (64000 // 48))
+    await asyncio.sleep(0.1)
+    bench.far.hear()
+    sequences = [int.from_bytes(packet[24:28], "big") for packet in bench.far.packets]
+    assert sequences == 2 * list(range(0, 64000, 48))
+
+
+@on_a_lane
+async def test_the_next_session_at_the_same_place_has_a_lane_that_can_be_taken_back(bench):
+    device, far = bench.engine._device, bench.far.device
+    (peer,) = device.peers.values()
+    old = peer._on_lane
+    device._local.random_bytes = lambda count: (
+        (old.index ^ 1 << 20).to_bytes(4, "little") if count == 4 else os.urandom(count)
+    )
+    far.set_up(False, boot_time())
+    far.set_up(True, boot_time())
+    bench.far.say(udp(b"anew"))
+    await bench.far.until(lambda: bench.heard() == [b"anew"])
+    session = peer._sessions.current
+    assert session.index == old.index ^ 1 << 20
+    assert session.parts()[2].lane
+    device._peers.touch(peer)
+    assert not session.parts()[2].lane
+
+
+@on_a_lane
+async def test_a_peer_with_many_addresses_gets_its_lane_once_a_turn(bench):
+    counted: Counter[str] = Counter()
+    for kind, name in ((Lanes, "give"), (UdpSockets, "way")):
+        count_calls(kind, name, counted)
+    wide = replace(bench.far.config, allowed_ips=(ip_network("10.9.0.0/24"),))
+    bench.engine.apply(DeviceConfig(bench.engine._device.private_key, peers=(wide,)))
+    bench.far.say(*(udp(b"x", f"10.9.0.{n}") for n in range(2, 10)))
+    found = []
+    await bench.far.until(lambda: len(found.extend(bench.heard()) or found) == 8)
+    assert counted["way"] <= counted["give"] <= 4
+
+
+@in_namespace
+def test_who_talked_before_the_port_was_taken_over_has_no_lane_for_what_is_another_s_now():
+    async def main() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as owner:
+            owner.bind(("", 51999))
+            engine = await Engine.open("tt0", listen_port=51999, beside=True)
+            engine.hear_beside()
+            bench = Bench(engine)
+            with bench.inside, bench.far.sock:
+                await bench.talk()
+                bench.far.say(udp(b"late"))
+                owner.close()
+                assert engine.take_port()
+                await bench.far.until(lambda: bench.heard() == [b"late"])
+                heir = PeerConfig(PrivateKey(os.urandom(32)).public_key(), allowed_ips=bench.far.config.allowed_ips)
+                former = replace(bench.far.config, allowed_ips=())
+                engine.apply(DeviceConfig(engine._device.private_key, 51999, peers=(former, heir)))
+                bench.far.say(udp(b"not mine any more"))
+                await bench.far.until(lambda: engine.status().drops.get(Drop.SOURCE_NOT_ALLOWED, 0) == 1)
+                bench.inside.sendto(b"to the heir", (THEIRS, 9))
+                await bench.far.until(lambda: bench.far.packets or engine.status().drops.get(Drop.NO_ENDPOINT, 0) == 1)
+                assert bench.far.packets == []
+            await engine.close()
+
+    with asyncio.Runner(loop_factory=LaneLoop) as runner:
+        runner.run(main())
+
+
+def large_tcp(segment: int, size: int) -> bytes:
+    """A packet that stands for many, as a socket inside sends it: `size` bytes, in segments."""
+    tcp = (9).to_bytes(2, "big") * 2 + bytes(8) + bytes([0x50, 0x10]) + bytes(6)
+    packet = bytearray(ip_packet(OURS, THEIRS, tcp + bytes(size)))
+    packet[9] = 6
+    header = struct.pack("=BBHHHH", 1, 1, 40, segment, 20, 16)
+    return header + packet

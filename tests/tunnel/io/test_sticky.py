@@ -76,6 +76,18 @@ def let_go_and_taken_again(host: str) -> None:
     two.close()
 
 
+def test_a_way_for_many_is_found_by_the_routes_as_that_of_the_second_datagram_is():
+    """The first one is sent from where it was asked for without a look."""
+    one, two = UdpSockets.open(), UdpSockets.open()
+    there, elsewhere = at(two), OwnAddress(bytes([127, 0, 0, 1]), 1 << 20)
+    assert one.way(there, elsewhere) is None
+    one.send(Burst(b"x", 1, 0, elsewhere), there)
+    assert one.way(there, elsewhere).control == one.way(there, None).control
+    assert not one.dropped
+    one.close()
+    two.close()
+
+
 @in_namespace
 def test_a_better_way_out_takes_the_address_with_it():
     for name in ("near", "far"):

@@ -152,10 +152,7 @@ class Engine:
         for datagrams, source in before.rest():  # what came twice is a replay
             self._device.receive(datagrams, source, now)
         before.close()
-        if self._handshakes is None:
-            self._consume_handshakes()
-        else:
-            self.settle()
+        self._after_packets(now)
         return True
 
     def set_fwmark(self, mark: int) -> None:
@@ -236,8 +233,6 @@ class Engine:
 
     def status(self) -> DeviceStatus:
         """The device now, with the port it really listens on."""
-        if self._lanes is not None:
-            self._lanes.tell()
         return self._device.status()
 
     def set_up(self, up: bool) -> None:

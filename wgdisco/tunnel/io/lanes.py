@@ -186,10 +186,14 @@ class Lanes:
 
     def give(self, now: float) -> None:
         """A lane to everybody who talked, where nothing stands against it."""
+        indices: dict[Peer, int | None] = {}  # a peer may have talked from and to very many addresses
         for address, peer in self._device.talked().items():
-            lane = peer.lane(now)
-            if lane is not None and self._give(peer, lane):
-                _lib.burst_add_route(self._table, address, len(address), lane.session.index)
+            if peer not in indices:
+                lane = peer.lane(now)
+                indices[peer] = lane.session.index if lane is not None and self._give(peer, lane) else None
+            index = indices[peer]
+            if index is not None:
+                _lib.burst_add_route(self._table, address, len(address), index)
 
     def _give(self, peer: Peer, lane: Lane) -> bool:
         sealer, opener, counters = lane.session.parts()
@@ -201,7 +205,7 @@ class Lanes:
         place = lane.session.index % _lib.BURST_LANES
         given = self._given.get(place)
         if given is not None and given[2] is not lane.session:
-            given[1].leave_lane()  # two of them have the same place
+            given[2].leave_lane()  # two of them have the same place
         native = given[0] if given is not None and given[2] is lane.session else _ffi.new("burst_lane *")
         native.seals, native.opens, native.counters = sealer.native, opener.native, counters.native
         native.until, native.waits = lane.until, lane.waits

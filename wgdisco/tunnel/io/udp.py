@@ -168,9 +168,12 @@ class UdpSockets:
             self._send(way, burst, self._segments(way, burst))
 
     def way(self, endpoint: Endpoint, local: OwnAddress | None) -> Way | None:
-        """How `send` would send there from `local`; None where it would drop it, and that is counted."""
+        """How `send` would send there from `local`; None where it would drop it, and that is counted.
+
+        None too where it would be the first time: then nobody looks whether `local` will do, as is done from then on.
+        """
         way = self._way(endpoint, local)
-        if way is None:
+        if way is None or way is not self._latest:
             return None
         is_plain = not way.family.gso or endpoint in self._plain_only
         control = [self._control_of(way, Burst(b"", 1, ecn))[1] for ecn in (NOT_ECT, ECT_1, ECT_0)]
