@@ -190,7 +190,7 @@ def test_a_device_without_checksums_ends_the_large_sends_and_not_the_tunnel(refu
     with pair(program=program, **refuses) as tunnels:
         seen = of_a_stream(*tunnels)
         assert seen.sent >= PACKETS
-        assert len(refused.read_bytes()) == 2  # one of each end
+        assert len(refused.read_bytes()) in (2, 4)  # one of each end, two where a lane was the first to try
 
 
 @ENGINES
