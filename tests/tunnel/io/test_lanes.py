@@ -359,6 +359,24 @@ async def test_the_next_session_at_the_same_place_has_a_lane_that_can_be_taken_b
 
 
 @on_a_lane
+async def test_what_is_done_to_one_peer_takes_no_other_s_lane(bench):
+    (peer,), engine = bench.engine._device.peers.values(), bench.engine
+    other = PeerConfig(PrivateKey(os.urandom(32)).public_key(), managed=True)
+    engine.apply(DeviceConfig(engine._device.private_key, peers=(bench.far.config, other)))
+    await bench.talk()
+    there = Endpoint.from_text("127.0.0.1:9")
+    engine.set_peer(other.public_key, there, 0)
+    engine.initiate(other.public_key, (there,))
+    engine.probe(other.public_key, there)
+    bench.inside.sendto(b"on", (THEIRS, 9))
+    await bench.far.until(lambda: len(bench.far.packets) == 1)
+    assert bench.looked == {}
+    engine.set_peer(peer.key, there, 0)
+    bench.inside.sendto(b"elsewhere", (THEIRS, 9))
+    await bench.far.until(lambda: bench.looked["send"] == 1)
+
+
+@on_a_lane
 async def test_a_peer_with_many_addresses_gets_its_lane_once_a_turn(bench):
     counted: Counter[str] = Counter()
     for kind, name in ((Lanes, "give"), (UdpSockets, "way")):

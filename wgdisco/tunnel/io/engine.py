@@ -206,7 +206,7 @@ class Engine:
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
         """Set a peer's endpoint and persistent keepalive in one step."""
         self._device.set_peer(key, endpoint, keepalive, self.now())
-        self.settle()
+        self._settle()
 
     def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
         """Who forwards for managed peers."""
@@ -216,12 +216,12 @@ class Engine:
     def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...]) -> None:
         """Send an initiation to each endpoint."""
         self._device.initiate(key, endpoints, self.now())
-        self.settle()
+        self._settle()
 
     def probe(self, key: PublicKey, endpoint: Endpoint) -> None:
         """Send an authenticated keepalive to `endpoint`."""
         self._device.probe(key, endpoint, self.now())
-        self.settle()
+        self._settle()
 
     def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
         """Send a datagram from the device's port."""
