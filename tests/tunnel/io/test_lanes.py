@@ -23,7 +23,8 @@ from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.lanes import LaneLoop, Lanes
+from wgdisco.tunnel.io.lane_loop import LaneLoop
+from wgdisco.tunnel.io.lanes import Lanes
 from wgdisco.tunnel.io.udp import UdpSockets
 
 if implementation() != "compiled":

@@ -19,7 +19,8 @@ from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.backend import Capabilities
 from wgdisco.tunnel.io.beside import BesideSockets
 from wgdisco.tunnel.io.icmp import BehindNat
-from wgdisco.tunnel.io.lanes import LaneLoop, Lanes, can_have_lanes
+from wgdisco.tunnel.io.lane_loop import LaneLoop
+from wgdisco.tunnel.io.lanes import Lanes, can_have_lanes
 from wgdisco.tunnel.io.link_state import LinkEvent, watch
 from wgdisco.tunnel.io.segments import limit_segments
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
