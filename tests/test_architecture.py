@@ -1,6 +1,8 @@
 """The purity line and the layers of the architecture: imports run downward only, and a core only computes."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -111,3 +113,11 @@ def test_imports_run_downward_only() -> None:
 
 def test_no_module_imports_itself_by_a_detour() -> None:
     TopologicalSorter({module: imports(module) & set(MODULES) - {module} for module in MODULES}).prepare()
+
+
+def test_the_command_line_loads_no_engine() -> None:
+    """What every verb imports: parsers, and not what they lead to, which would take a quarter longer."""
+    program = "import sys, wgdisco.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "wgdisco.process" in loaded
+    assert "wgdisco.tunnel.device" not in loaded

@@ -28,7 +28,7 @@ from wgdisco.tunnel.engines import EngineKind
 from wgdisco.tunnel.firewall import Mode, Need
 from wgdisco.tunnel.io import control, firewall
 from wgdisco.tunnel.io.host_dns import HostDns
-from wgdisco.tunnel.io.lanes import LaneSelector
+from wgdisco.tunnel.io.lane_loop import LaneSelector
 from wgdisco.tunnel.io.leftovers import is_left, take_back
 from wgdisco.tunnel.io.port import free_port
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from wgdisco.errors import WgdiscoError
 from wgdisco.machine import allow_files, guard_memory
-from wgdisco.tunnel.io.lanes import LaneLoop, LaneSelector
+from wgdisco.tunnel.io.lane_loop import LaneLoop, LaneSelector
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 

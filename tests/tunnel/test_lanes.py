@@ -75,15 +75,18 @@ class Side:
 
 
 @pytest.mark.rule("T5", "T6", "T9", "T13")
+@pytest.mark.parametrize("managed", [False, True])
 @pytest.mark.parametrize("keepalive", [0, 25])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_timers_cannot_tell(monkeypatch, seed, keepalive):
+def test_the_timers_cannot_tell(monkeypatch, seed, keepalive, managed):
     """The same packets at the same times, by lanes that tell of them later or one by one: the same follows."""
     monkeypatch.setattr(Local, "jitter", lambda _self: 0.5)
-    logs, statuses = [], []
+    logs, statuses, silences = [], [], []
     for by_lane in (True, False):
         chance = random.Random(seed)
-        wire, alice, bob = joined(seed, persistent_keepalive=keepalive)
+        wire, alice, bob = joined(seed, persistent_keepalive=keepalive, managed=managed)
+        for node in (alice, bob):
+            node.device.set_relays(frozenset({Endpoint.from_text("198.51.100.77:1")}))
         alice.ping(bob), bob.ping(alice)
         went = 0
         for _ in range(30):
@@ -113,9 +116,12 @@ def test_the_timers_cannot_tell(monkeypatch, seed, keepalive):
         tail = wire.run(400.0)
         logs.append([(round(sent.at, 6), sent.source, sent.kind, len(sent.data)) for sent in tail])
         status = [here.status(there) for here, there in ((alice, bob), (bob, alice))]
+        silences.append([[round(event.at, 6) for event in node.events_of(PeerSilent)] for node in (alice, bob)])
         statuses.append([(one.tx_bytes, one.rx_bytes, one.received_at, one.handshake_at) for one in status])
     assert logs[0] == logs[1]
     assert statuses[0] == statuses[1]
+    assert silences[0] == silences[1]
+    assert any(silences[0]) == managed
 
 
 def test_there_is_none_before_a_session_or_while_one_is_not_confirmed():

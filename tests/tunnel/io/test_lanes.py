@@ -23,7 +23,8 @@ from wgdisco.tunnel.config import DeviceConfig, PeerConfig
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.lanes import LaneLoop, Lanes
+from wgdisco.tunnel.io.lane_loop import LaneLoop
+from wgdisco.tunnel.io.lanes import Lanes
 from wgdisco.tunnel.io.udp import UdpSockets
 
 if implementation() != "compiled":
@@ -356,6 +357,24 @@ async def test_the_next_session_at_the_same_place_has_a_lane_that_can_be_taken_b
     assert session.parts()[2].lane
     device._peers.touch(peer)
     assert not session.parts()[2].lane
+
+
+@on_a_lane
+async def test_what_is_done_to_one_peer_takes_no_other_s_lane(bench):
+    (peer,), engine = bench.engine._device.peers.values(), bench.engine
+    other = PeerConfig(PrivateKey(os.urandom(32)).public_key(), managed=True)
+    engine.apply(DeviceConfig(engine._device.private_key, peers=(bench.far.config, other)))
+    await bench.talk()
+    there = Endpoint.from_text("127.0.0.1:9")
+    engine.set_peer(other.public_key, there, 0)
+    engine.initiate(other.public_key, (there,))
+    engine.probe(other.public_key, there)
+    bench.inside.sendto(b"on", (THEIRS, 9))
+    await bench.far.until(lambda: len(bench.far.packets) == 1)
+    assert bench.looked == {}
+    engine.set_peer(peer.key, there, 0)
+    bench.inside.sendto(b"elsewhere", (THEIRS, 9))
+    await bench.far.until(lambda: bench.looked["send"] == 1)
 
 
 @on_a_lane

@@ -29,6 +29,8 @@ def asked(one: UdpSockets, two: UdpSockets, host: str) -> tuple[Burst, object]:
 def second_addresses() -> None:
     for host in SECONDS:
         ip("addr", "add", host, "dev", "lo")
+    while SECONDS[1] not in ip("-6", "route", "show", "table", "local"):
+        pass  # the kernel lets it be used a little later
 
 
 @in_namespace

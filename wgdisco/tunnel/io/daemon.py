@@ -15,7 +15,7 @@ from wgdisco.keys import PublicKey
 from wgdisco.machine import allow_files, guard_memory
 from wgdisco.tunnel.events import DeviceGone, HandshakeStep
 from wgdisco.tunnel.io.engine import Engine
-from wgdisco.tunnel.io.lanes import LaneLoop
+from wgdisco.tunnel.io.lane_loop import LaneLoop
 from wgdisco.tunnel.io.link import Link
 from wgdisco.tunnel.io.link_state import LinkEvent, LinkState, RouteMtu
 from wgdisco.tunnel.io.uapi import UapiServer

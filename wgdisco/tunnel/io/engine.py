@@ -19,7 +19,8 @@ from wgdisco.tunnel.frames import Frames
 from wgdisco.tunnel.io.backend import Capabilities
 from wgdisco.tunnel.io.beside import BesideSockets
 from wgdisco.tunnel.io.icmp import BehindNat
-from wgdisco.tunnel.io.lanes import LaneLoop, Lanes, can_have_lanes
+from wgdisco.tunnel.io.lane_loop import LaneLoop
+from wgdisco.tunnel.io.lanes import Lanes, can_have_lanes
 from wgdisco.tunnel.io.link_state import LinkEvent, watch
 from wgdisco.tunnel.io.segments import limit_segments
 from wgdisco.tunnel.io.tun import InterfaceGoneError, Tun
@@ -206,7 +207,7 @@ class Engine:
     def set_peer(self, key: PublicKey, endpoint: Endpoint | None, keepalive: int) -> None:
         """Set a peer's endpoint and persistent keepalive in one step."""
         self._device.set_peer(key, endpoint, keepalive, self.now())
-        self.settle()
+        self._settle()
 
     def set_relays(self, endpoints: frozenset[Endpoint]) -> None:
         """Who forwards for managed peers."""
@@ -216,12 +217,12 @@ class Engine:
     def initiate(self, key: PublicKey, endpoints: tuple[Endpoint, ...]) -> None:
         """Send an initiation to each endpoint."""
         self._device.initiate(key, endpoints, self.now())
-        self.settle()
+        self._settle()
 
     def probe(self, key: PublicKey, endpoint: Endpoint) -> None:
         """Send an authenticated keepalive to `endpoint`."""
         self._device.probe(key, endpoint, self.now())
-        self.settle()
+        self._settle()
 
     def send_raw(self, data: bytes, endpoint: Endpoint, ttl: int | None = None) -> None:
         """Send a datagram from the device's port."""

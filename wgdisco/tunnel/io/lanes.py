@@ -1,17 +1,11 @@
 """Where an event loop waits, packets of sessions that stand go on meanwhile (`tunnel/lanes.py`, `_lanes.c`).
 
-With the reference engine, or without a `LaneSelector` to wait in, nobody has a lane.
+With the reference engine, or without a `LaneSelector` to wait in (`lane_loop.py`), nobody has a lane.
 """
 
-import asyncio
-import math
 import os
-import select
-import selectors
-from collections.abc import Callable
 from typing import Any
 
-from wgdisco.machine import SleepWatch
 from wgdisco.tunnel.burst import Burst, Frames, OwnAddress, implementation
 from wgdisco.tunnel.device import Device
 from wgdisco.tunnel.events import Drop
@@ -44,49 +38,6 @@ def can_have_lanes() -> bool:
     return _lib is not None and implementation() == "compiled"
 
 
-class LaneSelector(SleepWatch):
-    """Waits as any selector does; `lanes`, when somebody sets them, are used meanwhile.
-
-    `carried` is called first thing after packets went, or were left; `slept` says how far the clock may be ahead of the
-    one that stands still, in seconds, before somebody has to know that the machine was suspended.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lanes: Lanes | None = None
-        self.carried: Callable[[], None] = lambda: None
-        self.slept: Callable[[], float] = lambda: 0.0
-        if _ffi is not None:
-            self._events = _ffi.new("burst_event[]", _EVENTS)
-
-    def _wait(self, timeout: float | None) -> list[tuple[selectors.SelectorKey, int]]:
-        if self.lanes is None:
-            return super()._wait(timeout)
-        milliseconds = -1 if timeout is None else max(0, math.ceil(timeout * 1e3))
-        count = self.lanes.wait(self.fileno(), milliseconds, self._events, _EVENTS, self.slept())
-        ready = []
-        keys = self.get_map()
-        for i in range(count):
-            key = keys.get(self._events[i].fd)
-            if key is not None:
-                events = self._events[i].events
-                mask = (selectors.EVENT_WRITE if events & ~select.EPOLLIN else 0) | (
-                    selectors.EVENT_READ if events & ~select.EPOLLOUT else 0
-                )
-                ready.append((key, mask & key.events))
-        if self.lanes.has_news:
-            self.carried()
-        return ready
-
-
-class LaneLoop(asyncio.SelectorEventLoop):
-    """An event loop that shows what it waits in."""
-
-    def __init__(self, selector: LaneSelector | None = None) -> None:
-        self.waits_in = selector or LaneSelector()
-        super().__init__(self.waits_in)
-
-
 class Lanes:
     """The lanes of one device's peers, between its interface and its sockets.
 
@@ -109,6 +60,7 @@ class Lanes:
         table.tun, table.sockets = tun.fd, [-1, -1]
         table.merge = (_MERGE_TCP if tun.takes_tcp else 0) | (_MERGE_UDP if tun.takes_udp else 0)
         tun.lend(table)
+        self._events = _ffi.new("burst_event[]", _EVENTS)
         self._out = memoryview(_ffi.buffer(self._memory[0]))
         self._spans = memoryview(_ffi.buffer(self._memory[2])).cast("I")
         self._device = device
@@ -135,16 +87,17 @@ class Lanes:
                 session.leave_lane()
             self._given.clear()
 
-    def wait(self, epoll: int, milliseconds: int, events: Any, most: int, slept: float) -> int:
-        """As epoll_wait, into `events`; `slept` is how far the clock may be ahead of the one that stands still."""
+    def wait(self, epoll: int, milliseconds: int, slept: float) -> list[tuple[int, int]]:
+        """As epoll_wait: descriptors and what is with them. See `lane_loop.Carrier`."""
         if self._device.allowed_ips.changes != self._changes:
             self._changes = self._device.allowed_ips.changes
             self.clear()
         self._table.slept = slept
-        count = int(_lib.burst_wait(self._table, epoll, milliseconds, events, most))
+        events = self._events
+        count = int(_lib.burst_wait(self._table, epoll, milliseconds, events, _EVENTS))
         if count < 0:
             raise OSError(-count, os.strerror(-count))
-        return count
+        return [(events[i].fd, events[i].events) for i in range(count)]
 
     @property
     def has_news(self) -> bool:
