@@ -137,10 +137,12 @@ def test_there_is_none_before_a_session_or_while_one_is_not_confirmed():
 
 
 def test_it_ends_in_time_for_the_next_handshake():
-    _, alice, bob = standing()
+    wire, alice, bob = standing()
     began, answered = (peer_of(*pair)._sessions.current for pair in ((alice, bob), (bob, alice)))
     assert give(alice, bob).until == began.created_at + REKEY_AFTER_TIME
     assert give(bob, alice).until == answered.created_at + REJECT_AFTER_TIME
+    wire.now = began.created_at + REKEY_AFTER_TIME
+    assert give(alice, bob) is None
 
 
 def test_it_is_not_given_to_who_came_from_elsewhere():

@@ -255,9 +255,11 @@ class Peer:
             return None
         if liberties is not None and liberties.unconfirmed is session:
             return None
-        age = REKEY_AFTER_TIME + self._renewal_lag if session.initiator else REJECT_AFTER_TIME
+        until = session.created_at + (REKEY_AFTER_TIME + self._renewal_lag if session.initiator else REJECT_AFTER_TIME)
+        if now >= until:
+            return None
         self._on_lane = session
-        return Lane(session, session.created_at + age, self.timers.is_armed(Timer.SEND_KEEPALIVE))
+        return Lane(session, until, self.timers.is_armed(Timer.SEND_KEEPALIVE))
 
     def leave_lane(self) -> None:
         """Something else happens."""

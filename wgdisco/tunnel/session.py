@@ -74,6 +74,11 @@ class Session:
         """Its packets are looked at one burst after the other from now on."""
         self._counters.lane = 0
 
+    @property
+    def is_on_lane(self) -> bool:
+        """Whether they are not."""
+        return bool(self._counters.lane)
+
     def parts(self) -> tuple[Any, Any, Any]:
         """What seals, what opens and what counts, for a lane."""
         return self._sealer, self._opener, self._counters

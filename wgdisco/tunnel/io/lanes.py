@@ -143,23 +143,26 @@ class Lanes:
         for address, peer in self._device.talked().items():
             if peer not in indices:
                 lane = peer.lane(now)
-                indices[peer] = lane.session.index if lane is not None and self._give(peer, lane) else None
+                indices[peer] = lane.session.index if lane is not None and self._give(peer, lane, now) else None
             index = indices[peer]
             if index is not None:
                 _lib.burst_add_route(self._table, address, len(address), index)
 
-    def _give(self, peer: Peer, lane: Lane) -> bool:
+    def _give(self, peer: Peer, lane: Lane, now: float) -> bool:
         sealer, opener, counters = lane.session.parts()
         if not isinstance(counters, CompiledCounters) or peer.endpoint is None or self._udp is None:
             return False
+        place = lane.session.index % _lib.BURST_LANES
+        native: Any
+        native, _, holder = self._given.get(place, (None, None, None))
+        if holder is not None and holder is not lane.session:
+            if holder.is_on_lane and now < native.until:
+                return False  # two of them have the same place: taking it from each other would help neither
+            native = None
         way = self._udp.way(peer.endpoint, peer.roaming.local)
         if way is None:
             return False
-        place = lane.session.index % _lib.BURST_LANES
-        given = self._given.get(place)
-        if given is not None and given[2] is not lane.session:
-            given[2].leave_lane()  # two of them have the same place
-        native = given[0] if given is not None and given[2] is lane.session else _ffi.new("burst_lane *")
+        native = native or _ffi.new("burst_lane *")
         native.seals, native.opens, native.counters = sealer.native, opener.native, counters.native
         native.until, native.waits = lane.until, lane.waits
         native.index, native.remote, native.mtu = lane.session.index, lane.session.remote_index, self._device.mtu
