@@ -4,7 +4,7 @@ usage, as root: python -m bench.beside [--rounds N] [--seconds N] [--to DIRECTOR
 
 One stream of iperf3 from a member to its registry, in turns: alone; while dnsperf asks the registry, at its address
 inside the tunnel, from its own host; and while dnsperf asks Knot as much, which has nothing to do with the tunnel.
-All of it shares the processors: what the tunnel keeps beside Knot is what they leave to it.
+All of it shares the processors, dnsperf too: what the tunnel keeps beside Knot is what they leave to it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from bench.dns import COOKIE, LOAD, Peers, knot, processor_time
 from bench.network import INTERFACE, PROGRAM, REGISTRY, Network
 from wgdisco.errors import LocalError
 from wgdisco.keys import PublicKey
-from wgdisco.lab.world import Host, HostProcess
+from wgdisco.lab.world import Host
 
 ZONE = "wg.internal."
 MEMBER = "m1"
@@ -61,12 +61,9 @@ async def measure(rounds: int, seconds: int) -> dict[str, Any]:
             asked = {
                 ALONE: None,
                 OURS: (network.hosts[REGISTRY], network.address(REGISTRY), 53, directory / "ours"),
-                KNOT: (network.hosts["router"], "127.0.0.1", port, directory / "knots"),
+                KNOT: (None, "127.0.0.1", port, directory / "knots"),
             }
-            found = [
-                {what: _run(network, load, seconds, is_timed=what == OURS) for what, load in asked.items()}
-                for _ in range(rounds)
-            ]
+            found = [{what: _run(network, load, seconds) for what, load in asked.items()} for _ in range(rounds)]
     times = sorted(time_ for one in found for time_ in one[OURS]["times"])
     return {
         "seconds": seconds,
@@ -74,17 +71,18 @@ async def measure(rounds: int, seconds: int) -> dict[str, Any]:
         "gbit": {what: [one[what]["gbit"] for one in found] for what in asked},
         "kept": [one[OURS]["gbit"] / one[ALONE]["gbit"] for one in found],
         "kept_by_knot": [one[KNOT]["gbit"] / one[ALONE]["gbit"] for one in found],
+        "of_knots": [one[OURS]["gbit"] / one[KNOT]["gbit"] for one in found],
         "answer_p50_ms": statistics.median(times),
         "answer_p99_ms": times[int(len(times) * 0.99)],
         "server_processor": statistics.median(one[OURS]["processor"] for one in found),
     }
 
 
-Load = tuple[Host, str, int, Path]
+Load = tuple[Host | None, str, int, Path]  # from which host (None: where this runs), whom, and what is asked
 
 
-def _run(network: Network, load: Load | None, seconds: int, *, is_timed: bool) -> dict[str, Any]:
-    """Gbit/s of the tunnel, and beside `load` the answers a second; with `is_timed`, milliseconds of some of them."""
+def _run(network: Network, load: Load | None, seconds: int) -> dict[str, Any]:
+    """Gbit/s of the tunnel, and beside `load` the answers a second, and milliseconds to some of the registry's."""
     address, server = network.address(REGISTRY), _zone_server(network)
     found: dict[str, Any] = {}
     with ExitStack() as running:
@@ -97,7 +95,7 @@ def _run(network: Network, load: Load | None, seconds: int, *, is_timed: bool) -
             asking = _started(host, ["dnsperf", *words, "-c", "8", "-q", "200", "-e", "-E", f"10:{COOKIE}"])
         time.sleep(MARGIN)
         probing = None
-        if is_timed:
+        if load is not None:
             probe = [sys.executable, "-m", "bench.probe", "dns", address, ZONE, str(seconds)]
             probing = _started(network.hosts[REGISTRY], probe)
         before = processor_time(server)
@@ -108,14 +106,18 @@ def _run(network: Network, load: Load | None, seconds: int, *, is_timed: bool) -
             found["times"] = json.loads(_said(probing))
         if asking is not None:
             found["answers"] = _answers(_said(asking))
+            if found["answers"] < 0.95 * LOAD:
+                raise LocalError(f"of {LOAD} questions a second {found['answers']:.0f} were answered")
     return found
 
 
-def _started(host: Host, command: list[str]) -> HostProcess:
+def _started(host: Host | None, command: list[str]) -> subprocess.Popen[str]:
+    if host is None:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return host.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def _said(process: HostProcess) -> str:
+def _said(process: subprocess.Popen[str]) -> str:
     said, _ = process.communicate(timeout=60)
     if process.returncode != 0:
         raise LocalError(said.strip()[-300:])

@@ -41,8 +41,9 @@ the zone. By `python -m bench.dns`.
 
 BESIDE = """One stream of iperf3 from a member to its registry, {rounds} times {seconds} s each: alone, while dnsperf
 asks the registry {load:,.0f} questions a second inside the tunnel, and while it asks Knot as much, which has nothing to
-do with the tunnel: what is kept then is what the processors leave, with dnsperf, iperf3 and both engines on them. The
-process that serves the zone takes {server:.0f} % of one. By `python -m bench.beside`.
+do with the tunnel: what is kept then is what the processors leave, with dnsperf, iperf3 and both engines on them; of
+that the registry's own server leaves {of_knots:.2g}. On a machine with processors to spare both are more. The process
+that serves the zone takes {server:.0f} % of one. By `python -m bench.beside`.
 """
 
 SAMPLED = """The engine at work. Its processes are sampled by perf during one stream of TCP and during a flood of
@@ -216,6 +217,7 @@ def _targets(record: dict[str, Any]) -> list[list[str]]:
         Target("a peer has moved → an answer says so, p99", of_dns("shown_p99_ms"), 20, 20, " ms", less=True),
         Target("an answer beside 20,000 questions a second, p99", of_dns("answer_p99_ms"), 5, 5, " ms", less=True),
         Target("a full tunnel beside 20,000 questions a second ÷ alone", beside.get("kept", []), 0.9, 0.9),
+        Target("… ÷ beside as many to Knot", beside.get("of_knots", []), 0.9, 0.9),
         Target("… an answer then, p99", beside_p99, 5, 5, " ms", less=True),
         Target("memory of the zone's server, 10,000 peers", of_dns("rss_mib"), 150, 150, " MiB", less=True),
         Target("RSS of an idle `join`", of_idle("rss_mib"), 70, 50, " MiB", less=True),
@@ -322,6 +324,7 @@ def _beside(data: dict[str, Any]) -> list[str]:
         for what, title in titles.items()
     ]
     about = {"rounds": len(data["kept"]), "server": 100 * data["server_processor"]}
+    about["of_knots"] = median(data["of_knots"])
     return [
         "## A tunnel beside DNS\n",
         BESIDE.format(**data | about),
