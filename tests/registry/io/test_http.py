@@ -1,7 +1,9 @@
 """The API over real sockets on loopback: the network's prefix is 127.9.8.0/24, so that each member has its address."""
 
 import asyncio
+import gc
 import json
+import tracemalloc
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_network
@@ -13,9 +15,9 @@ from tests.registry.io.api_registry import ALICE, BOB, ENROL, EVE, NETWORK, REGI
 from wgdisco.api import StunRecord
 from wgdisco.keys import PrivateKey
 from wgdisco.proof import leaving_proof, rotation_proof
-from wgdisco.registry.facts import Put, Remove, Revoked
+from wgdisco.registry.facts import Kind, Put, Remove, Revoked
 from wgdisco.registry.io import gate
-from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT
+from wgdisco.registry.io.feed import BEHIND_MAX, COMMENT, STREAMS_MAX
 from wgdisco.registry.io.gate import ENROL_BURST
 from wgdisco.registry.io.http import CONNECTIONS_MAX
 from wgdisco.registry.membership import Membership
@@ -341,6 +343,38 @@ def test_a_member_is_told_where_and_with_what_it_may_ask_about_its_nat(tmp_path)
         assert (await registry.ask("127.9.8.77", "GET", "/v1/stun"))[0] == 403
 
     run(tmp_path, scenario)
+
+
+def test_what_a_stream_was_told_is_not_kept_for_it(tmp_path):
+    others = [member(number, f"{number:0200}", kind=Kind.DEVICE) for number in range(20, 120)]
+
+    async def scenario(registry):
+        async def listen():
+            reader, writer = await asyncio.open_connection(
+                REGISTRY, registry.port, local_addr=("127.9.8.2", 0), limit=1 << 20
+            )
+            writer.write(f"GET /v1/events HTTP/1.1\r\nHost: {REGISTRY}\r\n\r\n".encode())
+            while b'"device"' not in (data := await reader.readuntil(b"\n\n")):
+                pass
+            return writer, len(data)
+
+        held = [await listen()]  # tellings and what is made but once
+        gc.collect()
+        tracemalloc.start()
+        try:
+            for _ in range(STREAMS_MAX - 1):
+                held.append(await listen())
+                await asyncio.sleep(0)
+            gc.collect()
+            size = tracemalloc.get_traced_memory()[0] / (STREAMS_MAX - 1)
+        finally:
+            tracemalloc.stop()
+        assert held[0][1] > 50_000
+        assert size < held[0][1] / 2  # of both ends
+        for writer, _ in held:
+            writer.close()
+
+    run(tmp_path, scenario, *others)
 
 
 def test_whoever_falls_behind_or_is_revoked_is_cut(tmp_path):

@@ -53,7 +53,7 @@ class Consumer:
         self.heartbeat = float(HEARTBEAT)
         self._cut = cut
         self._has_arrived = arrived
-        self._pending: deque[bytes] = deque()
+        self._pending: list[bytes] = []
         self._arrived = asyncio.Event()
         self._waking = waking
 

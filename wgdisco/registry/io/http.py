@@ -38,7 +38,7 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Kind, Revoked
 from wgdisco.registry.io.connection import give_up_soon, is_acknowledged
 from wgdisco.registry.io.described import add_document
-from wgdisco.registry.io.feed import Feed
+from wgdisco.registry.io.feed import Consumer, Feed
 from wgdisco.registry.io.gate import Gate, RefusedError, ServerLog, body_of, source_of
 from wgdisco.registry.io.leaving import let_go, may_leave
 from wgdisco.registry.io.ledger import Ledger
@@ -305,18 +305,22 @@ class ApiServer:
                 member = await self.gate.member(request)  # it may have had to wait
                 await response.prepare(request)
                 consumer = self._feed.open(member, last_id, cut, lambda: is_acknowledged(transport))
-                if data := await consumer.take():
-                    await response.write(data)
+                await _tell(consumer, response)
                 await turn.heard(consumer.is_through)
             while not consumer.ended:
-                if data := await consumer.take():
-                    await response.write(data)
+                await _tell(consumer, response)
         except ConnectionError:
             pass
         finally:
             if consumer is not None:
                 self._feed.close(consumer)
         return response
+
+
+async def _tell(consumer: Consumer, response: web.StreamResponse) -> None:
+    """What is next. Nothing holds it afterwards: a snapshot is large, and the next event may be long in coming."""
+    if data := await consumer.take():
+        await response.write(data)
 
 
 def _listen(address: IPAddress, port: int, interface: str | None) -> socket.socket:
