@@ -240,8 +240,7 @@ class RegistryClient:
         was_other_version = False
         last_id = ""
         while True:
-            parser = EventParser()
-            parser.last_id = last_id
+            parser = EventParser(last_id)
             is_up = is_other_version = False
             try:
                 async with contextlib.aclosing(self._stream(parser)) as stream:

@@ -293,8 +293,7 @@ class ApiServer:
         # Any site may have a member's browser ask for this, and a stream too many ends the daemon's own
         if request.headers.get("User-Agent", "").startswith("Mozilla/"):
             raise RefusedError(403, "this stream is for daemons: a browser follows /v1/view/events")
-        last = request.headers.get("Last-Event-ID", "")
-        last_id = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
+        last_id = request.headers.get("Last-Event-ID", "")
         transport = request.transport
         give_up_soon(transport)
         cut = (lambda: None) if transport is None else transport.abort
