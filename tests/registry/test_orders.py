@@ -16,8 +16,16 @@ def test_both_ask_and_it_is_one_order_whose_initiator_asked_first():
     assert orders.request(BOB, ALICE, SAME_ORDER * 0.9) == (punch, False)
     later = orders.request(BOB, ALICE, SAME_ORDER)
     assert later is not None
-    assert (later[0].initiator, later[0].number, later[1]) == (BOB, punch.number + 1, True)
+    assert (later[0].initiator, later[1]) == (BOB, True)
+    assert later[0].number > punch.number
     assert orders.asked == {Asked.MADE: 2, Asked.REPEATED: 1}
+
+
+def test_the_number_of_an_order_does_not_tell_how_many_others_made():
+    quiet, busy = Orders(), Orders()
+    for one in OTHERS[:100]:
+        busy.request(one, OTHERS[100], 0.5)
+    assert busy.request(ALICE, BOB, 1.0) == quiet.request(ALICE, BOB, 1.0)
 
 
 def test_an_order_for_elsewhere_is_another():

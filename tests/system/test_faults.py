@@ -36,6 +36,16 @@ def test_a_revocation_right_after_a_crash_of_the_registry_is_noticed_within_5_se
     assert mesh.ping("alice", address, 1) == 0
 
 
+def test_a_registry_killed_when_it_had_just_told_something_is_noticed_too(mesh):
+    """What follows is a handshake as after anything it tells."""
+    joined(mesh, "alice", "bob")
+    mesh.registry("rename", "bob", "robert")
+    mesh.stop_registry("kill")
+    mesh.start_registry()
+    mesh.registry("revoke", "robert")
+    await_(lambda: not {"bob", "robert"} & set(mesh.peers("alice")), "bob to be gone", 8)
+
+
 @contextmanager
 def asleep(mesh, host, seconds):
     """The host's daemon does nothing for so long, and then wakes; what is done inside happens meanwhile."""

@@ -17,10 +17,10 @@ class ServerEvent:
 
 
 class EventParser:
-    """Feed it what arrives. Comments, the heartbeats, yield nothing."""
+    """Feed it what arrives. Comments, the heartbeats, yield nothing. `last_id` is of what has come whole."""
 
-    def __init__(self) -> None:
-        self.last_id = ""
+    def __init__(self, last_id: str = "") -> None:
+        self.last_id = self._id = last_id
         self._rest = b""
         self._name = ""
         self._data: list[str] = []
@@ -55,7 +55,7 @@ class EventParser:
             case "data":
                 self._data.append(value)
             case "id" if len(value) <= _MAX_ID and value.isascii() and value.isprintable():
-                self.last_id = value
+                self._id = value
             case "":
                 self._size -= len(line)  # a comment belongs to no event
             case _:
@@ -64,4 +64,5 @@ class EventParser:
 
     def _dispatch(self) -> ServerEvent | None:
         name, data, self._name, self._data, self._size = self._name, self._data, "", [], 0
+        self.last_id = self._id
         return ServerEvent(name or "message", "\n".join(data), self.last_id) if data else None

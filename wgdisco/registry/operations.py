@@ -216,7 +216,7 @@ _PEOPLE = (
         json_object(
             schema=_NUMBER,
             time=_COUNT,
-            serial=_COUNT,
+            serial=or_null(_COUNT),
             network=NetworkRecord,
             self=json_object(public_key=_KEY, name=_TEXT, role=_ROLE),
             members=list_of(_ROW),

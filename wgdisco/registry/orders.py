@@ -35,7 +35,7 @@ class Asked(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Punch:
-    """An order. `at` is when it was made."""
+    """An order. `at` is when it was made, and so is `number`, in ms: a count would tell how many others make."""
 
     number: int
     initiator: PublicKey
@@ -48,7 +48,6 @@ class Orders:
 
     def __init__(self) -> None:
         self.asked: Counter[Asked] = Counter()
-        self._number = 0
         self._last: OrderedDict[frozenset[PublicKey], tuple[Punch, object]] = OrderedDict()
         self._full_at: dict[PublicKey | frozenset[PublicKey], float] = {}
 
@@ -73,8 +72,7 @@ class Orders:
             self._full_at[who] = max(now, self._full_at.pop(who, now)) + 1 / rate
         while len(self._full_at) > _PAIRS_MAX:
             del self._full_at[next(iter(self._full_at))]
-        self._number += 1
-        punch = Punch(self._number, asker, peer, now)
+        punch = Punch(int(now * 1000), asker, peer, now)
         self._last.pop(pair, None)
         self._last[pair] = punch, places
         while self._last:

@@ -66,6 +66,13 @@ class Telling:
             return None
         return Event.of("endpoint", EndpointChange(record.public_key, record.endpoint, record.live))
 
+    def is_same_in_common(self, other: "Telling") -> bool:
+        """Whether who is in none but groups that both have, or that neither has, sees the same."""
+        common = self.groups & other.groups
+        ours, theirs = ([group for group in one.record.groups if group in common] for one in (self, other))
+        record = replace(self.record, groups=other.record.groups)
+        return (record, self.direct_to, ours) == (other.record, other.direct_to, theirs)
+
     def is_same(self, other: "Telling") -> bool:
         """Whether everybody sees the same."""
         return (self.record, self.direct_to, self.groups) == (other.record, other.direct_to, other.groups)

@@ -220,7 +220,7 @@ def changed_rows(shown: Mapping[str, Row], rows: Mapping[str, Row]) -> list[Row]
     return changed
 
 
-def view_json(told: Row, serial: int, time: int, rows: Iterable[Row]) -> Iterator[str]:
+def view_json(told: Row, serial: int | None, time: int, rows: Iterable[Row]) -> Iterator[str]:
     """The whole object, piece by piece: it may be large. `told` is all but the members."""
     return with_members({"schema": SCHEMA, "time": time, "serial": serial, **told}, rows)
 

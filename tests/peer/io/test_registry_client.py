@@ -356,7 +356,18 @@ def test_begun_anew_it_asks_for_a_snapshot_and_tells_nothing_more_of_before():
     run(scenario())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="TCP_REPAIR, by which a connection goes without a word, needs root")
+needs_repair = pytest.mark.skipif(
+    os.geteuid() != 0, reason="TCP_REPAIR, by which a connection goes without a word, needs root"
+)
+
+
+def vanish(transport):
+    """As of a process that was killed, behind an interface that went with it."""
+    transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+    transport.abort()
+
+
+@needs_repair
 def test_a_registry_that_has_forgotten_one_connection_has_forgotten_the_stream():
     """Killed and back within a moment: it had just told something, and nobody resets what is only listened to."""
     taken, follows = [], asyncio.Event()
@@ -374,11 +385,66 @@ def test_a_registry_that_has_forgotten_one_connection_has_forgotten_the_stream()
             await follows.wait()
             assert await client.punch(BOB)
             for transport in taken:
-                transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
-                transport.abort()
-            client.probe()  # as after the handshake that follows: too soon to tell
+                vanish(transport)
+            client.shook_hands(200.0)  # it was due: too soon to tell
             assert await client.punch(BOB)
             assert down(await following)
             await client.close()
+
+    run(scenario())
+
+
+def holding(taken: list) -> Callable:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        taken.append(request.transport)
+        return await streaming(SNAPSHOT_FRAME, hold=True)(request)
+
+    return answer
+
+
+def probes(client: RegistryClient) -> bool:
+    assert client._connection is not None
+    return bool(client._connection.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+
+@needs_repair
+@pytest.mark.parametrize("before", [1.0, 100.0])
+def test_a_handshake_that_was_not_due_is_of_a_registry_that_began_anew(before):
+    """It had just told something when it was killed, and is back; and the member has nothing to ask."""
+    taken: list = []
+
+    async def scenario() -> None:
+        async with serving("GET", "/v1/events", holding(taken)) as client:
+            client.shook_hands(200.0)
+            came: list = []
+
+            def is_told(events: list) -> bool:
+                if SNAPSHOT in events and not came:
+                    came.append(vanish(taken[0]))
+                    client.shook_hands(200.0 + before)
+                return down(events)
+
+            began = time.monotonic()
+            assert down(await heard(client, is_told))
+            assert time.monotonic() - began < 5
+
+    run(scenario())
+
+
+def test_a_handshake_that_was_due_and_follows_from_what_was_told_costs_no_probe():
+    async def scenario() -> None:
+        async with serving("GET", "/v1/events", holding([])) as client:
+
+            def is_told(events: list) -> bool:
+                if SNAPSHOT not in events:
+                    return False
+                for at in (200.0, 320.0, 441.0):
+                    client.shook_hands(at)
+                    assert not probes(client)
+                client.shook_hands(442.0)
+                assert probes(client)
+                return True
+
+            await heard(client, is_told)
 
     run(scenario())

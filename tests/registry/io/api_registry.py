@@ -55,7 +55,7 @@ class Registry:
         self.membership = ledger.membership
         self.directory = Directory(DeviceConfig(), ())
         self.serial = 1000
-        self.feed = Feed(self.membership, self.directory, lambda: self.serial)
+        self.feed = Feed(self.membership, self.directory)
         self.api = ApiServer(ledger, self.directory, self.feed, ["wg.internal.", "registry.wg.internal."])
         self.shown = View(self.membership, self.directory, {})
         self.view = ViewApi(ledger, self.api.gate, self.api.router, self.shown)

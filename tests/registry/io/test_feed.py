@@ -11,9 +11,10 @@ import pytest
 from tests.registry.io.api_registry import NETWORK, key
 from wgdisco.api import CandidateRecord, to_json
 from wgdisco.endpoint import Endpoint
+from wgdisco.peer.stream import EventParser
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Kind, Member, Put, Remove
-from wgdisco.registry.io.feed import A_TURN, Feed
+from wgdisco.registry.io.feed import A_TURN, BEHIND_MAX, Feed
 from wgdisco.registry.io.turns import AT_ONCE, LARGE, Turns
 from wgdisco.registry.membership import Membership
 from wgdisco.registry.records import snapshot
@@ -29,14 +30,13 @@ def some(number, groups=("red",), **more):
 
 
 class Registry:
-    """Membership, directory and feed, with the zone's serial as it rises."""
+    """Membership, directory and feed."""
 
     def __init__(self, members):
         self.membership = Membership([NETWORK, *members])
         self.directory = Directory(DeviceConfig(), ())
         self.set_peers()
-        self.serial = 1000
-        self.feed = Feed(self.membership, self.directory, lambda: self.serial)
+        self.feed = Feed(self.membership, self.directory)
 
     def set_peers(self):
         peers = [PeerConfig(one) for one in self.membership.members]
@@ -47,13 +47,11 @@ class Registry:
         before = [one for one in self.membership.members.values() if one.number in numbers]
         self.membership.apply(changes)
         self.set_peers()
-        self.serial += 1
         after = [one for one in self.membership.members.values() if one.number in numbers]
         self.feed.refresh([*after, *before], facts=True)
 
     def move(self, member, port):
         self.directory.observe_event(PathSeen(member.public_key, Endpoint(IPv4Address("203.0.113.7"), port), 1.0))
-        self.serial += 1
         self.feed.refresh([member])
 
     def tell(self, member, candidates):
@@ -67,7 +65,7 @@ class Registry:
 class Follower:
     """What a member makes of its stream."""
 
-    def __init__(self, registry, number, last_id=None, members=None):
+    def __init__(self, registry, number, last_id="", members=None):
         self.registry, self.number = registry, number
         self.members = dict(members or {})
         self.last_id = last_id
@@ -77,9 +75,19 @@ class Follower:
     async def read(self):
         while not self.consumer.is_through() and not self.consumer.ended:
             for event in (await self.consumer.take()).split(b"\n\n")[:-1]:
-                lines = dict(line.split(": ", 1) for line in event.decode().split("\n"))
-                self.last_id = int(lines["id"])
-                self.take(lines["event"], json.loads(lines["data"]))
+                self.hear(event)
+
+    def hear(self, event):
+        lines = dict(line.split(": ", 1) for line in event.decode().split("\n"))
+        self.last_id = lines.get("id", self.last_id)
+        self.take(lines["event"], json.loads(lines["data"]))
+
+    async def read_some(self, drawn):
+        """Not all, and of the last event not the end: the stream breaks off."""
+        if not self.consumer.is_through():
+            told = (await self.consumer.take()).split(b"\n\n")[:-1]
+            for event in told[: drawn.randrange(len(told))]:
+                self.hear(event)
 
     def take(self, name, data):
         match name:
@@ -123,7 +131,7 @@ def happen(drawn, registry):
             registry.put(Put(replace(one, public_key=drawn.choice(unused))))
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(20), 284])
 def test_who_follows_knows_what_a_snapshot_says(seed):
     drawn = random.Random(seed)
 
@@ -138,9 +146,10 @@ def test_who_follows_knows_what_a_snapshot_says(seed):
                     follower.check()
             if drawn.random() < 0.1:  # one goes, and comes back after something has happened
                 gone = followers.pop(drawn.randrange(len(followers)))
-                await gone.read()
+                await gone.read_some(drawn)
                 registry.feed.close(gone.consumer)
-                happen(drawn, registry)
+                for _ in range(drawn.randint(0, 4)):
+                    happen(drawn, registry)
                 followers.append(Follower(registry, gone.number, gone.last_id, gone.members))
         for follower in followers:
             await follower.read()
@@ -161,6 +170,70 @@ def test_a_resumed_stream_has_no_snapshot():
         await again.read()
         assert not again.had_snapshot
         again.check()
+
+    asyncio.run(scenario())
+
+
+def test_what_broke_off_before_it_was_whole_is_told_again():
+    async def scenario():
+        registry = Registry([some(number) for number in range(2, 6)])
+        first = Follower(registry, 2)
+        told = (await first.consumer.take()).decode()
+        registry.feed.close(first.consumer)
+        parser = EventParser()
+        parser.feed(told[:-1].encode())
+        assert parser.last_id == ""
+        assert told.rindex("\nid: ") > told.rindex("\ndata: ")  # older members take it as they read it
+        second = Follower(registry, 2, parser.last_id)
+        await second.read()
+        registry.feed.close(second.consumer)
+        for number in (3, 4, 5):
+            registry.move(some(number), 5000)
+        for heard in range(4):
+            again = Follower(registry, 2, second.last_id, second.members)
+            events = (await again.consumer.take()).split(b"\n\n")[:-1]
+            assert len(events) == 1 + 3  # a receipt first
+            for event in events[:heard]:
+                again.hear(event)
+            registry.feed.close(again.consumer)
+            last = Follower(registry, 2, again.last_id, again.members)
+            await last.read()
+            assert not last.had_snapshot
+            last.check()
+
+    asyncio.run(scenario())
+
+
+def test_how_much_happens_in_other_groups_is_not_to_be_found_out():
+    async def scenario():
+        registry = Registry([some(2), some(3), some(4, ("green",)), *(some(n, ("green",)) for n in range(100, 140))])
+        member = registry.membership.by_number
+
+        async def told(last_id):
+            again = Follower(registry, 2, last_id)
+            events = (await again.consumer.take()).decode()
+            registry.feed.close(again.consumer)
+            return [line for line in events.split("\n") if not line.startswith("id: ")], again
+
+        whole, again = await told("")
+        await again.read()
+        first = Follower(registry, 2)
+        await first.read()
+        quiet, _ = await told(first.last_id)
+        for turn in range(8 * BEHIND_MAX // 40):
+            for number in range(100, 140):
+                registry.move(member(number), 5000 + turn % 2)
+        registry.put(Put(replace(member(4), groups=("green", "blue"))))
+        assert first.consumer.is_through()  # no event
+        assert (await told(first.last_id))[0] == quiet  # nor another answer: it is known what was missed
+        assert (await told(""))[0] == whole
+        # one that is in its group and in others: what is different only there
+        registry.put(Put(replace(member(3), groups=("red", "green"))))
+        assert first.consumer.is_through()
+        assert (await told(first.last_id))[0] == quiet
+        registry.move(member(3), 5000)
+        await first.read()
+        first.check()
 
     asyncio.run(scenario())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -18,6 +19,7 @@ GROUPS = ("all", "dev", "ops")
 ACTIONS = ("rename", "regroup", "revoke", "move", "punch")
 FIRST = 20
 NEXT = 60
+LAST_ID = re.compile(r"^id: (.+)$", re.MULTILINE)
 
 
 def source(one) -> str:
@@ -91,7 +93,7 @@ async def live(registry: Registry, everybody: list, actions: list) -> tuple[dict
             for other in everybody
         ]
         assert (await registry.ask(source(one), "PUT", "/v1/self/paths", json={"schema": 1, "paths": ways}))[0] == 200
-    since = registry.serial + 1
+    since = {number: LAST_ID.findall(told)[-1] for number, told in heard.items()}
     left, shared = dict(enumerate(everybody)), set()
     note(left, shared)
     for what, index in actions:
@@ -106,7 +108,7 @@ async def live(registry: Registry, everybody: list, actions: list) -> tuple[dict
             assert status == 200
             heard[one.number] += json.dumps(said)
         async with registry.request(
-            source(one), "GET", "/v1/events", headers={"Last-Event-ID": str(since)}
+            source(one), "GET", "/v1/events", headers={"Last-Event-ID": since[one.number]}
         ) as response:
             heard[one.number] += (await response.content.readany()).decode()
     for task in tasks:

@@ -102,7 +102,7 @@ def test_a_member_sees_its_groups_and_no_paths_but_its_own(tmp_path):
         assert (bob["paths"], bob["rx_bytes"], bob["seen_at"]) == ([], 0, None)
         assert bob["groups"] == ["all"]
         assert row(await shown_to(registry, B), "bob")["groups"] == ["all", "dev"]
-        assert (shown["invitations"], shown["drops"], shown["relay"]) == ([], {}, {})
+        assert (shown["invitations"], shown["drops"], shown["relay"], shown["serial"]) == ([], {}, {}, None)
         assert (await shown_to(registry, BOSS))["drops"] == {"mac1": 3}
 
     run(tmp_path, scenario, ADMIN)

@@ -43,7 +43,7 @@ class AgentDriver:
         device: Backend,
         agent: Agent,
         settled: Callable[[], None] = lambda: None,
-        handshake: Callable[[PublicKey], None] = lambda _key: None,
+        handshake: Callable[[PeerHandshake], None] = lambda _event: None,
         ask_order: Callable[[PublicKey], None] = lambda _key: None,
         raw: Callable[[RawReceived], None] = lambda _raw: None,
         checked: Callable[[Checked], None] = lambda _checked: None,
@@ -75,7 +75,7 @@ class AgentDriver:
             self.agent.device_event(event)
             if isinstance(event, PeerHandshake):
                 self.counts.handshakes += 1
-                self._handshake(event.key)
+                self._handshake(event)
             self.settle()
             if isinstance(event, PathSeen) and not self._quiet:
                 fields = {"at": event.at, "peer": str(event.key), "endpoint": str(event.endpoint)}

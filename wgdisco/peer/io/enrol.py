@@ -69,7 +69,7 @@ async def _handshake(
 ) -> AsyncIterator[None]:
     """Have a session with the registry for as long as this lasts: by UDP or, where nothing comes back, by TLS."""
     reached = asyncio.Event()
-    driver = AgentDriver(device, agent, handshake=lambda _key: reached.set(), quiet=True)
+    driver = AgentDriver(device, agent, handshake=lambda _event: reached.set(), quiet=True)
     driver.settle()
     watching = asyncio.gather(driver.follow_device(), driver.watch_status())
     try:

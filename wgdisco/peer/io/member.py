@@ -58,7 +58,7 @@ from wgdisco.peer.roster_news import OlderEpoch
 from wgdisco.proof import rotation_proof
 from wgdisco.tunnel import burst
 from wgdisco.tunnel.engines import EngineKind
-from wgdisco.tunnel.events import RawReceived
+from wgdisco.tunnel.events import PeerHandshake, RawReceived
 from wgdisco.tunnel.firewall import Need
 from wgdisco.tunnel.io.backend import Backend
 from wgdisco.tunnel.io.control import Command, ControlServer
@@ -438,11 +438,10 @@ class _Managed:
             # it may have been heard once more while it went away
             agent.restart(self._registry_key, boot_time())
 
-    def _handshake(self, key: PublicKey) -> None:
-        if key == self._registry_key:
-            # it may have begun anew, and know nothing of the stream
-            self._client.probe()
-        if self._roster.rotated(key):
+    def _handshake(self, event: PeerHandshake) -> None:
+        if event.key == self._registry_key:
+            self._client.shook_hands(event.at)
+        if self._roster.rotated(event.key):
             self._refresh()
 
     def _release(self) -> None:

@@ -42,14 +42,17 @@ from wgdisco.peer.clock import parse_date
 from wgdisco.peer.io.reply import CHUNK, MAX_REPLY_SIZE, bounded, phrase, reason
 from wgdisco.peer.stream import EventParser, ServerEvent
 from wgdisco.proof import LeaveRequest
+from wgdisco.tunnel.messages import REKEY_AFTER_TIME
 
 HTTP_PORT = 80
 REQUEST_TIMEOUT = 10.0
 CONNECT_TIMEOUT = 5.0
 # How much later than it is due a comment of the stream may come
 SILENCE = 35.0
-# What was sent so lately that a handshake now follows from it, and the stream needs no proof
+# What was sent so lately that a handshake now follows from it, where it was due: the stream needs no proof
 JUST_NOW = 1.0
+# No handshake follows another that soon where nothing has happened; some of WireGuard's REKEY_AFTER_TIME for a late one
+DUE_AFTER = REKEY_AFTER_TIME - 5.0
 # For what must not wait for a connection: one is kept, silently, and given up when it does not answer in time
 KEPT_FOR = 3600.0
 KEPT_TIMEOUT = 2.0
@@ -131,6 +134,7 @@ class RegistryClient:
         self.heartbeat = HEARTBEAT  # what the registry was asked for
         self._silence = silence
         self._heard_at = float("-inf")
+        self._shook_hands_at = float("-inf")
         self._connection: asyncio.Transport | None = None  # the stream's
         self._begin_anew = asyncio.Event()
         self._kept: aiohttp.ClientSession | None = None
@@ -152,16 +156,23 @@ class RegistryClient:
         reply = await self._post("/v1/receipt", to_json(Receipt(receipt)))
         return isinstance(reply, dict) and reply.get("recalled") is True
 
-    def probe(self, *, even_now: bool = False) -> None:
+    def shook_hands(self, at: float) -> None:
+        """The device has, with the registry's, at `at` on its clock: it may have begun anew, and not know the stream.
+
+        Not where the handshake was due, and the registry has just sent something: to acknowledge that is what most of
+        those follow from.
+        """
+        is_due, self._shook_hands_at = at - self._shook_hands_at >= DUE_AFTER, at
+        if not is_due or asyncio.get_running_loop().time() - self._heard_at >= JUST_NOW:
+            self.probe()
+
+    def probe(self) -> None:
         """Have the kernels find out whether the far end still has the stream; one that it has not ends at once.
 
         TCP keepalive for PROBE_TIME (RFC 9293, section 3.8.4): a registry that was killed and is back answers with a
-        reset, which nothing else would bring about, since only it ever sends. Not where it has just sent: to
-        acknowledge that is what most handshakes follow from. `even_now`: there is more that speaks for it.
+        reset, which nothing else would bring about, since only it ever sends.
         """
         if self._connection is None or self._connection.is_closing():
-            return
-        if not even_now and asyncio.get_running_loop().time() - self._heard_at < JUST_NOW:
             return
         sock = self._connection.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it has just ended
@@ -240,8 +251,7 @@ class RegistryClient:
         was_other_version = False
         last_id = ""
         while True:
-            parser = EventParser()
-            parser.last_id = last_id
+            parser = EventParser(last_id)
             is_up = is_other_version = False
             try:
                 async with contextlib.aclosing(self._stream(parser)) as stream:
@@ -324,7 +334,7 @@ class RegistryClient:
                 async with kept.request(method, f"{self._base}{path}", json=body, allow_redirects=False) as response:
                     answer = response.status, await bounded(response, MAX_REPLY_SIZE)
                 if is_last:  # it has forgotten one connection, and so the other
-                    self.probe(even_now=True)
+                    self.probe()
                 return answer
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 if self._kept is kept:

@@ -5,14 +5,14 @@ and comes back with Last-Event-ID, or for a snapshot.
 """
 
 import asyncio
-from collections import deque
+import os
 from collections.abc import Callable, Container, Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from itertools import islice
 
 from wgdisco.api import HEARTBEAT, Order, Receipt, Removed
 from wgdisco.keys import PublicKey
+from wgdisco.registry.changes import Changes, EventIds
 from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Member
 from wgdisco.registry.membership import Membership
@@ -21,20 +21,9 @@ from wgdisco.registry.telling import Event, Telling, Tellings
 
 BEHIND_MAX = 256
 STREAMS_MAX = 4
-HISTORY = 1024
 HEARD_INTERVAL = 0.05
 A_TURN = 64
 COMMENT = b": still here\n\n"
-
-
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """Something about the member of `key` changed at `serial`; `groups` are all it was or is in."""
-
-    serial: int
-    key: PublicKey
-    name: str
-    groups: frozenset[str]
 
 
 class Consumer:
@@ -53,7 +42,7 @@ class Consumer:
         self.heartbeat = float(HEARTBEAT)
         self._cut = cut
         self._has_arrived = arrived
-        self._pending: deque[bytes] = deque()
+        self._pending: list[bytes] = []
         self._arrived = asyncio.Event()
         self._waking = waking
 
@@ -120,40 +109,40 @@ class _Waking:
 
 
 class Feed:
-    """All consumers. `serial()` is the zone's now. `cut` counts those that fell too far behind.
+    """All consumers. `cut` counts those that fell too far behind.
 
     All have been told the same of a member, or nothing, where they may not see it: so it is kept once.
     """
 
-    def __init__(self, membership: Membership, directory: Directory, serial: Callable[[], int]) -> None:
+    def __init__(self, membership: Membership, directory: Directory) -> None:
         self._membership = membership
-        self._serial = serial
         self._tellings = Tellings(membership, directory)
         self._told: dict[PublicKey, Telling] = {}
         self._waking = _Waking()
         self._by_number: dict[int, list[Consumer]] = {}
         self._by_group: dict[str, dict[Consumer, None]] = {}
         self.cut = 0
-        self._history: deque[_Past] = deque(maxlen=HISTORY)
-        self._forgotten = serial()
+        self._changes = Changes(BEHIND_MAX - 1)  # and the receipt
+        self._ids = EventIds(os.urandom)
 
     def open(
         self,
         member: Member,
-        last_id: int | None,
+        last_id: str,
         cut: Callable[[], None],
         arrived: Callable[[], bool] = lambda: True,
     ) -> Consumer:
-        """A stream for `member` that begins after `last_id`, or with a snapshot where that cannot be."""
+        """A stream for `member` that begins after the event of `last_id`, or with a snapshot where that cannot be."""
         consumer = Consumer(member, cut, arrived, self._waking)
         theirs = self._by_number.get(member.number, [])
         if len(theirs) >= STREAMS_MAX:
             theirs[0].end()
         visible = self._bring_up(member)
         # before all else: what is told may rest on what the registry has forgotten
-        consumer.put(self._pack(self._receipt()))
-        if last_id is None or not self._resume(consumer, member, last_id):
-            consumer.put(self._pack(self._tellings.snapshot(member, visible)))
+        consumer.put(_pack(self._receipt()))
+        last = self._ids.from_text(last_id)
+        if last is None or not self._resume(consumer, member, last):
+            consumer.put(self._pack_change(self._tellings.snapshot(member, visible)))
         self._by_number.setdefault(member.number, []).append(consumer)
         self._place(consumer)
         return consumer
@@ -185,7 +174,7 @@ class Feed:
 
     def give_receipt(self) -> None:
         """Tell every member what to keep now."""
-        receipt = self._pack(self._receipt())
+        receipt = _pack(self._receipt())
         for consumer in self._consumers():
             consumer.put(receipt)
 
@@ -216,13 +205,7 @@ class Feed:
         Where that is more than their endpoints (`facts`), they get a snapshot themselves.
         """
         before_by_key = {member.public_key: member for member in changed}
-        for key, before in before_by_key.items():
-            after = self._membership.members.get(key)
-            groups = frozenset(before.groups) | frozenset(() if after is None else after.groups)
-            if len(self._history) == HISTORY:
-                self._forgotten = self._history[0].serial
-            self._history.append(_Past(self._serial(), key, before.name, groups))
-        numbers = {member.number for member in before_by_key.values()}
+        numbers = dict.fromkeys(member.number for member in before_by_key.values())
         owners = {number: self._membership.by_number(number) for number in numbers if number in self._by_number}
         for number, member in owners.items():
             if member is None:
@@ -231,9 +214,11 @@ class Feed:
         anew = {number: member for number, member in owners.items() if facts and member is not None}
         for key in before_by_key:
             self._spread(key, anew)
+        for number in numbers if facts else ():
+            self._changes.note_own(number)
         for number, member in anew.items():
             visible = self._bring_up(member)
-            event = self._pack(self._tellings.snapshot(member, visible))
+            event = self._pack_change(self._tellings.snapshot(member, visible))
             for consumer in self._by_number[number]:
                 self._displace(consumer)
                 consumer.name, consumer.groups = member.name, frozenset(member.groups)
@@ -259,13 +244,14 @@ class Feed:
     def _receipt(self) -> Event:
         return Event.of("receipt", Receipt(seal(self._membership.network, self._membership.revoked.values())))
 
-    def _pack(self, event: Event) -> bytes:
-        return f"id: {self._serial()}\nevent: {event.name}\ndata: {event.data}\n\n".encode()
+    def _pack_change(self, event: Event, number: int | None = None) -> bytes:
+        """With what says that all up to change `number`, or the latest, has been told."""
+        return _pack(event, self._ids.to_text(self._changes.latest if number is None else number))
 
     def _tell(self, number: int, event: Event) -> bool:
         """Tell one member; whether it listens."""
         theirs = self._by_number.get(number, [])
-        packed = self._pack(event)
+        packed = _pack(event)
         for consumer in theirs:
             consumer.put(packed)
         return bool(theirs)
@@ -292,34 +278,42 @@ class Feed:
         if before is after:
             return
         moved = None if before is None or after is None else after.moved(before)
-        groups = [telling.groups for telling in (before, after) if telling is not None]
+        known = [telling for telling in (before, after) if telling is not None]
+        groups = frozenset[str]().union(*(telling.groups for telling in known))
+        is_elsewhere = before is not None and after is not None and before.is_same_in_common(after)
+        noted = known[0].groups ^ known[-1].groups if is_elsewhere else groups
+        self._changes.note(key, known[0].record.name, noted)
         packed: dict[Event, bytes] = {}
-        for consumer in self._in_groups(frozenset[str]().union(*groups)):
+        for consumer in self._in_groups(groups):
             if consumer.number not in but:
                 event = _difference(consumer, before, after, moved)
                 if event is not None:
                     if event not in packed:
-                        packed[event] = self._pack(event)
+                        packed[event] = self._pack_change(event)
                     consumer.put(packed[event])
 
     def _in_groups(self, groups: Iterable[str]) -> Iterable[Consumer]:
         return list({consumer: None for group in groups for consumer in self._by_group.get(group, ())})
 
-    def _resume(self, consumer: Consumer, member: Member, last_id: int) -> bool:
-        """Queue what happened after `last_id`; False when that is not known, or is too much."""
-        if not self._forgotten <= last_id <= self._serial():
+    def _resume(self, consumer: Consumer, member: Member, last: int) -> bool:
+        """Queue what happened after change `last`; False when that is not known, or is too much."""
+        missed = self._changes.since(last, member.number, member.groups)
+        if missed is None or member.public_key in missed:
             return False
-        # of the same serial too: one number may stand for several events
-        missed = {past.key: past for past in self._history if past.serial >= last_id}
-        if len(missed) >= BEHIND_MAX or member.public_key in missed:
-            return False
-        for key, past in missed.items():
+        for key, (number, name) in missed.items():
             telling = self._told.get(key)
             if telling is not None and telling.is_for(consumer.number, consumer.groups):
-                consumer.put(self._pack(telling.event(consumer.name, consumer.groups)))
-            elif past.groups.intersection(member.groups):
-                consumer.put(self._pack(Event.of("removed", Removed(key.to_text(), past.name))))
+                event = telling.event(consumer.name, consumer.groups)
+            else:
+                event = Event.of("removed", Removed(key.to_text(), name))
+            consumer.put(self._pack_change(event, number))
         return True
+
+
+def _pack(event: Event, id_: str | None = None) -> bytes:
+    """The id comes last: of what breaks off before it is whole, nobody has it (members take it as they read it)."""
+    told = "" if id_ is None else f"id: {id_}\n"
+    return f"event: {event.name}\ndata: {event.data}\n{told}\n".encode()
 
 
 def _difference(consumer: Consumer, before: Telling | None, after: Telling | None, moved: Event | None) -> Event | None:

@@ -38,7 +38,7 @@ from wgdisco.registry.directory import Directory
 from wgdisco.registry.facts import Change, Kind, Revoked
 from wgdisco.registry.io.connection import give_up_soon, is_acknowledged
 from wgdisco.registry.io.described import add_document
-from wgdisco.registry.io.feed import Feed
+from wgdisco.registry.io.feed import Consumer, Feed
 from wgdisco.registry.io.gate import Gate, RefusedError, ServerLog, body_of, source_of
 from wgdisco.registry.io.leaving import let_go, may_leave
 from wgdisco.registry.io.ledger import Ledger
@@ -293,8 +293,7 @@ class ApiServer:
         # Any site may have a member's browser ask for this, and a stream too many ends the daemon's own
         if request.headers.get("User-Agent", "").startswith("Mozilla/"):
             raise RefusedError(403, "this stream is for daemons: a browser follows /v1/view/events")
-        last = request.headers.get("Last-Event-ID", "")
-        last_id = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else None
+        last_id = request.headers.get("Last-Event-ID", "")
         transport = request.transport
         give_up_soon(transport)
         cut = (lambda: None) if transport is None else transport.abort
@@ -305,18 +304,22 @@ class ApiServer:
                 member = await self.gate.member(request)  # it may have had to wait
                 await response.prepare(request)
                 consumer = self._feed.open(member, last_id, cut, lambda: is_acknowledged(transport))
-                if data := await consumer.take():
-                    await response.write(data)
+                await _tell(consumer, response)
                 await turn.heard(consumer.is_through)
             while not consumer.ended:
-                if data := await consumer.take():
-                    await response.write(data)
+                await _tell(consumer, response)
         except ConnectionError:
             pass
         finally:
             if consumer is not None:
                 self._feed.close(consumer)
         return response
+
+
+async def _tell(consumer: Consumer, response: web.StreamResponse) -> None:
+    """What is next. Nothing holds it afterwards: a snapshot is large, and the next event may be long in coming."""
+    if data := await consumer.take():
+        await response.write(data)
 
 
 def _listen(address: IPAddress, port: int, interface: str | None) -> socket.socket:

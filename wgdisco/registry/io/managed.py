@@ -188,7 +188,7 @@ class _Registry:
         self._publisher.publish(changed=True)
         self.relaying = relaying
         self._publisher.foreign = self.relaying.pass_on
-        self._feed = Feed(self._membership, self._directory, lambda: self._publisher.serial)
+        self._feed = Feed(self._membership, self._directory)
         zone = names.to_text()
         self._websocket = WebSocketServer(network.listen_port, ledger.store.path.with_name(CERTIFICATE))
         self._stun = StunServer(StunResponder(network.private_key, time.time))

@@ -181,7 +181,8 @@ class ViewApi:
     def _whole(self, member: Member, stream: _Stream) -> Iterator[str]:
         self._look()
         stream.shown, stream.told = self._view.rows(member), self._told(member)
-        return view_json(stream.told, self.serial(), int(time.time()), list(stream.shown.values()))
+        serial = self.serial() if member.role is Role.ADMIN else None
+        return view_json(stream.told, serial, int(time.time()), list(stream.shown.values()))
 
     def _change(self, member: Member, stream: _Stream) -> tuple[Row, list[Row]] | None:
         """What is new, if anything, and the members of whom something is."""
