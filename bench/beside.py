@@ -71,7 +71,6 @@ async def measure(rounds: int, seconds: int) -> dict[str, Any]:
         "gbit": {what: [one[what]["gbit"] for one in found] for what in asked},
         "kept": [one[OURS]["gbit"] / one[ALONE]["gbit"] for one in found],
         "kept_by_knot": [one[KNOT]["gbit"] / one[ALONE]["gbit"] for one in found],
-        "of_knots": [one[OURS]["gbit"] / one[KNOT]["gbit"] for one in found],
         "answer_p50_ms": statistics.median(times),
         "answer_p99_ms": times[int(len(times) * 0.99)],
         "server_processor": statistics.median(one[OURS]["processor"] for one in found),
