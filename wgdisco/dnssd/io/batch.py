@@ -26,10 +26,10 @@ _REPLY_MAX_SIZE = 4096
 _NAME_SIZE = 28  # struct sockaddr_in6, the larger one
 _SOURCES_MAX = 16_384
 # Between two looks, in seconds: begun when we are woken so often in less and each time for few, ended when few have
-# come in it, or many
+# come in it, and left out where more wait
 _PAUSE = 0.001
 _WAKES_MAX = 8
-_FEW, _MANY = 4, BATCH // 2
+_FEW = 4
 # struct mmsghdr in words of 8 bytes: name, size of it, iovec, count of it, control, size of it, flags, bytes received
 _WORDS = 8
 _NAME, _NAME_LENGTH, _PIECE, _PIECES = range(4)
@@ -108,10 +108,12 @@ class Batch:
 
     def _look(self) -> None:
         """What came in the pause."""
-        if _FEW <= self.answer() < _MANY:
-            self._pausing = asyncio.get_running_loop().call_later(_PAUSE, self._look)
-        else:
+        count = self.answer()
+        if count < _FEW:
             self.start()
+        else:
+            pause = 0.0 if count == BATCH else _PAUSE
+            self._pausing = asyncio.get_running_loop().call_later(pause, self._look)
 
     def answer(self) -> int:
         """Receive what waits, at most BATCH datagrams, and send the answers; how many there were."""
