@@ -38,7 +38,7 @@ CALLS = {
 }
 LIBRARIES = {
     "libcrypto": "sealing and opening (libcrypto)",
-    "_native": "cutting, merging, copies and checksums (_burst.c)",
+    "_native": "cutting, merging, copies, checksums and lanes (_burst.c, _lanes.c)",
 }
 COUNTED = ("read", "write", "sendmsg", "recvmsg", "recvmmsg", "epoll_wait")
 RARE = 1000  # packets for one call that is not part of their way

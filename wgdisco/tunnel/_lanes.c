@@ -142,8 +142,7 @@ static void deliver(burst_table *t, burst_lane *lane, double now) {
     uint32_t first = 0;
     for (uint32_t run = 0; run < t->run_count; run++) {
         const uint32_t *span = t->spans + 2 * (size_t)first;
-        burst_lane *owner =
-            lane_of_address(t, t->out + span[0] + VIRTIO, span[1] - VIRTIO, 12, 8, now);
+        burst_lane *owner = lane_of_address(t, t->out + span[0] + VIRTIO, span[1] - VIRTIO, 12, 8, now);
         uint32_t written = 0;
         int error = 0;
         if (owner == lane)
