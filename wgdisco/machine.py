@@ -48,6 +48,13 @@ def guard_memory() -> None:
         libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)
 
 
+def give_back_memory() -> None:
+    """Let the system have what loading the program has left free in the C library's heap, where that can tell."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def allow_files() -> None:
     """Have as many files open as this process may; LocalError where that is too few for any daemon."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

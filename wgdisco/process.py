@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from wgdisco.errors import WgdiscoError
-from wgdisco.machine import allow_files, guard_memory
+from wgdisco.machine import allow_files, give_back_memory, guard_memory
 from wgdisco.tunnel.io.lane_loop import LaneLoop, LaneSelector
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -43,6 +43,7 @@ def run_daemon(daemon: Callable[[], Coroutine[Any, Any, None]], selector: LaneSe
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
+    give_back_memory()
     guard_memory()
     allow_files()
     try:

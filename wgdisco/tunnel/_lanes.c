@@ -14,7 +14,7 @@
 
 enum { VIRTIO = 10, HEADER = 16, TAG = 16, MAX_SEGMENTS = 64, MAX_EVENTS = 64 };
 static const uint64_t LAST_COUNTER = (uint64_t)1 << 60; /* REKEY_AFTER_MESSAGES: from then on a handshake is due */
-static const double TELL_AFTER = 0.01; /* seconds that Python may not know of what went through */
+static const double TELL_AFTER = 0.05; /* seconds that Python may not know of what went through */
 
 static double seconds(clockid_t clock) {
     struct timespec t;

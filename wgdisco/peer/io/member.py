@@ -36,7 +36,6 @@ from wgdisco.peer.io.driver import AgentDriver
 from wgdisco.peer.io.finder import RegistryFinder
 from wgdisco.peer.io.member_interface import member_interface
 from wgdisco.peer.io.member_names import keep_names
-from wgdisco.peer.io.netcheck import netcheck
 from wgdisco.peer.io.orders import OrderDesk, parse_nat
 from wgdisco.peer.io.parting import Parting
 from wgdisco.peer.io.path_report import ReportDesk
@@ -282,6 +281,8 @@ class _Managed:
         return {}
 
     async def _netcheck(self, _told: dict[str, Any]) -> dict[str, Any]:
+        from wgdisco.peer.io.netcheck import netcheck  # noqa: PLC0415  what it loads few ever need
+
         return await netcheck(self.surroundings, self._roster, self._device, self.finder.endpoint())
 
     async def _accept(self, told: dict[str, Any]) -> dict[str, Any]:
