@@ -19,7 +19,7 @@ SOURCES = HERE.parents[1] / "wgdisco/tunnel"
 CORPUS = HERE / "corpus"
 C = ("_burst.c", "_burst_io.c", "_lanes.c")
 SANITIZERS = "address,undefined"
-SECONDS = 10.0
+SECONDS = 7.5  # for each of the two
 SOAK_SECONDS = 1800
 OPEN, WILD_SPANS, REFUSE, FORGE, SHUFFLE, CUT, TIGHT = (1 << bit for bit in range(7))
 

@@ -26,6 +26,7 @@ def in_kernel_vm(*command, seconds):
     return ran.stdout
 
 
+@pytest.mark.soak
 def test_set_and_dump():
     """`wg` and we agree on what there is: prefixes and peers over many messages, ours and what was there."""
     told = in_kernel_vm(sys.executable, "-m", "tests.system.kernel_device", "5000", "200", seconds=240)
