@@ -14,7 +14,7 @@ typedef struct {
     int32_t fd;                  /* the socket */
     uint32_t name_size, local_size, interface;
     uint8_t name[28];            /* where it sends to, and what it hears must come from */
-    uint8_t local[16];           /* the address of ours that must have come to, of `interface` */
+    uint8_t local[16];           /* the address of ours that it must have come to, of `interface` */
     uint32_t control_size[3];
     uint8_t control[3][64];      /* control messages, by the ECN field */
     uint32_t waits;              /* whether something came in since something went out */

@@ -76,7 +76,7 @@ class Session:
 
     @property
     def is_on_lane(self) -> bool:
-        """Whether they are not."""
+        """Whether its packets may go without being looked at."""
         return bool(self._counters.lane)
 
     def parts(self) -> tuple[Any, Any, Any]:
