@@ -3,8 +3,9 @@
 usage, as root: python -m bench.beside [--rounds N] [--seconds N] [--to DIRECTORY]
 
 One stream of iperf3 from a member to its registry, in turns: alone; while dnsperf asks the registry, at its address
-inside the tunnel, from its own host; and while dnsperf asks Knot as much, which has nothing to do with the tunnel.
-All of it shares the processors, dnsperf too: what the tunnel keeps beside Knot is what they leave to it.
+inside the tunnel, from its own host; while dnsperf asks Knot as much, which has nothing to do with the tunnel; and
+while it asks a mirror beside the registry, which says the same back. All of it shares the processors, dnsperf too: what
+the tunnel keeps beside the mirror is what asking alone leaves to it, whoever answers.
 """
 
 import argparse
@@ -31,7 +32,8 @@ ZONE = "wg.internal."
 MEMBER = "m1"
 # of the load, before and after what is measured
 MARGIN = 1
-ALONE, OURS, KNOT = "alone", "ours", "knot"
+ALONE, OURS, KNOT, MIRROR = "alone", "ours", "knot", "mirror"
+MIRROR_PORT = 5399
 
 
 def main() -> int:
@@ -41,7 +43,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=6)
     parser.add_argument("--to", type=Path, default=record.DOCS)
     args = parser.parse_args()
-    record.check_tools("iperf3", "dnsperf", "knotd")
+    record.check_tools("iperf3", "dnsperf", "knotd", "cc")
     about = record.machine()
     results = asyncio.run(measure(args.rounds, args.seconds))
     print(json.dumps(results, indent=1), file=sys.stderr)
@@ -57,11 +59,14 @@ async def measure(rounds: int, seconds: int) -> dict[str, Any]:
         network.join(MEMBER)
         (directory / "knots").write_text("\n".join(peers.questions()) + "\n")
         (directory / "ours").write_text("\n".join(_questions(network)) + "\n")
+        registry, address = network.hosts[REGISTRY], network.address(REGISTRY)
+        registry.popen([_mirror(directory), address, str(MIRROR_PORT)])
         async with knot(peers, directory, cores=None) as (_, port):
             asked = {
                 ALONE: None,
-                OURS: (network.hosts[REGISTRY], network.address(REGISTRY), 53, directory / "ours"),
+                OURS: (registry, address, 53, directory / "ours"),
                 KNOT: (None, "127.0.0.1", port, directory / "knots"),
+                MIRROR: (registry, address, MIRROR_PORT, directory / "ours"),
             }
             found = [{what: _run(network, load, seconds) for what, load in asked.items()} for _ in range(rounds)]
     times = sorted(time_ for one in found for time_ in one[OURS]["times"])
@@ -69,12 +74,16 @@ async def measure(rounds: int, seconds: int) -> dict[str, Any]:
         "seconds": seconds,
         "load": statistics.median(one[OURS]["answers"] for one in found),
         "gbit": {what: [one[what]["gbit"] for one in found] for what in asked},
-        "kept": [one[OURS]["gbit"] / one[ALONE]["gbit"] for one in found],
-        "kept_by_knot": [one[KNOT]["gbit"] / one[ALONE]["gbit"] for one in found],
         "answer_p50_ms": statistics.median(times),
         "answer_p99_ms": times[int(len(times) * 0.99)],
         "server_processor": statistics.median(one[OURS]["processor"] for one in found),
     }
+
+
+def _mirror(directory: Path) -> str:
+    made = str(directory / "mirror")
+    subprocess.run(["cc", "-O2", "-o", made, Path(__file__).with_name("mirror.c")], check=True)
+    return made
 
 
 Load = tuple[Host | None, str, int, Path]  # from which host (None: where this runs), whom, and what is asked

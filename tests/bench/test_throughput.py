@@ -51,7 +51,7 @@ def test_an_engine_is_measured_and_written_down(tmp_path):
 
 def test_what_was_never_measured_is_said_to_be():
     document = to_markdown({"schema": 1})
-    assert document.count("not measured") == 26
+    assert document.count("not measured") == 27
     assert "reached" not in document
 
 
@@ -92,13 +92,11 @@ def test_a_sample_belongs_to_the_call_that_it_was_taken_in():
     assert classify(["_PyEval_EvalFrameDefault (/usr/bin/python3.11)"]) == "Python"
 
 
-def test_a_tunnel_beside_dns_is_shown_with_what_it_keeps_beside_knot():
+def test_a_tunnel_beside_dns_is_shown_with_what_it_keeps_beside_knot_and_a_mirror():
     beside = {
         "seconds": 6,
         "load": 19_990.0,
-        "gbit": {"alone": [2.0, 3.0], "ours": [1.9, 2.7], "knot": [1.9, 2.85]},
-        "kept": [0.95, 0.9],
-        "kept_by_knot": [0.95, 0.95],
+        "gbit": {"alone": [2.0, 3.0], "ours": [1.9, 2.7], "knot": [1.9, 2.85], "mirror": [2.0, 3.0]},
         "answer_p50_ms": 0.9,
         "answer_p99_ms": 5.1,
         "server_processor": 0.2,
@@ -110,5 +108,6 @@ def test_a_tunnel_beside_dns_is_shown_with_what_it_keeps_beside_knot():
         in (document)
     )
     assert "| … ÷ beside as many to Knot | 0.9 | 0.9 | 0.974 (0.947 to 1) | aim reached |" in document
+    assert "| … ÷ beside as many to a mirror | 0.9 | 0.9 | 0.925 (0.9 to 0.95) | aim reached |" in document
     assert "| … an answer then, p99 | 5 ms | 5 ms | 5.1 ms | **missed** |" in document
     assert "| while Knot is asked | 2.38 | 0.95 | 1.9 2.85 |" in document

@@ -22,7 +22,7 @@ import pytest
 from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, load, peer
 from wgdisco.dnssd.feed import Audience, Setup
 from wgdisco.dnssd.io import process as process_module
-from wgdisco.dnssd.io.process import ZoneProcess
+from wgdisco.dnssd.io.process import NICE, ZoneProcess
 from wgdisco.dnssd.responder import Profile
 from wgdisco.dnssd.roster import Roster, ZoneMember
 from wgdisco.dnssd.tally import Kind
@@ -74,6 +74,11 @@ def end_and_wait(pid):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
+def may_go_before_others():
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    return bool(int(status["CapEff"], 16) >> 23 & 1)
+
+
 def runs(pid):
     return Path(f"/proc/{pid}").exists()
 
@@ -114,12 +119,26 @@ def test_it_has_no_privileges_no_keys_and_little_in_its_environment(monkeypatch)
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("audience", "more"),
+    [(Audience.MEMBERS, NICE), (Audience.ALL, NICE), (Audience.STRANGERS, 0), (Audience.ALL_STRANGERS, 0)],
+)
+@pytest.mark.skipif(not may_go_before_others(), reason="has no CAP_SYS_NICE")
+def test_it_goes_before_others_where_no_strangers_ask(audience, more):
+    async def main():
+        async with serving(golden_zone(), Audience.ALL, audience) as server:
+            priority = os.getpriority(os.PRIO_PROCESS, server.pid)
+            assert priority == os.getpriority(os.PRIO_PROCESS, 0) + more
+
+    asyncio.run(main())
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="root gives capabilities away")
 def test_a_unit_of_another_user_gives_it_none_of_its_capabilities():
     ours, theirs = socket.socketpair()
     user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"]
     command = ["setpriv", *user, "--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"]
-    serve = [sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno())]
+    serve = [sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno()), str(NICE)]
     with ours, theirs:
         process = subprocess.Popen(
             [*command, *serve], env={"PYTHONPATH": str(ROOT)}, pass_fds=[theirs.fileno()], stdout=subprocess.DEVNULL
@@ -132,6 +151,8 @@ def test_a_unit_of_another_user_gives_it_none_of_its_capabilities():
             time.sleep(0.01)
         assert "CapPrm:\t0000000000000000" in status
         assert "CapAmb:\t0000000000000000" in status
+        # without LimitNICE= it may not go before others, and serves all the same
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == os.getpriority(os.PRIO_PROCESS, 0)
     assert process.wait(10) == 0
 
 

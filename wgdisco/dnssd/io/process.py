@@ -41,6 +41,9 @@ START_MAX = 60
 COMPLAINTS_MAX = 100
 COMPLAINT_MAX_SIZE = 500
 
+# nice(2): an answer is short and waited for, and a tunnel that is full would let it wait for its turn
+NICE = -5
+
 _REPLY_MAX_SIZE = 1 << 16
 
 
@@ -122,7 +125,7 @@ class ZoneProcess:
         with theirs:
             descriptors = [theirs.fileno(), *(one.fileno() for pair in self._sockets for one in pair)]
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno())),
+                *(sys.executable, "-P", "-m", "wgdisco.dnssd.io.zone_server", str(theirs.fileno()), str(self._nice())),
                 stdin=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
                 env=_environment(),
@@ -156,6 +159,11 @@ class ZoneProcess:
             self.pid = None
             await asyncio.wait([complaints], timeout=1.0)
             complaints.cancel()
+
+    def _nice(self) -> int:
+        """Where strangers ask, a flood of theirs is not to go before what the host does."""
+        strangers = (Audience.STRANGERS, Audience.ALL_STRANGERS)
+        return 0 if any(one.audience in strangers for one in self._setup.listeners) else NICE
 
     async def _feed(self, writer: asyncio.StreamWriter) -> None:
         """Tell it all there is, and then what changes: as much at once as changed since it last had room."""

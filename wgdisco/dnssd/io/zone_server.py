@@ -1,7 +1,8 @@
-"""The process that serves the zone: `python -m wgdisco.dnssd.io.zone_server FD`.
+"""The process that serves the zone: `python -m wgdisco.dnssd.io.zone_server FD NICE`.
 
 It has no keys, no privileges and opens nothing: its sockets come bound from the registry, the zone comes by the feed at
-descriptor FD. It ends when the feed does. What it counts goes back the same way, a line of JSON a second.
+descriptor FD. It ends when the feed does. What it counts goes back the same way, a line of JSON a second. Its priority
+is NICE more than the registry's, where the host allows that.
 """
 
 import asyncio
@@ -53,6 +54,8 @@ def main() -> None:
         # the registry is told, and ends the feed
         signal.signal(number, signal.SIG_IGN)
     exec_without_ambient()
+    with suppress(PermissionError):
+        os.nice(int(sys.argv[2]))
     give_up_privileges()
     feed = socket.socket(fileno=int(sys.argv[1]))
     with suppress(ConnectionError, EOFError):
