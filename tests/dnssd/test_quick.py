@@ -5,13 +5,15 @@ import struct
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+import dns.flags
 import dns.message
 import dns.name
 import pytest
+from dns.rdatatype import SRV
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.dnssd.goldenzone import ALICE, BOB, known_peer
+from tests.dnssd.goldenzone import ALICE, BOB, known_peer, peer
 from wgdisco.api import CandidateRecord
 from wgdisco.dnssd.cookies import Cookies
 from wgdisco.dnssd.feed import LINE_MAX_SIZE, Audience, DeltaReader, Setup, applied, between, pack_delta, whole
@@ -219,6 +221,46 @@ def test_what_is_usually_asked_is_answered_from_what_is_rendered(name, rdtype, e
     _, rendered, quick = make(Zone.create("example.com", 1, [alice, known_peer(BOB)], roster=roster))
     for groups in (None, frozenset({"all"})):
         assert quick.answer(asked(name, rdtype, **edns), SOURCE, Transport.UDP, rendered.mask(groups), groups)
+
+
+@pytest.mark.rule("DNS23")
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("payload", [None, 512, 600, 1232])
+def test_lists_of_every_length_bring_what_they_list_where_there_is_room(payload, transport):
+    keys = [PublicKey(bytes((number,)) * 32) for number in range(1, 251)]
+    brought = set()
+    for count in (*range(1, 25), 70, 250):
+        # of all kinds: with one TXT string and many, by IPv4 and IPv6
+        found = [
+            peer(key, "192.0.2.1:7" if number % 2 else "[2001:db8::1]:7", *["10.9.0.0/16"] * (number % 4))
+            for number, key in enumerate(keys[:count])
+        ]
+        members = [ZoneMember(f"m{number}", (), ("all",)) for number in range(count)]
+        named = [replace(one, name=member.name) for one, member in zip(found, members, strict=True)]
+        zone = Zone.create("wg.Example.", 1, named, roster=Roster.create(members))
+        responder, rendered, quick = make(zone)
+        for name in ("_wireguard._udp.wg.example", "_ALL._sub._Wireguard._udp.wg.example"):
+            edns = {} if payload is None else {"use_edns": 0, "payload": payload}
+            oracle = Responder(zone, Profile.STRICT, Cookies(SECRET, now))
+            oracle.turn = responder.turn
+            query = asked(name, "PTR", **edns)
+            reply = quick.answer(query, SOURCE, transport, rendered.mask(None), None)
+            assert reply.hex(" ") == oracle.respond(query, LOCAL, transport, None, SOURCE).hex(" ")
+            message = dns.message.from_wire(reply)
+            listed = [one.target for one in message.answer[0]]
+            told = [one for one in message.additional if one.rdtype == SRV]
+            assert [one.name for one in told] == listed[: len(told)]
+            for one in message.additional:
+                (record,) = one
+                owner = asked(one.name, one.rdtype, use_edns=0, payload=1232)
+                alone = dns.message.from_wire(quick.answer(owner, SOURCE, transport, rendered.mask(None), None))
+                assert alone.answer[0].name == one.name
+                assert alone.answer[0][0] == record
+            assert len(message.additional) == 3 * len(told)
+            assert not (told and message.flags & dns.flags.TC)
+            brought.add(0 if not told else 1 if len(told) < count else 2)
+    plain = transport is Transport.UDP and (payload or 0) <= 512
+    assert brought == ({0} if plain else {0, 1, 2})
 
 
 def test_a_moved_instance_is_all_that_is_rendered_anew():

@@ -3,6 +3,7 @@
 import struct
 from ipaddress import ip_address
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.opcode
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.dnssd import goldenzone
 from tests.dnssd.goldenzone import ALICE, BOB, golden_zone, key, known_peer, peer
+from wgdisco.dnssd.cookies import Cookies
 from wgdisco.dnssd.responder import Outcome, Profile, Responder, Transport
 from wgdisco.dnssd.zone import Zone
 from wgdisco.keys import PublicKey
@@ -165,6 +167,28 @@ def test_other_than_one_question_is_formerr(count):
     question = dns.message.make_query(SERVICE, "PTR").to_wire()[12:]
     rcode, _, reply = failure(struct.pack("!6H", 7, 0, count, 0, 0, 0) + question * count)
     assert (rcode, len(reply), reply[:2]) == (FORMERR, 12, b"\x00\x07")
+
+
+@pytest.mark.rule("DNS5")
+def test_who_asks_nothing_is_given_a_cookie():
+    def respond(*options, edns=0, cookies=True):
+        query = dns.message.QueryMessage(id=9)
+        query.use_edns(edns, options=options)
+        made = Cookies(bytes(16), lambda: 1_700_000_000.0) if cookies else None
+        return dns.message.from_wire(
+            Responder(golden_zone(), cookies=made).respond(query.to_wire(), source="192.0.2.9")
+        )
+
+    client = dns.edns.GenericOption(10, b"8 bytes.")
+    reply = respond(client)
+    assert (reply.id, reply.rcode(), reply.question, len(reply.options)) == (9, NOERROR, [], 1)
+    known = reply.options[0]
+    assert known.to_wire()[:8] == b"8 bytes."
+    assert len(known.to_wire()) == 24
+    assert respond(dns.edns.GenericOption(10, known.to_wire())).options[0] == known
+    for other in (respond(), respond(dns.edns.GenericOption(3, b"")), respond(client, cookies=False)):
+        assert other.rcode() == FORMERR
+    assert respond(dns.edns.GenericOption(10, b"short")).rcode() == FORMERR
 
 
 def test_many_records_are_not_even_parsed():

@@ -13,7 +13,7 @@ from wgdisco.dnssd.cookies import COOKIE, Cookies
 from wgdisco.dnssd.rendered import RenderedZone, heads
 from wgdisco.dnssd.responder import EDNS_SIZE, PLAIN_SIZE, PTR_SIZE, Outcome, Responder, Transport
 from wgdisco.dnssd.roster import Groups
-from wgdisco.dnssd.wire import HEADER_SIZE, MESSAGE_MAX_SIZE, TC, Opt
+from wgdisco.dnssd.wire import EXTRA_MAX_SIZE, HEADER_SIZE, MESSAGE_MAX_SIZE, TC, Opt
 from wgdisco.dnssd.zone import BROWSE_MAX
 
 # OPT records and what is answered to them; each is forgotten with all others when there are more
@@ -129,7 +129,7 @@ class Quick:
         return b"".join((query[:2], head, question, tail, more))
 
     def _answer_list(self, query: bytes, end: int, limit: int, more: bytes, index: int, run: bytes) -> bytes:
-        """As many as fit of a run of PTR records, beginning where the last one ended."""
+        """As many as fit of a run of PTR records, beginning where the last one ended, and what they point to."""
         total = len(run) // PTR_SIZE
         wanted = min(BROWSE_MAX, limit // PTR_SIZE + 1)
         listed = min(total, wanted)
@@ -141,8 +141,11 @@ class Quick:
         if listed > 1:
             self._responder.turn += count
         self._answered += 1
-        head = heads(count, 0, 0, TC if count < listed else 0)[index]
-        return b"".join((query[:2], head, query[HEADER_SIZE:end], tail, more))
+        extras, extra = 0, b""
+        if count == listed and limit > PLAIN_SIZE:
+            extras, extra = self._rendered.listed_records(tail, end, min(limit - len(more), EXTRA_MAX_SIZE))
+        head = heads(count, 0, extras, TC if count < listed else 0)[index]
+        return b"".join((query[:2], head, query[HEADER_SIZE:end], tail, extra, more))
 
     def _read_opt(self, opt: bytes, source: str) -> tuple[int, bytes] | None:
         """How large a reply may be, and the OPT record it gets; None for all but a plain one and one with a cookie."""

@@ -41,6 +41,11 @@ _TYPE_AND_CLASS = 4
 _SERIAL_SIZE = 4
 # in a rendered SRV record, after priority and weight
 _PORT_AT = _FIXED.size + 4
+# and its target, and of that the first label
+_TARGET_AT = _FIXED.size + 6
+_HOST_LABEL_SIZE = 1 + 52
+_POINTER_SIZE = 2
+_SRV_ASKED = struct.pack("!HH", SRV, _CLASS_IN)
 _PADDING = b"===="
 
 # flags and counts, with RD or not, with OPT or not
@@ -131,6 +136,26 @@ class RenderedZone:
             run = b"".join([head + key.to_label().encode() + tail for key in keys])
             self._runs[kept] = run
         return run
+
+    def listed_records(self, run: bytes, end: int, room: int) -> tuple[int, bytes]:
+        """What follows a reply's list `run`, after a question that ended at `end`: how many records, and they.
+
+        They are the SRV record of each instance and what goes with it, while all of that is within `room` bytes from
+        the start of the message (RFC 6763 section 12.1).
+        """
+        at, count, tail = end + len(run), 0, b""
+        address_at = _TARGET_AT + _HOST_LABEL_SIZE + len(self.origin)
+        for name_at in range(_FIXED.size, len(run), PTR_SIZE):
+            label = run[name_at : name_at + PTR_SIZE - _FIXED.size - _POINTER_SIZE]
+            _, _, whole, _, srv = self.entries[label + self._service + _SRV_ASKED]
+            if at + len(whole) > room:
+                break
+            # the same records, but for what points elsewhere in this message
+            name, target = struct.pack("!H", 0xC000 | end + name_at), struct.pack("!H", 0xC000 | at + _TARGET_AT)
+            tail += name + whole[_POINTER_SIZE:address_at] + target + srv[address_at + _POINTER_SIZE :]
+            tail += name + whole[len(srv) + _POINTER_SIZE :]
+            at, count = at + len(whole), count + 3
+        return count, tail
 
     def serial(self, mask: int, groups: Groups) -> int:
         """The zone's, as who is in `groups` sees it."""

@@ -167,7 +167,7 @@ class Responder:
             return None
         if flags & _OPCODE:
             return self._fail(query, NOTIMP)
-        if questions != 1 or sum(records) > _QUERY_RECORDS_MAX:
+        if questions > 1 or sum(records) > _QUERY_RECORDS_MAX:
             return self._fail(query, FORMERR)
         try:
             message = dns.message.from_wire(query)
@@ -175,7 +175,19 @@ class Responder:
             return self._fail(query, NOTAUTH)
         except (dns.exception.DNSException, ValueError):
             return self._fail(query, FORMERR)
-        return self._respond_parsed(message, _Asker(local_address, transport, groups, source, serial))
+        asker = _Asker(local_address, transport, groups, source, serial)
+        if not message.question:
+            return self._give_cookie(query, message, asker)
+        return self._respond_parsed(message, asker)
+
+    def _give_cookie(self, query: bytes, message: dns.message.Message, asker: _Asker) -> bytes:
+        """Who asks nothing may ask for a cookie (RFC 7873 section 5.4)."""
+        opt = self._opt(message, NOERROR, asker) if message.edns == 0 else None
+        if opt is None or opt.options[:2] != COOKIE.to_bytes(2, "big"):
+            return self._fail(query, FORMERR)
+        self.counts[Outcome.NODATA] += 1
+        header = struct.pack("!6H", message.id, QR | (message.flags & RD), 0, 0, 0, 1)
+        return header + opt.pack()
 
     def _respond_parsed(self, message: dns.message.Message, asker: _Asker) -> bytes | None:
         asked = message.question[0]
@@ -199,6 +211,8 @@ class Responder:
             authority=answer.authority,
             additional=answer.additional,
             opt=self._opt(message, answer.rcode, asker),
+            # nobody who asks the plain old way expects more than he asked for
+            extra=answer.extra if size > PLAIN_SIZE else (),
         )
         try:
             data = self._pack(reply, size, asker)

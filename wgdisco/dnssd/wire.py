@@ -25,6 +25,8 @@ RD = 0x0100
 
 _POINTER = 0xC000
 _POINTER_RANGE = 0x4000
+# extra records go in while all of the message can be pointed at
+EXTRA_MAX_SIZE = _POINTER_RANGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,10 @@ class Opt:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply before it is packed. `flags` has everything but TC; `rcode` is the lower four bits."""
+    """A reply before it is packed. `flags` has everything but TC; `rcode` is the lower four bits.
+
+    `extra` are more additional records that nobody misses, in groups that are of use whole.
+    """
 
     id: int
     flags: int
@@ -68,6 +73,7 @@ class Reply:
     authority: tuple[Record, ...] = ()
     additional: tuple[Record, ...] = ()
     opt: Opt | None = None
+    extra: Iterable[tuple[Record, ...]] = ()
 
 
 class CannotPackError(ValueError):
@@ -77,7 +83,8 @@ class CannotPackError(ValueError):
 def pack_reply(reply: Reply, max_size: int, compress: bool = True, fold: bool = False) -> bytes:
     """The bytes of a reply, at most `max_size` of them.
 
-    Records go in by section and in order. The first that does not fit is left out with all that follow, and TC is set.
+    Records go in by section and in order. The first that does not fit is left out with all that follow, and TC is set
+    (but not for what is `extra`, RFC 2181 section 9).
     OPT, when there is one, always fits and is last. Raises CannotPackError for a TXT string above 255 bytes that
     had room.
     """
@@ -94,6 +101,8 @@ def pack_reply(reply: Reply, max_size: int, compress: bool = True, fold: bool = 
             if truncated:
                 break
             counts[index] += 1
+    if not truncated:
+        counts[2] += message.add_extra(reply.extra, min(limit, EXTRA_MAX_SIZE))
     return message.finished(reply, opt, counts, TC if truncated else 0)
 
 
@@ -161,6 +170,17 @@ class _Message:
         # nothing is added after this, so offsets into what is cut off are never used
         del self.data[start:]
         return False
+
+    def add_extra(self, groups: Iterable[tuple[Record, ...]], limit: int) -> int:
+        """Append groups while each fits whole; how many records that were."""
+        count = 0
+        for group in groups:
+            start = len(self.data)
+            if not all(self.add_record(record, limit) for record in group):
+                del self.data[start:]
+                break
+            count += len(group)
+        return count
 
     def finished(self, reply: Reply, opt: bytes, counts: list[int], flags: int) -> bytes:
         """The message with OPT, packed, and the header; `counts` of the sections without it, `flags` beside its own."""

@@ -47,13 +47,17 @@ class _Node:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the zone says to one question; `authoritative` is false only outside the zone."""
+    """What the zone says to one question; `authoritative` is false only outside the zone.
+
+    `extra` has what a list's instances are, each whole, for where there is room: it is found when it is taken.
+    """
 
     rcode: Rcode
     authoritative: bool = True
     answer: tuple[Record, ...] = ()
     authority: tuple[Record, ...] = ()
     additional: tuple[Record, ...] = ()
+    extra: Iterable[tuple[Record, ...]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,7 @@ class Zone:
             NOERROR,
             answer=tuple(Record(qname, STATIC_TTL if qtype == NS else node.ttl, item) for item in data),
             additional=tuple(self._additional(qname, qtype, node, vantage)),
+            extra=self._listed_records(data, vantage) if qtype == PTR else (),
         )
 
     def soa(self, serial: int | None = None) -> Record:
@@ -244,6 +249,17 @@ class Zone:
         elif qtype == NS:
             for data in chain.from_iterable(self._name_server_node(vantage).records.values()):
                 yield Record(self.names.name_server, ENDPOINT_TTL, data)
+
+    def _listed_records(self, pointers: Iterable[Data], vantage: Vantage) -> Iterator[tuple[Record, ...]]:
+        """The SRV record of each instance that is listed, and what goes with it (RFC 6763 section 12.1)."""
+        for pointer in pointers:
+            assert isinstance(pointer, PtrData)
+            key = self.names.key_of(pointer.target)
+            node = None if key is None else self._instance_node(key, vantage)
+            if node is not None:
+                name = pointer.target
+                srv = Record(name, node.ttl, node.records[SRV][0])
+                yield (srv, *self._additional(name, SRV, node, vantage))
 
     def _negative(self, rcode: Rcode, vantage: Vantage) -> Answer:
         return Answer(rcode, authority=(self.soa(vantage.serial),))
