@@ -64,7 +64,14 @@ def test_members_on_wireguard_go(hosts):
     connect("external", hosts)
 
 
-@BOTH_WAYS
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        pytest.param(("alice",), id="one side"),
+        pytest.param(("bob",), id="the other", marks=pytest.mark.soak),
+        pytest.param(("alice", "bob"), id="both", marks=pytest.mark.soak),
+    ],
+)
 def test_members_on_boringtun(hosts):
     need("boringtun")
     connect("external", hosts, program=BORINGTUN)

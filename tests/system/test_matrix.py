@@ -35,8 +35,8 @@ def told_by(tmp_path, *arguments: str, misses: int = 0) -> dict:
 
 def test_every_pair_is_connected_as_theory_says(tmp_path) -> None:
     picture = tmp_path / "matrix.svg"
-    told = told_by(tmp_path, "--seeds", "3", "--svg", str(picture))
-    assert told["outcomes"] == {"lan": 0, "direct": 3 * 37, "relay": 3 * 18}
+    told = told_by(tmp_path, "--seeds", "2", "--svg", str(picture))
+    assert told["outcomes"] == {"lan": 0, "direct": 2 * 37, "relay": 2 * 18}
     assert 40.0 <= told["measured"]["T1"]["registry_ms"] < 100.0
     assert 40.0 <= told["measured"]["T1"]["peer_ms"] < 100.0
     assert picture.read_text().startswith("<svg")
