@@ -20,9 +20,9 @@ from wgdisco.endpoint import Endpoint
 from wgdisco.keys import PublicKey
 from wgdisco.nat import NatProfile, can_punch
 from wgdisco.peer.actions import AskOrder, Initiate, LeaveRelay, PathAction, Ping, Probe, SetPeer
-from wgdisco.peer.budget import Budget
 from wgdisco.peer.candidate import Candidate
 from wgdisco.peer.check import Pinged, Ponged
+from wgdisco.peer.checking import Checking
 from wgdisco.peer.doubt import UNHEARD, Doubt, Missing
 from wgdisco.peer.path import DEAD_AFTER, Idle, Live, Punching, State, path_word
 from wgdisco.peer.punch import (
@@ -32,23 +32,18 @@ from wgdisco.peer.punch import (
     ORDER_GAP,
     ORDER_TIMEOUT,
     SCHEDULE,
-    TOLD_BURST,
-    TOLD_RATE,
     Attempt,
     Step,
     retry_pause,
 )
-from wgdisco.peer.ways import TRUSTED_FOR, Ways
+from wgdisco.peer.ways import Ways
 from wgdisco.tunnel.events import PeerStatus
 from wgdisco.tunnel.managed import QUIET_AFTER
 from wgdisco.tunnel.messages import REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME
 
 # When the peer speaks over the relay, a direct way that has not answered for so long is taken to be broken
 UNHEARD_DIRECT = 0.5
-# How long an answer from elsewhere waits for one from where the peer was
-SETTLE = 0.02
-# A check, or an initiation over the relay, that may yet be answered: a triggered one would only be one more
-IN_PROGRESS = 0.1
+# An initiation over the relay that may yet be answered
 RELAY_IN_PROGRESS = 0.05
 # What answers at all answers an attempt within that time, but for heavy loss
 TRYING_FOR = 1.5
@@ -68,6 +63,7 @@ class CheckedPath:
         self._has_session = False
         self.state: State = Idle()
         self.ways = Ways()
+        self._checking = Checking(key, self.ways)
         self.is_online = True
         self.nat: NatProfile | None = None
         self.attempt: Attempt | None = None
@@ -77,13 +73,9 @@ class CheckedPath:
         self._relayed_at = float("-inf")
         self._wanted_at = float("-inf")
         self._heard_at = float("-inf")
-        self._elsewhere_at = float("-inf")
         self._moved_to: Endpoint | None = None
         self._missing = Missing()
         self._doubt = Doubt()
-        self._speaks_check = False
-        self._settle_at: float | None = None
-        self._told = Budget(TOLD_BURST, TOLD_RATE)
         self._failures = 0
         self._retry_at: float | None = None
         self._alone_at = float("-inf")
@@ -95,13 +87,13 @@ class CheckedPath:
         """What the registry tells of the peer: what is new is tried at once where a path stands or is tried."""
         fresh, self.nat = self.ways.tell(told), nat
         if self.attempt is not None or isinstance(self.state, Live):
-            self._ping_told(fresh, now)
+            self._actions += self._checking.ask_told(fresh, now)
 
     def set_lan(self, endpoints: tuple[Endpoint, ...], now: float) -> None:
         """Where the peer says it is on our own network: asked at once, whatever is in use."""
         fresh = [endpoint for endpoint in endpoints if endpoint not in self.ways.lan]
         self.ways.lan = endpoints
-        self._ping_told(fresh, now)
+        self._actions += self._checking.ask_told(fresh, now)
         if fresh and isinstance(self.state, Punching) and self.attempt is None:
             self._begin(now, is_initiator=True)
 
@@ -116,7 +108,7 @@ class CheckedPath:
                 case Punching():
                     self._ask(now)
                 case Live() if endpoint is not None:
-                    self._ping_told([endpoint], now)
+                    self._actions += self._checking.ask_told([endpoint], now)
                 case _:
                     pass
 
@@ -199,7 +191,7 @@ class CheckedPath:
                 if now - self._heard_at >= patience:
                     self._missing.asked()
                     self._ask(now)
-            case Live() if self._speaks_check and self._doubt.begin(self._heard_at, now):
+            case Live() if self._checking.is_spoken and self._doubt.begin(self._heard_at, now):
                 self.handle_timer(now)
                 return True
             case _:
@@ -231,8 +223,7 @@ class CheckedPath:
                 self._use(endpoint, now)  # the registry saw it move there, and now we hear it: where it was it is not
             case Live(current, _):
                 # that it is heard from there does not say that it is reached there
-                self._elsewhere_at = now
-                self._ping(endpoint, now)
+                self._actions.append(self._checking.ask_elsewhere(endpoint, now))
                 return False
             case _:
                 self._use(endpoint, now)
@@ -244,19 +235,14 @@ class CheckedPath:
         return True
 
     def pinged(self, ping: Pinged) -> None:
-        """The peer asks from there: so it can be asked there (a triggered check)."""
-        self._speaks_check = True
+        """The peer asks from there."""
         self._learn(ping.source, ping.at)
-        verified = self.ways.verified.get(ping.source)
-        is_known = verified is not None and ping.at - verified.at <= TRUSTED_FOR
-        if not is_known and ping.at - self.ways.asked_at(ping.source) > IN_PROGRESS:
-            self._ping(ping.source, ping.at)
+        self._actions += self._checking.asked(ping)
 
     def ponged(self, pong: Ponged) -> None:
         """The peer answers there: use it, if it is better than what is used."""
-        self._speaks_check = True
         endpoint, now = pong.endpoint, pong.at
-        self.ways.answer(pong)
+        self._checking.answered(pong)
         self._learn(endpoint, now)
         match self.state:
             case Live(current, _) if current == endpoint:
@@ -312,10 +298,8 @@ class CheckedPath:
         if self._is_asked and now >= self._asked_at + ORDER_TIMEOUT:
             self._is_asked = False
             self._begin_alone(now)
-        if self._settle_at is not None and now >= self._settle_at:
-            self._settle_at = None
-            if isinstance(self.state, Live):
-                self._compare(self.state.endpoint, now, is_final=True)
+        if self._checking.is_settled(now) and isinstance(self.state, Live):
+            self._compare(self.state.endpoint, now, is_final=True)
         if self._retry_at is not None and now >= self._retry_at:
             self._retry_at = None
             if isinstance(self.state, Live) and now - self._heard_at < QUIET_AFTER:
@@ -325,7 +309,7 @@ class CheckedPath:
 
     def get_timer(self) -> float | None:
         """When `handle_timer` has something to do."""
-        deadlines = [self._relay_due, self._settle_at, self._retry_at, self._doubt.get_timer(self.rtt())]
+        deadlines = [self._relay_due, self._checking.get_timer(), self._retry_at, self._doubt.get_timer(self.rtt())]
         if self.attempt is not None:
             deadlines.append(self.attempt.get_timer())
         if self._is_asked:
@@ -407,14 +391,7 @@ class CheckedPath:
         self._relay_due = now + HOLD if self._managed else None
 
     def _ping(self, endpoint: Endpoint, now: float) -> None:
-        self.ways.ask(endpoint, now)
-        self._actions.append(Ping(self.key, endpoint))
-
-    def _ping_told(self, endpoints: Iterable[Endpoint], now: float) -> None:
-        """Ask at once at what is new; somebody may tell something new all the time."""
-        for endpoint in endpoints:
-            if self._told.take(now):
-                self._ping(endpoint, now)
+        self._actions.append(self._checking.ask(endpoint, now))
 
     def _publish(self, endpoint: Endpoint) -> bool:
         """The registry sees the peer there; whether that is elsewhere than before."""
@@ -535,23 +512,11 @@ class CheckedPath:
         self._ping(endpoint, now)
 
     def _compare(self, current: Endpoint, now: float, is_final: bool = False) -> None:
-        """Move to a verified endpoint that is better than `current`, or answers where that does not."""
-        best = self.ways.best(now, but=current)
-        if best is None:
-            return
-        now_used = self.ways.verified.get(current)
-        if now_used is None or now_used.at < self._elsewhere_at:
-            if is_final or (self.ways.is_told(best.endpoint) and not self.ways.is_told(current)):
-                self._use(best.endpoint, now)  # the registry has seen it move, too
-            elif self._settle_at is None:
-                asked_at = self.ways.asked_at(current)
-                if now - asked_at > IN_PROGRESS:
-                    self._ping(current, now)
-                    asked_at = now
-                self._settle_at = max(now, asked_at + best.rtt) + SETTLE
-            return
-        if self.ways.is_better(best, now_used):
-            self._use(best.endpoint, now)
+        match self._checking.compare(current, now, is_final):
+            case Endpoint() as better:
+                self._use(better, now)
+            case Ping() as check:
+                self._actions.append(check)
 
     def _learn(self, endpoint: Endpoint, now: float) -> None:
         if endpoint != self.relay:
