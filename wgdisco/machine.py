@@ -44,7 +44,7 @@ def guard_memory() -> None:
     libc = ctypes.CDLL(None)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY or _has_capability(_CAP_IPC_LOCK):
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] == resource.RLIM_INFINITY or has_capability(_CAP_IPC_LOCK):
         libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)
 
 
@@ -88,7 +88,7 @@ def take_capabilities() -> None:
             libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
 
 
-def _has_capability(number: int) -> bool:
+def has_capability(number: int) -> bool:
     """Whether this process has it in effect: capabilities(7), the bit in /proc/self/status."""
     status = (_PROC / "self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("CapEff:"))

@@ -122,7 +122,12 @@ def query_names(draw):
 def queries(draw):
     rdtype = draw(st.sampled_from(["SRV", "TXT", "A", "AAAA", "PTR", "SOA", "NS", "ANY", "TYPE65", "TYPE97", "OPT"]))
     rdclass = draw(st.sampled_from(["IN", "IN", "IN", "IN", "CH"]))
-    query = dns.message.make_query(draw(query_names()), rdtype, rdclass, id=draw(st.integers(0, 65535)))
+    name = draw(query_names())
+    if draw(st.integers(0, 3)) == 0:
+        # of all names there are few lists, and most depends on who asks for one
+        group = draw(st.sampled_from(["", *(f"_{group}._sub." for group in GROUPS[:3])]))
+        name, rdtype, rdclass = dns.name.from_text(f"{group}_wireguard._udp.WG.example."), "PTR", "IN"
+    query = dns.message.make_query(name, rdtype, rdclass, id=draw(st.integers(0, 65535)))
     if draw(st.booleans()):
         query.flags = 0
     if draw(st.booleans()):
