@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import dns.name
 
 from wgdisco.config import parse_endpoint
 from wgdisco.dnssd.names import ZoneNames
-from wgdisco.endpoint import parse_address
+from wgdisco.endpoint import IPAddress, parse_address
 from wgdisco.errors import ConfigError, LocalError
 from wgdisco.registry.delegation import Served, findings, is_private, parent_lines
 from wgdisco.registry.finding import Finding
@@ -22,12 +23,15 @@ from wgdisco.tunnel.io import control
 
 # a zone of ten thousand members is some megabytes to write
 TELL_TIMEOUT = 60.0
+# a secondary may take a second to follow, and the zone's server tells what it gave once a second
+FOLLOWED_WITHIN = 3
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the lines for the parent and what is found there, or write the zone file."""
     roots = [parse_endpoint("--root-server", text, 53) for text in args.root_server or ()]
-    told = asyncio.run(control.send_command(_interface(args), "zone", {}, TELL_TIMEOUT))
+    interface = _interface(args)
+    told = asyncio.run(_told(interface))
     if args.export is not None:
         _export(args.export, told)
         return 0
@@ -42,9 +46,8 @@ def run(args: argparse.Namespace) -> int:
             " public address"
         )
     servers = {names.server(number): (address,) for number, address in enumerate(addresses, 1)}
-    given = {parse_address(text): serial for text, serial in told["given"].items()}
-    served = Served(names.origin, told["serial"], servers, given)
-    lines, found = asyncio.run(_look(served, roots or ROOTS))
+    served = Served(names.origin, told["serial"], servers, _given(told))
+    lines, found = asyncio.run(_look(served, roots or ROOTS, interface))
     print(f"for whoever holds {_parent_text(names.origin)}:\n", file=sys.stderr)
     print("\n".join(lines))
     print(file=sys.stderr)
@@ -53,7 +56,19 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(finding.ok for finding in found) else 4
 
 
-async def _look(served: Served, roots: Iterable[Any]) -> tuple[list[str], list[Finding]]:
+async def _told(interface: str) -> dict[str, Any]:
+    return await control.send_command(interface, "zone", {}, TELL_TIMEOUT)
+
+
+def _given(told: dict[str, Any]) -> dict[IPAddress, int]:
+    return {parse_address(text): serial for text, serial in told["given"].items()}
+
+
+async def _look(served: Served, roots: Iterable[Any], interface: str) -> tuple[list[str], list[Finding]]:
+    for _ in range(FOLLOWED_WITHIN):
+        if not served.is_followed():
+            await asyncio.sleep(1.0)
+            served = replace(served, given=_given(await _told(interface)))
     delegation, servers = await asyncio.gather(Walker(roots).delegation(served.zone), ask_servers(served))
     ds = frozenset[str]().union(*(server.ds for server in servers))
     return parent_lines(served, ds), findings(served, delegation, servers)

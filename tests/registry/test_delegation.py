@@ -86,6 +86,20 @@ def test_a_server_that_nothing_leads_to_is_not_looked_at():
     assert failures(servers=(SERVERS[0], Server(NS2, TWO, None, None, is_reachable=False))) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "followed"),
+    [
+        ({}, True),
+        ({ONE: 100}, True),
+        ({ONE: 101, TWO: 100}, True),
+        ({ONE: 100, TWO: 99}, False),
+        ({ONE: 2**32 - 1}, False),
+    ],
+)
+def test_it_is_followed_when_none_was_given_an_older_serial_last(given, followed):
+    assert replace(SERVED, given=given).is_followed() is followed
+
+
 class TestSigned:
     SERVERS = tuple(replace(one, ds=frozenset({DS}), udp=7, tcp=7) for one in SERVERS)
     FOUND = replace(FOUND, ds=frozenset({DS}))

@@ -131,6 +131,16 @@ def _first_process(process):
     return await_(found, "systemd to start")
 
 
+def zone_server(pid):
+    """The process of the zone's server below `pid`, a registry's."""
+    (found,) = (
+        child
+        for child in descendants(pid)
+        if b"wgdisco.dnssd.io.zone_server" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+    )
+    return found
+
+
 def descendants(pid):
     with suppress(OSError):
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():

@@ -4,10 +4,10 @@ import json
 import os
 import signal
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.system.machine import zone_server
 from tests.system.members import Daemon, Mesh, read_lab
 from tests.system.network import PROGRAM, await_
 
@@ -24,16 +24,6 @@ for said in (b"\\x16\\x03\\x01 rubbish\\r\\n\\r\\n", b"GET /" + b"x" * 20000 + b
         connection.sendall(said)
         connection.recv(4096)
 """
-
-
-def zone_server(pid):
-    """The process of the zone's server below `pid`."""
-    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
-        if b"wgdisco.dnssd.io.zone_server" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
-            return child
-        if (found := zone_server(child)) is not None:
-            return found
-    return None
 
 
 def events(daemon):

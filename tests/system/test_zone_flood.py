@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.dns_flood import VICTIMS
-from tests.system.machine import descendants
+from tests.system.machine import zone_server
 from tests.system.members import Daemon, Mesh, read_lab
 from tests.system.network import PROGRAM, await_
 from wgdisco.keys import PublicKey
@@ -58,13 +58,7 @@ class Scene:
 
     def server(self):
         """The zone's process."""
-        found = [
-            pid
-            for pid in descendants(self.mesh.daemon.process.pid)
-            if b"wgdisco.dnssd.io.zone_server" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
-        assert len(found) == 1
-        return found[0]
+        return zone_server(self.mesh.daemon.process.pid)
 
     def memory(self):
         """What it has resident, in KiB."""

@@ -33,6 +33,11 @@ class Served:
     servers: Mapping[dns.name.Name, tuple[IPAddress, ...]]
     given: Mapping[IPAddress, int] = field(default_factory=dict)
 
+    def is_followed(self) -> bool:
+        """Whether all servers that were given a serial were given this one, or one since."""
+        addresses = (address for several in self.servers.values() for address in several)
+        return not any(is_newer(self.serial, self.given.get(address, self.serial)) for address in addresses)
+
 
 @dataclass(frozen=True, slots=True)
 class Delegation:
