@@ -38,8 +38,8 @@ FIVE = golden_zone().instances[key(5)]
 class World:
     """One browser and what answers it. `answer` gets bytes and transport; None is a lost reply."""
 
-    def __init__(self, answer: Callable[[bytes, bool], bytes | None], *wanted) -> None:
-        self.browser = Browser("example.com", wanted, random.Random(7).randbytes)
+    def __init__(self, answer: Callable[[bytes, bool], bytes | None], *wanted, also=()) -> None:
+        self.browser = Browser("example.com", wanted, random.Random(7).randbytes, also=also)
         self.answer = answer
         self.now = START
         self.asked: list[tuple[float, str, bool]] = []
@@ -190,6 +190,18 @@ def test_gone_and_back():
     responder.zone = golden_zone()
     world.run(1)
     assert world.take_events() == [InstanceFound(golden_zone().instances[ALICE], pytest.approx(START + 6.04))]
+
+
+def test_who_was_there_between_two_rounds_alone_is_gone_all_the_same():
+    """Ourselves: seen by the registry just after we asked, and forgotten before we ask again."""
+    responder = Responder(golden_zone())
+    world = World(serving(responder), ALICE, also=[ABSENT])
+    world.browser.set_pace(Pace.SETTLED)
+    world.run(30)
+    assert not [event for event in world.take_events() if isinstance(event, InstanceGone)]
+    responder.zone = replace(golden_zone(), serial=9)
+    world.run(31)
+    assert world.take_events() == [InstanceGone(ABSENT, pytest.approx(START + 60.04))]
 
 
 def test_wanted_may_change():

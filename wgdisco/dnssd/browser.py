@@ -66,7 +66,7 @@ class InstanceFound:
 
 @dataclass(frozen=True, slots=True)
 class InstanceGone:
-    """A peer that was in the zone is so no more."""
+    """A peer that was in the zone is so no more; one that is followed beside the wanted still is not."""
 
     key: PublicKey
     at: float
@@ -366,8 +366,10 @@ class Browser:
         elif srv is not None:
             self._reject(key, asked.serial)
         elif is_whole and is_negative(message):
+            # between two rounds it may have come and gone again
+            is_still_gone = key in self._also and -inf < self._wanted[key].answered_round < self._polled_at
             self._note_answer(key, asked.serial)
-            if self.found.pop(key, None) is not None:
+            if self.found.pop(key, None) is not None or is_still_gone:
                 self._events.append(InstanceGone(key, now))
 
     def _receive_host(
